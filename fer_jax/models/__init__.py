@@ -1,0 +1,80 @@
+"""The networks, by name."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+
+from fer_jax.errors import UserError
+from fer_jax.models import kernels as kernel_forms
+from fer_jax.models.efficientnet_lite import EfficientNetLite
+from fer_jax.models.resnet import ResNet
+from fer_jax.models.stages import run
+from fer_jax.models.vgg import VGG
+
+CONSTRUCTORS = {
+    'resnet18': ResNet,
+    'resnet50': ResNet,
+    'vgg16': VGG,
+    'vgg16_bn': VGG,
+    'efficientnet_lite0': EfficientNetLite,
+}
+NAMES = tuple(CONSTRUCTORS)
+HEADS = ('linear', 'mlp')
+
+__all__ = ['CONSTRUCTORS', 'NAMES', 'check_name', 'create', 'run']
+
+
+def check_name(name: str) -> None:
+    """Raises UserError, with the nearest names, where no network is called `name`."""
+    if name not in CONSTRUCTORS:
+        near = difflib.get_close_matches(name, NAMES, n=2, cutoff=0.0)
+        raise UserError(f'model.name={name!r} is unknown; the nearest are {" and ".join(near)}, of {", ".join(NAMES)}')
+
+
+def create(
+    name: str,
+    *,
+    classes: int | Mapping[str, int],
+    channels: int = 3,
+    head: str = 'linear',
+    dropout: float = 0.0,
+    dtype: Any = jnp.float32,
+    kernels: str = 'auto',
+    rngs: nnx.Rngs,
+) -> Any:
+    """A network with fresh parameters, initialised as its source framework does.
+
+    Args:
+      name: one of `NAMES`.
+      classes: outputs of each task's head; a number means {'primary': number}.
+      channels: of the input images, 1 or 3.
+      head: 'linear' or 'mlp', see `layers.Head`.
+      dropout: rate before the linear head.
+      dtype: compute type; parameters, BatchNorm statistics and logits are float32.
+      kernels: 'auto', 'cpu' or 'lax', see `kernels.choose`.
+
+    Returns:
+      A module with `stages` (an ordered table, stage -> parameter-path prefixes) and
+      `stage(name, x, *, train, key)`; `run` applies them in order.
+
+    Raises:
+      UserError: the name or the head is unknown, or the dropout rate is not below 1.
+    """
+    check_name(name)
+    if head not in HEADS:
+        raise UserError(f'model.head={head!r} is unknown; choose {" or ".join(HEADS)}')
+    if not 0 <= dropout < 1:
+        raise UserError(f'model.dropout={dropout}; expected a rate from 0 up to, not including, 1')
+    return CONSTRUCTORS[name](
+        name,
+        classes={'primary': classes} if isinstance(classes, int) else classes,
+        channels=channels,
+        head=head,
+        dropout=dropout,
+        dtype=dtype,
+        kernels=kernel_forms.choose(kernels),
+        rngs=rngs,
+    )

@@ -1,0 +1,162 @@
+"""Layers with the conventions of the source frameworks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from fer_jax.models.kernels import Kernels
+
+kaiming_fan_out = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+
+
+def uniform(bound: float) -> Any:
+    """U(-bound, bound): with 1/sqrt(fan in) torch's default for weight and bias of a linear layer."""
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation over all axes but the last (Ioffe and Szegedy 2015), as torch.nn.BatchNorm2d keeps it.
+
+    running = 0.9 running + 0.1 batch, with the unbiased batch variance. Statistics are float32 for any compute dtype.
+    """
+
+    momentum = 0.1
+
+    def __init__(self, features: int, *, eps: float = 1e-5):
+        self.scale = nnx.Param(jnp.ones(features))
+        self.bias = nnx.Param(jnp.zeros(features))
+        self.mean = nnx.BatchStat(jnp.zeros(features))
+        self.var = nnx.BatchStat(jnp.ones(features))
+        self.eps = eps
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """x [..., C] -> the same shape and dtype; in training mode by the batch's statistics, which are then kept."""
+        if train:
+            axes = tuple(range(x.ndim - 1))
+            count = x.size // x.shape[-1]
+            wide = x.astype(jnp.float32)
+            mean = wide.mean(axes)
+            var = jnp.square(wide - mean).mean(axes)
+            self.mean[...] = (1 - self.momentum) * self.mean[...] + self.momentum * mean
+            unbiased = var * (count / max(count - 1, 1))
+            self.var[...] = (1 - self.momentum) * self.var[...] + self.momentum * unbiased
+        else:
+            mean, var = self.mean[...], self.var[...]
+        factor = self.scale[...] * jax.lax.rsqrt(var + self.eps)
+        offset = self.bias[...] - mean * factor
+        return x * factor.astype(x.dtype) + offset.astype(x.dtype)
+
+
+def conv(
+    features_in: int,
+    features_out: int,
+    size: int,
+    *,
+    stride: int = 1,
+    padding: int | str | None = None,
+    groups: int = 1,
+    bias: bool = False,
+    kernel_init: Any = kaiming_fan_out,
+    dtype: Any,
+    kernels: Kernels,
+    rngs: nnx.Rngs,
+) -> nnx.Conv:
+    """A square convolution; `padding` None means size // 2 on every side, as torch writes it."""
+    edge = size // 2 if padding is None else padding
+    return nnx.Conv(
+        features_in,
+        features_out,
+        (size, size),
+        strides=(stride, stride),
+        padding=edge if isinstance(edge, str) else ((edge, edge), (edge, edge)),
+        feature_group_count=groups,
+        use_bias=bias,
+        kernel_init=kernel_init,
+        dtype=dtype,
+        conv_general_dilated=kernels.conv,
+        rngs=rngs,
+    )
+
+
+def dropout(x: jax.Array, rate: float, *, train: bool, key: jax.Array | None) -> jax.Array:
+    """Zeros a share `rate` of x and scales the rest up (Srivastava et al. 2014); the identity where not in training.
+
+    Raises:
+      ValueError: training without a key.
+    """
+    if not train or rate == 0.0:
+        return x
+    if key is None:
+        raise ValueError(f'dropout of {rate} needs a key in training')
+    kept = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(kept, x / (1 - rate), 0)
+
+
+def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
+    """[B, H, W, C] -> [B, size, size, C]: cell i averages rows floor(i H / size) to ceil((i + 1) H / size).
+
+    As torch.nn.AdaptiveAvgPool2d, for any H and W, also smaller than `size`.
+    """
+    rows, columns = (jnp.asarray(_averages(length, size), x.dtype) for length in x.shape[1:3])
+    return jnp.einsum('ih,bhwc,jw->bijc', rows, x, columns)
+
+
+def _averages(length: int, size: int) -> np.ndarray:
+    matrix = np.zeros((size, length), np.float32)
+    for cell in range(size):
+        low, high = cell * length // size, -(-(cell + 1) * length // size)
+        matrix[cell, low:high] = 1 / (high - low)
+    return matrix
+
+
+def flatten_channels_first(x: jax.Array) -> jax.Array:
+    """[B, H, W, C] -> [B, C H W] in torch's order, so that a linear layer's weight converts by transposition."""
+    return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
+
+
+class Head(nnx.Module):
+    """One linear layer a task, on pooled features ('linear') or behind a classifier of 4096 and 4096 ('mlp').
+
+    Linear: dropout(rate) before it. MLP: ReLU and dropout 0.5 after each hidden layer (Simonyan and Zisserman 2014).
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        features: int,
+        classes: Mapping[str, int],
+        *,
+        rate: float,
+        kernel_init: Any,
+        bias_init: Any = nnx.initializers.zeros,
+        dtype: Any,
+        rngs: nnx.Rngs,
+    ):
+        if kind == 'mlp':
+            normal = nnx.initializers.normal(0.01)
+            self.fc6 = nnx.Linear(features, 4096, kernel_init=normal, dtype=dtype, rngs=rngs)
+            self.fc7 = nnx.Linear(4096, 4096, kernel_init=normal, dtype=dtype, rngs=rngs)
+            features, kernel_init, bias_init = 4096, normal, nnx.initializers.zeros
+        self.kind, self.rate, self.tasks = kind, rate, tuple(classes)
+        for task, count in classes.items():
+            layer = nnx.Linear(features, count, kernel_init=kernel_init, bias_init=bias_init, rngs=rngs)
+            setattr(self, task, layer)
+
+    def __call__(self, x: jax.Array, *, train: bool, key: jax.Array | None) -> dict[str, jax.Array]:
+        """x [B, features], or [B, 7, 7, C] for 'mlp' -> float32 logits {task: [B, classes]}."""
+        if self.kind == 'mlp':
+            keys = (None, None) if key is None else jax.random.split(key)
+            x = flatten_channels_first(x)
+            x = dropout(nnx.relu(self.fc6(x)), 0.5, train=train, key=keys[0])
+            x = dropout(nnx.relu(self.fc7(x)), 0.5, train=train, key=keys[1])
+        else:
+            x = dropout(x, self.rate, train=train, key=key)
+        return {task: getattr(self, task)(x.astype(jnp.float32)) for task in self.tasks}

@@ -1,0 +1,44 @@
+"""Running a network as a table of stages."""
+
+from collections.abc import Collection
+from typing import Any
+
+import jax
+
+
+def run(
+    model: Any,
+    x: jax.Array,
+    *,
+    start: str | None = None,
+    stop: str | None = None,
+    train: Collection[str] = (),
+    key: jax.Array | None = None,
+) -> Any:
+    """Applies the stages from `start` up to, not including, `stop`.
+
+    Args:
+      model: has `stages`, an ordered table, and `stage(name, x, train=, key=)`.
+      x: float [B, H, W, C], normalised, or the activations that enter `start`.
+      start: the first stage if None.
+      stop: none, so that logits are returned, if None.
+      train: names of the stages that run in training mode.
+      key: of dropout; every stage draws from its own fold of it.
+
+    Returns:
+      The activations that enter `stop`, or logits {task: float32 [B, classes]}.
+
+    Raises:
+      ValueError: `start`, `stop` or one of `train` is not a stage.
+    """
+    names = list(model.stages)
+    for name in (*filter(None, (start, stop)), *train):
+        if name not in names:
+            raise ValueError(f'{name!r} is not a stage; there are {", ".join(names)}')
+    first = names.index(start) if start else 0
+    last = names.index(stop) if stop else len(names)
+    for index in range(first, last):
+        name = names[index]
+        stage_key = None if key is None else jax.random.fold_in(key, index)
+        x = model.stage(name, x, train=name in train, key=stage_key)
+    return x

@@ -1,0 +1,48 @@
+"""The device mesh: one axis, `data`, over which batches are spread; everything else is replicated."""
+
+import contextlib
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from fer_jax.errors import UserError
+
+
+def make_mesh(devices: int = 0) -> Mesh:
+    """A mesh over the first `devices` local devices, all of them if 0.
+
+    On CPU JAX is asked for that many devices, each a share of the cores, where it has not started yet: two devices of
+    one core each train a ResNet-18 at 64 px 1.3 times as fast as one of two cores. `axis_types` is explicit because
+    its default differs between JAX releases.
+
+    Raises:
+      UserError: there are fewer.
+    """
+    if devices > 0:
+        with contextlib.suppress(RuntimeError):  # JAX has started: its devices are what they are
+            jax.config.update('jax_num_cpu_devices', devices)
+    available = jax.devices()
+    if not 0 <= devices <= len(available):
+        raise UserError(f'parallel.devices={devices}, but {len(available)} are here; give 0 for all of them')
+    chosen = available[: devices or len(available)]
+    return Mesh(np.asarray(chosen), ('data',), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch(mesh: Mesh) -> NamedSharding:
+    """The leading axis is cut over the devices."""
+    return NamedSharding(mesh, PartitionSpec('data'))
+
+
+def check_batch(mesh: Mesh, batch_size: int) -> None:
+    """Raises UserError where `batch_size` cannot be cut evenly over the mesh."""
+    if batch_size <= 0 or batch_size % mesh.size:
+        raise UserError(
+            f'data.batch_size={batch_size} cannot be spread over {mesh.size} devices; '
+            f'give a positive multiple of {mesh.size}'
+        )

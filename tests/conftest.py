@@ -1,0 +1,15 @@
+import os
+from pathlib import Path
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
+import pytest
+
+
+@pytest.fixture(scope='session')
+def shared_data() -> Path:
+    """The folder of real data sets (FER2013, CK+48, photographs, ImageNet samples)."""
+    root = Path(os.environ.get('FER_JAX_TEST_DATA', Path(__file__).parents[2] / 'shared' / 'data'))
+    if not root.is_dir():
+        pytest.skip(f'no real data at {root}; set FER_JAX_TEST_DATA')
+    return root
