@@ -1,0 +1,87 @@
+"""Every field of a config with its default. An experiment starts from `get_config()` and changes what differs.
+
+Lists of phases are tuples of ConfigDicts, so that `--config.phases[0].epochs=3` works on the command line.
+"""
+
+from ml_collections import ConfigDict
+
+ALL = (('.*', 1.0),)
+HEAD_ONLY = (('head/.*', 1.0), ('.*', 0.0))
+
+
+def backbone_rate(rate: float) -> tuple[tuple[str, float], ...]:
+    """The head at the full learning rate, everything below at `rate` times it."""
+    return (('head/.*', 1.0), ('.*', rate))
+
+
+def train_from(*stages: str) -> tuple[tuple[str, float], ...]:
+    """The named stages train, everything else is frozen: `train_from('layer4', 'head')`."""
+    return (*((f'{stage}/.*', 1.0) for stage in stages), ('.*', 0.0))
+
+
+def phase(**fields: object) -> ConfigDict:
+    """One phase of training; it starts with fresh optimizer state.
+
+    `rates` is an ordered table of (regex on `<stage>/<parameter path>`, learning-rate multiplier): the first match
+    wins, 0 freezes. `augment` overrides fields of `data.augment` for this phase.
+    """
+    defaults = ConfigDict(
+        {
+            'epochs': 1,
+            'rates': ALL,
+            'optimizer': 'adamw',
+            'learning_rate': 1e-3,
+            'weight_decay': 0.0,
+            'momentum': 0.9,
+            'nesterov': False,
+            'clip': 0.0,
+            'schedule': 'cosine',
+            'warmup_epochs': 0.0,
+            'step_epochs': 1.0,
+            'step_factor': 0.5,
+            'augment': ConfigDict(),
+        }
+    )
+    defaults.update(fields)
+    return defaults
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0
+
+    config.model = ConfigDict()
+    config.model.name = 'resnet50'
+    config.model.weights = 'imagenet'  # 'imagenet', 'scratch', a converted .safetensors file, or the workdir of a run
+    config.model.head = 'linear'  # or 'mlp': 4096, 4096, dropout
+    config.model.dropout = 0.0
+    config.model.image_size = 224
+    config.model.channels = 3
+    config.model.dtype = 'float32'  # or 'bfloat16': compute; parameters stay float32
+
+    config.data = ConfigDict()
+    config.data.name = 'synthetic_faces'  # a prepared set, or '' with
+    config.data.dir = ''  # a folder of class folders
+    config.data.splits = ConfigDict({'train': 'train', 'validation': 'validation', 'test': 'test'})
+    config.data.batch_size = 64
+    config.data.placement = 'auto'  # 'device': all images live there; 'stream': decoded batch by batch
+    config.data.augment = ConfigDict(
+        {
+            'flip': 0.5,
+            'shift': 0.0,
+            'scale': 0.0,
+            'rotate': 0.0,
+            'brightness': 0.0,
+            'contrast': 0.0,
+            'erase': 0.0,
+        }
+    )
+
+    config.loss = ConfigDict({'name': 'cross_entropy', 'label_smoothing': 0.0, 'class_weights': 'none'})
+    config.phases = (phase(),)
+
+    config.checkpoint = ConfigDict({'every': 1, 'select': 'validation/accuracy'})  # every: epochs
+    config.log_every = 50  # steps between training records
+    config.parallel = ConfigDict({'devices': 0})  # 0: all
+    config.deterministic = False
+    return config

@@ -1,0 +1,33 @@
+"""ResNet-18 from scratch on FER2013 at 64 px.
+
+python -m fer_jax.main --config configs/fer2013_resnet18.py --workdir runs/fer2013_resnet18
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    config = default.get_config()
+    config.model.name = 'resnet18'
+    config.model.weights = 'scratch'
+    config.model.image_size = 64
+    config.model.channels = 1
+    config.data.name = 'fer2013'
+    config.data.batch_size = 128
+    config.data.augment.shift = 0.06
+    config.data.augment.scale = 0.08
+    config.loss.label_smoothing = 0.1
+    config.parallel.devices = 2  # on CPU: two devices of one core each
+    config.phases = (
+        default.phase(
+            epochs=9,
+            optimizer='sgd',
+            nesterov=True,
+            learning_rate=0.1,
+            weight_decay=5e-4,
+            warmup_epochs=1.0,
+        ),
+    )
+    return config

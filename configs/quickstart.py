@@ -1,0 +1,23 @@
+"""An ImageNet network learns facial expressions on synthetic faces, in minutes on a laptop.
+
+    scripts/run
+
+Phase 0 trains a head on the frozen backbone, phase 1 fine-tunes.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    config = default.get_config()
+    config.model.name = 'efficientnet_lite0'
+    config.model.image_size = 96
+    config.data.name = 'synthetic_faces'
+    config.data.batch_size = 32
+    config.phases = (
+        default.phase(epochs=2, rates=default.HEAD_ONLY, learning_rate=3e-3),
+        default.phase(epochs=3, rates=default.ALL, learning_rate=1e-3, weight_decay=1e-4, warmup_epochs=0.2),
+    )
+    return config

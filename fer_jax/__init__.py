@@ -1,0 +1,22 @@
+"""Facial expression recognition by transfer learning, in JAX.
+
+`train(config, workdir)` trains, `load(workdir)` gives the trained network as a function of images.
+"""
+
+from typing import Any
+
+__version__ = '0.1.0'
+__all__ = ['__version__', 'load', 'train']
+
+
+def __getattr__(name: str) -> Any:
+    """Imports JAX only where it is used: `python -m fer_jax.main --help` answers at once."""
+    if name == 'train':
+        from fer_jax.training import train
+
+        return train
+    if name == 'load':
+        from fer_jax.predict import load
+
+        return load
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

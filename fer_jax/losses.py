@@ -1,0 +1,76 @@
+"""Losses: a value and a weight for each example, so that the mean over a sharded batch is exact."""
+
+import difflib
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fer_jax.errors import UserError
+
+Loss = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+def cross_entropy(
+    logits: jax.Array,
+    targets: jax.Array,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: tuple[float, ...] = (),
+) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy of softmax(logits).
+
+    Args:
+      logits: [B, C].
+      targets: int [B] of classes, or float [B, C] of distributions.
+      label_smoothing: share of each target spread evenly over all classes (Szegedy et al. 2015).
+      class_weights: [C]. As in torch.nn.CrossEntropyLoss class c's term of an example is multiplied by its weight, and
+        the batch mean divides by the sum of the labels' weights.
+
+    Returns:
+      (loss [B], weight [B]), float32; the batch loss is sum(loss * weight) / sum(weight).
+    """
+    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
+    count = logits.shape[-1]
+    hard = targets.ndim == 1
+    distribution = jax.nn.one_hot(targets, count) if hard else targets.astype(jnp.float32)
+    smoothed = distribution * (1 - label_smoothing) + label_smoothing / count
+    if not class_weights:
+        return -jnp.sum(smoothed * log_probabilities, -1), jnp.ones(logits.shape[0])
+    weights = jnp.asarray(class_weights, jnp.float32)
+    weight = distribution @ weights
+    return -jnp.sum(smoothed * weights * log_probabilities, -1) / weight, weight
+
+
+def class_weights(counts: np.ndarray, scheme: str) -> tuple[float, ...]:
+    """Weights [C] from the training counts: 'none' -> (), 'inverse' -> n / (C count), of mean 1 over the examples.
+
+    Raises:
+      UserError: the scheme is unknown, or a class has no example to weigh.
+    """
+    if scheme == 'none':
+        return ()
+    if scheme != 'inverse':
+        raise UserError(f'loss.class_weights={scheme!r} is unknown; choose none or inverse')
+    if not np.all(counts):
+        raise UserError(f'loss.class_weights={scheme!r}: class {int(np.argmin(counts))} has no training example')
+    return tuple((counts.sum() / (len(counts) * counts)).tolist())
+
+
+LOSSES = {'cross_entropy': cross_entropy}
+
+
+def make(name: str, *, label_smoothing: float = 0.0, class_weights: tuple[float, ...] = ()) -> Loss:
+    """The loss called `name`, its arguments bound.
+
+    Raises:
+      UserError: there is none, or the smoothing is not in [0, 1).
+    """
+    if name not in LOSSES:
+        near = difflib.get_close_matches(name, LOSSES, n=1, cutoff=0.0)[0]
+        raise UserError(f'loss.name={name!r} is unknown; the nearest is {near}, of {", ".join(LOSSES)}')
+    if not 0 <= label_smoothing < 1:
+        raise UserError(f'loss.label_smoothing={label_smoothing}; expected 0 up to, not including, 1')
+    return functools.partial(LOSSES[name], label_smoothing=label_smoothing, class_weights=class_weights)

@@ -1,0 +1,101 @@
+"""Command line: `python -m fer_jax.main --config configs/quickstart.py [--workdir DIR] [--config.key=value ...]`."""
+
+import difflib
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from fer_jax.errors import UserError
+
+CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: a file of configs/.')
+WORKDIR = flags.DEFINE_string('workdir', '', 'Folder of the run; the same folder again resumes. Empty: a new one.')
+DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Check everything, compile a step, print the parameter table, stop.')
+
+
+def keys(config: Any, prefix: str = 'config') -> Iterator[str]:
+    """Every key that can be overridden, as it is typed: 'config.phases[0].epochs'."""
+    if isinstance(config, ConfigDict):
+        for name in config:
+            yield from keys(config[name], f'{prefix}.{name}')
+    elif isinstance(config, tuple) and config and isinstance(config[0], ConfigDict):
+        for index, item in enumerate(config):
+            yield from keys(item, f'{prefix}[{index}]')
+    else:
+        yield prefix
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parses the flags; what absl and ml_collections say in tracebacks becomes one message."""
+    try:
+        rest = flags.FLAGS(argv)
+    except flags.Error as error:
+        raise UserError(str(error)) from None
+    except (AttributeError, KeyError, IndexError, TypeError) as error:
+        raise _explained(argv, error) from error
+    if len(rest) > 1:
+        raise UserError(f'unexpected argument {rest[1]!r}; a flag reads --name=value')
+    return rest
+
+
+def _explained(argv: list[str], error: Exception) -> UserError:
+    """An override of an unknown key names its nearest; another failure is the config file's own."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file('config', None, '', flag_values=values)
+    chosen = [
+        argument if '=' in argument else f'--config={following}'
+        for argument, following in zip(argv, [*argv[1:], ''], strict=True)
+        if argument in ('--config', '-config') or argument.lstrip('-').startswith('config=')
+    ]
+    try:
+        values([argv[0], *chosen])
+        known = list(keys(values['config'].value))
+    except Exception as failure:  # the config file runs arbitrary code
+        return UserError(f'{" ".join(chosen)} cannot be loaded: {type(failure).__name__}: {failure}')
+    for argument in argv[1:]:
+        key = argument.lstrip('-').partition('=')[0]
+        if key.startswith('config.') and key not in known:
+            nearest = ', '.join(f'--{name}' for name in difflib.get_close_matches(key, known, n=3, cutoff=0.0))
+            return UserError(f'--{key} is not a config key; the nearest are {nearest}')
+    return UserError(f'the flags cannot be parsed: {type(error).__name__}: {error}')
+
+
+def _check_config() -> ConfigDict:
+    if not flags.FLAGS['config'].present:
+        raise UserError('--config is missing; for example --config configs/quickstart.py')
+    path = flags.FLAGS['config'].config_filename.partition(':')[0]
+    if not Path(path).is_file():
+        there = ', '.join(sorted(str(file) for file in Path('configs').glob('*.py')))
+        raise UserError(f'--config={path!r} is not a file' + (f'; there are {there}' if there else ''))
+    return CONFIG.value
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status: 0 finished, 2 wrong input, 75 stopped and saved."""
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every save without a metric
+    logging.getLogger('jax').setLevel(logging.WARNING)
+    try:
+        app.define_help_flags()
+        parse(list(sys.argv if argv is None else argv))
+        config = _check_config()
+        from fer_jax.signals import Stopped
+        from fer_jax.training import train
+
+        try:
+            train(config, WORKDIR.value, dry_run=DRY_RUN.value)
+        except Stopped as stopped:
+            print(stopped, file=sys.stderr)
+            return 75
+    except UserError as error:
+        print(f'fer_jax: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""Numbers about predictions, on the host, in float64."""
+
+import math
+
+import numpy as np
+
+Z95 = 1.959963984540054
+
+
+def wilson_interval(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
+    """Interval of a proportion (Wilson 1927); (0, 1) where n is 0."""
+    if n == 0:
+        return 0.0, 1.0
+    share = successes / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
+    """int64 [classes, classes]: row the label, column the prediction."""
+    return np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
+
+
+def precision_recall_f1(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each class, from its confusion matrix; 0 where nothing was predicted or nothing is there."""
+    hits = np.diag(matrix).astype(float)
+    predicted, present = matrix.sum(0), matrix.sum(1)
+    precision = np.divide(hits, predicted, out=np.zeros_like(hits), where=predicted > 0)
+    recall = np.divide(hits, present, out=np.zeros_like(hits), where=present > 0)
+    f1 = np.divide(2 * hits, predicted + present, out=np.zeros_like(hits), where=predicted + present > 0)
+    return precision, recall, f1
+
+
+def balanced_accuracy(matrix: np.ndarray) -> float:
+    """Mean recall of the classes that are present (as scikit-learn)."""
+    present = matrix.sum(1) > 0
+    return float(precision_recall_f1(matrix)[1][present].mean())
+
+
+def macro_f1(matrix: np.ndarray) -> float:
+    """Mean F1 of the classes that are present or predicted (as scikit-learn)."""
+    seen = (matrix.sum(0) + matrix.sum(1)) > 0
+    return float(precision_recall_f1(matrix)[2][seen].mean())
+
+
+def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of -log softmax(logits)[label]."""
+    logits = logits.astype(np.float64)
+    top = logits.max(-1, keepdims=True)
+    normaliser = top[:, 0] + np.log(np.exp(logits - top).sum(-1))
+    return float((normaliser - logits[np.arange(len(labels)), labels]).mean())

@@ -1,0 +1,146 @@
+"""A network as a run knows it: what is written beside the weights so that they can be used without the config."""
+
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from fer_jax import models
+from fer_jax.errors import UserError
+from fer_jax.partition import Flat, flatten, unflatten
+
+PRIMARY = 'primary'
+DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """Everything that a forward pass needs besides the parameters.
+
+    Attributes:
+      name: network, one of `models.NAMES`.
+      classes: class names of each task, in the order of its logits.
+      image_size: side of the square images at evaluation, in pixels.
+      channels: 1 (grey) or 3 (RGB) input channels of the stem.
+      head: 'linear' or 'mlp'.
+      dropout: rate before the linear head.
+      dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
+      mean, std: of x / 255, one value a channel.
+    """
+
+    name: str
+    classes: dict[str, tuple[str, ...]]
+    image_size: int
+    channels: int = 3
+    head: str = 'linear'
+    dropout: float = 0.0
+    dtype: str = 'float32'
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    def __post_init__(self):
+        if self.dtype not in DTYPES:
+            raise UserError(f'model.dtype={self.dtype!r} is unknown; choose {" or ".join(DTYPES)}')
+        if self.channels not in (1, 3):
+            raise UserError(f'model.channels={self.channels}; expected 1 (grey) or 3 (colour)')
+        if self.image_size < 8:
+            raise UserError(f'model.image_size={self.image_size} is too small; expected at least 8 pixels')
+
+    def create(self, rngs: nnx.Rngs) -> nnx.Module:
+        """The network with fresh parameters."""
+        return models.create(
+            self.name,
+            classes={task: len(names) for task, names in self.classes.items()},
+            channels=self.channels,
+            head=self.head,
+            dropout=self.dropout,
+            dtype=DTYPES[self.dtype],
+            rngs=rngs,
+        )
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + '\n'
+
+    @classmethod
+    def from_json(cls, text: str) -> 'ModelSpec':
+        fields = json.loads(text)
+        fields['classes'] = {task: tuple(names) for task, names in fields['classes'].items()}
+        return cls(**fields | {'mean': tuple(fields['mean']), 'std': tuple(fields['std'])})
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """The static half of a model: its graph and its stage table."""
+
+    spec: ModelSpec
+    graphdef: nnx.GraphDef
+    stages: dict[str, tuple[str, ...]]
+    params: dict[str, jax.ShapeDtypeStruct]
+    batch_stats: dict[str, jax.ShapeDtypeStruct]
+
+    def init(self, seed: int) -> tuple[Flat, Flat]:
+        """Fresh (params, batch_stats), initialised as the source framework does it."""
+
+        @jax.jit
+        def make(key: jax.Array) -> tuple[Flat, Flat]:
+            _, params, stats = nnx.split(self.spec.create(nnx.Rngs(key)), nnx.Param, nnx.BatchStat)
+            return flatten(params), flatten(stats)
+
+        return make(jax.random.key(seed))
+
+    def abstract(self, sharding: jax.sharding.Sharding) -> tuple[Flat, Flat]:
+        """(params, batch_stats) as shapes placed by `sharding`: the target of a restore."""
+
+        def place(tree: Flat) -> Flat:
+            return {
+                path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding) for path, leaf in tree.items()
+            }
+
+        return place(self.params), place(self.batch_stats)
+
+    def forward(
+        self,
+        params: Flat,
+        batch_stats: Flat,
+        x: jax.Array,
+        *,
+        start: str | None = None,
+        train: frozenset[str] = frozenset(),
+        key: jax.Array | None = None,
+    ) -> tuple[dict[str, jax.Array], Flat]:
+        """Runs the stages from `start` on.
+
+        Args:
+          params, batch_stats: flat trees; all of them.
+          x: float [B, H, W, C], normalised, or activations at `start`.
+          train: stages that run in training mode.
+          key: of dropout.
+
+        Returns:
+          Logits {task: float32 [B, classes]} and the statistics after the pass.
+        """
+        model = nnx.merge(self.graphdef, unflatten(params), unflatten(batch_stats), copy=True)
+        logits = models.run(model, x, start=start, train=train, key=key)
+        return logits, flatten(nnx.state(model, nnx.BatchStat))
+
+    def normalise(self, images: jax.Array) -> jax.Array:
+        """float32 [B, H, W, 1 or 3] of 0..255 -> compute dtype [B, H, W, channels], by the weights' mean and std.
+
+        Grey images enter a colour network three times; colour images enter a grey one by their BT.601 luma.
+        """
+        channels = self.spec.channels
+        if images.shape[-1] == 3 and channels == 1:
+            images = images @ jnp.asarray([[0.299], [0.587], [0.114]], images.dtype)
+        mean, std = np.float32(self.spec.mean) * 255, np.float32(self.spec.std) * 255
+        return ((images - mean) / std).astype(DTYPES[self.spec.dtype])
+
+
+def build(spec: ModelSpec) -> Network:
+    """Shapes only: no parameter is made."""
+    model: Any = nnx.eval_shape(lambda: spec.create(nnx.Rngs(0)))
+    graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return Network(spec, graphdef, dict(model.stages), flatten(params), flatten(stats))

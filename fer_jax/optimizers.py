@@ -1,0 +1,102 @@
+"""Optimizers and schedules over the flat tree of trainable parameters."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from fer_jax.errors import UserError
+
+Schedule = Callable[[Any], Any]
+OPTIMIZERS = ('sgd', 'adam', 'adamw')
+SCHEDULES = ('constant', 'step', 'cosine')
+
+
+def _check(field: str, name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise UserError(f'{field}={name!r} is unknown; the nearest is {near}, of {", ".join(known)}')
+
+
+def make_schedule(
+    name: str,
+    *,
+    learning_rate: float,
+    steps: int,
+    warmup_steps: int = 0,
+    step_every: int = 1,
+    step_factor: float = 0.5,
+) -> Schedule:
+    """Step of the phase, from 0 -> learning rate.
+
+    After a linear rise over `warmup_steps` (the first step takes 1 / warmup_steps of the rate) follows one of
+    'constant'; 'step', times `step_factor` every `step_every` steps; 'cosine' to 0 at `steps` (Loshchilov and Hutter
+    2016).
+
+    Raises:
+      UserError: the name is unknown, or the warm-up leaves no step.
+    """
+    _check('schedule', name, SCHEDULES)
+    if warmup_steps >= steps and warmup_steps:
+        raise UserError(f'warmup_epochs takes {warmup_steps} steps of a phase that has {steps}; shorten it')
+
+    def schedule(step: Any) -> Any:
+        step = jnp.asarray(step, jnp.float32)
+        after = step - warmup_steps
+        if name == 'constant':
+            factor = jnp.ones(())
+        elif name == 'step':
+            factor = step_factor ** jnp.floor(after / step_every)
+        else:
+            factor = 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(after / max(steps - warmup_steps, 1), 1)))
+        return learning_rate * jnp.where(step < warmup_steps, (step + 1) / max(warmup_steps, 1), factor)
+
+    return schedule
+
+
+def make(
+    name: str,
+    *,
+    schedule: Schedule,
+    rates: Mapping[str, float],
+    decay_mask: Mapping[str, bool],
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    clip: float = 0.0,
+) -> optax.GradientTransformation:
+    """The optimizer of one phase.
+
+    Args:
+      name: 'sgd' and 'adam' add `weight_decay` times the parameter to its gradient (L2, as torch.optim.SGD and Adam);
+        'adamw' decays apart from the gradient (Loshchilov and Hutter 2017).
+      schedule: step -> learning rate.
+      rates: learning-rate multiplier of each trainable parameter.
+      decay_mask: which of them decay.
+      momentum, nesterov: of SGD.
+      clip: largest global norm of the trainable gradients; 0 turns it off.
+
+    Raises:
+      UserError: the name is unknown.
+    """
+    _check('optimizer', name, OPTIMIZERS)
+    decay = optax.add_decayed_weights(weight_decay, mask=dict(decay_mask)) if weight_decay else optax.identity()
+    if name == 'sgd':
+        chain = [decay, optax.trace(momentum, nesterov=nesterov) if momentum else optax.identity()]
+    elif name == 'adam':
+        chain = [decay, optax.scale_by_adam()]
+    else:
+        chain = [optax.scale_by_adam(), decay]
+    if clip:
+        chain.insert(0, optax.clip_by_global_norm(clip))
+    return optax.chain(*chain, _scale_groups(rates), optax.scale_by_learning_rate(schedule))
+
+
+def _scale_groups(rates: Mapping[str, float]) -> optax.GradientTransformation:
+    """Multiplies each parameter's update by its rate: one partition a distinct rate."""
+    groups = {f'{rate:g}': optax.scale(rate) for rate in set(rates.values())}
+    if set(groups) == {'1'}:
+        return optax.identity()
+    return optax.partition(groups, {path: f'{rate:g}' for path, rate in rates.items()})

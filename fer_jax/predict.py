@@ -1,0 +1,64 @@
+"""A trained network as a function of images."""
+
+import functools
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from fer_jax.checkpoints import Checkpoints, read_spec
+from fer_jax.errors import UserError
+from fer_jax.network import PRIMARY, build
+from fer_jax.steps import eval_step
+
+
+class Predictor:
+    """Images in, probabilities out.
+
+    Attributes:
+      classes: class names, in the order of the probabilities.
+    """
+
+    def __init__(self, workdir: str | Path):
+        """Restores the selected checkpoint of the run in `workdir`.
+
+        Raises:
+          UserError: there is no run, or no evaluated checkpoint yet.
+        """
+        workdir = Path(workdir)
+        spec = read_spec(workdir)
+        network = build(spec)
+        store = Checkpoints(workdir, spec, read_only=True)
+        step = store.best_step()
+        if step is None:
+            raise UserError(f'workdir={str(workdir)!r} has no evaluated checkpoint yet')
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        self._params, self._stats = store.restore_model(step, *network.abstract(device))
+        self._step = jax.jit(functools.partial(eval_step, network=network))
+        self.classes = spec.classes[PRIMARY]
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Classifies aligned face crops.
+
+        Args:
+          images: uint8 [B, H, W, 1 or 3] of any one size, grey or RGB; [B, H, W] and [H, W, C] are understood too.
+
+        Returns:
+          Probabilities float32 [B, classes].
+
+        Raises:
+          ValueError: the array is not uint8 or has another shape.
+        """
+        images = np.asarray(images)
+        if images.ndim == 3:
+            images = images[None] if images.shape[-1] in (1, 3) else images[..., None]
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+            raise ValueError(f'expected uint8 images [B, H, W, 1 or 3], got {images.dtype} {list(images.shape)}')
+        batch = {'x': images, 'y': np.zeros(len(images), np.int32), 'weight': np.ones(len(images), np.float32)}
+        logits = self._step(self._params, self._stats, {}, batch)
+        return np.asarray(jax.nn.softmax(logits, -1))
+
+
+def load(workdir: str | Path) -> Predictor:
+    """`fer_jax.load('runs/x')(images)`: the selected checkpoint of a run as a function."""
+    return Predictor(workdir)

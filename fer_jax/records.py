@@ -1,0 +1,94 @@
+"""What a run writes while it goes: metrics.jsonl, timing.jsonl, TensorBoard files, a progress bar."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The records of a .jsonl file; a last line that was cut off by a kill is left out."""
+    records = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return records
+
+
+def cut_back(path: Path, step: int) -> None:
+    """Drops the records after `step`: the run goes on from there and will write them again."""
+    kept = [record for record in read(path) if record['step'] <= step]
+    scratch = path.with_suffix('.tmp')
+    scratch.write_text(''.join(json.dumps(record) + '\n' for record in kept))
+    scratch.replace(path)
+
+
+class Recorder:
+    """One run's records from `step` on. Deterministic scalars and times go to different files."""
+
+    def __init__(self, workdir: Path, *, step: int, total: int, batch_size: int):
+        from tensorboardX import SummaryWriter
+
+        self._files = {}
+        for name in ('metrics', 'timing'):
+            path = workdir / f'{name}.jsonl'
+            cut_back(path, step)
+            self._files[name] = path.open('a', buffering=1)
+        self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1 if step else None)
+        self._batch_size = batch_size
+        self._bar = tqdm(
+            total=total * batch_size,
+            initial=step * batch_size,
+            unit='img',
+            unit_scale=True,
+            dynamic_ncols=True,
+            smoothing=0.1,
+        )
+        self._since, self._images = time.perf_counter(), 0
+
+    def stepped(self) -> None:
+        """One more training step was dispatched."""
+        self._images += self._batch_size
+        self._bar.update(self._batch_size)
+
+    def metrics(self, step: int, epoch: float, phase: int, split: str, scalars: Mapping[str, float]) -> None:
+        """Writes one record of deterministic values."""
+        record = {'step': step, 'epoch': round(epoch, 4), 'phase': phase, 'split': split, **scalars}
+        self._files['metrics'].write(json.dumps(record) + '\n')
+        for name, value in scalars.items():
+            self._board.add_scalar(f'{split}/{name}', value, step)
+
+    def rate(self, step: int, **shown: str) -> None:
+        """Writes the images a second of training since the last call, and shows it with `shown` on the bar."""
+        now = time.perf_counter()
+        seconds = now - self._since
+        rate = self._images / seconds if seconds else 0.0
+        record = {'step': step, 'event': 'train', 'seconds': round(seconds, 3), 'images_per_second': round(rate, 1)}
+        self._files['timing'].write(json.dumps(record) + '\n')
+        self._board.add_scalar('timing/images_per_second', rate, step)
+        self._bar.set_postfix(shown)
+        self.restart_clock()
+
+    def took(self, step: int, event: str, seconds: float) -> None:
+        """Writes the time of something other than training steps."""
+        self._files['timing'].write(json.dumps({'step': step, 'event': event, 'seconds': round(seconds, 3)}) + '\n')
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        self._since, self._images = time.perf_counter(), 0
+
+    def say(self, text: str) -> None:
+        """Prints above the progress bar."""
+        tqdm.write(text)
+
+    def close(self) -> None:
+        self._bar.close()
+        self._board.close()
+        for file in self._files.values():
+            file.close()

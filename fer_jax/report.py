@@ -1,0 +1,135 @@
+"""Tables and pictures of a run."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fer_jax.network import Network
+from fer_jax.partition import stage_of
+from fer_jax.phases import Phase
+
+INK, TRAIN, VALIDATION, GRID = '#222222', '#8a8f98', '#1f6fb4', '#e4e6ea'
+
+
+def parameter_table(network: Network, phases: Sequence[Phase]) -> str:
+    """Stages in order: their parameters, and what each phase does with them."""
+    rows: dict[str, list[str]] = {stage: [] for stage in network.stages}
+    for path in network.params:
+        rows[stage_of(path, network.stages)].append(path)
+    header = f'{"stage":<12}{"tensors":>8}{"parameters":>13}' + ''.join(f'  {f"phase {p.index}":<18}' for p in phases)
+    lines = [header, '-' * len(header)]
+    for stage, paths in rows.items():
+        if paths:
+            count = sum(math.prod(network.params[path].shape) for path in paths)
+            cells = ''.join(f'  {_rates(phase, paths):<18}' for phase in phases)
+            lines.append(f'{stage:<12}{len(paths):>8}{count:>13,}{cells}')
+    total = sum(math.prod(leaf.shape) for leaf in network.params.values())
+    cells = ''
+    for phase in phases:
+        trained = sum(math.prod(network.params[path].shape) for path, rate in phase.partition.rates.items() if rate > 0)
+        cells += f'  {f"{trained:,} train":<18}'
+    lines += ['-' * len(header), f'{"total":<12}{len(network.params):>8}{total:>13,}{cells}']
+    return '\n'.join(line.rstrip() for line in lines)
+
+
+def _rates(phase: Phase, paths: list[str]) -> str:
+    rates = sorted({phase.partition.rates[path] for path in paths})
+    if rates == [0]:
+        return 'frozen'
+    return 'train x ' + ', '.join(f'{rate:g}' for rate in rates)
+
+
+def pictures(workdir: Path, results: dict[str, Any], history: list[dict[str, Any]]) -> None:
+    """Writes curves.png, and confusion_<split>.png for each scored split."""
+    curves_png(workdir / 'curves.png', history, results['selected_on'].split('/')[0])
+    for split, one in results['splits'].items():
+        title = f'{split}: {one["accuracy"]:.1%} of {one["n"]:,}'
+        confusion_png(workdir / f'confusion_{split}.png', np.array(one['confusion']), results['classes'], title)
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=120, layout='constrained')
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def confusion_png(path: Path, matrix: np.ndarray, classes: Sequence[str], title: str) -> None:
+    """Rows are labels, coloured by their share; each cell has its share in percent and its count.
+
+    Args:
+      matrix: int [C, C], row the label, column the prediction.
+    """
+    count = len(classes)
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    side = max(4.5, 0.85 * count + 1.8)
+    figure = _figure(side, side)
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap='Blues', vmin=0, vmax=1)
+    for row in range(count):
+        for column in range(count):
+            axes.text(
+                column,
+                row,
+                f'{shares[row, column]:.0%}\n{matrix[row, column]:,}',
+                ha='center',
+                va='center',
+                fontsize=8,
+                color='white' if shares[row, column] > 0.55 else INK,
+            )
+    axes.set_xticks(range(count), classes, rotation=40, ha='right')
+    axes.set_yticks(range(count), [f'{name} ({total:,})' for name, total in zip(classes, matrix.sum(1), strict=True)])
+    axes.set_xlabel('predicted')
+    axes.set_ylabel('label (examples)')
+    axes.set_title(title, loc='left')
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    figure.savefig(path)
+
+
+def curves_png(path: Path, history: list[dict[str, Any]], role: str) -> None:
+    """Loss and accuracy over epochs, training against the selecting split, phases apart."""
+    figure = _figure(10, 4)
+    left, right = figure.subplots(1, 2)
+    panels = ((left, 'loss', 'nll', 'cross-entropy'), (right, 'accuracy', 'accuracy', 'accuracy'))
+    for axes, ours, theirs, label in panels:
+        for split, name, colour, mark in (('train', ours, TRAIN, ''), (role, theirs, VALIDATION, 'o')):
+            points = [(entry['epoch'], entry[name]) for entry in history if entry['split'] == split]
+            if points:
+                axes.plot(*zip(*points, strict=True), color=colour, marker=mark, markersize=4, label=split)
+        starts = _phase_starts(history)
+        for index, start in starts.items():
+            if len(starts) > 1:
+                axes.axvline(start, color=GRID, linewidth=1.5, zorder=0)
+                axes.annotate(
+                    f'phase {index}', (start, 1), (4, -4), xycoords=axes.get_xaxis_transform(),
+                    textcoords='offset points', va='top', fontsize=8, color=TRAIN,
+                )  # fmt: skip
+        axes.set_xlabel('epoch')
+        axes.set_title(label, loc='left')
+        axes.grid(axis='y', color=GRID)
+        axes.spines[['top', 'right']].set_visible(False)
+    evaluated = [entry for entry in history if entry['split'] == role]
+    if evaluated:
+        best = max(evaluated, key=lambda entry: entry['accuracy'])
+        right.yaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
+        right.annotate(
+            f'{best["accuracy"]:.1%}', (best['epoch'], best['accuracy']), (0, 7), textcoords='offset points',
+            ha='center', color=VALIDATION, fontsize=9,
+        )  # fmt: skip
+    right.margins(y=0.12)
+    right.legend(frameon=False, loc='lower right')
+    figure.savefig(path)
+
+
+def _phase_starts(history: list[dict[str, Any]]) -> dict[int, float]:
+    """Phase -> the epoch at which the one before it ended."""
+    ends: dict[int, float] = {}
+    for entry in history:
+        ends[entry['phase']] = max(ends.get(entry['phase'], 0.0), entry['epoch'])
+    return {index: ends.get(index - 1, 0.0) for index in sorted(ends)}

@@ -1,0 +1,174 @@
+"""Everything that follows from a config before a step is taken: data, network, phases, loss, feed."""
+
+import functools
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from fer_jax import cache, checkpoints, losses, phases, sharding, start, train_state
+from fer_jax.data import datasets
+from fer_jax.data.feed import TrainFeed
+from fer_jax.errors import UserError
+from fer_jax.losses import Loss
+from fer_jax.network import PRIMARY, ModelSpec, Network, build
+from fer_jax.partition import Flat
+from fer_jax.phases import Phase
+from fer_jax.pretrained import Weights
+from fer_jax.steps import train_step
+from fer_jax.train_state import TrainState
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run, ready to start.
+
+    Attributes:
+      config: the whole config as plain dicts, lists and scalars.
+      evaluations: step -> epochs done, where validation is scored and the state saved.
+      select: (role, metric) that choose the checkpoint.
+    """
+
+    config: Mapping[str, Any]
+    mesh: jax.sharding.Mesh
+    weights: Weights | None
+    data: datasets.Dataset
+    network: Network
+    phases: list[Phase]
+    evaluations: dict[int, float]
+    select: tuple[str, str]
+    loss: Loss
+    feed: TrainFeed
+
+    @property
+    def batch_size(self) -> int:
+        return self.config['data']['batch_size']
+
+    @property
+    def examples(self) -> int:
+        return len(self.data.splits['train'].labels)
+
+    @property
+    def replicated(self) -> jax.sharding.NamedSharding:
+        return sharding.replicated(self.mesh)
+
+    def initial(self) -> tuple[Flat, Flat]:
+        """(params, batch_stats) of step 0."""
+        return start.initial(self.network, self.weights, self.config['seed'], self.replicated)
+
+    def enter(self, phase: Phase, step: int, params: Flat, batch_stats: Flat) -> tuple[TrainState, Flat]:
+        """(state, frozen) at `step` of `phase`, with fresh optimizer state."""
+        trainable, frozen = phase.partition.split(params)
+        state = train_state.create(step, trainable, batch_stats, phase.tx)
+        return jax.device_put(state, self.replicated), frozen
+
+    def step_function(self, phase: Phase) -> Any:
+        """The training step of one phase, to be compiled at its first call; it consumes the state."""
+        bound = functools.partial(
+            train_step,
+            network=self.network,
+            partition=phase.partition,
+            loss=self.loss,
+            tx=phase.tx,
+            settings=phase.augment,
+            seed=self.config['seed'],
+        )
+        return jax.jit(bound, donate_argnums=0)
+
+    def describe(self) -> str:
+        """What is trained on what, where, in one line."""
+        spec = self.network.spec
+        counts = ', '.join(f'{role} {len(split.labels):,}' for role, split in self.data.splits.items())
+        origin = 'from scratch' if self.weights is None else f'from {self.weights.metadata.get("source", "weights")}'
+        return (
+            f'{spec.name} {origin}, {spec.image_size} px; {self.data.name}: {counts}; '
+            f'{len(self.data.classes)} classes: {", ".join(self.data.classes)}; '
+            f'{self.mesh.size} x {self.mesh.devices.flat[0].device_kind}, batch {self.batch_size}'
+        )
+
+
+def prepare(config: Mapping[str, Any]) -> Setup:
+    """Builds all of it.
+
+    Raises:
+      UserError: something in the config or the data is wrong.
+    """
+    model, settings = config['model'], config['data']
+    use_compilation_cache()
+    if config['deterministic']:
+        os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_gpu_deterministic_ops=true'
+    check_roles(settings['splits'], config['checkpoint']['select'])
+    mesh = sharding.make_mesh(config['parallel']['devices'])
+    batch_size = settings['batch_size']
+    sharding.check_batch(mesh, batch_size)
+    weights = start.source(model['weights'], model['name'])
+    data = datasets.load(
+        name=settings['name'],
+        dir=settings['dir'],
+        splits={role: split for role, split in settings['splits'].items() if split},
+        image_size=model['image_size'],
+        channels=model['channels'],
+        root=cache.root() / 'datasets',
+        seed=config['seed'],
+    )
+    train = data.splits['train']
+    look = start.preprocessing(weights, train, model['channels'])
+    network = build(
+        ModelSpec(
+            name=model['name'],
+            classes={PRIMARY: data.classes},
+            image_size=model['image_size'],
+            channels=model['channels'],
+            head=model['head'],
+            dropout=model['dropout'],
+            dtype=model['dtype'],
+            mean=look.mean,
+            std=look.std,
+        )
+    )
+    lengths = {'examples': len(train.labels), 'batch_size': batch_size}
+    planned = phases.plan(config['phases'], network, augment=settings['augment'], **lengths)
+    counts = np.bincount(train.labels, minlength=len(data.classes))
+    loss = config['loss']
+    return Setup(
+        config=config,
+        mesh=mesh,
+        weights=weights,
+        data=data,
+        network=network,
+        phases=planned,
+        evaluations=phases.evaluation_steps(planned, every=config['checkpoint']['every'], **lengths),
+        select=checkpoints.parse_select(config['checkpoint']['select']),
+        loss=losses.make(
+            loss['name'],
+            label_smoothing=loss['label_smoothing'],
+            class_weights=losses.class_weights(counts, loss['class_weights']),
+        ),
+        feed=TrainFeed(train, batch_size=batch_size, seed=config['seed'], placement=settings['placement'], mesh=mesh),
+    )
+
+
+def check_roles(splits: Mapping[str, str], select: str) -> None:
+    """Refuses a config that selects on the test split, by its role or by its name."""
+    role, _ = checkpoints.parse_select(select)
+    for needed in ('train', role):
+        if not splits.get(needed):
+            raise UserError(f'data.splits.{needed} is empty; name the split that plays this role')
+    selecting = splits[role].lower()
+    if selecting in ('test', 'privatetest') or selecting == splits.get('test', '').lower():
+        raise UserError(
+            f'data.splits.{role}={splits[role]!r} is the test split, and {select!r} would choose the checkpoint on '
+            'it, so that its score would be optimistic; name a validation split, or carve one from the training images'
+        )
+    if splits['train'] == splits.get('test'):
+        raise UserError(f'data.splits.test={splits["test"]!r} is the training split; its score would say nothing')
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs between runs: seconds become tenths at the second start."""
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update('jax_compilation_cache_dir', str(cache.root() / 'xla'))
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)

@@ -1,0 +1,74 @@
+"""The training and the evaluation step: pure functions over explicit trees."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fer_jax.data.augment import Augment, augment, example_keys, resize
+from fer_jax.data.feed import gather
+from fer_jax.losses import Loss
+from fer_jax.network import PRIMARY, Network
+from fer_jax.partition import Flat, Partition
+from fer_jax.train_state import TrainState
+
+
+def train_step(
+    state: TrainState,
+    frozen: Flat,
+    resident: Mapping[str, Any],
+    host: Mapping[str, Any],
+    *,
+    network: Network,
+    partition: Partition,
+    loss: Loss,
+    tx: optax.GradientTransformation,
+    settings: Augment,
+    seed: int,
+) -> TrainState:
+    """One step on the whole batch, on however many devices it is spread.
+
+    Everything random comes from (seed, step, position in the batch). Only `state.trainable` is differentiated, so that
+    no gradient of a frozen parameter exists and stages below `partition.boundary` have no backward pass.
+
+    Args:
+      frozen: the parameters with rate 0.
+      resident, host: the two halves of a batch, see `data.feed`.
+      loss: (logits [B, C], labels [B]) -> per-example loss [B] and weight [B].
+    """
+    batch = gather(resident, host)
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    augment_key, dropout_key = jax.random.split(key)
+    images = augment(batch['x'], example_keys(augment_key, batch['x'].shape[0]), network.spec.image_size, settings)
+    x = network.normalise(images)
+
+    def objective(trainable: Flat) -> tuple[jax.Array, tuple[jax.Array, Flat]]:
+        logits, stats = network.forward(
+            trainable | frozen, state.batch_stats, x, train=partition.stages, key=dropout_key
+        )
+        losses, weights = loss(logits[PRIMARY], batch['y'])
+        value = jnp.sum(losses * weights) / jnp.sum(weights)
+        return value, (logits[PRIMARY], stats)
+
+    (value, (logits, stats)), gradients = jax.value_and_grad(objective, has_aux=True)(state.trainable)
+    updates, opt_state = tx.update(gradients, state.opt_state, state.trainable)
+    correct = jnp.sum(jnp.argmax(logits, -1) == batch['y'])
+    news = {'loss': value, 'correct': correct, 'weight': batch['y'].shape[0], 'steps': 1}
+    return TrainState(
+        step=state.step + 1,
+        trainable=optax.apply_updates(state.trainable, updates),
+        batch_stats=stats,
+        opt_state=opt_state,
+        sums={name: total + news[name] for name, total in state.sums.items()},
+    )
+
+
+def eval_step(
+    params: Flat, batch_stats: Flat, resident: Mapping[str, Any], host: Mapping[str, Any], *, network: Network
+) -> jax.Array:
+    """Logits float32 [B, classes] of the primary task, images resized with antialiasing and otherwise as they are."""
+    images = resize(gather(resident, host)['x'], network.spec.image_size)
+    logits, _ = network.forward(params, batch_stats, network.normalise(images))
+    return logits[PRIMARY]

@@ -1,0 +1,225 @@
+"""The loop: build, restore, phases, evaluate, finish.
+
+The file is not called train.py because `fer_jax.train` is the function: importing a submodule of that name would put
+the module in its place.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from fer_jax import provenance, records, report, scoring, setup, train_state
+from fer_jax.checkpoints import SELECTABLE, Checkpoints
+from fer_jax.errors import UserError
+from fer_jax.partition import Flat
+from fer_jax.phases import Phase
+from fer_jax.records import Recorder
+from fer_jax.scoring import Scorer
+from fer_jax.setup import Setup
+from fer_jax.signals import Stopped, StopRequest, stop_request
+from fer_jax.train_state import TrainState
+
+RECORDED = ('accuracy', 'balanced_accuracy', 'macro_f1', 'nll')
+
+
+def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path = '', *, dry_run: bool = False) -> dict[str, Any]:
+    """Trains as `config` says, or goes on with the run in `workdir`, and scores the selected checkpoint.
+
+    Args:
+      config: see configs/default.py.
+      workdir: folder of the run; '' makes a new one under `runs/`.
+      dry_run: build everything, compile the steps, print the parameter table, write nothing.
+
+    Returns:
+      What results.json holds: `selected_on`, `step`, `classes`, `phases` and `splits`.
+
+    Raises:
+      UserError: something in the config or the data is wrong.
+      Stopped: a signal asked to stop; the state is saved and the same call goes on.
+    """
+    plain = json.loads(config.to_json()) if isinstance(config, ConfigDict) else config
+    with stop_request() as stop:
+        run = setup.prepare(plain)
+        if dry_run:
+            return rehearse(run)
+        folder = Path(workdir) if workdir else free_workdir(plain)
+        store = Checkpoints(folder, run.network.spec, select=plain['checkpoint']['select'])
+        try:
+            introduce(run, folder)
+            scorer = Scorer(
+                run.network,
+                run.data,
+                batch_size=run.batch_size,
+                placement=plain['data']['placement'],
+                mesh=run.mesh,
+            )
+            train_phases(run, folder, store, scorer, stop)
+            return finish(run, folder, store, scorer)
+        finally:
+            store.close()
+
+
+def free_workdir(config: Mapping[str, Any]) -> Path:
+    """The first free `runs/<model>-<data>-<number>`."""
+    data = config['data']['name'] or Path(config['data']['dir']).name
+    number = 1
+    while (chosen := Path('runs') / f'{config["model"]["name"]}-{data}-{number}').exists():
+        number += 1
+    return chosen
+
+
+def rehearse(run: Setup) -> dict[str, Any]:
+    """Compiles the first step of each phase and says what a run would need."""
+    params, stats = run.initial()
+    print(run.describe())
+    print(report.parameter_table(run.network, run.phases))
+    sizes = {}
+    for phase in run.phases:
+        state, frozen = run.enter(phase, phase.first, params, stats)
+        begun = time.perf_counter()
+        batch = run.feed.resident, run.feed.host(phase.first)
+        memory = run.step_function(phase).lower(state, frozen, *batch).compile().memory_analysis()
+        sizes[phase.index] = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+        print(
+            f'phase {phase.index}: {phase.last - phase.first} steps, compiled in {time.perf_counter() - begun:.1f} s, '
+            f'{sizes[phase.index] / 1e9:.2f} GB a device (arguments and temporaries)'
+        )
+    return {'dry_run': True, 'bytes_per_device': sizes}
+
+
+def introduce(run: Setup, workdir: Path) -> None:
+    """Says and records what is about to run."""
+    table = report.parameter_table(run.network, run.phases)
+    print(f'workdir {workdir}\n{run.describe()}\n{table}')
+    environment = provenance.environment(
+        data={'name': run.data.name, 'fingerprint': run.data.fingerprint},
+        weights={} if run.weights is None else run.weights.metadata,
+    )
+    (workdir / 'config.json').write_text(json.dumps(run.config, indent=2) + '\n')
+    (workdir / 'parameters.txt').write_text(table + '\n')
+    (workdir / 'environment.json').write_text(json.dumps(environment, indent=2) + '\n')
+
+
+def train_phases(run: Setup, workdir: Path, store: Checkpoints, scorer: Scorer, stop: StopRequest) -> None:
+    """Takes all steps that the newest checkpoint has not done."""
+    step, total = store.latest_step() or 0, run.phases[-1].last
+    if step:
+        print(f'resuming at step {step} of {total}')
+        params, stats = store.restore_model(step, *run.network.abstract(run.replicated))
+    else:
+        params, stats = run.initial()
+    recorder = Recorder(workdir, step=step, total=total, batch_size=run.batch_size)
+    try:
+        for phase in run.phases:
+            if step >= phase.last:
+                continue
+            state, frozen = run.enter(phase, step, params, stats)
+            if step > phase.first:
+                state = state._replace(**store.restore_train(step, state.opt_state, state.sums))
+            params, stats = train_phase(run, phase, state, frozen, store, scorer, recorder, stop)
+            step = phase.last
+        store.wait()
+    finally:
+        recorder.close()
+
+
+def train_phase(
+    run: Setup,
+    phase: Phase,
+    state: TrainState,
+    frozen: Flat,
+    store: Checkpoints,
+    scorer: Scorer,
+    recorder: Recorder,
+    stop: StopRequest,
+) -> tuple[Flat, Flat]:
+    """Goes on with `phase` to its end; returns (params, batch_stats).
+
+    Raises:
+      Stopped: asked to; the state is on disk.
+    """
+    take_step = run.step_function(phase)
+    for step in range(int(state.step) + 1, phase.last + 1):
+        state = take_step(state, frozen, run.feed.resident, run.feed.host(step - 1))
+        recorder.stepped()
+        if step % run.config['log_every'] == 0 or step in run.evaluations:
+            state = record(run, phase, state, step, recorder)
+        if step in run.evaluations:
+            value = evaluate(run, phase, state, frozen, step, scorer, recorder)
+            store.save(state, frozen, value)
+        if stop:
+            store.save(state, frozen)
+            store.wait()
+            raise Stopped(f'stopped by {stop.name} after step {step}, saved; the same command with --workdir goes on')
+    return state.trainable | frozen, state.batch_stats
+
+
+def record(run: Setup, phase: Phase, state: TrainState, step: int, recorder: Recorder) -> TrainState:
+    """Writes the mean of the steps since the last record; returns the state with empty sums."""
+    sums = {name: float(value) for name, value in jax.device_get(state.sums).items()}
+    loss, accuracy = sums['loss'] / sums['steps'], sums['correct'] / sums['weight']
+    rate = float(phase.schedule(step - 1 - phase.first))
+    epoch = step * run.batch_size / run.examples
+    if not np.isfinite(loss):
+        raise FloatingPointError(f'the loss is {loss} at step {step}, learning rate {rate:g}; try a lower one')
+    recorder.metrics(step, epoch, phase.index, 'train', {'loss': loss, 'accuracy': accuracy, 'learning_rate': rate})
+    recorder.rate(step, loss=f'{loss:.3f}', acc=f'{accuracy:.1%}', lr=f'{rate:.1e}', epoch=f'{epoch:.1f}')
+    return state._replace(sums=jax.device_put(train_state.zero_sums(), run.replicated))
+
+
+def evaluate(
+    run: Setup, phase: Phase, state: TrainState, frozen: Flat, step: int, scorer: Scorer, recorder: Recorder
+) -> float:
+    """Scores the selecting split, records it, and returns the selecting metric."""
+    role, metric = run.select
+    begun = time.perf_counter()
+    scores = scorer.score(role, state.trainable | frozen, state.batch_stats)[role]
+    recorder.took(step, 'evaluate', time.perf_counter() - begun)
+    epoch = run.evaluations[step]
+    recorder.metrics(step, epoch, phase.index, role, {name: scores[name] for name in (*RECORDED, 'accuracy_ci95')})
+    low, high = scores['accuracy_ci95']
+    recorder.say(
+        f'phase {phase.index}, epoch {epoch:g}: {role} accuracy {scores["accuracy"]:.2%} [{low:.2%}, {high:.2%}], '
+        f'macro F1 {scores["macro_f1"]:.3f}'
+    )
+    return scores[metric]
+
+
+def finish(run: Setup, workdir: Path, store: Checkpoints, scorer: Scorer) -> dict[str, Any]:
+    """Scores the selected checkpoint on every split but train, once, and writes results and pictures."""
+    best = store.best_step()
+    if best is None:
+        raise UserError(f'{workdir} has no checkpoint with a finite {run.config["checkpoint"]["select"]}')
+    params, stats = store.restore_model(best, *run.network.abstract(run.replicated))
+    history = records.read(workdir / 'metrics.jsonl')
+    results: dict[str, Any] = {
+        'selected_on': run.config['checkpoint']['select'],
+        'step': best,
+        'classes': list(run.data.classes),
+        'phases': best_of_phases(history, *run.select),
+        'splits': {},
+    }
+    for role in run.data.splits:
+        if role != 'train':
+            results['splits'] |= scorer.score(role, params, stats)
+    scoring.write(workdir / 'results.json', results)
+    print(scoring.summary(results))
+    report.pictures(workdir, results, history)
+    print(f'results, pictures and checkpoints are in {workdir}')
+    return results
+
+
+def best_of_phases(history: list[dict[str, Any]], role: str, metric: str) -> list[dict[str, Any]]:
+    """The best evaluation of each phase, by the selecting metric."""
+    sign = 1 if SELECTABLE[metric] else -1
+    phases: dict[int, list[dict[str, Any]]] = {}
+    for entry in history:
+        if entry['split'] == role:
+            phases.setdefault(entry['phase'], []).append(entry)
+    return [max(entries, key=lambda entry: sign * entry[metric]) for _, entries in sorted(phases.items())]
