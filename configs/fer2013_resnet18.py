@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
             epochs=9,
             optimizer='sgd',
             nesterov=True,
-            learning_rate=0.1,
+            learning_rate=0.06,
             weight_decay=5e-4,
             warmup_epochs=1.0,
         ),

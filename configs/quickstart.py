@@ -2,7 +2,7 @@
 
     scripts/run
 
-Phase 0 trains a head on the frozen backbone, phase 1 fine-tunes.
+Phase 0 trains a head on the frozen backbone, phase 1 fine-tunes everything.
 """
 
 from ml_collections import ConfigDict
@@ -13,11 +13,13 @@ from configs import default
 def get_config() -> ConfigDict:
     config = default.get_config()
     config.model.name = 'efficientnet_lite0'
-    config.model.image_size = 96
+    config.model.image_size = 64
     config.data.name = 'synthetic_faces'
     config.data.batch_size = 32
+    config.data.augment.shift = 0.06
+    config.log_every = 20
     config.phases = (
-        default.phase(epochs=2, rates=default.HEAD_ONLY, learning_rate=3e-3),
-        default.phase(epochs=3, rates=default.ALL, learning_rate=1e-3, weight_decay=1e-4, warmup_epochs=0.2),
+        default.phase(epochs=3, rates=default.HEAD_ONLY, learning_rate=4e-3),
+        default.phase(epochs=4, rates=default.ALL, learning_rate=2e-3, weight_decay=1e-4, warmup_epochs=0.4),
     )
     return config

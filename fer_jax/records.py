@@ -1,6 +1,7 @@
 """What a run writes while it goes: metrics.jsonl, timing.jsonl, TensorBoard files, a progress bar."""
 
 import json
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,6 +50,7 @@ class Recorder:
             unit_scale=True,
             dynamic_ncols=True,
             smoothing=0.1,
+            mininterval=0.2 if sys.stderr.isatty() else 30,
         )
         self._since, self._images = time.perf_counter(), 0
 
@@ -57,12 +59,13 @@ class Recorder:
         self._images += self._batch_size
         self._bar.update(self._batch_size)
 
-    def metrics(self, step: int, epoch: float, phase: int, split: str, scalars: Mapping[str, float]) -> None:
-        """Writes one record of deterministic values."""
-        record = {'step': step, 'epoch': round(epoch, 4), 'phase': phase, 'split': split, **scalars}
+    def metrics(self, step: int, epoch: float, phase: int, split: str, values: Mapping[str, Any]) -> None:
+        """Writes one record of deterministic values; those that are single numbers go to TensorBoard too."""
+        record = {'step': step, 'epoch': round(epoch, 4), 'phase': phase, 'split': split, **values}
         self._files['metrics'].write(json.dumps(record) + '\n')
-        for name, value in scalars.items():
-            self._board.add_scalar(f'{split}/{name}', value, step)
+        for name, value in values.items():
+            if isinstance(value, float):
+                self._board.add_scalar(f'{split}/{name}', value, step)
 
     def rate(self, step: int, **shown: str) -> None:
         """Writes the images a second of training since the last call, and shows it with `shown` on the bar."""

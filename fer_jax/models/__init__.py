@@ -10,6 +10,7 @@ from flax import nnx
 from fer_jax.errors import UserError
 from fer_jax.models import kernels as kernel_forms
 from fer_jax.models.efficientnet_lite import EfficientNetLite
+from fer_jax.models.layers import Head
 from fer_jax.models.resnet import ResNet
 from fer_jax.models.stages import run
 from fer_jax.models.vgg import VGG
@@ -61,16 +62,21 @@ def create(
       `stage(name, x, *, train, key)`; `run` applies them in order.
 
     Raises:
-      UserError: the name or the head is unknown, or the dropout rate is not below 1.
+      UserError: the name or the head is unknown, the dropout rate is not below 1, or a task's name cannot be part of
+        a parameter's path.
     """
     check_name(name)
     if head not in HEADS:
         raise UserError(f'model.head={head!r} is unknown; choose {" or ".join(HEADS)}')
     if not 0 <= dropout < 1:
         raise UserError(f'model.dropout={dropout}; expected a rate from 0 up to, not including, 1')
+    counts = {'primary': classes} if isinstance(classes, int) else dict(classes)
+    for task in counts:
+        if not task.isidentifier() or hasattr(Head, task) or task in Head.RESERVED:
+            raise UserError(f'a task cannot be called {task!r}; choose a plain word, such as "valence"')
     return CONSTRUCTORS[name](
         name,
-        classes={'primary': classes} if isinstance(classes, int) else classes,
+        classes=counts,
         channels=channels,
         head=head,
         dropout=dropout,

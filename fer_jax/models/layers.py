@@ -52,7 +52,7 @@ class BatchNorm(nnx.Module):
             mean, var = self.mean[...], self.var[...]
         factor = self.scale[...] * jax.lax.rsqrt(var + self.eps)
         offset = self.bias[...] - mean * factor
-        return x * factor.astype(x.dtype) + offset.astype(x.dtype)
+        return (x.astype(jnp.float32) * factor + offset).astype(x.dtype)
 
 
 def conv(
@@ -127,6 +127,8 @@ class Head(nnx.Module):
 
     Linear: dropout(rate) before it. MLP: ReLU and dropout 0.5 after each hidden layer (Simonyan and Zisserman 2014).
     """
+
+    RESERVED = ('fc6', 'fc7', 'kind', 'rate', 'tasks')  # attributes, so no names for a task
 
     def __init__(
         self,

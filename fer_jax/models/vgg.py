@@ -44,15 +44,17 @@ class VGG(nnx.Module):
     ):
         self.layout = tuple(tuple(block) for block in layout(name))
         self.max_pool = kernels.max_pool
-        features, modules = channels, {}
+        features, modules = channels, []
         for width, block in zip(WIDTHS, self.layout, strict=True):
-            for kind, index in block:
+            for kind, _ in block:
+                module: nnx.Module | None = None  # holds the place of a ReLU or pool, as torchvision numbers them
                 if kind == 'conv':
-                    modules[str(index)] = conv(features, width, 3, bias=True, dtype=dtype, kernels=kernels, rngs=rngs)
+                    module = conv(features, width, 3, bias=True, dtype=dtype, kernels=kernels, rngs=rngs)
                     features = width
                 elif kind == 'bn':
-                    modules[str(index)] = BatchNorm(width)
-        self.features = nnx.Dict(modules)
+                    module = BatchNorm(width)
+                modules.append(module)
+        self.features = nnx.List(modules)
         normal = nnx.initializers.normal(0.01)
         features = 7 * 7 * WIDTHS[-1]
         if head == 'linear':
@@ -81,9 +83,9 @@ class VGG(nnx.Module):
             return self.head(x, train=train, key=key)
         for kind, index in self.layout[int(name.removeprefix('block')) - 1]:
             if kind == 'conv':
-                x = self.features[str(index)](x)
+                x = self.features[index](x)
             elif kind == 'bn':
-                x = self.features[str(index)](x, train=train)
+                x = self.features[index](x, train=train)
             elif kind == 'relu':
                 x = nnx.relu(x)
             else:

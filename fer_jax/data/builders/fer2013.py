@@ -122,7 +122,7 @@ class Fer2013(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version('1.0.0')
-    source: Path | None = None
+    rows: list[Row] | None = None  # what to prepare from
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = tfds.features.FeaturesDict(
@@ -136,16 +136,13 @@ class Fer2013(tfds.core.GeneratorBasedBuilder):
         return self.dataset_info_from_configs(features=features, supervised_keys=('image', 'label'))
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        if self.source is None:
-            raise ValueError('Fer2013.source must be set before preparing')
-        everything = list(rows(self.source))
-        elsewhere = {row.pixels.tobytes() for row in everything if row.split != 'test'}
-        return {split: self._examples(everything, split, elsewhere) for split in USAGES.values()}
+        if self.rows is None:
+            raise ValueError('set `rows` before preparing')
+        elsewhere = {row.pixels.tobytes() for row in self.rows if row.split != 'test'}
+        return {split: self._examples(self.rows, split, elsewhere) for split in USAGES.values()}
 
-    def _examples(
-        self, everything: list[Row], split: str, elsewhere: set[bytes]
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        for row in everything:
+    def _examples(self, rows: list[Row], split: str, elsewhere: set[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for row in rows:
             if row.split == split:
                 name = f'row{row.number:05d}'
                 clean = split != 'test' or row.pixels.tobytes() not in elsewhere

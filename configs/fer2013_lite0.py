@@ -1,0 +1,26 @@
+"""EfficientNet-Lite0 from ImageNet weights, fine-tuned on FER2013 after an epoch of its head alone.
+
+python -m fer_jax.main --config configs/fer2013_lite0.py --workdir runs/fer2013_lite0
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    config = default.get_config()
+    config.model.name = 'efficientnet_lite0'
+    config.model.image_size = 64
+    config.model.dropout = 0.2
+    config.data.name = 'fer2013'
+    config.data.batch_size = 64
+    config.data.augment.shift = 0.06
+    config.data.augment.scale = 0.08
+    config.loss.label_smoothing = 0.1
+    config.parallel.devices = 2  # on CPU: two devices of one core each
+    config.phases = (
+        default.phase(epochs=0.5, rates=default.HEAD_ONLY, learning_rate=3e-3),
+        default.phase(epochs=4, rates=default.ALL, learning_rate=2e-3, weight_decay=0.02, warmup_epochs=0.3),
+    )
+    return config

@@ -1,0 +1,19 @@
+"""A linear head on the frozen ImageNet backbone of EfficientNet-Lite0, on FER2013.
+
+python -m fer_jax.main --config configs/fer2013_lite0_probe.py --workdir runs/fer2013_lite0_probe
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    config = default.get_config()
+    config.model.name = 'efficientnet_lite0'
+    config.model.image_size = 96
+    config.data.name = 'fer2013'
+    config.data.batch_size = 128
+    config.parallel.devices = 2  # on CPU: two devices of one core each
+    config.phases = (default.phase(epochs=3, rates=default.HEAD_ONLY, learning_rate=3e-3),)
+    return config

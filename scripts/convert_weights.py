@@ -1,0 +1,58 @@
+"""Converts a torchvision or timm state dict to the safetensors that `model.weights` reads.
+
+    python scripts/convert_weights.py --model resnet50 --source resnet50-11ad3fa6.pth
+
+Nothing in the source file is executed, and torch is not needed.
+"""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+from fer_jax import cache, models, pretrained
+from fer_jax.errors import UserError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 where the input is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--model', required=True, help=f'one of {", ".join(models.NAMES)}')
+    parser.add_argument('--source', required=True, type=Path, help='.pth, .pt or .safetensors')
+    parser.add_argument('--output', type=Path, help="default: where model.weights='imagenet' looks")
+    parser.add_argument('--licence', default='unknown', help="the weights' licence, kept in the file")
+    parser.add_argument('--mean', type=float, nargs='+', default=pretrained.IMAGENET_MEAN, help='of x / 255, RGB')
+    parser.add_argument('--std', type=float, nargs='+', default=pretrained.IMAGENET_STD)
+    arguments = parser.parse_args(argv)
+    try:
+        convert(arguments)
+    except UserError as error:
+        print(f'fer_jax: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+def convert(arguments: argparse.Namespace) -> None:
+    if len(arguments.mean) != len(arguments.std) or len(arguments.mean) not in (1, 3):
+        raise UserError('--mean and --std need one value or three each')
+    weights = pretrained.convert_file(
+        arguments.source,
+        arguments.model,
+        source=arguments.source.name,
+        licence=arguments.licence,
+        preprocessing=pretrained.Preprocessing(tuple(arguments.mean), tuple(arguments.std)),
+    )
+    default = cache.root() / 'weights' / f'{arguments.model}-imagenet.safetensors'
+    output = arguments.output or default
+    pretrained.save(output, weights)
+    leaves = [*weights.params.values(), *weights.stats.values()]
+    print(f'{arguments.source} -> {output}')
+    print(f'{len(leaves)} tensors, {sum(math.prod(leaf.shape) for leaf in leaves):,} numbers')
+    for name, value in weights.metadata.items():
+        print(f'  {name:<9} {value}')
+    flag = 'imagenet' if output == default else output
+    print(f'use it with --config.model.name={arguments.model} --config.model.weights={flag}')
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""The reference networks in torch, with random weights, and what they are called in fer_jax."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from fer_jax import models
+from fer_jax.partition import flatten, unflatten
+
+
+def torch_model(name: str, classes: int = 1000, seed: int = 0, channels: int = 3) -> Any:
+    """torchvision's or timm's `name` as a torch.nn.Module in eval mode, every tensor random.
+
+    Skips the test where torch is not installed. BatchNorm variances are 0.5 to 2, and means, scales and biases away
+    from their initial 0 and 1, so that one that is dropped or swapped shows. Kernels keep the size of activations.
+    """
+    torch = pytest.importorskip('torch')
+    _declare_torchvision_operators()
+    torch.manual_seed(seed)
+    with torch.device('meta'):  # without the default initialisation, 10 s for a VGG
+        if name.startswith('efficientnet_lite'):
+            timm = pytest.importorskip('timm')
+            model = timm.create_model(f'tf_{name}', pretrained=False, num_classes=classes, in_chans=channels)
+        else:
+            torchvision = pytest.importorskip('torchvision')
+            model = getattr(torchvision.models, name)(weights=None, num_classes=classes)
+            if channels != 3:
+                model.conv1 = torch.nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+    model.to_empty(device='cpu')
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0, 0.2)
+                module.running_mean.normal_(0, 0.2)
+                module.running_var.uniform_(0.5, 2)
+                module.num_batches_tracked.zero_()
+            elif isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+                module.weight.normal_(0, (2 / module.weight[0].numel()) ** 0.5)
+                if module.bias is not None:
+                    module.bias.normal_(0, 0.1)
+    return model.eval()
+
+
+_libraries: list[Any] = []  # a declaration lives as long as its library
+
+
+def _declare_torchvision_operators() -> None:
+    """torchvision registers shapes for these at import, and fails where its compiled part does not fit torch."""
+    import torch
+
+    if _libraries:
+        return
+    _libraries.append(torch.library.Library('torchvision', 'FRAGMENT'))
+    for name in ('nms', 'qnms'):
+        if not hasattr(torch.ops.torchvision, name):
+            _libraries[0].define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+
+
+def state_of(model: Any) -> dict[str, np.ndarray]:
+    """The state dict as numpy arrays."""
+    return {name: value.detach().numpy().copy() for name, value in model.state_dict().items()}
+
+
+def renamed(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A state dict in fer_jax's names and layout, parameters and statistics together.
+
+    Written apart from `fer_jax.pretrained`, so that networks and conversion are each tested without the other.
+    """
+    modules = {'fc': 'head.primary', 'classifier': 'head.primary'}
+    modules |= {'classifier.0': 'fc6', 'classifier.3': 'fc7', 'classifier.6': 'head.primary'}
+    leaves = {'running_mean': 'mean', 'running_var': 'var'}
+    out = {}
+    for name, value in state.items():
+        module, _, leaf = name.rpartition('.')
+        if leaf == 'weight':
+            leaf = 'scale' if value.ndim == 1 else 'kernel'
+            value = np.moveaxis(value, (0, 1), (-1, -2)) if value.ndim > 1 else value
+        if leaf != 'num_batches_tracked':
+            out[f'{modules.get(module, module)}.{leaves.get(leaf, leaf)}'] = value
+    return out
+
+
+def filled(name: str, leaves: dict[str, np.ndarray], **options: Any) -> nnx.Module:
+    """fer_jax's `name` with these leaves, which must be all it has and no more."""
+    made = nnx.eval_shape(lambda: models.create(name, **options, rngs=nnx.Rngs(0)))
+    graphdef, params, stats = nnx.split(made, nnx.Param, nnx.BatchStat)
+    shapes = {path: leaf.shape for path, leaf in (flatten(params) | flatten(stats)).items()}
+    assert shapes == {path: leaf.shape for path, leaf in leaves.items()}
+    jax_leaves = {path: jax.numpy.asarray(leaf) for path, leaf in leaves.items()}
+    params, stats = ({path: jax_leaves[path] for path in flatten(tree)} for tree in (params, stats))
+    return nnx.merge(graphdef, unflatten(params), unflatten(stats), copy=True)
+
+
+def forward(model: nnx.Module, x: np.ndarray, *, train: bool = False) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """(primary logits, BatchNorm statistics after the pass); in training mode all stages without dropout train."""
+    graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    stages = [stage for stage in model.stages if train and stage not in ('fc6', 'fc7')]
+
+    @jax.jit
+    def apply(params: nnx.State, stats: nnx.State, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        network = nnx.merge(graphdef, params, stats, copy=True)
+        logits = models.run(network, x, train=stages)['primary']
+        return logits, flatten(nnx.state(network, nnx.BatchStat))
+
+    return jax.tree.map(np.asarray, apply(params, stats, x))
+
+
+def check_parity(name: str, *, sizes: tuple[tuple[int, int], ...], train_size: tuple[int, int]) -> None:
+    """Asserts logits within 1e-4 of the reference's scale, in evaluation for each size and in training mode.
+
+    After the pass in training mode the running statistics are compared too.
+    """
+    reference = torch_model(name, classes=7)
+    model = filled(name, renamed(state_of(reference)), classes=7)
+    draw = np.random.default_rng(0)
+    for train, (height, width) in [*((False, size) for size in sizes), (True, train_size)]:
+        x = draw.normal(size=(8 if train else 2, height, width, 3)).astype(np.float32)
+        expected = reference_logits(reference, x, train=train)
+        logits, stats = forward(model, x, train=train)
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+    after = renamed(state_of(reference))
+    for path, value in stats.items():
+        np.testing.assert_allclose(value, after[path], rtol=0, atol=1e-4 * np.abs(after[path]).max(), err_msg=path)
+
+
+def reference_logits(reference: Any, x: np.ndarray, *, train: bool = False) -> np.ndarray:
+    """[B, H, W, C] through a torch model; in training mode only BatchNorm trains, dropout stays off."""
+    import torch
+
+    for module in reference.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.train(train)
+    with torch.no_grad():
+        logits = reference(torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))).numpy()
+    reference.eval()
+    return logits

@@ -1,0 +1,157 @@
+"""The command line as its users meet it: every mistake is one message and status 2."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.parity import torch_model
+
+REPOSITORY = Path(__file__).parents[1]
+SMALL = [
+    '--config=configs/resnet50.py', '--config.model.name=resnet18', '--config.model.weights=scratch',
+    '--config.model.image_size=32', '--config.data.name=', '--config.data.batch_size=8', '--config.log_every=1',
+]  # fmt: skip
+
+
+@pytest.fixture
+def faces(tmp_path):
+    """Two classes of noise, 20 images each."""
+    root = tmp_path / 'faces'
+    noise = np.random.default_rng(0)
+    for name in ('happy', 'sad'):
+        (root / name).mkdir(parents=True)
+        for index in range(20):
+            Image.fromarray(noise.integers(0, 256, (32, 32, 3), np.uint8)).save(root / name / f'{index}.png')
+    return root
+
+
+def run(*arguments, cache, timeout=300):
+    environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'FER_JAX_CACHE': str(cache)}
+    return subprocess.run(
+        [sys.executable, '-m', 'fer_jax.main', *arguments],
+        cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+def broken_image(faces, tmp_path):
+    for path in (faces / 'sad').iterdir():
+        path.write_bytes(path.read_bytes()[:40])
+
+
+def no_classes(faces, tmp_path):
+    for folder in ('happy', 'sad'):
+        for path in (faces / folder).iterdir():
+            path.unlink()
+        (faces / folder).rmdir()
+
+
+def checkpoints_is_a_file(faces, tmp_path):
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / 'checkpoints').write_text('')
+
+
+def weights_of_another_model(faces, tmp_path):
+    from fer_jax import pretrained
+
+    params = {'conv1.kernel': np.zeros((7, 7, 3, 64), np.float32)}
+    look = pretrained.Preprocessing((0.5,) * 3, (0.5,) * 3)
+    pretrained.save(tmp_path / 'w.safetensors', pretrained.Weights('resnet50', params, {}, look, {}))
+
+
+def config_that_fails(faces, tmp_path):
+    (tmp_path / 'broken.py').write_text('def get_config():\n    return undefined\n')
+
+
+@pytest.mark.parametrize(
+    ('prepare', 'arguments', 'message'),
+    [
+        (None, ['--config=configs/absent.py'], "--config='configs/absent.py' is not a file; there are configs/"),
+        (None, [], '--config is missing'),
+        (None, [*SMALL, '--confg=x'], "Unknown command line flag 'confg'"),
+        (None, [*SMALL, '--config.model.nam=x'], 'the nearest are --config.model.name'),
+        (None, [*SMALL, '--config.phases[7].epochs=1'], 'the nearest are --config.phases[1].epochs'),
+        (None, [*SMALL, '--config.data.batch_size=many'], 'config.data.batch_size=many'),
+        (config_that_fails, ['--config={tmp}/broken.py', '--config.seed=1'], "NameError: name 'undefined'"),
+        (None, [*SMALL, '--config.model.name=resnet19'], "model.name='resnet19' is unknown; the nearest are resnet18"),
+        (None, [*SMALL, '--config.data.dir=absent'], "data.dir='absent' is not a folder"),
+        (no_classes, SMALL, 'has no class folders'),
+        (broken_image, SMALL, 'png cannot be read as an image'),
+        (checkpoints_is_a_file, SMALL, 'run/checkpoints is a file'),
+        (None, [*SMALL, '--config.data.batch_size=64'], 'data.batch_size=64 is larger than the training split, 28'),
+        (
+            weights_of_another_model,
+            [*SMALL, '--config.model.weights={tmp}/w.safetensors'],
+            "is of resnet50, model.name is 'resnet18'",
+        ),
+        (None, [*SMALL, '--config.model.weights=imagenet'], '--config.model.weights=scratch'),
+        (None, [*SMALL, '--config.checkpoint.select=test/accuracy'], 'would choose the checkpoint on the test split'),
+        (None, [*SMALL, '--config.data.splits.validation=test'], 'is the test split'),
+        (None, [*SMALL, '--config.data.dir=', '--config.data.name=fer2013'], 'scripts/prepare_dataset.py'),
+        (None, [*SMALL, '--config.data.dir=', '--config.data.name=fer2014'], "data.name='fer2014' is unknown"),
+        (None, [*SMALL, '--config.phases[0].optimizer=adm'], "optimizer='adm' is unknown; the nearest is adam"),
+    ],
+)
+def test_a_mistake_is_one_message(faces, tmp_path, prepare, arguments, message):
+    if prepare:
+        prepare(faces, tmp_path)
+    given = [argument.format(tmp=tmp_path) for argument in arguments]
+    if '--config.data.name=' in given and not any(a.startswith('--config.data.dir') for a in given):
+        given.append(f'--config.data.dir={faces}')
+    done = run(*given, f'--workdir={tmp_path}/run', cache=tmp_path / 'cache')
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr and 'Traceback' not in done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith('fer_jax: ')] == done.stderr.splitlines()[-1:]
+
+
+def test_a_dry_run_writes_nothing(faces, tmp_path):
+    done = run(*SMALL, f'--config.data.dir={faces}', f'--workdir={tmp_path}/run', '--dry_run', cache=tmp_path / 'cache')
+    assert done.returncode == 0, done.stderr
+    assert 'phase 1: ' in done.stdout and 'GB a device' in done.stdout and 'frozen' in done.stdout
+    assert not (tmp_path / 'run').exists()
+
+
+def test_the_first_command_people_type(faces, tmp_path):
+    """configs/resnet50.py without weights says what to do, and with converted ones trains."""
+    torch = pytest.importorskip('torch')
+    common = [
+        '--config=configs/resnet50.py', f'--workdir={tmp_path}/run', '--config.data.name=',
+        f'--config.data.dir={faces}', '--config.data.batch_size=10', '--config.model.image_size=64',
+        '--config.phases[0].epochs=0.3', '--config.phases[1].epochs=0.7', '--config.phases[1].warmup_epochs=0.0',
+    ]  # fmt: skip
+    done = run(*common, cache=tmp_path / 'cache')
+    assert done.returncode == 2 and '--config.model.weights=scratch' in done.stderr
+    torch.save(torch_model('resnet50').state_dict(), tmp_path / 'resnet50.pth')
+    converted = subprocess.run(
+        [sys.executable, 'scripts/convert_weights.py', '--model=resnet50', f'--source={tmp_path}/resnet50.pth'],
+        cwd=REPOSITORY, env=os.environ | {'FER_JAX_CACHE': str(tmp_path / 'cache')}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert converted.returncode == 0, converted.stderr
+    done = run(*common, cache=tmp_path / 'cache')
+    assert done.returncode == 0, done.stderr
+    assert 'test, by class' in done.stdout
+    assert done.stdout.count('validation accuracy') >= 2
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_exits_with_75(faces, tmp_path, number):
+    command = [sys.executable, '-m', 'fer_jax.main', *SMALL, f'--config.data.dir={faces}', f'--workdir={tmp_path}/run']
+    command += ['--config.phases[0].epochs=2000', '--config.phases[1].epochs=1']
+    environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'FER_JAX_CACHE': str(tmp_path / 'cache')}
+    with (tmp_path / 'log').open('w') as log:
+        process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
+        records = tmp_path / 'run' / 'timing.jsonl'
+        deadline = time.monotonic() + 240
+        while not (records.exists() and records.stat().st_size) and time.monotonic() < deadline:
+            assert process.poll() is None, (tmp_path / 'log').read_text()
+            time.sleep(0.1)
+        process.send_signal(number)
+        assert process.wait(120) == 75
+    said = (tmp_path / 'log').read_text()
+    assert f'stopped by {signal.Signals(number).name} after step' in said and 'Traceback' not in said

@@ -1,0 +1,101 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fer_jax import optimizers
+from fer_jax.errors import UserError
+
+RNG = np.random.default_rng(0)
+PARAMS = {'a.kernel': RNG.normal(size=(4, 3)).astype(np.float32), 'a.bias': RNG.normal(size=3).astype(np.float32)}
+TARGETS = [{name: RNG.normal(size=leaf.shape).astype(np.float32) for name, leaf in PARAMS.items()} for _ in range(20)]
+
+
+def make(name, rate=0.05, rates=None, schedule=None, **options):
+    return optimizers.make(
+        name,
+        schedule=schedule or optimizers.make_schedule('constant', learning_rate=rate, steps=20),
+        rates=rates or dict.fromkeys(PARAMS, 1.0),
+        decay_mask={'a.kernel': True, 'a.bias': False},
+        **options,
+    )
+
+
+def ours(tx, params=PARAMS):
+    params = jax.tree.map(jnp.asarray, params)
+    state = tx.init(params)
+    for targets in TARGETS:
+        gradients = {name: jnp.sin(params[name] - targets[name]) for name in params}
+        updates, state = tx.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def torchs(torch, make_optimizer, factors=None):
+    params = {name: torch.nn.Parameter(torch.tensor(leaf)) for name, leaf in PARAMS.items()}
+    optimizer = make_optimizer(params)
+    for step, targets in enumerate(TARGETS):
+        for name, parameter in params.items():
+            parameter.grad = torch.sin(parameter.detach() - torch.tensor(targets[name]))
+        for group in optimizer.param_groups:
+            group['lr'] = group['initial'] * (factors[step] if factors else 1)
+        optimizer.step()
+    return {name: parameter.detach().numpy() for name, parameter in params.items()}
+
+
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [
+        ('sgd', {'momentum': 0.0}),
+        ('sgd', {'momentum': 0.9, 'weight_decay': 0.1}),
+        ('sgd', {'momentum': 0.9, 'weight_decay': 0.1, 'nesterov': True}),
+        ('adam', {'weight_decay': 0.1}),
+        ('adamw', {'weight_decay': 0.1}),
+    ],
+)
+def test_twenty_steps_are_torchs(name, options):
+    """With decay on kernels alone, and the bias at a tenth of the rate."""
+    torch = pytest.importorskip('torch')
+    rates = {'a.kernel': 1.0, 'a.bias': 0.1}
+    result = ours(make(name, rates=rates, **options))
+    passed = {key: value for key, value in options.items() if key in ('momentum', 'nesterov')}
+    decay = options.get('weight_decay', 0.0)
+
+    def reference(params):
+        groups = [
+            {'params': [params['a.kernel']], 'weight_decay': decay, 'lr': 0.05, 'initial': 0.05},
+            {'params': [params['a.bias']], 'weight_decay': 0.0, 'lr': 0.005, 'initial': 0.005},
+        ]
+        return {'sgd': torch.optim.SGD, 'adam': torch.optim.Adam, 'adamw': torch.optim.AdamW}[name](groups, **passed)
+
+    for path, expected in torchs(torch, reference).items():
+        np.testing.assert_allclose(result[path], expected, atol=1e-5 if name.startswith('adam') else 2e-6)
+
+
+def test_clipping_is_by_the_norm_of_the_trainable_gradients():
+    tx = make('sgd', rate=1.0, momentum=0.0, clip=0.5)
+    params = jax.tree.map(jnp.zeros_like, PARAMS)
+    gradients = jax.tree.map(jnp.ones_like, params)
+    updates, _ = tx.update(gradients, tx.init(params), params)
+    assert float(optax.tree.norm(updates)) == pytest.approx(0.5, rel=1e-5)
+
+
+def test_schedules_are_their_formulas():
+    make = optimizers.make_schedule
+    constant = make('constant', learning_rate=2.0, steps=10, warmup_steps=4)
+    np.testing.assert_allclose([constant(step) for step in range(6)], [0.5, 1, 1.5, 2, 2, 2])
+    step = make('step', learning_rate=1.0, steps=10, step_every=3, step_factor=0.1)
+    np.testing.assert_allclose([step(t) for t in range(7)], [1, 1, 1, 0.1, 0.1, 0.1, 0.01], rtol=1e-6)
+    cosine = make('cosine', learning_rate=3.0, steps=12, warmup_steps=2)
+    expected = [1.5, 3.0] + [1.5 * (1 + np.cos(np.pi * t / 10)) for t in range(11)]
+    np.testing.assert_allclose([cosine(t) for t in range(13)], expected, atol=1e-6)
+
+
+def test_wrong_settings_are_named():
+    with pytest.raises(UserError, match="optimizer='adamx' is unknown; the nearest is adam"):
+        make('adamx')
+    with pytest.raises(UserError, match="schedule='cosin' is unknown; the nearest is cosine"):
+        optimizers.make_schedule('cosin', learning_rate=1, steps=1)
+    with pytest.raises(UserError, match='warmup_epochs takes 10 steps of a phase that has 10'):
+        optimizers.make_schedule('cosine', learning_rate=1, steps=10, warmup_steps=10)

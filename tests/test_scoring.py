@@ -1,0 +1,92 @@
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as reference
+
+from fer_jax import metrics, report, scoring
+
+RNG = np.random.default_rng(0)
+CLASSES = ('angry', 'disgust', 'fear', 'happy', 'absent')
+LOGITS = RNG.normal(size=(300, 5)).astype(np.float32)
+LABELS = RNG.choice(4, 300, p=[0.5, 0.3, 0.15, 0.05])
+
+
+@pytest.mark.parametrize(('hits', 'n'), [(0, 10), (10, 10), (1, 3), (2584, 3589), (7, 1000)])
+def test_wilson_is_scipys(hits, n):
+    expected = stats.binomtest(hits, n).proportion_ci(0.95, method='wilson')
+    np.testing.assert_allclose(metrics.wilson_interval(hits, n), (expected.low, expected.high), atol=1e-12)
+    assert metrics.wilson_interval(0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize('never_predicted', [False, True])
+def test_scores_are_scikit_learns(never_predicted):
+    logits = LOGITS.copy()
+    if never_predicted:
+        logits[:, [1, 4]] = logits.min() - 5
+    predictions = logits.argmax(-1)
+    one = scoring.scores(logits, LABELS, CLASSES)
+    assert one['n'] == 300
+    assert one['accuracy'] == pytest.approx(reference.accuracy_score(LABELS, predictions))
+    seen = [reference.recall_score(c == LABELS, predictions == c) for c in range(4)]  # the fifth class is absent
+    assert one['balanced_accuracy'] == pytest.approx(np.mean(seen))
+    assert one['macro_f1'] == pytest.approx(reference.f1_score(LABELS, predictions, average='macro', zero_division=0))
+    probabilities = np.exp(logits - logits.max(-1, keepdims=True))
+    probabilities /= probabilities.sum(-1, keepdims=True)
+    assert one['nll'] == pytest.approx(reference.log_loss(LABELS, probabilities, labels=range(5)), rel=1e-5)
+    np.testing.assert_array_equal(one['confusion'], reference.confusion_matrix(LABELS, predictions, labels=range(5)))
+    table = reference.precision_recall_fscore_support(LABELS, predictions, labels=range(5), zero_division=0)
+    for name, precision, recall, f1, support in zip(CLASSES, *table, strict=True):
+        row = one['per_class'][name]
+        assert (row['precision'], row['recall'], row['f1']) == pytest.approx((precision, recall, f1))
+        assert row['n'] == support
+    json.dumps(one)
+
+
+def test_logits_that_are_not_numbers_are_refused():
+    logits = LOGITS.copy()
+    logits[3, 2] = np.nan
+    with pytest.raises(ValueError, match='1 of 300 examples have logits that are NaN'):
+        scoring.scores(logits, LABELS, CLASSES)
+    with pytest.raises(ValueError, match='no examples'):
+        scoring.scores(LOGITS[:0], LABELS[:0], CLASSES)
+
+
+def results():
+    one = scoring.scores(LOGITS, LABELS, CLASSES)
+    phase = {'phase': 0, 'epoch': 2.0, 'accuracy': one['accuracy'], 'accuracy_ci95': one['accuracy_ci95']}
+    return {
+        'selected_on': 'validation/accuracy',
+        'step': 10,
+        'classes': list(CLASSES),
+        'phases': [phase],
+        'splits': {'validation': one, 'test': one},
+    }
+
+
+def test_the_summary_names_what_selected_and_every_class():
+    text = scoring.summary(results())
+    accuracy = results()['splits']['test']['accuracy']
+    assert 'selected on validation/accuracy, step 10' in text
+    assert text.count(f'{100 * accuracy:.2f} %') == 3
+    for name in CLASSES:
+        assert f'\n{name} ' in text
+
+
+def test_the_pictures_are_pictures(tmp_path):
+    from PIL import Image
+
+    history = [
+        {'step': step, 'epoch': step / 5, 'phase': int(step > 10), 'split': 'train', 'loss': 2 / step, 'accuracy': 0.5}
+        for step in range(1, 21)
+    ]
+    history += [
+        {'step': step, 'epoch': step / 5, 'phase': int(step > 10), 'split': 'validation', 'nll': 1.0, 'accuracy': 0.6}
+        for step in (5, 10, 15, 20)
+    ]
+    report.pictures(tmp_path, results(), history)
+    for name in ('curves.png', 'confusion_validation.png', 'confusion_test.png'):
+        with Image.open(tmp_path / name) as image:
+            assert min(image.size) > 400
+            assert len(image.convert('RGB').getcolors(2**24)) > 10

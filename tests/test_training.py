@@ -1,0 +1,274 @@
+"""Runs from a config to its results, on real faces where a set is needed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import fer_jax
+from configs import default
+from fer_jax import checkpoints, evaluate, setup
+from fer_jax.errors import UserError
+from fer_jax.network import build
+from fer_jax.partition import Flat
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope='module')
+def faces(shared_data, tmp_path_factory):
+    """Three classes of CK+48, 90 images."""
+    root = tmp_path_factory.mktemp('faces')
+    for name in ('happy', 'surprise', 'anger'):
+        (root / name).mkdir()
+        for path in sorted((shared_data / 'ck48' / name).iterdir())[:30]:
+            (root / name / path.name).symlink_to(path)
+    return root
+
+
+def config_of(faces, **phase) -> ConfigDict:
+    config = default.get_config()
+    config.model.update({'name': 'resnet18', 'weights': 'scratch', 'image_size': 32, 'channels': 1, 'dropout': 0.3})
+    config.data.update({'name': '', 'dir': str(faces), 'batch_size': 16})
+    config.data.augment.update({'shift': 0.1, 'rotate': 10.0, 'erase': 0.5})
+    config.log_every = 3
+    frozen = default.phase(**{'epochs': 1, 'rates': default.HEAD_ONLY, 'learning_rate': 1e-2} | phase)
+    config.phases = (frozen, default.phase(epochs=2, optimizer='sgd', learning_rate=0.02, weight_decay=1e-4))
+    return config
+
+
+def restored(workdir, best=False) -> dict[str, Flat]:
+    """The newest or the best model."""
+    spec = checkpoints.read_spec(workdir)
+    store = checkpoints.Checkpoints(workdir, spec, read_only=True)
+    step = store.best_step() if best else store.latest_step()
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    params, stats = store.restore_model(step, *build(spec).abstract(device))
+    return {'params': params, 'stats': stats}
+
+
+def assert_same_model(one: Path, other: Path) -> None:
+    one, other = restored(one), restored(other)
+    for tree in one:
+        assert set(one[tree]) == set(other[tree])
+        for path in one[tree]:
+            assert np.array_equal(one[tree][path], other[tree][path]), path
+
+
+@pytest.fixture(scope='module')
+def finished(faces, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp('runs') / 'whole'
+    return workdir, fer_jax.train(config_of(faces), workdir)
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    workdir, results = finished
+    assert json.loads((workdir / 'results.json').read_text()) == results
+    assert results['selected_on'] == 'validation/accuracy'
+    assert results['splits']['test']['n'] == 12 and len(results['phases']) == 2
+    for name in ('curves.png', 'confusion_test.png', 'confusion_validation.png', 'parameters.txt', 'timing.jsonl'):
+        assert (workdir / name).stat().st_size > 0
+    assert list((workdir / 'tensorboard').iterdir())
+    environment = json.loads((workdir / 'environment.json').read_text())
+    assert environment['versions']['jax'] == jax.__version__ and len(environment['data']['fingerprint']) == 64
+    config = json.loads((workdir / 'config.json').read_text())
+    assert config['phases'][1]['optimizer'] == 'sgd'
+    records = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    assert {record['split'] for record in records} == {'train', 'validation'}
+    assert [record['step'] for record in records if record['split'] == 'validation'] == [4, 8, 12]
+    assert not any('second' in key for record in records for key in record)
+    table = (workdir / 'parameters.txt').read_text()
+    assert 'frozen' in table and 'train x 1' in table
+
+
+def test_evaluation_restores_the_selected_checkpoint(finished, capsys):
+    workdir, results = finished
+    assert evaluate.evaluate(workdir)['splits']['test'] == results['splits']['test']
+    assert evaluate.main(['--workdir', str(workdir), '--split', 'validation']) == 0
+    assert f'{results["splits"]["validation"]["accuracy"]:.2%}'.replace('%', ' %') in capsys.readouterr().out
+    assert evaluate.main(['--workdir', str(workdir), '--split', 'dev']) == 2
+    assert evaluate.main(['--workdir', str(workdir / 'absent')]) == 2
+    assert 'holds no run' in capsys.readouterr().err
+
+
+def test_a_loaded_run_answers_as_the_evaluation_does(finished, faces):
+    workdir, results = finished
+    predictor = fer_jax.load(workdir)
+    assert predictor.classes == ('anger', 'happy', 'surprise')
+    config = json.loads(config_of(faces).to_json())
+    split = setup.prepare(config).data.splits['test']
+    probabilities = predictor(split.read(np.arange(len(split.labels))))
+    np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
+    assert np.mean(probabilities.argmax(-1) == split.labels) == results['splits']['test']['accuracy']
+    one = split.read(np.array([0]))[0]
+    np.testing.assert_allclose(predictor(one), predictor(one[..., 0]), rtol=1e-6)
+    with pytest.raises(ValueError, match='expected uint8 images'):
+        predictor(one.astype(np.float32))
+
+
+@pytest.mark.parametrize('placement', ['device', 'stream'])
+def test_a_run_that_is_stopped_ends_as_one_that_is_not(finished, faces, tmp_path, placement, monkeypatch):
+    """SIGTERM after 2, then 4 (the end of phase 0), then 7 steps; bits, records and results are the same."""
+    whole, results = finished
+    config = config_of(faces)
+    config.data.placement = placement
+    from fer_jax import training
+
+    for stop_at in (2, 4, 7):
+        taken = training.Recorder.stepped
+
+        def stepped(recorder, stop_at=stop_at, taken=taken):
+            taken(recorder)
+            if recorder._bar.n == stop_at * 16:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(training.Recorder, 'stepped', stepped)
+            with pytest.raises(fer_jax.signals.Stopped, match=f'stopped by SIGTERM after step {stop_at}'):
+                fer_jax.train(config, tmp_path)
+    assert fer_jax.train(config, tmp_path)['splits'] == results['splits']
+    assert_same_model(whole, tmp_path)
+    assert (tmp_path / 'metrics.jsonl').read_bytes() == (whole / 'metrics.jsonl').read_bytes()
+
+
+def test_a_finished_run_started_again_scores_again_and_trains_no_more(finished, faces):
+    workdir, results = finished
+    before = (workdir / 'metrics.jsonl').read_bytes()
+    assert fer_jax.train(config_of(faces), workdir) == results
+    assert (workdir / 'metrics.jsonl').read_bytes() == before
+
+
+def test_frozen_parameters_and_statistics_stand_still(faces, tmp_path):
+    """Fifty steps of a last stage and head leave every leaf below bit-identical, and move every leaf above."""
+    config = config_of(faces)
+    config.phases = (
+        default.phase(epochs=12, rates=default.train_from('layer4', 'head'), optimizer='adamw', weight_decay=0.1),
+    )
+    run = setup.prepare(json.loads(config.to_json()))
+    params, stats = run.initial()
+    before = jax.device_get((params, stats))
+    phase = run.phases[0]
+    state, frozen = run.enter(phase, 0, params, stats)
+    assert {leaf.shape for leaf in jax.tree.leaves(state.opt_state)} == {()} | {
+        leaf.shape for leaf in state.trainable.values()
+    }
+    step = run.step_function(phase)
+    for index in range(50):
+        state = step(state, frozen, run.feed.resident, run.feed.host(index))
+    for path, leaf in (state.trainable | frozen).items():
+        moved = not np.array_equal(leaf, before[0][path])
+        assert moved == path.startswith(('layer4', 'head')), path
+    for path, leaf in state.batch_stats.items():
+        assert (not np.array_equal(leaf, before[1][path])) == path.startswith('layer4'), path
+
+
+@pytest.mark.parametrize(('model', 'size'), [('resnet50', 64), ('vgg16', 64), ('efficientnet_lite0', 64)])
+def test_a_head_only_step_costs_a_forward_pass(faces, model, size):
+    """Compiled FLOPs; the images are at model size and not augmented."""
+    config = config_of(faces, clip=1.0)
+    config.model.update({'name': model, 'image_size': size, 'channels': 3, 'dropout': 0.0})
+    config.data.augment = ConfigDict({})
+    config.data.batch_size = 8
+    run = setup.prepare(json.loads(config.to_json()))
+    images = np.zeros((8, size, size, 3), np.uint8)
+    batch = {'x': images, 'y': np.zeros(8, np.int32), 'weight': np.ones(8, np.float32)}
+    params, stats = run.network.params, run.network.batch_stats
+
+    def forward(params, stats, x):
+        return run.network.forward(params, stats, run.network.normalise(x.astype(np.float32)))[0]
+
+    def flops(compiled):
+        return compiled.cost_analysis()['flops']
+
+    alone = flops(jax.jit(forward).lower(params, stats, images).compile())
+    costs = []
+    for phase in run.phases:
+        trainable, frozen = phase.partition.split(params)
+        state = jax.eval_shape(lambda t, s: fer_jax.train_state.create(0, t, s, phase.tx), trainable, stats)  # noqa: B023
+        costs.append(flops(run.step_function(phase).lower(state, frozen, {}, batch).compile()))
+    assert costs[0] == pytest.approx(alone, rel=0.02)
+    assert costs[1] > 2.3 * alone
+
+
+def test_eight_devices_train_as_one(faces, tmp_path):
+    """Twenty fp32 steps, in two processes, as the number of CPU devices is fixed when JAX starts."""
+    script = """
+import json, sys, jax, numpy as np
+from fer_jax import setup
+config = json.load(open(sys.argv[1])); config['parallel']['devices'] = int(sys.argv[2])
+run = setup.prepare(config)
+assert run.mesh.size == int(sys.argv[2])
+params, stats = run.initial()
+state, frozen = run.enter(run.phases[0], 0, params, stats)
+step, losses = run.step_function(run.phases[0]), []
+for index in range(20):
+    state = step(state, frozen, run.feed.resident, run.feed.host(index)); losses.append(float(state.sums['loss']))
+leaves = {path: np.asarray(leaf) for path, leaf in (state.trainable | state.batch_stats).items()}
+np.savez(sys.argv[3], losses=np.array(losses), **leaves)
+"""
+    config = config_of(faces)
+    config.model.dropout = 0.3
+    config.phases = (default.phase(epochs=20, optimizer='sgd', learning_rate=1e-3),)
+    (tmp_path / 'config.json').write_text(config.to_json())
+    for devices in (1, 8):
+        arguments = [
+            sys.executable,
+            '-c',
+            script,
+            str(tmp_path / 'config.json'),
+            str(devices),
+            str(tmp_path / f'{devices}.npz'),
+        ]
+        subprocess.run(arguments, check=True, cwd=REPOSITORY, env=os.environ | {'JAX_PLATFORMS': 'cpu'})
+    with np.load(tmp_path / '1.npz') as one, np.load(tmp_path / '8.npz') as eight:
+        for name in one.files:
+            np.testing.assert_allclose(eight[name], one[name], atol=1e-5, rtol=1e-5, err_msg=name)
+
+
+def test_a_checkpoint_of_another_model_or_class_list_is_refused(finished, faces, tmp_path):
+    workdir, _ = finished
+    config = config_of(faces)
+    config.model.name = 'resnet50'
+    with pytest.raises(UserError, match=r'another model: its name is resnet18, this run has resnet50'):
+        fer_jax.train(config, workdir)
+    (tmp_path / 'faces').mkdir()
+    for name in ('happy', 'surprise'):
+        (tmp_path / 'faces' / name).symlink_to(faces / name)
+    with pytest.raises(UserError, match='its classes is primary: anger, happy, surprise, this run has primary: happy'):
+        fer_jax.train(config_of(tmp_path / 'faces'), workdir)
+
+
+def test_a_run_is_a_source_of_weights(finished, faces, tmp_path):
+    workdir, _ = finished
+    config = config_of(faces)
+    config.model.weights = str(workdir)
+    config.phases = (default.phase(epochs=1, rates=default.HEAD_ONLY),)
+    fer_jax.train(config, tmp_path)
+    ours, source = restored(tmp_path)['params'], restored(workdir, best=True)['params']
+    assert np.array_equal(ours['layer3.0.conv1.kernel'], source['layer3.0.conv1.kernel'])
+    assert not np.array_equal(ours['head.primary.kernel'], source['head.primary.kernel'])
+    config.model.name = 'resnet50'
+    with pytest.raises(UserError, match="is a run of resnet18, model.name is 'resnet50'"):
+        fer_jax.train(config, tmp_path / 'other')
+
+
+def test_the_best_step_outlives_a_score_that_is_not_a_number(finished, tmp_path):
+    workdir, _ = finished
+    spec = checkpoints.read_spec(workdir)
+    store = checkpoints.Checkpoints(tmp_path, spec)
+    params = {'a': np.ones(2, np.float32)}
+    for step, value in ((1, 0.5), (2, 0.9), (3, float('nan')), (4, 0.7), (5, None)):
+        state = fer_jax.train_state.TrainState(np.int32(step), params, {}, (), fer_jax.train_state.zero_sums())
+        store.save(state, {}, value)
+        store.wait()
+        assert store.latest_step() == step
+    assert store.best_step() == 2
+    store.close()
+    assert checkpoints.Checkpoints(tmp_path, spec).best_step() == 2
