@@ -21,6 +21,6 @@ def get_config() -> ConfigDict:
     config.parallel.devices = 2  # on CPU: two devices of one core each
     config.phases = (
         default.phase(epochs=0.5, rates=default.HEAD_ONLY, learning_rate=3e-3),
-        default.phase(epochs=4, rates=default.ALL, learning_rate=2e-3, weight_decay=0.02, warmup_epochs=0.3),
+        default.phase(epochs=2.5, rates=default.ALL, learning_rate=2e-3, weight_decay=0.02, warmup_epochs=0.3),
     )
     return config

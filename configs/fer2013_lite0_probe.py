@@ -15,5 +15,5 @@ def get_config() -> ConfigDict:
     config.data.name = 'fer2013'
     config.data.batch_size = 128
     config.parallel.devices = 2  # on CPU: two devices of one core each
-    config.phases = (default.phase(epochs=3, rates=default.HEAD_ONLY, learning_rate=3e-3),)
+    config.phases = (default.phase(epochs=2, rates=default.HEAD_ONLY, learning_rate=3e-3),)
     return config

@@ -50,7 +50,7 @@ def evaluate(workdir: str | Path, split: str = 'test') -> dict[str, Any]:
         raise UserError(
             f'{data.name} has the classes {", ".join(data.classes)}, the checkpoint {", ".join(spec.classes[PRIMARY])}'
         )
-    mesh = sharding.make_mesh()
+    mesh = sharding.mesh_for(config['data']['batch_size'])
     params, stats = store.restore_model(step, *network.abstract(sharding.replicated(mesh)))
     scorer = scoring.Scorer(
         network, data, batch_size=config['data']['batch_size'], placement=config['data']['placement'], mesh=mesh
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         results = evaluate(arguments.workdir, arguments.split)
         print(scoring.summary(results))
         if arguments.output:
-            scoring.write_results(Path(arguments.output), results)
+            scoring.write(Path(arguments.output), results)
     except UserError as error:
         print(f'fer_jax: {error}', file=sys.stderr)
         return 2

@@ -26,8 +26,8 @@ def cross_entropy(
       logits: [B, C].
       targets: int [B] of classes, or float [B, C] of distributions.
       label_smoothing: share of each target spread evenly over all classes (Szegedy et al. 2015).
-      class_weights: [C]. As in torch.nn.CrossEntropyLoss class c's term of an example is multiplied by its weight, and
-        the batch mean divides by the sum of the labels' weights.
+      class_weights: [C], above 0. As in torch.nn.CrossEntropyLoss class c's term of an example is multiplied by its
+        weight, and the batch mean divides by the sum of the labels' weights, or by B where targets are distributions.
 
     Returns:
       (loss [B], weight [B]), float32; the batch loss is sum(loss * weight) / sum(weight).
@@ -40,8 +40,9 @@ def cross_entropy(
     if not class_weights:
         return -jnp.sum(smoothed * log_probabilities, -1), jnp.ones(logits.shape[0])
     weights = jnp.asarray(class_weights, jnp.float32)
-    weight = distribution @ weights
-    return -jnp.sum(smoothed * weights * log_probabilities, -1) / weight, weight
+    loss = -jnp.sum(smoothed * weights * log_probabilities, -1)
+    weight = weights[targets] if hard else jnp.ones(logits.shape[0])
+    return loss / weight, weight
 
 
 def class_weights(counts: np.ndarray, scheme: str) -> tuple[float, ...]:
@@ -66,11 +67,14 @@ def make(name: str, *, label_smoothing: float = 0.0, class_weights: tuple[float,
     """The loss called `name`, its arguments bound.
 
     Raises:
-      UserError: there is none, or the smoothing is not in [0, 1).
+      UserError: there is none, the smoothing is not in [0, 1), or a weight is not a number above 0.
     """
     if name not in LOSSES:
         near = difflib.get_close_matches(name, LOSSES, n=1, cutoff=0.0)[0]
         raise UserError(f'loss.name={name!r} is unknown; the nearest is {near}, of {", ".join(LOSSES)}')
     if not 0 <= label_smoothing < 1:
         raise UserError(f'loss.label_smoothing={label_smoothing}; expected 0 up to, not including, 1')
+    for index, weight in enumerate(class_weights):
+        if not 0 < weight < float('inf'):
+            raise UserError(f'loss.class_weights: class {index} has {weight}; expected a number above 0')
     return functools.partial(LOSSES[name], label_smoothing=label_smoothing, class_weights=class_weights)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from fer_jax.errors import UserError
@@ -67,7 +67,7 @@ def _explained(argv: list[str], error: Exception) -> UserError:
 def _check_config() -> ConfigDict:
     if not flags.FLAGS['config'].present:
         raise UserError('--config is missing; for example --config configs/quickstart.py')
-    path = flags.FLAGS['config'].config_filename.partition(':')[0]
+    path = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')[0]
     if not Path(path).is_file():
         there = ', '.join(sorted(str(file) for file in Path('configs').glob('*.py')))
         raise UserError(f'--config={path!r} is not a file' + (f'; there are {there}' if there else ''))
@@ -80,8 +80,11 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every save without a metric
     logging.getLogger('jax').setLevel(logging.WARNING)
     try:
-        app.define_help_flags()
-        parse(list(sys.argv if argv is None else argv))
+        arguments = list(sys.argv if argv is None else argv)
+        if {'--help', '-help', '-h'} & set(arguments[1:]):
+            print(f'{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}\n\nconfigs/default.py has every key.')
+            return 0
+        parse(arguments)
         config = _check_config()
         from fer_jax.signals import Stopped
         from fer_jax.training import train

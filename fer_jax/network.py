@@ -11,7 +11,7 @@ from flax import nnx
 
 from fer_jax import models
 from fer_jax.errors import UserError
-from fer_jax.partition import Flat, flatten, unflatten
+from fer_jax.partition import Flat, flatten, split_module, unflatten
 
 PRIMARY = 'primary'
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
@@ -42,7 +42,7 @@ class ModelSpec:
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise UserError(f'model.dtype={self.dtype!r} is unknown; choose {" or ".join(DTYPES)}')
         if self.channels not in (1, 3):
@@ -87,8 +87,7 @@ class Network:
 
         @jax.jit
         def make(key: jax.Array) -> tuple[Flat, Flat]:
-            _, params, stats = nnx.split(self.spec.create(nnx.Rngs(key)), nnx.Param, nnx.BatchStat)
-            return flatten(params), flatten(stats)
+            return split_module(self.spec.create(nnx.Rngs(key)))[1:]
 
         return make(jax.random.key(seed))
 
@@ -135,12 +134,12 @@ class Network:
         channels = self.spec.channels
         if images.shape[-1] == 3 and channels == 1:
             images = images @ jnp.asarray([[0.299], [0.587], [0.114]], images.dtype)
-        mean, std = np.float32(self.spec.mean) * 255, np.float32(self.spec.std) * 255
+        mean, std = (255 * np.array(values, np.float32) for values in (self.spec.mean, self.spec.std))
         return ((images - mean) / std).astype(DTYPES[self.spec.dtype])
 
 
 def build(spec: ModelSpec) -> Network:
     """Shapes only: no parameter is made."""
     model: Any = nnx.eval_shape(lambda: spec.create(nnx.Rngs(0)))
-    graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    return Network(spec, graphdef, dict(model.stages), flatten(params), flatten(stats))
+    graphdef, params, stats = split_module(model)
+    return Network(spec, graphdef, dict(model.stages), params, stats)

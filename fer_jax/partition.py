@@ -25,6 +25,13 @@ def flatten(state: nnx.State) -> Flat:
     return flat
 
 
+def split_module(module: nnx.Module) -> tuple[nnx.GraphDef, Flat, Flat]:
+    """(graphdef, params, batch_stats); a network holds nothing else."""
+    split: Any = nnx.split(module, nnx.Param, nnx.BatchStat)
+    graphdef, params, stats = split
+    return graphdef, flatten(params), flatten(stats)
+
+
 def unflatten(flat: Mapping[str, Any]) -> dict:
     """The nested dict that `nnx.merge` accepts, with integer keys where a component is decimal."""
     nested: dict = {}

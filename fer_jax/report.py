@@ -1,6 +1,7 @@
 """Tables and pictures of a run."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from fer_jax.network import Network
 from fer_jax.partition import stage_of
 from fer_jax.phases import Phase
 
-INK, TRAIN, VALIDATION, GRID = '#222222', '#8a8f98', '#1f6fb4', '#e4e6ea'
+INK, TRAIN, VALIDATION, SELECTED, GRID = '#222222', '#8a8f98', '#1f6fb4', '#d1495b', '#e4e6ea'
 
 
 def parameter_table(network: Network, phases: Sequence[Phase]) -> str:
@@ -44,7 +45,7 @@ def _rates(phase: Phase, paths: list[str]) -> str:
 
 def pictures(workdir: Path, results: dict[str, Any], history: list[dict[str, Any]]) -> None:
     """Writes curves.png, and confusion_<split>.png for each scored split."""
-    curves_png(workdir / 'curves.png', history, results['selected_on'].split('/')[0])
+    curves_png(workdir / 'curves.png', history, results['selected_on'].split('/')[0], results['step'])
     for split, one in results['splits'].items():
         title = f'{split}: {one["accuracy"]:.1%} of {one["n"]:,}'
         confusion_png(workdir / f'confusion_{split}.png', np.array(one['confusion']), results['classes'], title)
@@ -55,6 +56,7 @@ def _figure(width: float, height: float) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=120, layout='constrained')
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
     FigureCanvasAgg(figure)
     return figure
 
@@ -62,13 +64,16 @@ def _figure(width: float, height: float) -> Any:
 def confusion_png(path: Path, matrix: np.ndarray, classes: Sequence[str], title: str) -> None:
     """Rows are labels, coloured by their share; each cell has its share in percent and its count.
 
+    The diagonal's shares, in bold, are the recalls.
+
     Args:
       matrix: int [C, C], row the label, column the prediction.
     """
     count = len(classes)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    side = max(4.5, 0.85 * count + 1.8)
-    figure = _figure(side, side)
+    names = [textwrap.fill(name, 14) for name in classes]
+    side = max(4.5, 0.85 * count + 1.4)
+    figure = _figure(side + 0.6, side + 0.2)
     axes = figure.add_subplot()
     axes.imshow(shares, cmap='Blues', vmin=0, vmax=1)
     for row in range(count):
@@ -79,24 +84,34 @@ def confusion_png(path: Path, matrix: np.ndarray, classes: Sequence[str], title:
                 f'{shares[row, column]:.0%}\n{matrix[row, column]:,}',
                 ha='center',
                 va='center',
-                fontsize=8,
+                fontsize=8.5,
+                fontweight='bold' if row == column else 'normal',
                 color='white' if shares[row, column] > 0.55 else INK,
             )
-    axes.set_xticks(range(count), classes, rotation=40, ha='right')
-    axes.set_yticks(range(count), [f'{name} ({total:,})' for name, total in zip(classes, matrix.sum(1), strict=True)])
+    axes.set_xticks(range(count), names, rotation=40, ha='right', rotation_mode='anchor')
+    axes.set_yticks(range(count), [f'{name}\n{total:,}' for name, total in zip(names, matrix.sum(1), strict=True)])
     axes.set_xlabel('predicted')
-    axes.set_ylabel('label (examples)')
+    axes.set_ylabel('label, number of examples')
     axes.set_title(title, loc='left')
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
+    axes.set_xticks(np.arange(count - 1) + 0.5, minor=True)
+    axes.set_yticks(np.arange(count - 1) + 0.5, minor=True)
+    axes.grid(which='minor', color='white', linewidth=1.5)
+    axes.tick_params(which='minor', length=0)
     figure.savefig(path)
 
 
-def curves_png(path: Path, history: list[dict[str, Any]], role: str) -> None:
-    """Loss and accuracy over epochs, training against the selecting split, phases apart."""
-    figure = _figure(10, 4)
+def curves_png(path: Path, history: list[dict[str, Any]], role: str, selected: int) -> None:
+    """Loss and accuracy over epochs, training against the selecting split, phases apart, the selected step ringed.
+
+    The training loss is the one that is minimised, with label smoothing and class weights; the other is the NLL.
+    """
+    figure = _figure(10, 4.2)
     left, right = figure.subplots(1, 2)
-    panels = ((left, 'loss', 'nll', 'cross-entropy'), (right, 'accuracy', 'accuracy', 'accuracy'))
+    right.yaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
+    panels = ((left, 'loss', 'nll', f'loss (train) and NLL ({role})'), (right, 'accuracy', 'accuracy', 'accuracy'))
+    chosen = [entry for entry in history if entry['split'] == role and entry['step'] == selected]
     for axes, ours, theirs, label in panels:
         for split, name, colour, mark in (('train', ours, TRAIN, ''), (role, theirs, VALIDATION, 'o')):
             points = [(entry['epoch'], entry[name]) for entry in history if entry['split'] == split]
@@ -105,24 +120,20 @@ def curves_png(path: Path, history: list[dict[str, Any]], role: str) -> None:
         starts = _phase_starts(history)
         for index, start in starts.items():
             if len(starts) > 1:
-                axes.axvline(start, color=GRID, linewidth=1.5, zorder=0)
+                axes.axvline(start, color=TRAIN, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
                 axes.annotate(
-                    f'phase {index}', (start, 1), (4, -4), xycoords=axes.get_xaxis_transform(),
-                    textcoords='offset points', va='top', fontsize=8, color=TRAIN,
+                    f'phase {index}', (start, 1), (2, 3), xycoords=axes.get_xaxis_transform(),
+                    textcoords='offset points', va='bottom', fontsize=8, color=INK,
                 )  # fmt: skip
+        for entry in chosen:
+            axes.plot(
+                entry['epoch'], entry[theirs], color=SELECTED, marker='o', markersize=10, markerfacecolor='none',
+                markeredgewidth=2, linestyle='', zorder=3, label=f'selected: {entry["accuracy"]:.1%}',
+            )  # fmt: skip
         axes.set_xlabel('epoch')
-        axes.set_title(label, loc='left')
+        axes.set_title(label, loc='left', pad=20)
         axes.grid(axis='y', color=GRID)
         axes.spines[['top', 'right']].set_visible(False)
-    evaluated = [entry for entry in history if entry['split'] == role]
-    if evaluated:
-        best = max(evaluated, key=lambda entry: entry['accuracy'])
-        right.yaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
-        right.annotate(
-            f'{best["accuracy"]:.1%}', (best['epoch'], best['accuracy']), (0, 7), textcoords='offset points',
-            ha='center', color=VALIDATION, fontsize=9,
-        )  # fmt: skip
-    right.margins(y=0.12)
     right.legend(frameon=False, loc='lower right')
     figure.savefig(path)
 

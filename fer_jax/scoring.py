@@ -62,12 +62,13 @@ def scores(logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> 
       {name: n, precision, recall, recall_ci95, f1}. A prediction is the largest logit, the first among equals.
 
     Raises:
-      ValueError: there is nothing to score, or a logit is not a number.
+      ValueError: there is nothing to score, or a logit is NaN or infinite (JSON has no word for the NLL of those).
     """
     if not len(labels):
         raise ValueError('no examples to score')
-    if np.isnan(logits).any():
-        raise ValueError(f'{int(np.isnan(logits).any(-1).sum())} of {len(labels)} examples have logits that are NaN')
+    broken = int((~np.isfinite(logits)).any(-1).sum())
+    if broken:
+        raise ValueError(f'{broken} of {len(labels)} examples have logits that are NaN or infinite')
     matrix = metrics.confusion(labels, logits.argmax(-1), len(classes))
     precision, recall, f1 = metrics.precision_recall_f1(matrix)
     hits, n = int(np.trace(matrix)), len(labels)

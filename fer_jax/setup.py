@@ -169,6 +169,6 @@ def check_roles(splits: Mapping[str, str], select: str) -> None:
 
 def use_compilation_cache() -> None:
     """Keeps compiled programs between runs: seconds become tenths at the second start."""
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         jax.config.update('jax_compilation_cache_dir', str(cache.root() / 'xla'))
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)

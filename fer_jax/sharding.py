@@ -29,6 +29,12 @@ def make_mesh(devices: int = 0) -> Mesh:
     return Mesh(np.asarray(chosen), ('data',), axis_types=(AxisType.Auto,))
 
 
+def mesh_for(batch_size: int) -> Mesh:
+    """A mesh over as many local devices as cut a batch evenly: a run is evaluated on whatever is here."""
+    count = len(jax.devices())
+    return make_mesh(next(devices for devices in range(count, 0, -1) if batch_size % devices == 0))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())

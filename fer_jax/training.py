@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from fer_jax import provenance, records, report, scoring, setup, train_state
 from fer_jax.checkpoints import SELECTABLE, Checkpoints
+from fer_jax.data import feed
 from fer_jax.errors import UserError
 from fer_jax.partition import Flat
 from fer_jax.phases import Phase
@@ -76,6 +77,7 @@ def free_workdir(config: Mapping[str, Any]) -> Path:
 
 def rehearse(run: Setup) -> dict[str, Any]:
     """Compiles the first step of each phase and says what a run would need."""
+    free = feed.free_memory(run.mesh)
     params, stats = run.initial()
     print(run.describe())
     print(report.parameter_table(run.network, run.phases))
@@ -85,11 +87,17 @@ def rehearse(run: Setup) -> dict[str, Any]:
         begun = time.perf_counter()
         batch = run.feed.resident, run.feed.host(phase.first)
         memory = run.step_function(phase).lower(state, frozen, *batch).compile().memory_analysis()
-        sizes[phase.index] = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+        needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+        sizes[phase.index] = needed
         print(
             f'phase {phase.index}: {phase.last - phase.first} steps, compiled in {time.perf_counter() - begun:.1f} s, '
-            f'{sizes[phase.index] / 1e9:.2f} GB a device (arguments and temporaries)'
+            f'{needed / 1e9:.2f} GB a device (arguments and temporaries), {free / 1e9:.1f} GB were free'
         )
+        if needed > free:
+            raise UserError(
+                f'phase {phase.index} needs {needed / 1e9:.1f} GB a device, {free / 1e9:.1f} GB are free; '
+                f'lower data.batch_size={run.batch_size} or model.image_size={run.network.spec.image_size}'
+            )
     return {'dry_run': True, 'bytes_per_device': sizes}
 
 

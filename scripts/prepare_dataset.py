@@ -84,11 +84,7 @@ def print_counts(data: datasets.Dataset, published: dict[str, tuple[int, ...]]) 
         for name, mask in split.subsets.items():
             print(f'{role}, {name}: {int(mask.sum()):,} of {len(mask):,}')
     if published:
-        print(
-            f'{differences} counts differ from the published ones'
-            if differences
-            else 'all counts are the published ones'
-        )
+        print(f'{f"{differences} counts differ from" if differences else "all counts are"} the published ones')
 
 
 if __name__ == '__main__':

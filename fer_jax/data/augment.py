@@ -54,7 +54,12 @@ class Augment:
             largest = 180 if name == 'rotate' else 1
             if name != 'erase_area' and not 0 <= value <= largest:
                 raise UserError(f'augment.{name}={value} is out of range; expected 0 to {largest}')
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()})
+            if name == 'erase_area' and not (len(value) == 2 and 0 < value[0] <= value[1] <= 1):
+                raise UserError(f'augment.erase_area={value}; expected (smallest, largest), shares above 0 up to 1')
+        fields: dict[str, Any] = dict(settings)
+        if 'erase_area' in fields:
+            fields['erase_area'] = tuple(fields['erase_area'])
+        return cls(**fields)
 
     @property
     def geometric(self) -> bool:
@@ -86,7 +91,7 @@ def augment(images: jax.Array, keys: jax.Array, size: int, settings: Augment) ->
     Returns:
       float32 [B, size, size, C], 0..255.
     """
-    if not settings.geometric:
+    if not settings.geometric or images.shape[1] > size:  # bilinear samples alone would alias where they shrink
         images = resize(images, size)
     return jax.vmap(lambda image, key: _augment_one(image, key, size, settings))(images, keys)
 

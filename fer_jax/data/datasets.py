@@ -98,8 +98,8 @@ def decode(data: bytes, size: int | None, channels: int, name: str) -> np.ndarra
     from PIL import Image, ImageOps
 
     try:
-        image = Image.open(io.BytesIO(data))
-        image = ImageOps.exif_transpose(image).convert('L' if channels == 1 else 'RGB')
+        opened = Image.open(io.BytesIO(data))
+        image = ImageOps.exif_transpose(opened).convert('L' if channels == 1 else 'RGB')
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f'{name} cannot be read as an image ({error}); remove or replace it') from error
     if size is not None and image.size != (size, size):

@@ -6,7 +6,7 @@ A batch has two halves. `resident` is passed to every step and, where the images
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -26,10 +26,10 @@ SHARE_OF_MEMORY = 0.25
 AHEAD = 2
 
 
-def gather(resident: dict[str, jax.Array], host: dict[str, jax.Array]) -> dict[str, jax.Array]:
+def gather(resident: Mapping[str, jax.Array], host: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """The batch {'x': uint8 [B, H, W, C], 'y': int32 [B], 'weight': float32 [B]}; called inside jit."""
     if 'x' in host:
-        return host
+        return dict(host)
     x, y = (jnp.take(resident[name], host['index'], axis=0) for name in ('x', 'y'))
     return {'x': x, 'y': y, 'weight': host['weight']}
 

@@ -83,9 +83,9 @@ class VGG(nnx.Module):
             return self.head(x, train=train, key=key)
         for kind, index in self.layout[int(name.removeprefix('block')) - 1]:
             if kind == 'conv':
-                x = self.features[index](x)
+                x = self.features[index](x)  # type: ignore[misc]
             elif kind == 'bn':
-                x = self.features[index](x, train=train)
+                x = self.features[index](x, train=train)  # type: ignore[misc]
             elif kind == 'relu':
                 x = nnx.relu(x)
             else:

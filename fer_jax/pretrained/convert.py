@@ -8,7 +8,7 @@ from flax import nnx
 
 from fer_jax import models
 from fer_jax.errors import UserError
-from fer_jax.partition import Flat, flatten
+from fer_jax.partition import Flat, split_module
 from fer_jax.pretrained.torch_names import IGNORED, TABLES, Rule, all_tables, module_path
 
 LEAVES = {'bias': 'bias', 'running_mean': 'mean', 'running_var': 'var'}
@@ -17,8 +17,7 @@ LEAVES = {'bias': 'bias', 'running_mean': 'mean', 'running_var': 'var'}
 def expected(model: str, classes: int) -> tuple[Flat, Flat]:
     """Shapes of (params, batch_stats) of a network with one head of `classes`."""
     made = nnx.eval_shape(lambda: models.create(model, classes=classes, rngs=nnx.Rngs(0)))
-    _, params, stats = nnx.split(made, nnx.Param, nnx.BatchStat)
-    return flatten(params), flatten(stats)
+    return split_module(made)[1:]
 
 
 def convert(entries: Mapping[str, np.ndarray], model: str) -> tuple[Flat, Flat, list[str]]:

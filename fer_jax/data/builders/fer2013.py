@@ -50,8 +50,8 @@ def open_csv(source: Path) -> Iterator[io.TextIOBase]:
             with zipfile.ZipFile(source) as archive, archive.open(_member(source, archive.namelist())) as raw:
                 yield io.TextIOWrapper(raw, 'utf-8-sig', newline='')
         elif tarfile.is_tarfile(source):
-            with tarfile.open(source) as archive:
-                extracted = archive.extractfile(_member(source, archive.getnames()))
+            with tarfile.open(source) as tar:
+                extracted = tar.extractfile(_member(source, tar.getnames()))
                 if extracted is None:
                     raise UserError(f'{source}: {CSV} in the archive is not a regular file')
                 with extracted as raw:
