@@ -27,7 +27,7 @@ def phase(**fields: object) -> ConfigDict:
     """
     defaults = ConfigDict(
         {
-            'epochs': 1,
+            'epochs': 1.0,
             'rates': ALL,
             'optimizer': 'adamw',
             'learning_rate': 1e-3,
@@ -80,7 +80,7 @@ def get_config() -> ConfigDict:
     config.loss = ConfigDict({'name': 'cross_entropy', 'label_smoothing': 0.0, 'class_weights': 'none'})
     config.phases = (phase(),)
 
-    config.checkpoint = ConfigDict({'every': 1, 'select': 'validation/accuracy'})  # every: epochs
+    config.checkpoint = ConfigDict({'every': 1.0, 'select': 'validation/accuracy'})  # every: epochs
     config.log_every = 50  # steps between training records
     config.parallel = ConfigDict({'devices': 0})  # 0: all
     config.deterministic = False

@@ -19,7 +19,7 @@ def mean(loss, logits, targets):
 
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.1])
-@pytest.mark.parametrize(('weights', 'soft'), [((), False), (WEIGHTS, False), ((), True)])
+@pytest.mark.parametrize(('weights', 'soft'), [((), False), (WEIGHTS, False), ((), True), (WEIGHTS, True)])
 def test_value_and_gradient_are_torchs(smoothing, weights, soft):
     torch = pytest.importorskip('torch')
     targets = RNG.dirichlet(np.ones(7), 12).astype(np.float32) if soft else LABELS
@@ -56,6 +56,8 @@ def test_wrong_settings_are_named():
         losses.make('crossentropy')
     with pytest.raises(UserError, match='label_smoothing=1.5'):
         losses.make('cross_entropy', label_smoothing=1.5)
+    with pytest.raises(UserError, match='class_weights: class 1 has 0.0; expected a number above 0'):
+        losses.make('cross_entropy', class_weights=(1.0, 0.0))
     with pytest.raises(UserError, match="class_weights='balanced' is unknown"):
         losses.class_weights(np.ones(3), 'balanced')
     with pytest.raises(UserError, match='class 1 has no training example'):

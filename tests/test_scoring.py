@@ -44,9 +44,10 @@ def test_scores_are_scikit_learns(never_predicted):
     json.dumps(one)
 
 
-def test_logits_that_are_not_numbers_are_refused():
+@pytest.mark.parametrize('broken', [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_numbers_are_refused(broken):
     logits = LOGITS.copy()
-    logits[3, 2] = np.nan
+    logits[3, 2] = broken
     with pytest.raises(ValueError, match='1 of 300 examples have logits that are NaN'):
         scoring.scores(logits, LABELS, CLASSES)
     with pytest.raises(ValueError, match='no examples'):

@@ -82,7 +82,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert config['phases'][1]['optimizer'] == 'sgd'
     records = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
     assert {record['split'] for record in records} == {'train', 'validation'}
-    assert [record['step'] for record in records if record['split'] == 'validation'] == [4, 8, 12]
+    assert [record['step'] for record in records if record['split'] == 'validation'] == [5, 9, 13]
     assert not any('second' in key for record in records for key in record)
     table = (workdir / 'parameters.txt').read_text()
     assert 'frozen' in table and 'train x 1' in table
@@ -115,13 +115,13 @@ def test_a_loaded_run_answers_as_the_evaluation_does(finished, faces):
 
 @pytest.mark.parametrize('placement', ['device', 'stream'])
 def test_a_run_that_is_stopped_ends_as_one_that_is_not(finished, faces, tmp_path, placement, monkeypatch):
-    """SIGTERM after 2, then 4 (the end of phase 0), then 7 steps; bits, records and results are the same."""
+    """SIGTERM after 2, then 5 (the end of phase 0), then 7 steps; bits, records and results are the same."""
     whole, results = finished
     config = config_of(faces)
     config.data.placement = placement
     from fer_jax import training
 
-    for stop_at in (2, 4, 7):
+    for stop_at in (2, 5, 7):
         taken = training.Recorder.stepped
 
         def stepped(recorder, stop_at=stop_at, taken=taken):

@@ -34,6 +34,14 @@ def test_without_settings_augmenting_is_resizing():
     np.testing.assert_array_equal(augment(IMAGES, KEYS, 48, Augment()), IMAGES.astype(np.float32))
 
 
+@pytest.mark.parametrize('tiny', [{'shift': 1e-7}, {'rotate': 1e-5}])
+@pytest.mark.parametrize('target', [64, 96, 32, 20])
+def test_the_affine_way_resizes_as_evaluation_does(tiny, target):
+    """Away from the edges where it grows; with antialiasing where it shrinks, on noise, which would show."""
+    noise = np.random.default_rng(2).integers(0, 256, (16, 48, 48, 1), np.uint8)
+    np.testing.assert_allclose(augment(noise, KEYS, target, Augment(**tiny)), resize(noise, target), atol=0.02)
+
+
 @pytest.mark.parametrize('tiny', [0.0, 1e-7])
 def test_a_flip_is_numpys(tiny):
     """`tiny` takes the way of the affine resampling, by matrix products."""
@@ -115,6 +123,9 @@ def test_wrong_settings_are_named():
         Augment.of({'rotation': 10})
     with pytest.raises(UserError, match='augment.flip=2 is out of range'):
         Augment.of({'flip': 2})
+    for area in ([0.3, 0.1], [0.1], [0.0, 0.2], [0.1, 1.5]):
+        with pytest.raises(UserError, match='augment.erase_area'):
+            Augment.of({'erase_area': area})
     assert Augment.of({'erase_area': [0.1, 0.2]}).erase_area == (0.1, 0.2)
 
 

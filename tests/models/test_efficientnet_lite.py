@@ -1,0 +1,53 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from fer_jax import models
+from fer_jax.partition import flatten
+from tests.parity import check_parity, torch_model
+
+
+def test_equals_timm():
+    """Odd sizes too: TensorFlow's SAME padding is asymmetric, and depends on the size."""
+    check_parity('efficientnet_lite0', sizes=((75, 51), (96, 96)), train_size=(64, 64))
+
+
+def test_parameter_count_is_the_papers():
+    """4.7M parameters by the TPU repository's table for Lite0; 4,652,008 exactly in timm's results."""
+    made = nnx.eval_shape(lambda: models.create('efficientnet_lite0', classes=1000, rngs=nnx.Rngs(0)))
+    assert sum(leaf.size for leaf in flatten(nnx.state(made, nnx.Param)).values()) == 4_652_008
+
+
+def test_initialisation_is_timms():
+    """Normal with variance 2 / fan out, by group; the head uniform to 1/sqrt(outputs) with bias 0."""
+    params = flatten(nnx.state(models.create('efficientnet_lite0', classes=1000, rngs=nnx.Rngs(0)), nnx.Param))
+    for path, leaf in params.items():
+        leaf = np.asarray(leaf)
+        if path == 'head.primary.kernel':
+            assert 0.99 * 1000**-0.5 < np.abs(leaf).max() <= 1000**-0.5
+            np.testing.assert_allclose(leaf.std(), 1000**-0.5 / 3**0.5, rtol=0.02)
+        elif leaf.ndim == 4:
+            groups = leaf.shape[3] if 'conv_dw' in path else 1
+            expected = (2 * groups / (leaf.shape[0] * leaf.shape[1] * leaf.shape[3])) ** 0.5
+            np.testing.assert_allclose(leaf.std(), expected, rtol=5 / leaf.size**0.5, err_msg=path)
+            np.testing.assert_allclose(leaf.mean(), 0, atol=5 * expected / leaf.size**0.5, err_msg=path)
+        else:
+            assert (leaf == (1 if path.endswith('scale') else 0)).all(), path
+
+
+def test_initialisation_has_the_spread_of_timms_own():
+    torch = pytest.importorskip('torch')
+    torch_model('efficientnet_lite0')  # makes timm importable
+    timm = pytest.importorskip('timm')
+    torch.manual_seed(0)
+    reference = timm.create_model('tf_efficientnet_lite0', pretrained=False, num_classes=7)
+    ours = flatten(nnx.state(models.create('efficientnet_lite0', classes=7, rngs=nnx.Rngs(0)), nnx.Param))
+    for theirs, path in (
+        (reference.conv_stem, 'conv_stem'),
+        (reference.blocks[3][1].conv_dw, 'blocks.3.1.conv_dw'),
+        (reference.blocks[5][2].conv_pwl, 'blocks.5.2.conv_pwl'),
+        (reference.classifier, 'head.primary'),
+    ):
+        leaf = ours[f'{path}.kernel']
+        np.testing.assert_allclose(jnp.std(leaf), theirs.weight.std().item(), rtol=7 / leaf.size**0.5, err_msg=path)

@@ -1,0 +1,137 @@
+"""The CPU forms against lax, in values and in gradients for input and kernel."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from fer_jax.models import kernels
+
+NUMBERS = ('NHWC', 'HWIO', 'NHWC')
+# height, width, channels in, channels out, window, stride, padding, groups
+POINTWISE = [
+    (5, 7, 6, 9, 1, 1, 0, 1),
+    (7, 5, 6, 9, 1, 2, 0, 1),
+    (8, 8, 6, 9, 1, 2, 0, 1),
+    (1, 1, 6, 9, 1, 2, 0, 1),
+    (8, 7, 6, 9, 1, 2, 'SAME', 1),
+    (8, 7, 6, 9, 1, 1, 'VALID', 1),
+    (4, 4, 6, 9, 1, 1, 1, 1),  # padded: the border is the bias of nothing
+]
+SMALL_MAPS = [
+    (1, 1, 6, 9, 3, 1, 1, 1),
+    (2, 2, 6, 9, 3, 1, 1, 1),
+    (2, 3, 6, 9, 3, 1, 1, 1),
+    (3, 3, 6, 9, 3, 2, 1, 1),
+    (4, 4, 6, 9, 3, 2, 1, 1),
+    (4, 3, 6, 9, 3, 2, 'SAME', 1),
+    (3, 3, 6, 9, 5, 2, 'SAME', 1),
+    (7, 7, 3, 4, 7, 7, 3, 1),
+]
+DEPTHWISE = [
+    (8, 8, 6, 6, 3, 1, 'SAME', 6),
+    (8, 8, 6, 6, 3, 2, 'SAME', 6),
+    (7, 9, 6, 6, 3, 2, 'SAME', 6),
+    (7, 9, 6, 6, 5, 2, 'SAME', 6),
+    (6, 5, 6, 6, 5, 1, 2, 6),
+    (3, 3, 6, 6, 5, 1, 'SAME', 6),
+    (1, 2, 6, 6, 5, 2, 'SAME', 6),
+    (5, 5, 6, 6, 3, 1, 'VALID', 6),
+]
+LEFT_TO_LAX = [
+    (9, 9, 6, 9, 3, 1, 1, 1),
+    (9, 8, 6, 9, 3, 2, 'SAME', 1),
+    (9, 9, 6, 12, 3, 1, 1, 3),
+    (9, 9, 6, 12, 3, 1, 1, 6),
+    (2, 2, 6, 12, 3, 1, 1, 3),
+    (5, 5, 6, 12, 1, 1, 0, 3),
+]
+
+
+def _values_and_gradients(conv, x, kernel, weights, **options):
+    def weighted(x, kernel):
+        y = conv(x, kernel, dimension_numbers=NUMBERS, **options)
+        return (y * weights).sum(), y
+
+    (_, y), gradients = jax.jit(jax.value_and_grad(weighted, (0, 1), has_aux=True))(x, kernel)
+    return y, *gradients
+
+
+@pytest.mark.parametrize(
+    ('height', 'width', 'features_in', 'features_out', 'window', 'stride', 'padding', 'groups'),
+    POINTWISE + SMALL_MAPS + DEPTHWISE + LEFT_TO_LAX,
+)
+def test_convolution_equals_lax(height, width, features_in, features_out, window, stride, padding, groups):
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(4, height, width, features_in)).astype(np.float32)
+    kernel = draw.normal(size=(window, window, features_in // groups, features_out)).astype(np.float32)
+    padding = [(padding, padding)] * 2 if isinstance(padding, int) else padding
+    options = {'window_strides': (stride, stride), 'padding': padding, 'feature_group_count': groups}
+    shape = lax.conv_general_dilated(x, kernel, dimension_numbers=NUMBERS, **options).shape
+    weights = draw.normal(size=shape).astype(np.float32)
+    expected = _values_and_gradients(lax.conv_general_dilated, x, kernel, weights, **options)
+    actual = _values_and_gradients(kernels.choose('cpu').conv, x, kernel, weights, **options)
+    for ours, theirs in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize('dilation', ['lhs_dilation', 'rhs_dilation'])
+def test_dilated_convolution_equals_lax(dilation):
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(2, 3, 3, 6)).astype(np.float32)
+    kernel = draw.normal(size=(3, 3, 6, 5)).astype(np.float32)
+    options = {'window_strides': (1, 1), 'padding': [(2, 2)] * 2, dilation: (2, 2), 'dimension_numbers': NUMBERS}
+    np.testing.assert_allclose(
+        kernels.cpu_conv(x, kernel, **options), lax.conv_general_dilated(x, kernel, **options), rtol=1e-5
+    )
+
+
+def _convolutions_left(case):
+    """How many convolutions of lax stay in value and gradients of the CPU form."""
+    height, width, features_in, features_out, window, stride, padding, groups = case
+    x = jnp.zeros((4, height, width, features_in))
+    kernel = jnp.zeros((window, window, features_in // groups, features_out))
+
+    def loss(x, kernel):
+        edges = [(padding, padding)] * 2 if isinstance(padding, int) else padding
+        y = kernels.cpu_conv(x, kernel, (stride, stride), edges, None, None, NUMBERS, groups)
+        return (y * y).sum()
+
+    return str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(x, kernel)).count('conv_general_dilated')
+
+
+@pytest.mark.parametrize('case', [*POINTWISE[:-1], *SMALL_MAPS, *DEPTHWISE])
+def test_slow_shapes_take_no_convolution_in_either_direction(case):
+    assert _convolutions_left(case) == 0
+
+
+def test_large_maps_stay_with_lax():
+    assert _convolutions_left(LEFT_TO_LAX[0]) > 0
+
+
+@pytest.mark.parametrize('shape', [(8, 8), (9, 7), (1, 1), (2, 3)])
+@pytest.mark.parametrize(('window', 'stride', 'padding'), [(3, 2, 1), (2, 2, 0)])
+def test_max_pool_equals_torch_after_relu(shape, window, stride, padding):
+    torch = pytest.importorskip('torch')
+    if min(shape) + 2 * padding < window:
+        pytest.skip('smaller than the window')
+    x = np.random.default_rng(0).normal(size=(2, *shape, 5)).astype(np.float32)
+    for name in ('cpu', 'lax'):
+        pool = kernels.choose(name).max_pool
+
+        def weighted(x, pool=pool):
+            y = pool(jax.nn.relu(x), window, stride, padding)
+            return (y * jnp.arange(1.0, y.size + 1).reshape(y.shape)).sum(), y
+
+        (_, ours), gradient = jax.value_and_grad(weighted, has_aux=True)(x)
+        leaf = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
+        theirs = torch.nn.functional.max_pool2d(leaf.relu(), window, stride, padding).permute(0, 2, 3, 1)
+        (theirs * torch.arange(1.0, theirs.numel() + 1).reshape(theirs.shape)).sum().backward()
+        np.testing.assert_array_equal(ours, theirs.detach().numpy())
+        np.testing.assert_allclose(gradient, leaf.grad.permute(0, 2, 3, 1).numpy(), rtol=1e-6)
+
+
+def test_choice_follows_the_platform():
+    assert kernels.choose('auto') == kernels.choose('cpu' if jax.default_backend() == 'cpu' else 'lax')
+    assert kernels.choose('lax').conv is lax.conv_general_dilated

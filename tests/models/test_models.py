@@ -1,0 +1,161 @@
+"""What every network keeps to: the stage table, shape-first creation, compute types, tasks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from fer_jax import models
+from fer_jax.errors import UserError
+from fer_jax.partition import flatten, stage_of, unflatten
+
+OPTIONS = [(name, head) for name in models.NAMES for head in ('linear', 'mlp')]
+
+
+def _abstract(name, **options):
+    return nnx.eval_shape(lambda: models.create(name, **{'classes': 7, **options}, rngs=nnx.Rngs(0)))
+
+
+def _randomised(model, seed=0):
+    """BatchNorm statistics away from 0 and 1, so that evaluation mode differs from training mode."""
+    for index, (_, variable) in enumerate(nnx.to_flat_state(nnx.state(model, nnx.BatchStat))):
+        variable[...] = 0.5 + jax.random.uniform(jax.random.key(seed + index), variable.shape)
+    return model
+
+
+@pytest.mark.parametrize(('name', 'head'), OPTIONS)
+def test_every_leaf_belongs_to_one_stage_and_every_prefix_holds_one(name, head):
+    model = _abstract(name, head=head)
+    leaves = [*flatten(nnx.state(model, nnx.Param)), *flatten(nnx.state(model, nnx.BatchStat))]
+    for path in leaves:
+        stage_of(path, model.stages)  # raises unless it is exactly one
+    for stage, prefixes in model.stages.items():
+        for prefix in prefixes:
+            assert any(path.startswith(f'{prefix}.') for path in leaves), (stage, prefix)
+    assert len(nnx.to_flat_state(nnx.state(model))) == len(leaves)  # nothing else in the tree, no generator
+
+
+@pytest.mark.parametrize(('name', 'head'), OPTIONS)
+def test_flat_trees_go_back_to_their_own_places(name, head):
+    """Also where a list has more than ten entries, whose text sorts differently."""
+    graphdef, params, stats = nnx.split(_abstract(name, head=head), nnx.Param, nnx.BatchStat)
+    params, stats = flatten(params), flatten(stats)
+    named = {path: np.full(1, index) for index, path in enumerate((*params, *stats))}
+    back = nnx.merge(
+        graphdef, unflatten({p: named[p] for p in params}), unflatten({p: named[p] for p in stats}), copy=True
+    )
+    assert flatten(nnx.state(back, nnx.Param)) | flatten(nnx.state(back, nnx.BatchStat)) == named
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'efficientnet_lite0'])
+def test_graph_of_the_shapes_is_that_of_the_module(name):
+    made, abstract = models.create(name, classes=7, rngs=nnx.Rngs(0)), _abstract(name)
+    graphdef, again = nnx.graphdef(made), nnx.graphdef(abstract)
+    assert graphdef == again and hash(graphdef) == hash(again)
+    assert jax.tree.map(jnp.shape, nnx.state(made)) == jax.tree.map(jnp.shape, nnx.state(abstract))
+    others = [_abstract(name, kernels='lax'), _abstract(name, dropout=0.5), _abstract(name, dtype=jnp.bfloat16)]
+    assert all(nnx.graphdef(other) != graphdef for other in others)  # they need programs of their own
+
+
+@pytest.mark.parametrize(
+    ('name', 'stages'),
+    [
+        ('resnet18', ['stem', 'layer1', 'layer2', 'layer3', 'layer4', 'pool', 'head']),
+        ('vgg16', [*(f'block{i}' for i in range(1, 6)), 'pool', 'fc6', 'fc7', 'head']),
+        ('efficientnet_lite0', ['stem', *(f'blocks{i}' for i in range(7)), 'conv_head', 'pool', 'head']),
+    ],
+)
+def test_stage_names(name, stages):
+    assert list(_abstract(name).stages) == stages
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'efficientnet_lite0'])
+def test_cutting_at_any_stage_changes_nothing(name):
+    """Also in training mode, where dropout's key depends on the stage and not on where the pass began."""
+    model = _randomised(models.create(name, classes=7, dropout=0.5, rngs=nnx.Rngs(0)))
+    x, key = jax.random.normal(jax.random.key(0), (2, 32, 32, 3)), jax.random.key(1)
+    for train in ((), ('head',)):
+        whole = models.run(model, x, train=train, key=key)['primary']
+        for stop in [*model.stages][1:]:
+            below = models.run(model, x, stop=stop)
+            above = models.run(model, below, start=stop, train=train, key=key)['primary']
+            np.testing.assert_array_equal(above, whole, err_msg=stop)
+
+
+def test_only_the_named_stages_train():
+    model = _randomised(models.create('resnet18', classes=7, rngs=nnx.Rngs(0)))
+    before = {path: np.asarray(leaf) for path, leaf in flatten(nnx.state(model, nnx.BatchStat)).items()}
+    models.run(model, jax.random.normal(jax.random.key(0), (4, 32, 32, 3)), train=('layer3', 'head'))
+    after = flatten(nnx.state(model, nnx.BatchStat))
+    moved = {path for path in before if not np.array_equal(before[path], after[path])}
+    assert moved == {path for path in before if path.startswith('layer3.')}
+
+
+def test_dropout_depends_on_the_key_alone():
+    model = models.create('resnet18', classes=7, dropout=0.5, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
+    first, same, other = (
+        models.run(model, x, train=('head',), key=jax.random.key(seed))['primary'] for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, same)
+    assert np.abs(first - other).max() > 1e-3
+    with pytest.raises(ValueError, match='key'):
+        models.run(model, x, train=('head',))
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'efficientnet_lite0'])
+def test_bfloat16_is_near_float32(name):
+    x = jax.random.normal(jax.random.key(0), (4, 48, 48, 3))
+    outputs = {}
+    for dtype in (jnp.float32, jnp.bfloat16):
+        model = _randomised(models.create(name, classes=7, dtype=dtype, rngs=nnx.Rngs(0)))
+        assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype('float32')}
+        assert models.run(model, x.astype(dtype), stop='pool').dtype == dtype
+        logits = models.run(model, x.astype(dtype), train=[*model.stages])['primary']
+        assert logits.dtype == jnp.float32
+        assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype('float32')}
+        outputs[dtype] = np.asarray(logits)
+    exact = outputs[jnp.float32]
+    error = np.abs(outputs[jnp.bfloat16] - exact).max() / np.abs(exact).max()
+    assert 0 < error < 0.1
+
+
+def test_grey_input():
+    model = models.create('efficientnet_lite0', classes=7, channels=1, rngs=nnx.Rngs(0))
+    assert model.conv_stem.kernel.shape == (3, 3, 1, 32)
+    assert models.run(model, jnp.zeros((2, 32, 32, 1)))['primary'].shape == (2, 7)
+
+
+def test_a_head_for_each_task():
+    model = models.create('resnet18', classes={'primary': 7, 'valence': 2}, rngs=nnx.Rngs(0))
+    logits = models.run(model, jnp.ones((3, 32, 32, 3)))
+    assert {task: value.shape for task, value in logits.items()} == {'primary': (3, 7), 'valence': (3, 2)}
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'efficientnet_lite0'])
+def test_classic_head_on_any_backbone(name):
+    model = _abstract(name, head='mlp')
+    shapes = jax.eval_shape(lambda x: models.run(model, x, stop='head'), jnp.zeros((2, 96, 64, 3)))
+    features = {'resnet18': 512, 'efficientnet_lite0': 1280}[name]
+    assert shapes.shape == (2, 7, 7, features)
+    assert model.head.fc6.kernel.shape == (49 * features, 4096)
+
+
+def test_user_mistakes():
+    for options, message in (
+        ({'name': 'resnet8'}, r"'resnet8'.*resnet18"),
+        ({'head': 'conv'}, r"model.head='conv'.*linear or mlp"),
+        ({'dropout': 1.0}, r'model.dropout=1.0'),
+        ({'classes': {'a.b': 7}}, r"'a\.b'"),
+        ({'classes': {'fc6': 7}}, r"'fc6'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            _abstract(**{'name': 'resnet18', **options})
+
+
+def test_unknown_stages_are_refused():
+    model = _abstract('resnet18')
+    for options in ({'start': 'layer5'}, {'stop': 'bottom'}, {'train': ('heads',)}):
+        with pytest.raises(ValueError, match='is not a stage'):
+            models.run(model, None, **options)

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+from flax import nnx
+
+from fer_jax import models
+from fer_jax.partition import flatten
+from tests.parity import check_parity
+
+
+@pytest.mark.parametrize('name', ['vgg16', 'vgg16_bn'])
+def test_equals_torchvision(name):
+    check_parity(name, sizes=((75, 51),), train_size=(64, 64))
+
+
+@pytest.mark.parametrize(('name', 'expected'), [('vgg16', 138_357_544), ('vgg16_bn', 138_365_992)])
+def test_parameter_count_is_torchvisions(name, expected):
+    """Counts from torchvision's documentation."""
+    made = nnx.eval_shape(lambda: models.create(name, classes=1000, rngs=nnx.Rngs(0)))
+    assert sum(leaf.size for leaf in flatten(nnx.state(made, nnx.Param)).values()) == expected
+
+
+def test_initialisation_is_torchvisions():
+    """He initialisation by fan out, linear layers N(0, 0.01), biases 0."""
+    params = flatten(nnx.state(models.create('vgg16_bn', classes=1000, rngs=nnx.Rngs(0)), nnx.Param))
+    for path, leaf in params.items():
+        leaf = np.asarray(leaf)
+        if leaf.ndim == 1:
+            assert (leaf == (1 if path.endswith('scale') else 0)).all(), path
+        else:
+            expected = 0.01 if leaf.ndim == 2 else (2 / (9 * leaf.shape[3])) ** 0.5
+            np.testing.assert_allclose(leaf.std(), expected, rtol=0.05, err_msg=path)
+            np.testing.assert_allclose(leaf.mean(), 0, atol=5 * expected / leaf.size**0.5, err_msg=path)
+
+
+def test_classic_head_takes_the_place_of_fc6_and_fc7():
+    made = nnx.eval_shape(lambda: models.create('vgg16', classes=7, head='mlp', rngs=nnx.Rngs(0)))
+    shapes = {path: leaf.shape for path, leaf in flatten(nnx.state(made, nnx.Param)).items()}
+    assert list(made.stages) == ['block1', 'block2', 'block3', 'block4', 'block5', 'pool', 'head']
+    assert {path: shape for path, shape in shapes.items() if not path.startswith('features')} == {
+        'head.fc6.kernel': (25088, 4096),
+        'head.fc6.bias': (4096,),
+        'head.fc7.kernel': (4096, 4096),
+        'head.fc7.bias': (4096,),
+        'head.primary.kernel': (4096, 7),
+        'head.primary.bias': (7,),
+    }

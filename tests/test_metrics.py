@@ -1,0 +1,54 @@
+"""Numbers about predictions against scikit-learn and SciPy; scores as a whole are in test_scoring.py."""
+
+import numpy as np
+import pytest
+from scipy import special, stats
+from sklearn import metrics as reference
+
+from fer_jax import metrics
+
+RNG = np.random.default_rng(1)
+LABELS = RNG.choice(6, 400, p=[0.4, 0.3, 0.1, 0.1, 0.1, 0.0])  # class 5 is never there
+PREDICTIONS = np.where(RNG.random(400) < 0.6, LABELS, RNG.choice([0, 1, 2, 4], 400))
+PREDICTIONS[PREDICTIONS == 3] = 0  # class 3 is never predicted
+
+
+def test_z_is_the_normal_quantile():
+    assert pytest.approx(stats.norm.ppf(0.975), abs=1e-15) == metrics.Z95
+
+
+@pytest.mark.parametrize('n', [1, 2, 7, 50])
+def test_wilson_is_scipys_at_every_count(n):
+    for hits in range(n + 1):
+        expected = stats.binomtest(hits, n).proportion_ci(0.95, method='wilson')
+        np.testing.assert_allclose(metrics.wilson_interval(hits, n), (expected.low, expected.high), atol=1e-12)
+
+
+@pytest.mark.parametrize(('n', 'accuracy', 'points'), [(3589, 0.73, 1.45), (3068, 0.92, 0.96)])
+def test_wilson_has_the_width_known_for_the_fields_test_sets(n, accuracy, points):
+    """FER2013's PrivateTest and RAF-DB's test set at accuracies usual there."""
+    low, high = metrics.wilson_interval(round(n * accuracy), n)
+    assert 50 * (high - low) == pytest.approx(points, abs=0.01)
+
+
+def test_the_confusion_has_labels_in_rows():
+    matrix = metrics.confusion(LABELS, PREDICTIONS, 6)
+    np.testing.assert_array_equal(matrix, reference.confusion_matrix(LABELS, PREDICTIONS, labels=range(6)))
+    np.testing.assert_array_equal(metrics.confusion(np.array([0]), np.array([2]), 3), [[0, 0, 1], [0, 0, 0], [0, 0, 0]])
+
+
+def test_classes_that_are_absent_or_never_predicted_count_as_scikit_learn_counts_them():
+    matrix = metrics.confusion(LABELS, PREDICTIONS, 6)
+    assert matrix[:, 3].sum() == 0 < matrix[3].sum() and matrix[5].sum() == 0
+    expected = reference.precision_recall_fscore_support(LABELS, PREDICTIONS, labels=range(6), zero_division=0)
+    np.testing.assert_allclose(metrics.precision_recall_f1(matrix), expected[:3], atol=1e-15)
+    assert metrics.balanced_accuracy(matrix) == pytest.approx(reference.balanced_accuracy_score(LABELS, PREDICTIONS))
+    f1 = reference.f1_score(LABELS, PREDICTIONS, average='macro', zero_division=0)
+    assert metrics.macro_f1(matrix) == pytest.approx(f1)
+
+
+@pytest.mark.parametrize('scale', [1, 1e4])
+def test_nll_is_scipys_and_does_not_overflow(scale):
+    logits = (RNG.normal(size=(400, 6)) * scale).astype(np.float32)
+    expected = -special.log_softmax(logits.astype(float), axis=-1)[np.arange(400), LABELS].mean()
+    assert metrics.negative_log_likelihood(logits, LABELS) == pytest.approx(expected, rel=1e-12)
