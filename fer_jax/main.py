@@ -9,6 +9,7 @@ from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
+from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from fer_jax.errors import UserError
 
@@ -35,7 +36,7 @@ def parse(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
         raise UserError(str(error)) from None
-    except (AttributeError, KeyError, IndexError, TypeError) as error:
+    except Exception as error:  # the config file runs arbitrary code
         raise _explained(argv, error) from error
     if len(rest) > 1:
         raise UserError(f'unexpected argument {rest[1]!r}; a flag reads --name=value')
@@ -44,18 +45,17 @@ def parse(argv: list[str]) -> list[str]:
 
 def _explained(argv: list[str], error: Exception) -> UserError:
     """An override of an unknown key names its nearest; another failure is the config file's own."""
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file('config', None, '', flag_values=values)
+    pairs = zip(argv, [*argv[1:], ''], strict=True)
     chosen = [
-        argument if '=' in argument else f'--config={following}'
-        for argument, following in zip(argv, [*argv[1:], ''], strict=True)
-        if argument in ('--config', '-config') or argument.lstrip('-').startswith('config=')
+        argument.partition('=')[2] or following
+        for argument, following in pairs
+        if argument.partition('=')[0] in ('--config', '-config')
     ]
+    path = chosen[-1] if chosen else ''
     try:
-        values([argv[0], *chosen])
-        known = list(keys(values['config'].value))
+        known = list(keys(ConfigFileFlagParser('config').parse(path)))
     except Exception as failure:  # the config file runs arbitrary code
-        return UserError(f'{" ".join(chosen)} cannot be loaded: {type(failure).__name__}: {failure}')
+        return UserError(f'--config={path} cannot be loaded: {type(failure).__name__}: {failure}')
     for argument in argv[1:]:
         key = argument.lstrip('-').partition('=')[0]
         if key.startswith('config.') and key not in known:

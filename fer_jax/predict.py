@@ -41,7 +41,8 @@ class Predictor:
         """Classifies aligned face crops.
 
         Args:
-          images: uint8 [B, H, W, 1 or 3] of any one size, grey or RGB; [B, H, W] and [H, W, C] are understood too.
+          images: uint8 [B, H, W, 1 or 3] of any one size, grey or RGB; one image [H, W, C] and
+            grey ones [B, H, W] are understood too.
 
         Returns:
           Probabilities float32 [B, classes].

@@ -54,9 +54,10 @@ def pictures(workdir: Path, results: dict[str, Any], history: list[dict[str, Any
 def _figure(width: float, height: float) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), dpi=120, layout='constrained')
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=(width, height), dpi=120, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
@@ -134,7 +135,8 @@ def curves_png(path: Path, history: list[dict[str, Any]], role: str, selected: i
         axes.set_title(label, loc='left', pad=20)
         axes.grid(axis='y', color=GRID)
         axes.spines[['top', 'right']].set_visible(False)
-    right.legend(frameon=False, loc='lower right')
+    if history:
+        right.legend(frameon=False, loc='lower right')
     figure.savefig(path)
 
 

@@ -130,7 +130,8 @@ def test_the_first_command_people_type(faces, tmp_path):
     torch.save(torch_model('resnet50').state_dict(), tmp_path / 'resnet50.pth')
     converted = subprocess.run(
         [sys.executable, 'scripts/convert_weights.py', '--model=resnet50', f'--source={tmp_path}/resnet50.pth'],
-        cwd=REPOSITORY, env=os.environ | {'FER_JAX_CACHE': str(tmp_path / 'cache')}, capture_output=True, text=True,
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+        env=os.environ | {'FER_JAX_CACHE': str(tmp_path / 'cache'), 'PYTHONPATH': str(REPOSITORY)},
     )  # fmt: skip
     assert converted.returncode == 0, converted.stderr
     done = run(*common, cache=tmp_path / 'cache')

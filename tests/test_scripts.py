@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ PYTHON = f"""#!/bin/bash
 case "$1 $2" in
   "-m pip") [ "$3" = --version ] || {{ echo "pip $*" >>"$DIARY"; [ ! -e "$DIARY.fails" ]; }} ;;
   "-m venv")
-    echo "venv" >>"$DIARY"
+    echo "venv" >>"$DIARY"; sleep 0.5
     mkdir -p "$4/bin" && touch "$4/pyvenv.cfg" && cp "$0" "$4/bin/python" ;;
   *) exec {sys.executable} "$@" ;;
 esac
@@ -42,7 +43,7 @@ class Sandbox:
         self.bin.mkdir()
         self.elsewhere = folder / 'elsewhere'
         self.elsewhere.mkdir()
-        for name in ('bash', 'cat', 'cksum', 'cp', 'dirname', 'flock', 'mkdir', 'rm', 'touch'):
+        for name in ('bash', 'cat', 'cksum', 'cp', 'dirname', 'flock', 'mkdir', 'rm', 'sleep', 'touch'):
             if found := shutil.which(name):
                 (self.bin / name).symlink_to(found)
         for name in ('fer_jax', 'scripts', 'configs'):
@@ -80,8 +81,11 @@ def sandbox(tmp_path: Path) -> Sandbox:
 
 def test_active_environment_runs_this_checkout_and_installs_nothing(sandbox):
     executable(sandbox.bin / 'python', PYTHON)
+    main = sandbox.repository / 'fer_jax' / 'main.py'
+    main.write_text('print(__file__)\n' + main.read_text())
     result = sandbox('run', '--help', FER_JAX_ENV='active', PYTHONPATH='')
-    assert f'{sandbox.repository}/fer_jax/main.py' in result.stdout
+    assert result.returncode == 0
+    assert result.stdout.startswith(f'{main}\n')
     assert '--workdir' in result.stdout
     assert f'using the active environment: {sandbox.bin}/python, Python {sys.version_info[0]}.' in result.stderr
     assert sandbox.diary_since() == []
@@ -171,6 +175,16 @@ def test_a_failed_installation_is_tried_again(sandbox):
     assert len(sandbox.diary_since()) == 1
     sandbox('test', '--version')
     assert len(sandbox.diary_since()) == 1
+
+
+@pytest.mark.skipif(not shutil.which('flock'), reason='no flock here')
+def test_two_at_once_install_once(sandbox):
+    executable(sandbox.bin / 'python3', PYTHON)
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda _: sandbox('run', '--help'), range(2)))
+    assert [result.returncode for result in results] == [0, 0]
+    assert len(sandbox.diary_since()) == 2
+    assert sum('waiting for another installation' in result.stderr for result in results) == 1
 
 
 def test_a_folder_that_is_no_environment_is_left_alone(sandbox):

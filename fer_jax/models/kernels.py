@@ -6,11 +6,13 @@ the weight gradient of a 1x1 convolution 3 to 12 times slower than a dot's, max-
 slower than a maximum over slices, a depthwise convolution 2 to 40 times slower than a sum of shifted products.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 Padding = Sequence[tuple[int, int]]
@@ -74,8 +76,7 @@ def cpu_conv(
         if window == (1, 1) and feature_group_count == 1 and not any(map(any, edges)):
             return _pointwise(x[:, :: strides[0], :: strides[1]], kernel[0, 0])
         if depthwise:
-            taps = _taps(x, window, strides, edges, out)
-            return sum(tap * kernel[i, j, 0] for (i, j), tap in taps)  # type: ignore[return-value]
+            return _depthwise(x, kernel, strides, tuple(edges))
         if feature_group_count == 1 and (max(x.shape[1:3]) <= 3 or max(out) <= 2) and max(window) > 1:
             columns = jnp.concatenate([tap for _, tap in _taps(x, window, strides, edges, out)], axis=-1)
             return _pointwise(columns, kernel.reshape(-1, kernel.shape[-1]))
@@ -95,6 +96,46 @@ def cpu_conv(
 def _pointwise(x: jax.Array, matrix: jax.Array) -> jax.Array:
     """[B, H, W, C] x [C, D] as one matrix product, whose gradients are matrix products too."""
     return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], matrix.shape[-1])
+
+
+def _shifted_products(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], edges: Padding) -> jax.Array:
+    window = kernel.shape[:2]
+    out = [_out(*sizes) for sizes in zip(x.shape[1:3], window, strides, edges, strict=True)]
+    products = [tap * kernel[i, j, 0] for (i, j), tap in _taps(x, window, strides, edges, out)]
+    return functools.reduce(jnp.add, products)
+
+
+_depthwise = jax.custom_vjp(_shifted_products, nondiff_argnums=(2, 3))
+
+
+def _depthwise_forward(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], edges: Padding
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _shifted_products(x, kernel, strides, edges), (x, kernel)
+
+
+def _depthwise_backward(
+    strides: tuple[int, ...], edges: Padding, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    window = kernel.shape[:2]
+    if strides == (1, 1) and max(map(max, edges)) < min(window):
+        turned = tuple((size - 1 - low, size - 1 - high) for size, (low, high) in zip(window, edges, strict=True))
+        of_x = _shifted_products(g, kernel[::-1, ::-1], strides, turned)
+    else:
+        (of_x,) = jax.vjp(lambda x: _shifted_products(x, kernel, strides, edges), x)[1](g)
+    # All taps in one reduction over each image, 5 to 15 times faster than a sum over the batch for each tap. The
+    # barriers keep XLA from fusing the padding into it, and it into the stacking: both would undo that.
+    padded = lax.optimization_barrier(jnp.pad(x, ((0, 0), *edges, (0, 0))))
+    taps = _taps(padded, window, strides, ((0, 0), (0, 0)), g.shape[1:3])
+    products = [(tap * g).astype(jnp.float32) for _, tap in taps]
+    zeros = [np.float32(0)] * len(products)
+    sums = lax.reduce(products, zeros, lambda a, b: [p + q for p, q in zip(a, b, strict=True)], (1, 2))
+    of_kernel = jnp.stack(lax.optimization_barrier(sums)).sum(1)
+    return of_x, of_kernel.reshape(kernel.shape).astype(kernel.dtype)
+
+
+_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def _edges(padding: str | Padding, sizes: Sequence[int], window: Sequence[int], strides: Sequence[int]) -> Padding:

@@ -35,7 +35,7 @@ def test_without_settings_augmenting_is_resizing():
 
 
 @pytest.mark.parametrize('tiny', [{'shift': 1e-7}, {'rotate': 1e-5}])
-@pytest.mark.parametrize('target', [64, 96, 32, 20])
+@pytest.mark.parametrize('target', [64, 20])
 def test_the_affine_way_resizes_as_evaluation_does(tiny, target):
     """Away from the edges where it grows; with antialiasing where it shrinks, on noise, which would show."""
     noise = np.random.default_rng(2).integers(0, 256, (16, 48, 48, 1), np.uint8)
