@@ -216,7 +216,7 @@ def test_a_head_only_step_costs_a_forward_pass(faces, model, size):
 
 
 def test_eight_devices_train_as_one(faces, tmp_path):
-    """Twenty fp32 steps of the last stage and the head, in two processes, as JAX fixes the number of devices at its start.
+    """Twenty fp32 steps of the last stage and the head, in two processes: JAX fixes its devices when it starts.
 
     The stem stays frozen: the gradient of a fresh stem is a sum that nearly cancels, and twenty steps blow its rounding
     up to 1e-3 on any two ways of adding.
