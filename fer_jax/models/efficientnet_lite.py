@@ -24,6 +24,10 @@ BLOCKS = (
 )
 EPS = 1e-3
 
+# timm draws the head from +-1/sqrt(classes), here for ImageNet's 1,000: seven classes would start at logits of +-10,
+# and the first epochs of a fine-tuning would go into shrinking them.
+HEAD_RANGE = 1000**-0.5
+
 # timm: normal with variance 2 / fan out, where a depthwise kernel's fan out is that of one group
 goog_conv = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 goog_depthwise = nnx.initializers.variance_scaling(2.0, 'fan_in', 'normal')
@@ -112,13 +116,12 @@ class EfficientNetLite(nnx.Module):
         self.conv_head = conv(features, 1280, 1, kernel_init=goog_conv, **shared)
         self.bn2 = BatchNorm(1280, eps=EPS)
         self.pooled = 7 if head == 'mlp' else 1
-        smallest = min(classes.values())
         self.head = Head(
             head,
             1280 * self.pooled**2,
             classes,
             rate=dropout,
-            kernel_init=uniform(smallest**-0.5),
+            kernel_init=uniform(HEAD_RANGE),
             dtype=dtype,
             rngs=rngs,
         )

@@ -41,8 +41,8 @@ def test_initialisation_has_the_spread_of_timms_own():
     torch_model('efficientnet_lite0')  # makes timm importable
     timm = pytest.importorskip('timm')
     torch.manual_seed(0)
-    reference = timm.create_model('tf_efficientnet_lite0', pretrained=False, num_classes=7)
-    ours = flatten(nnx.state(models.create('efficientnet_lite0', classes=7, rngs=nnx.Rngs(0)), nnx.Param))
+    reference = timm.create_model('tf_efficientnet_lite0', pretrained=False, num_classes=1000)
+    ours = flatten(nnx.state(models.create('efficientnet_lite0', classes=1000, rngs=nnx.Rngs(0)), nnx.Param))
     for theirs, path in (
         (reference.conv_stem, 'conv_stem'),
         (reference.blocks[3][1].conv_dw, 'blocks.3.1.conv_dw'),
