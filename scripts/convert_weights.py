@@ -21,8 +21,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--source', required=True, type=Path, help='.pth, .pt or .safetensors')
     parser.add_argument('--output', type=Path, help="default: where model.weights='imagenet' looks")
     parser.add_argument('--licence', default='unknown', help="the weights' licence, kept in the file")
-    parser.add_argument('--mean', type=float, nargs='+', default=pretrained.IMAGENET_MEAN, help='of x / 255, RGB')
-    parser.add_argument('--std', type=float, nargs='+', default=pretrained.IMAGENET_STD)
+    parser.add_argument('--mean', type=float, nargs='+', help="of x / 255, RGB; default: the source framework's")
+    parser.add_argument('--std', type=float, nargs='+')
     arguments = parser.parse_args(argv)
     try:
         convert(arguments)
@@ -33,16 +33,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def convert(arguments: argparse.Namespace) -> None:
-    if len(arguments.mean) != len(arguments.std) or len(arguments.mean) not in (1, 3):
-        raise UserError('--mean and --std need one value or three each')
+    if (arguments.mean is None) != (arguments.std is None):
+        raise UserError('--mean and --std belong together; give both, or neither')
+    look = pretrained.Preprocessing(tuple(arguments.mean), tuple(arguments.std)) if arguments.mean else None
     weights = pretrained.convert_file(
         arguments.source,
         arguments.model,
         source=arguments.source.name,
         licence=arguments.licence,
-        preprocessing=pretrained.Preprocessing(tuple(arguments.mean), tuple(arguments.std)),
+        preprocessing=look,
     )
-    default = cache.root() / 'weights' / f'{arguments.model}-imagenet.safetensors'
+    default = pretrained.cached_file(arguments.model, cache.root())
     output = arguments.output or default
     pretrained.save(output, weights)
     leaves = [*weights.params.values(), *weights.stats.values()]
@@ -50,6 +51,8 @@ def convert(arguments: argparse.Namespace) -> None:
     print(f'{len(leaves)} tensors, {sum(math.prod(leaf.shape) for leaf in leaves):,} numbers')
     for name, value in weights.metadata.items():
         print(f'  {name:<9} {value}')
+    for name, values in (('mean', weights.preprocessing.mean), ('std', weights.preprocessing.std)):
+        print(f'  {name:<9} {", ".join(f"{value:.4g}" for value in values)} of x / 255')
     flag = 'imagenet' if output == default else output
     print(f'use it with --config.model.name={arguments.model} --config.model.weights={flag}')
 

@@ -239,7 +239,7 @@ np.savez(sys.argv[3], losses=np.array(losses), **leaves)
     config.model.image_size = 64
     config.data.batch_size = 32
     rates = default.train_from('layer4', 'head')
-    config.phases = (default.phase(epochs=20, rates=rates, optimizer='sgd', learning_rate=1e-3),)
+    config.phases = (default.phase(epochs=20, rates=rates, optimizer='sgd', learning_rate=3e-4),)
     (tmp_path / 'config.json').write_text(config.to_json())
     for devices in (1, 8):
         arguments = [

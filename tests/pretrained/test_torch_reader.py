@@ -1,7 +1,7 @@
-import io
+"""Files that torch wrote, against the tensors that it was given."""
+
 import os
 import pickle
-import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -45,81 +45,44 @@ def test_both_formats_are_read_as_torch_reads_them(tmp_path, zipped, wrap):
         np.testing.assert_array_equal(found[name].astype(np.float64), tensor.double().numpy())
 
 
-def test_the_prefix_of_data_parallel_is_dropped(tmp_path):
-    torch.save({'module.fc.weight': torch.ones(2)}, tmp_path / 'w.pth')
-    assert list(read_torch(tmp_path / 'w.pth')) == ['fc.weight']
-
-
 def test_safetensors(tmp_path):
     from safetensors.torch import save_file
 
-    save_file({'a': torch.arange(6.0).reshape(2, 3)}, tmp_path / 'w.safetensors')
-    np.testing.assert_array_equal(read_torch(tmp_path / 'w.safetensors')['a'], np.arange(6).reshape(2, 3))
+    expected = {name: states()[name].detach() for name in ('plain', 'half', 'bfloat16', 'scalar', 'bool', 'empty')}
+    save_file(expected, tmp_path / 'w.safetensors')
+    found = read_torch(tmp_path / 'w.safetensors')
+    assert set(found) == set(expected)
+    for name, tensor in expected.items():
+        assert str(found[name].dtype) == str(tensor.dtype).removeprefix('torch.')
+        np.testing.assert_array_equal(found[name].astype(np.float64), tensor.double().numpy())
+
+
+@pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
+def test_the_prefix_of_data_parallel_is_dropped(tmp_path, suffix):
+    from safetensors.torch import save_file
+
+    path = tmp_path / f'w.{suffix}'
+    (torch.save if suffix == 'pth' else save_file)({'module.fc.weight': torch.ones(2)}, path)
+    assert list(read_torch(path)) == ['fc.weight']
 
 
 class Command:
-    def __init__(self, call, *arguments):
-        self.call, self.arguments = call, arguments
-
     def __reduce__(self):
-        return self.call, self.arguments
+        return os.system, (f'touch {self.marker}',)
+
+    def __init__(self, marker):
+        self.marker = marker
 
 
-def hostile(kind, marker):
-    command = f'touch {marker}'
-    if kind == 'system':
-        return {'a': Command(os.system, command)}
-    if kind == 'eval':
-        return OrderedDict(a=[{'b': Command(eval, f'__import__("os").system({command!r})')}])
-    return {'a': Command(getattr, np, 'ones')}
-
-
-@pytest.mark.parametrize('kind', ['system', 'eval', 'getattr'])
 @pytest.mark.parametrize('zipped', [True, False])
-def test_a_hostile_pickle_is_refused_and_runs_nothing(tmp_path, kind, zipped):
+def test_code_in_a_file_that_torch_wrote_is_refused(tmp_path, zipped):
     marker, path = tmp_path / 'executed', tmp_path / 'w.pth'
-    torch.save(hostile(kind, marker), path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UserError, match='which a state dict does not need'):
+    torch.save({'a': torch.ones(2), 'b': Command(marker)}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match='system, which a state dict does not need'):
         read_torch(path)
     assert not marker.exists()
     torch.load(path, weights_only=False)  # the file does work, where it is trusted
-    assert marker.exists() or kind == 'getattr'
-
-
-def forged(path, storage_count=4, shape=(2, 2), strides=(2, 1), offset=0):
-    """A zip whose tensor makes the given claims about a storage of 16 bytes."""
-
-    class Storage:
-        pass
-
-    class Pickler(pickle.Pickler):
-        def persistent_id(self, value):
-            return ('storage', torch.FloatStorage, '0', 'cpu', storage_count) if isinstance(value, Storage) else None
-
-    buffer = io.BytesIO()
-    tensor = Command(torch._utils._rebuild_tensor_v2, Storage(), offset, shape, strides, False, OrderedDict())
-    Pickler(buffer, 2).dump({'a': tensor})
-    with zipfile.ZipFile(path, 'w') as archive:
-        archive.writestr('archive/data.pkl', buffer.getvalue())
-        archive.writestr('archive/data/0', b'\0' * 16)
-
-
-def test_claims_beyond_the_file_are_refused(tmp_path):
-    path = tmp_path / 'w.pth'
-    forged(path)
-    assert read_torch(path)['a'].shape == (2, 2)
-    for claim in (
-        {'storage_count': 10**12},
-        {'shape': (2, 3)},
-        {'offset': 1},
-        {'strides': (2, 10**9)},
-        {'strides': (-1, 1)},
-        {'shape': (10**6, 10**6), 'strides': (0, 0)},
-        {'shape': (2, 'x')},
-    ):
-        forged(path, **claim)
-        with pytest.raises(UserError, match='cannot be read as weights'):
-            read_torch(path)
+    assert marker.exists()
 
 
 @pytest.mark.parametrize('zipped', [True, False])
