@@ -17,19 +17,9 @@ def get_config() -> ConfigDict:
     config.model.image_size = 64
     config.model.channels = 1
     config.data.name = 'fer2013'
-    config.data.batch_size = 128
+    config.data.batch_size = 96
     config.data.augment.shift = 0.06
     config.data.augment.scale = 0.08
-    config.loss.label_smoothing = 0.1
     config.parallel.devices = 2  # on CPU: two devices of one core each
-    config.phases = (
-        default.phase(
-            epochs=9,
-            optimizer='sgd',
-            nesterov=True,
-            learning_rate=0.06,
-            weight_decay=5e-4,
-            warmup_epochs=1.0,
-        ),
-    )
+    config.phases = (default.phase(epochs=11, learning_rate=2.5e-3, weight_decay=0.1, warmup_epochs=1.0),)
     return config

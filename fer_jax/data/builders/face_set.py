@@ -1,0 +1,123 @@
+"""What every data set's reader gives, and the one TFDS builder that writes it as array_record, without TensorFlow."""
+
+import errno
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tqdm.auto import tqdm
+
+from fer_jax.errors import UserError
+
+
+class Example(NamedTuple):
+    """One image.
+
+    Attributes:
+      id: unique in the set and the same at every reading: a relative path, a row.
+      split: the published split, 'train', 'validation' or 'test'; 'all' in a set that has none.
+      image: encoded as the source has it, PNG, JPEG, ...
+      label: position in the classes; -1 where there is none.
+      subject: who is shown, '' where that is not known.
+      subsets: parts of the split that are scored apart, such as 'clean'.
+      targets: name -> float32 [K], one for each name in `Reading.targets`.
+    """
+
+    id: str
+    split: str
+    image: bytes
+    label: int = -1
+    subject: str = ''
+    subsets: tuple[str, ...] = ()
+    targets: Mapping[str, np.ndarray] = {}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A source, opened.
+
+    Attributes:
+      classes: in the set's own order, by their canonical names (`data.names`).
+      splits: split -> number of its images, in the order in which they are to be written.
+      examples: split -> its examples, read while they are written.
+      published: split -> the official count of each class, or of the whole split.
+      subsets, targets: what examples carry; targets with the names of their columns.
+      image_shape: of every image, None where it varies.
+      notes: what a user should know of this copy, such as files that it lacks.
+    """
+
+    classes: tuple[str, ...]
+    splits: Mapping[str, int]
+    examples: Callable[[str], Iterable[Example]]
+    published: Mapping[str, tuple[int, ...] | int] = field(default_factory=dict)
+    subsets: tuple[str, ...] = ()
+    targets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    image_shape: tuple[int | None, int | None, int] = (None, None, 3)
+    notes: tuple[str, ...] = ()
+
+
+class FaceSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """The builder of every set: its features follow from the reading."""
+
+    def __init__(self, name: str, version: str, reading: Reading, root: Path):
+        self.name, self.VERSION, self._reading = name, tfds.core.Version(version), reading
+        super().__init__(data_dir=str(root), file_format='array_record')
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        reading = self._reading
+        features: dict[str, Any] = {
+            'id': tfds.features.Text(),
+            'image': tfds.features.Image(shape=reading.image_shape),
+            'label': tfds.features.ClassLabel(names=list(reading.classes)),
+            'subject': tfds.features.Text(),
+        }
+        features |= {f'subset_{name}': np.bool_ for name in reading.subsets}
+        for name, columns in reading.targets.items():
+            features[f'target_{name}'] = tfds.features.Tensor(shape=(len(columns),), dtype=np.float32)
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            disable_shuffling=True,
+            metadata=tfds.core.MetadataDict(
+                published={split: np.atleast_1d(count).tolist() for split, count in reading.published.items()},
+                targets={name: list(columns) for name, columns in reading.targets.items()},
+                notes=list(reading.notes),
+            ),
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        return {split: self._records(split, count) for split, count in self._reading.splits.items()}
+
+    def _records(self, split: str, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        progress = tqdm(self._reading.examples(split), f'{self.name}: {split}', count, unit='img', delay=2, leave=False)
+        for number, example in enumerate(progress):
+            record = {'id': example.id, 'image': example.image, 'label': example.label, 'subject': example.subject}
+            record |= {f'subset_{name}': name in example.subsets for name in self._reading.subsets}
+            record |= {f'target_{name}': np.asarray(value, np.float32) for name, value in example.targets.items()}
+            yield number, record
+
+    def _generate_examples(self, **options: Any) -> Any:
+        raise NotImplementedError('each split has its own generator')
+
+
+def write(name: str, version: str, reading: Reading, root: Path) -> Path:
+    """Writes the set under `root`, whole or not at all, and returns its folder.
+
+    Raises:
+      UserError: the disk is full.
+    """
+    builder = FaceSet(name, version, reading, root)
+    folder = Path(builder.data_path)
+    for remains in folder.parent.glob('incomplete.*'):  # of a preparation that was killed
+        shutil.rmtree(remains, ignore_errors=True)
+    try:
+        builder.download_and_prepare(file_format='array_record')
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f'{root}: {error.strerror} while {name} was written; nothing of it is kept') from None
+    return folder
