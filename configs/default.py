@@ -60,11 +60,20 @@ def get_config() -> ConfigDict:
     config.model.dtype = 'float32'  # or 'bfloat16': compute; parameters stay float32
 
     config.data = ConfigDict()
-    config.data.name = 'synthetic_faces'  # a prepared set, or '' with
+    config.data.name = 'synthetic_faces'  # a prepared set, or '' with one of
     config.data.dir = ''  # a folder of class folders
+    config.data.manifest = ''  # a .csv or .jsonl that lists images
+    config.data.subject = ''  # dir: a regular expression that finds the subject in an image's path
+    config.data.target = 'label'  # votes: 'probability', 'cross_entropy', 'multi_target' (with the loss of that name)
+    config.data.drop_classes = ()  # ('contempt',): leave out their examples
     config.data.splits = ConfigDict({'train': 'train', 'validation': 'validation', 'test': 'test'})
+    config.data.folds = 0  # 10: test on fold `fold`, select on the next one, by subject where subjects are known
+    config.data.fold = 0
+    config.data.split_seed = 0  # of splits that the set does not come with
     config.data.batch_size = 64
+    config.data.balance = 'none'  # 'classes': every class equally often
     config.data.placement = 'auto'  # 'device': all images live there; 'stream': decoded batch by batch
+    config.data.workers = 0  # processes that decode a stream; 0: threads
     config.data.augment = ConfigDict(
         {
             'flip': 0.5,

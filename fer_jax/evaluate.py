@@ -38,13 +38,11 @@ def evaluate(workdir: str | Path, split: str = 'test') -> dict[str, Any]:
     if split not in roles:
         raise UserError(f'--split={split!r} is not a split of this run; it has {", ".join(roles)}')
     data = datasets.load(
-        name=config['data']['name'],
-        dir=config['data']['dir'],
+        **{field: config['data'][field] for field in datasets.SOURCE if field in config['data']},
         splits={split: roles[split]},
         image_size=spec.image_size,
         channels=spec.channels,
         root=cache.root() / 'datasets',
-        seed=config['seed'],
     )
     if data.classes != spec.classes[PRIMARY]:
         raise UserError(

@@ -60,14 +60,35 @@ def class_weights(counts: np.ndarray, scheme: str) -> tuple[float, ...]:
     return tuple((counts.sum() / (len(counts) * counts)).tolist())
 
 
-LOSSES = {'cross_entropy': cross_entropy}
+def multi_target(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """-log of the largest target times probability (Barsoum et al. 2016): any of several labels is right.
+
+    Args:
+      logits: [B, C].
+      targets: float [B, C], of which the labels are above 0.
+
+    Returns:
+      (loss [B], weight [B]), float32.
+    """
+    log_targets = jnp.where(targets > 0, jnp.log(jnp.where(targets > 0, targets, 1)), -jnp.inf)
+    loss = -jnp.max(jax.nn.log_softmax(logits.astype(jnp.float32)) + log_targets, -1)
+    return loss, jnp.ones(logits.shape[0])
 
 
-def make(name: str, *, label_smoothing: float = 0.0, class_weights: tuple[float, ...] = ()) -> Loss:
+LOSSES = ('cross_entropy', 'multi_target')
+
+
+def make(
+    name: str, *, target: str = 'label', label_smoothing: float = 0.0, class_weights: tuple[float, ...] = ()
+) -> Loss:
     """The loss called `name`, its arguments bound.
 
+    Args:
+      target: what is trained on, see `data.targets`; 'multi_target' and the loss of that name go together.
+
     Raises:
-      UserError: there is none, the smoothing is not in [0, 1), or a weight is not a number above 0.
+      UserError: there is none, it does not fit the target or has no such argument, the smoothing is not in [0, 1), or a
+        weight is not a number above 0.
     """
     if name not in LOSSES:
         near = difflib.get_close_matches(name, LOSSES, n=1, cutoff=0.0)[0]
@@ -77,4 +98,10 @@ def make(name: str, *, label_smoothing: float = 0.0, class_weights: tuple[float,
     for index, weight in enumerate(class_weights):
         if not 0 < weight < float('inf'):
             raise UserError(f'loss.class_weights: class {index} has {weight}; expected a number above 0')
-    return functools.partial(LOSSES[name], label_smoothing=label_smoothing, class_weights=class_weights)
+    if (name == 'multi_target') != (target == 'multi_target'):
+        raise UserError(f'loss.name={name!r} with data.target={target!r}; multi_target needs to be set in both')
+    if name == 'multi_target':
+        if label_smoothing or class_weights:
+            raise UserError('loss.label_smoothing and loss.class_weights do not apply to the loss multi_target')
+        return multi_target
+    return functools.partial(cross_entropy, label_smoothing=label_smoothing, class_weights=class_weights)

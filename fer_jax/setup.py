@@ -75,6 +75,7 @@ class Setup:
             tx=phase.tx,
             settings=phase.augment,
             seed=self.config['seed'],
+            draw_targets=self.config['data']['target'] == 'probability',
         )
         return jax.jit(bound, donate_argnums=0)
 
@@ -106,13 +107,11 @@ def prepare(config: Mapping[str, Any]) -> Setup:
     sharding.check_batch(mesh, batch_size)
     weights = start.source(model['weights'], model['name'])
     data = datasets.load(
-        name=settings['name'],
-        dir=settings['dir'],
+        **{field: settings[field] for field in datasets.SOURCE},
         splits={role: split for role, split in settings['splits'].items() if split},
         image_size=model['image_size'],
         channels=model['channels'],
         root=cache.root() / 'datasets',
-        seed=config['seed'],
     )
     train = data.splits['train']
     look = start.preprocessing(weights, train, model['channels'])
@@ -144,10 +143,19 @@ def prepare(config: Mapping[str, Any]) -> Setup:
         select=checkpoints.parse_select(config['checkpoint']['select']),
         loss=losses.make(
             loss['name'],
+            target=settings['target'],
             label_smoothing=loss['label_smoothing'],
             class_weights=losses.class_weights(counts, loss['class_weights']),
         ),
-        feed=TrainFeed(train, batch_size=batch_size, seed=config['seed'], placement=settings['placement'], mesh=mesh),
+        feed=TrainFeed(
+            train,
+            batch_size=batch_size,
+            seed=config['seed'],
+            placement=settings['placement'],
+            mesh=mesh,
+            balance=settings['balance'],
+            workers=settings['workers'],
+        ),
     )
 
 

@@ -27,6 +27,7 @@ def train_step(
     tx: optax.GradientTransformation,
     settings: Augment,
     seed: int,
+    draw_targets: bool = False,
 ) -> TrainState:
     """One step on the whole batch, on however many devices it is spread.
 
@@ -36,11 +37,15 @@ def train_step(
     Args:
       frozen: the parameters with rate 0.
       resident, host: the two halves of a batch, see `data.feed`.
-      loss: (logits [B, C], labels [B]) -> per-example loss [B] and weight [B].
+      loss: (logits [B, C], targets [B] or [B, C]) -> per-example loss [B] and weight [B].
+      draw_targets: each example's label is drawn from its distribution, anew at every step.
     """
     batch = gather(resident, host)
     key = jax.random.fold_in(jax.random.key(seed), state.step)
-    augment_key, dropout_key = jax.random.split(key)
+    augment_key, dropout_key, target_key = jax.random.split(key, 3)
+    y = batch['y']
+    if draw_targets:
+        y = jax.vmap(jax.random.categorical)(example_keys(target_key, y.shape[0]), jnp.log(y))
     images = augment(batch['x'], example_keys(augment_key, batch['x'].shape[0]), network.spec.image_size, settings)
     x = network.normalise(images)
 
@@ -48,14 +53,15 @@ def train_step(
         logits, stats = network.forward(
             trainable | frozen, state.batch_stats, x, train=partition.stages, key=dropout_key
         )
-        losses, weights = loss(logits[PRIMARY], batch['y'])
+        losses, weights = loss(logits[PRIMARY], y)
+        weights *= batch['weight']
         value = jnp.sum(losses * weights) / jnp.sum(weights)
         return value, (logits[PRIMARY], stats)
 
     (value, (logits, stats)), gradients = jax.value_and_grad(objective, has_aux=True)(state.trainable)
     updates, opt_state = tx.update(gradients, state.opt_state, state.trainable)
-    correct = jnp.sum(jnp.argmax(logits, -1) == batch['y'])
-    news = {'loss': value, 'correct': correct, 'weight': batch['y'].shape[0], 'steps': 1}
+    labels = y if y.ndim == 1 else jnp.argmax(y, -1)
+    news = {'loss': value, 'correct': jnp.sum(jnp.argmax(logits, -1) == labels), 'weight': len(labels), 'steps': 1}
     return TrainState(
         step=state.step + 1,
         trainable=optax.apply_updates(state.trainable, updates),

@@ -2,7 +2,7 @@
 
     python scripts/prepare_dataset.py --dataset fer2013 --source fer2013.csv
 
-The source may be fer2013.csv itself, a .gz of it, or the .zip or .tar.gz that holds it.
+docs/datasets.md says what each set is read from.
 """
 
 import argparse
@@ -12,15 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from fer_jax import cache
-from fer_jax.data import datasets
+from fer_jax.data import prepared
+from fer_jax.data.table import Table
 from fer_jax.errors import UserError
 
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where the input is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--dataset', required=True, help=f'one of {", ".join(datasets.BUILDERS)}')
-    parser.add_argument('--source', type=Path, help='the file that was downloaded')
+    parser.add_argument('--dataset', required=True, help=f'one of {", ".join(prepared.SETS)}')
+    parser.add_argument('--source', type=Path, help='what was downloaded: a file or a folder')
     parser.add_argument('--root', type=Path, default=cache.root() / 'datasets', help='where to write')
     arguments = parser.parse_args(argv)
     try:
@@ -32,59 +33,58 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def prepare(name: str, source: Path | None, root: Path) -> None:
-    if name not in datasets.BUILDERS:
-        raise UserError(f'--dataset={name!r} is unknown; there are {", ".join(datasets.BUILDERS)}')
-    if name == 'fer2013':
-        if source is None:
-            raise UserError('--source is missing; give fer2013.csv or the archive that holds it')
-        prepare_fer2013(source, root)
-    splits = {role: role for role in ('train', 'validation', 'test')}
-    data = datasets.load(name=name, dir='', splits=splits, image_size=2**16, channels=3, root=root, seed=0)
-    published = published_counts(name)
-    print_counts(data, published)
-    print(f'written to {root / name}, fingerprint {data.fingerprint[:16]}')
+    folder = prepared.folder(name, root)
+    if prepared.is_prepared(name, root):
+        print(f'{folder} is prepared already; remove it to prepare it anew')
+    else:
+        print(f'reading {source}')
+        prepared.prepare(name, source, root)
+    table = prepared.open_table(name, root)
+    print_counts(table)
+    print(*table.notes, sep='\n', end='\n' if table.notes else '')
+    print(f'written to {folder}')
     print(f'train on it with --config.data.name={name}')
 
 
-def prepare_fer2013(source: Path, root: Path) -> None:
-    from fer_jax.data.builders import fer2013
-
-    builder = datasets.builder('fer2013', root)
-    if builder.is_prepared():
-        print(f'{builder.data_path} is prepared already; remove it to prepare it anew')
-        return
-    print(f'reading {source}')
-    builder.rows = list(fer2013.rows(source))
-    builder.download_and_prepare(file_format='array_record')
-
-
-def published_counts(name: str) -> dict[str, tuple[int, ...]]:
-    if name != 'fer2013':
-        return {}
-    from fer_jax.data.builders.fer2013 import PUBLISHED
-
-    return PUBLISHED
-
-
-def print_counts(data: datasets.Dataset, published: dict[str, tuple[int, ...]]) -> None:
+def print_counts(table: Table) -> None:
     """A row a class, a column a split; where a published count differs it stands behind."""
-    print(f'{"class":<12}' + ''.join(f'{role:>20}' for role in data.splits))
+    splits = [str(split) for split in dict.fromkeys(table.splits)]
+    counts = {
+        split: np.bincount(table.labels[table.splits == split] + 1, minlength=len(table.classes) + 1)
+        for split in splits
+    }
+    print(f'{"class":<12}' + ''.join(f'{split:>20}' for split in splits))
     differences = 0
-    counts = {role: np.bincount(split.labels, minlength=len(data.classes)) for role, split in data.splits.items()}
-    for label, name in enumerate(data.classes):
-        cells = []
-        for role in data.splits:
-            count = int(counts[role][label])
-            wanted = published[role][label] if role in published else count
-            differences += count != wanted
-            cells.append(f'{count:,}' if count == wanted else f'{count:,} (not {wanted:,})')
-        print(f'{name:<12}' + ''.join(f'{cell:>20}' for cell in cells))
-    print(f'{"all":<12}' + ''.join(f'{len(split.labels):>20,}' for split in data.splits.values()))
-    for role, split in data.splits.items():
-        for name, mask in split.subsets.items():
-            print(f'{role}, {name}: {int(mask.sum()):,} of {len(mask):,}')
-    if published:
-        print(f'{f"{differences} counts differ from" if differences else "all counts are"} the published ones')
+
+    def cell(split: str, count: int, wanted: int | None) -> str:
+        nonlocal differences
+        if wanted is None or count == wanted:
+            return f'{count:>20,}'
+        differences += 1
+        return f'{f"{count:,} (not {wanted:,})":>20}'
+
+    by_class = {split: known for split, known in table.published.items() if len(known) == len(table.classes) > 1}
+    for label, name in enumerate(table.classes):
+        cells = [
+            cell(split, int(counts[split][label + 1]), by_class[split][label] if split in by_class else None)
+            for split in splits
+        ]
+        print(f'{name:<12}' + ''.join(cells))
+    if any(counts[split][0] for split in splits):
+        print(f'{"no label":<12}' + ''.join(f'{int(counts[split][0]):>20,}' for split in splits))
+    totals = {split: sum(known) for split, known in table.published.items()}
+    print(f'{"all":<12}' + ''.join(cell(split, int(counts[split].sum()), totals.get(split)) for split in splits))
+    for name, mask in table.subsets.items():
+        for split in splits:
+            here = mask[table.splits == split]
+            if 0 < here.sum() < len(here):
+                print(f'{split}, {name}: {int(here.sum()):,} of {len(here):,}')
+    if table.published:
+        print(
+            'all counts are the published ones'
+            if not differences
+            else f'{differences} counts differ from the published ones'
+        )
 
 
 if __name__ == '__main__':

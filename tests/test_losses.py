@@ -62,3 +62,19 @@ def test_wrong_settings_are_named():
         losses.class_weights(np.ones(3), 'balanced')
     with pytest.raises(UserError, match='class 1 has no training example'):
         losses.class_weights(np.array([3, 0, 2]), 'inverse')
+
+
+def test_multi_target_takes_the_best_of_the_votes():
+    """By hand: votes 3/5 and 2/5, probabilities 0.2 and 0.7; a class without votes never counts."""
+    logits = jnp.log(jnp.asarray([[0.2, 0.7, 0.1], [0.05, 0.05, 0.9]]))
+    targets = jnp.asarray([[0.6, 0.4, 0.0], [1.0, 0.0, 0.0]])
+    loss, weight = losses.make('multi_target', target='multi_target')(logits, targets)
+    np.testing.assert_allclose(loss, -np.log([0.28, 0.05]), rtol=1e-5)
+    assert weight.tolist() == [1, 1]
+    gradient = jax.grad(lambda x: losses.multi_target(x, targets)[0].sum())(logits)
+    np.testing.assert_allclose(gradient[0], [0.2, 0.7 - 1, 0.1], rtol=1e-5)
+    for settings in ({'target': 'label'}, {'target': 'multi_target', 'label_smoothing': 0.1}):
+        with pytest.raises(UserError, match='multi_target'):
+            losses.make('multi_target', **settings)
+    with pytest.raises(UserError, match='multi_target needs to be set in both'):
+        losses.make('cross_entropy', target='multi_target')

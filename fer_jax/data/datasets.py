@@ -1,25 +1,20 @@
 """Data sets as the program sees them: classes, split roles, and images by index."""
 
 import hashlib
-import importlib
-import io
-import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from fer_jax.data import folder
+from fer_jax.data import folder, manifest, prepared, roles
+from fer_jax.data import targets as target_modes
+from fer_jax.data.images import decode
+from fer_jax.data.table import Table
 from fer_jax.errors import UserError
 
-# name -> module and class of its TFDS builder, and whether it prepares itself
-BUILDERS = {
-    'fer2013': ('fer_jax.data.builders.fer2013', 'Fer2013', False),
-    'synthetic_faces': ('fer_jax.data.builders.synthetic_faces', 'SyntheticFaces', True),
-}
+# fields of `config.data` that say what is loaded, as `load` takes them
+SOURCE = ('name', 'dir', 'manifest', 'subject', 'target', 'drop_classes', 'folds', 'fold', 'split_seed')
 
 
 @dataclass(frozen=True)
@@ -28,202 +23,169 @@ class Split:
 
     Attributes:
       ids: str [N], unique in the set.
-      labels: int32 [N].
+      labels: int32 [N], what predictions are scored against.
       shape: (H, W, C) of every image.
-      subsets: name -> bool [N], parts that are scored apart.
       read: int [B] indices -> uint8 [B, H, W, C]; a pure function, safe in threads.
+      weights: float32 [N], of each example in the loss.
+      distributions: float32 [N, classes] to train on in place of labels, or None.
+      subjects, groups: str [N], '' where unknown.
+      subsets: name -> bool [N], parts that are scored apart.
+      targets: name -> float32 [N, K], further annotations.
     """
 
     ids: np.ndarray
     labels: np.ndarray
     shape: tuple[int, int, int]
-    subsets: dict[str, np.ndarray]
     read: Callable[[np.ndarray], np.ndarray]
+    weights: np.ndarray
+    distributions: np.ndarray | None
+    subjects: np.ndarray
+    groups: np.ndarray
+    subsets: Mapping[str, np.ndarray]
+    targets: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Dataset:
     """Splits by role ('train', 'validation', 'test') and what they have in common.
 
-    `fingerprint` is a sha256 over ids, labels and encoded images of these splits.
+    Attributes:
+      columns: names of the columns of each of the splits' `targets`.
+      fingerprint: sha256 over ids, labels, distributions, weights and encoded images of these splits.
     """
 
     name: str
     classes: tuple[str, ...]
     splits: dict[str, Split]
+    columns: Mapping[str, tuple[str, ...]]
     fingerprint: str
 
 
+def open_table(*, name: str, dir: str, manifest: str, subject: str, root: Path) -> Table:
+    """The one source that is named: a prepared set below `root`, a folder of class folders, or a manifest.
+
+    Raises:
+      UserError: none or several are named, or it cannot be read.
+    """
+    if sum(map(bool, (name, dir, manifest))) != 1:
+        raise UserError(f'data.name={name!r}, data.dir={dir!r}, data.manifest={manifest!r}: give one, the others empty')
+    if subject and not dir:
+        raise UserError(f'data.subject={subject!r} is for data.dir; {name or manifest} has a column for subjects')
+    if dir:
+        return folder.scan(Path(dir), subject=subject)
+    return _manifest(Path(manifest)) if manifest else prepared.open_table(name, root)
+
+
+_manifest = manifest.read
+
+
 def load(
-    *, name: str, dir: str, splits: Mapping[str, str], image_size: int, channels: int, root: Path, seed: int
+    *,
+    splits: Mapping[str, str],
+    image_size: int,
+    channels: int,
+    root: Path,
+    name: str = '',
+    dir: str = '',
+    manifest: str = '',
+    subject: str = '',
+    target: str = 'label',
+    drop_classes: tuple[str, ...] = (),
+    folds: int = 0,
+    fold: int = 0,
+    split_seed: int = 0,
 ) -> Dataset:
-    """Opens a set.
+    """Opens a set and gives its examples their roles.
 
     Args:
-      name: one of `BUILDERS`, prepared under `root`; or '' with
-      dir: a folder of class folders, see `folder.scan`.
       splits: role -> the set's own name of the split.
       image_size: side that the network wants. A set whose images all have one smaller size keeps that; all others are
         stored at this size.
       channels: 1 or 3, of the stored images; grey sets stay grey.
+      root: where prepared sets lie.
+      name, dir, manifest, subject: see `open_table`, `folder.scan`.
+      target: 'label', or how votes become a distribution to train on, see `targets.distributions`.
+      drop_classes: classes whose examples are left out.
+      folds, fold, split_seed: see `roles.assign`.
 
     Raises:
       UserError: there is no such set or split, or it is not prepared.
     """
-    if bool(name) == bool(dir):
-        raise UserError(f'data.name={name!r} and data.dir={dir!r}: give one of them, the other empty')
-    if dir:
-        return _load_folder(Path(dir), splits, image_size, channels)
-    if name not in BUILDERS:
-        raise UserError(f'data.name={name!r} is unknown; there are {", ".join(BUILDERS)}, and data.dir for a folder')
-    return _load_builder(name, splits, image_size, channels, root)
+    table = open_table(name=name, dir=dir, manifest=manifest, subject=subject, root=root)
+    table = _without(table, tuple(drop_classes))
+    train_on, usable = target_modes.distributions(table, target)
+    available = roles.assign(table, folds=folds, fold=fold, split_seed=split_seed)
+    height, width, native = table.shape
+    channels = min(channels, native)
+    fits = height is not None and height == width and height <= image_size
+    side = height if fits and height is not None else image_size
+    shape = (side, side, channels)
+    digest = hashlib.sha256()
+    opened = {}
+    for role, own in splits.items():
+        if own not in available:
+            if role == own == 'test':
+                continue
+            raise UserError(f'data.splits.{role}={own!r} is no split of {table.name}; it has {", ".join(available)}')
+        kept = available[own]
+        kept = kept[usable[kept] if role == 'train' else table.labels[kept] >= 0]
+        if not len(kept):
+            raise UserError(f'data.splits.{role}={own!r} of {table.name} has no labelled example')
+        part = table.take(kept)
+        opened[role] = Split(
+            ids=part.ids,
+            labels=part.labels,
+            shape=shape,
+            read=_reader(part, shape, None if fits else side),
+            weights=part.weights.astype(np.float32),
+            distributions=None if train_on is None or role != 'train' else train_on[kept],
+            subjects=part.subjects,
+            groups=part.groups,
+            subsets={key: rows for key, rows in part.subsets.items() if role != 'train' and 0 < rows.sum() < len(rows)},
+            targets=part.targets,
+        )
+        _add_to(digest, role, part, opened[role])
+    return Dataset(table.name, table.classes, opened, table.columns, digest.hexdigest())
 
 
-def builder(name: str, root: Path) -> Any:
-    """The TFDS builder called `name`, with its data under `root`."""
-    os.environ.setdefault('TFDS_DISABLE_PROGRESS_BAR', '1')
-    module, cls, _ = BUILDERS[name]
-    return getattr(importlib.import_module(module), cls)(data_dir=str(root), file_format='array_record')
+def _without(table: Table, names: tuple[str, ...]) -> Table:
+    """The table without these classes, its labels and votes renumbered."""
+    for name in names:
+        if name not in table.classes:
+            raise UserError(
+                f'data.drop_classes: {name!r} is no class of {table.name}; it has {", ".join(table.classes)}'
+            )
+    if not names:
+        return table
+    classes = tuple(name for name in table.classes if name not in names)
+    number = np.array([classes.index(name) if name in classes else -2 for name in table.classes] + [-1], np.int32)
+    labels = number[table.labels]
+    kept = np.flatnonzero(labels != -2)
+    columns = dict(table.columns)
+    cut = dict(table.targets)
+    if 'votes' in cut:
+        places = [at for at, column in enumerate(columns['votes']) if column not in names]
+        columns['votes'] = tuple(columns['votes'][at] for at in places)
+        cut['votes'] = cut['votes'][:, places]
+    changed = {'classes': classes, 'columns': columns, 'labels': labels[kept]}
+    return table.take(kept, **changed, targets={key: rows[kept] for key, rows in cut.items()})
 
 
-def decode(data: bytes, size: int | None, channels: int, name: str) -> np.ndarray:
-    """An encoded image as uint8 [H, W, channels]; the one decoder of every source.
-
-    EXIF orientation is honoured. With `size` the short side is resized to it (bilinear, antialiased) and the middle
-    square kept.
-
-    Raises:
-      UserError: the image, called `name`, cannot be read.
-    """
-    from PIL import Image, ImageOps
-
-    try:
-        opened = Image.open(io.BytesIO(data))
-        image = ImageOps.exif_transpose(opened).convert('L' if channels == 1 else 'RGB')
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f'{name} cannot be read as an image ({error}); remove or replace it') from error
-    if size is not None and image.size != (size, size):
-        width, height = image.size
-        factor = size / min(width, height)
-        fitted = max(size, round(width * factor)), max(size, round(height * factor))
-        image = image.resize(fitted, Image.Resampling.BILINEAR)
-        left, top = (image.width - size) // 2, (image.height - size) // 2
-        image = image.crop((left, top, left + size, top + size))
-    return np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
-
-
-def _reader(
-    fetch: Callable[[np.ndarray], list[bytes]], names: np.ndarray, shape: tuple[int, int, int], size: int | None
-) -> Callable[[np.ndarray], np.ndarray]:
+def _reader(part: Table, shape: tuple[int, int, int], size: int | None) -> Callable[[np.ndarray], np.ndarray]:
     def read(index: np.ndarray) -> np.ndarray:
         images = np.empty((len(index), *shape), np.uint8)
-        for position, (at, data) in enumerate(zip(index, fetch(index), strict=True)):
-            images[position] = decode(data, size, shape[-1], str(names[at]))
+        for position, (at, data) in enumerate(zip(index, part.fetch(index), strict=True)):
+            images[position] = decode(data, size, shape[-1], f'{part.name}/{part.ids[at]}')
         return images
 
     return read
 
 
-def _own_split(role: str, wanted: str, available: Mapping[str, Any], name: str) -> str:
-    if wanted not in available:
-        raise UserError(f'data.splits.{role}={wanted!r} is no split of {name}; it has {", ".join(available)}')
-    return wanted
-
-
-def _load_folder(directory: Path, splits: Mapping[str, str], image_size: int, channels: int) -> Dataset:
-    classes, listing = folder.scan(directory)
-    if 'test' not in listing:
-        splits = {role: own for role, own in splits.items() if role != 'test'}
-    digest = hashlib.sha256()
-    opened = {}
-    for role, wanted in splits.items():
-        items = listing[_own_split(role, wanted, listing, str(directory))]
-        ids = np.array([path for path, _ in items], dtype=np.str_)
-        labels = np.array([label for _, label in items], np.int32)
-        with ThreadPoolExecutor() as pool:
-            for path, label, image in zip(ids, labels, pool.map(lambda p: _digest(directory / p), ids), strict=True):
-                digest.update(f'{role}\0{path}\0{classes[label]}\0'.encode('utf-8', 'surrogateescape') + image)
-
-        def fetch(index: np.ndarray, ids: np.ndarray = ids) -> list[bytes]:
-            return [(directory / ids[at]).read_bytes() for at in index]
-
-        paths = np.array([str(directory / path) for path in ids], dtype=np.str_)
-        shape = (image_size, image_size, channels)
-        opened[role] = Split(ids, labels, shape, {}, _reader(fetch, paths, shape, image_size))
-    return Dataset(directory.name, classes, opened, digest.hexdigest())
-
-
-def _digest(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
-
-
-def _load_builder(name: str, splits: Mapping[str, str], image_size: int, channels: int, root: Path) -> Dataset:
-    made = builder(name, root)
-    if not made.is_prepared():
-        if not BUILDERS[name][2]:
-            raise UserError(
-                f'data set {name} is not prepared in {root}; '
-                f'run python scripts/prepare_dataset.py --dataset {name} --source PATH'
-            )
-        print(f'preparing {name} in {root} (once)')
-        made.download_and_prepare(file_format='array_record')
-    native = made.info.features['image'].shape
-    channels = min(channels, native[-1] or 3)
-    fits = native[0] is not None and native[0] == native[1] and native[0] <= image_size
-    side, size = (native[0], None) if fits else (image_size, image_size)
-    digest = hashlib.sha256()
-    opened = {}
-    for role, wanted in splits.items():
-        own = _own_split(role, wanted, made.info.splits, name)
-        index = _index(made, own)
-        digest.update(f'{role}\0'.encode() + index['digest'].tobytes())
-        shape = (side, side, channels)
-        subsets = {key.removeprefix('subset_'): value for key, value in index.items() if key.startswith('subset_')}
-        read = _reader(_fetcher(made, own), np.char.add(f'{name}/', index['ids']), shape, size)
-        opened[role] = Split(index['ids'], index['labels'], shape, subsets if role == 'test' else {}, read)
-    return Dataset(name, tuple(made.info.features['label'].names), opened, digest.hexdigest())
-
-
-def _source(made: Any, own: str) -> Any:
-    import tensorflow_datasets as tfds
-
-    return made.as_data_source(own, decoders={'image': tfds.decode.SkipDecoding()})
-
-
-def _fetcher(made: Any, own: str) -> Callable[[np.ndarray], list[bytes]]:
-    source = _source(made, own)
-
-    def fetch(index: np.ndarray) -> list[bytes]:
-        return [record['image'] for record in source.__getitems__([int(at) for at in index])]
-
-    return fetch
-
-
-def _index(made: Any, own: str) -> dict[str, np.ndarray]:
-    """Ids, labels, subsets and digest of a split, read once from the records and then kept beside them."""
-    path = Path(made.data_path) / f'index-{own}.npz'
-    if path.exists():
-        with np.load(path) as kept:
-            return dict(kept)
-    digest = hashlib.sha256()
-    ids, labels, clean = [], [], []
-    source = _source(made, own)
-    for first in range(0, len(source), 1024):
-        for record in source.__getitems__(list(range(first, min(first + 1024, len(source))))):
-            ids.append(_text(record['id']))
-            labels.append(record['label'])
-            clean.append(record.get('clean', True))
-            digest.update(f'{ids[-1]}\0{labels[-1]}\0'.encode() + record['image'])
-    index = {'ids': np.array(ids, np.str_), 'labels': np.array(labels, np.int32)}
-    index['digest'] = np.frombuffer(digest.digest(), np.uint8)
-    if 'clean' in made.info.features and not all(clean):
-        index['subset_clean'] = np.array(clean, bool)
-    scratch = path.with_name(f'.{path.name}.{os.getpid()}')
-    with scratch.open('wb') as file:
-        np.savez(file, **index)  # type: ignore[arg-type]
-    scratch.replace(path)
-    return index
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+def _add_to(digest: 'hashlib._Hash', role: str, part: Table, split: Split) -> None:
+    digest.update(f'{role}\0{len(part)}\0{part.weights.tobytes().hex() if (part.weights != 1).any() else ""}'.encode())
+    for at, (name, label) in enumerate(zip(part.ids, part.labels, strict=True)):
+        digest.update(
+            f'{name}\0{part.classes[label]}\0'.encode('utf-8', 'surrogateescape') + part.digests[at].tobytes()
+        )
+    if split.distributions is not None:
+        digest.update(split.distributions.tobytes())

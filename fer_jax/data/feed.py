@@ -7,8 +7,7 @@ A batch has two halves. `resident` is passed to every step and, where the images
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -16,22 +15,40 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fer_jax import sharding
+from fer_jax.data import order
 from fer_jax.data.datasets import Split
-from fer_jax.data.order import indices
 from fer_jax.errors import UserError
 
 log = logging.getLogger('fer_jax')
 PLACEMENTS = ('auto', 'device', 'stream')
 SHARE_OF_MEMORY = 0.25
-AHEAD = 2
+AHEAD = 4  # batches that a stream keeps decoded
 
 
 def gather(resident: Mapping[str, jax.Array], host: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """The batch {'x': uint8 [B, H, W, C], 'y': int32 [B], 'weight': float32 [B]}; called inside jit."""
+    """The batch {'x': uint8 [B, H, W, C], 'y', 'id': int32 [B], 'weight': float32 [B]}; called inside jit.
+
+    'y' is int32 [B] of classes, or float32 [B, classes] of distributions; 'id' is the position in the split.
+    """
     if 'x' in host:
         return dict(host)
-    x, y = (jnp.take(resident[name], host['index'], axis=0) for name in ('x', 'y'))
-    return {'x': x, 'y': y, 'weight': host['weight']}
+    x, y, weight = (jnp.take(resident[name], host['id'], axis=0) for name in ('x', 'y', 'weight'))
+    return {'x': x, 'y': y, 'id': host['id'], 'weight': weight * host['weight']}
+
+
+def targets(split: Split) -> np.ndarray:
+    """What a split is trained on: int32 [N], or float32 [N, classes]."""
+    return split.labels if split.distributions is None else split.distributions
+
+
+def decoded(split: Split, index: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:
+    """The batch of the examples `index` [B], as `gather` gives it, on the host."""
+    return {
+        'x': split.read(index),
+        'y': targets(split)[index],
+        'id': index.astype(np.int32),
+        'weight': weight.astype(np.float32) * split.weights[index],
+    }
 
 
 class Feed:
@@ -39,7 +56,7 @@ class Feed:
 
     Attributes:
       placement: 'device' or 'stream'.
-      resident: {'x': uint8 [N, H, W, C], 'y': int32 [N]} on every device, or {}.
+      resident: {'x': uint8 [N, H, W, C], 'y', 'weight'} on every device, or {}.
     """
 
     def __init__(self, split: Split, *, placement: str, mesh: Mesh, role: str):
@@ -48,16 +65,15 @@ class Feed:
         self._sharding = sharding.batch(mesh)
         self.resident: dict[str, jax.Array] = {}
         if self.placement == 'device':
-            arrays = {'x': read_all(split), 'y': split.labels}
+            arrays = {'x': read_all(split), 'y': targets(split), 'weight': split.weights}
             self.resident = jax.device_put(arrays, sharding.replicated(mesh))
 
     def host_batch(self, index: np.ndarray, weight: np.ndarray) -> dict[str, jax.Array]:
         """The host's half of the batch of the examples `index` [B], on the devices."""
-        batch: dict[str, Any] = {'weight': weight.astype(np.float32)}
         if self.placement == 'device':
-            batch['index'] = index.astype(np.int32)
+            batch = {'id': index.astype(np.int32), 'weight': weight.astype(np.float32)}
         else:
-            batch |= {'x': self.split.read(index), 'y': self.split.labels[index]}
+            batch = decoded(self.split, index, weight)
         return jax.device_put(batch, self._sharding)
 
     def in_order(self, batch_size: int) -> Iterator[tuple[dict[str, jax.Array], np.ndarray]]:
@@ -73,33 +89,63 @@ class Feed:
 
 
 class TrainFeed(Feed):
-    """The training split in the order of (seed, step); a stream is decoded `AHEAD` batches early, in a thread."""
+    """The training split in the order of (seed, step).
 
-    def __init__(self, split: Split, *, batch_size: int, seed: int, placement: str, mesh: Mesh):
+    A stream is read by Grain: its random access by step makes the order independent of threads and workers.
+
+    Args:
+      balance: see `order.make`.
+      workers: processes that decode a stream; 0 decodes in threads of this one.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        seed: int,
+        placement: str,
+        mesh: Mesh,
+        balance: str = 'none',
+        workers: int = 0,
+    ):
         count = len(split.labels)
         if batch_size > count:
             raise UserError(
                 f'data.batch_size={batch_size} is larger than the training split, {count} images; give at most {count}'
             )
+        if workers < 0:
+            raise UserError(f'data.workers={workers}; expected 0 or more')
         super().__init__(split, placement=placement, mesh=mesh, role='train')
-        self._batch_size, self._seed = batch_size, seed
-        self._pool = ThreadPoolExecutor(1)
-        self._ahead: dict[int, Future[dict[str, jax.Array]]] = {}
-
-    def _make(self, step: int) -> dict[str, jax.Array]:
-        index = indices(self._seed, step, self._batch_size, len(self.split.labels))
-        return self.host_batch(index, np.ones(self._batch_size))
+        self._order = order.make(balance, split.labels, seed=seed, batch_size=batch_size)
+        self._workers, self._batch_size = workers, batch_size
+        self._stream: Iterator[dict[str, np.ndarray]] = iter(())
+        self._next = -1
 
     def host(self, step: int) -> dict[str, jax.Array]:
-        """The host's half of step `step`, counted from 0."""
+        """The host's half of step `step`, counted from 0; a stream is fastest when steps are asked for in order."""
         if self.placement == 'device':
-            return self._make(step)
-        for later in range(step, step + 1 + AHEAD):
-            if later not in self._ahead:
-                self._ahead[later] = self._pool.submit(self._make, later)
-        for stale in [other for other in self._ahead if not step <= other <= step + AHEAD]:
-            self._ahead.pop(stale).cancel()
-        return self._ahead.pop(step).result()
+            return self.host_batch(self._order(step), np.ones(self._batch_size))
+        if step != self._next:
+            self._stream = self._read_from(step)
+        self._next = step + 1
+        return jax.device_put(next(self._stream), self._sharding)
+
+    def _read_from(self, step: int) -> Iterator[dict[str, np.ndarray]]:
+        import grain.python as grain
+        from absl import flags
+
+        def batch(step: int, split: Split = self.split, order: order.Order = self._order) -> dict[str, np.ndarray]:
+            index = order(int(step))
+            return decoded(split, index, np.ones(len(index)))
+
+        threads = grain.ReadOptions(num_threads=os.cpu_count() or 1, prefetch_buffer_size=AHEAD)
+        stream = grain.MapDataset.range(step, np.iinfo(np.int32).max).map(batch).to_iter_dataset(threads)
+        if self._workers:
+            if not flags.FLAGS.is_parsed():  # Grain hands the flags on to its workers
+                flags.FLAGS.mark_as_parsed()
+            stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
+        return iter(stream)
 
 
 def choose(split: Split, placement: str, mesh: Mesh, role: str) -> str:

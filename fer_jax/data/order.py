@@ -1,14 +1,34 @@
 """Which examples make up a step: a function of (seed, step) alone, so nothing about it is saved."""
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 
+from fer_jax.errors import UserError
 
-@functools.lru_cache(maxsize=2)
-def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
-    """The order of epoch `epoch`: int64 [n], by a counter-based generator keyed with (seed, epoch)."""
-    return np.random.Generator(np.random.Philox(key=np.array([seed, epoch], np.uint64))).permutation(n)
+Order = Callable[[int], np.ndarray]  # step, from 0 -> int64 [batch_size]
+SCHEMES = ('none', 'classes')
+
+
+def make(scheme: str, labels: np.ndarray, *, seed: int, batch_size: int) -> Order:
+    """The order of a split: 'none' takes every example once an epoch, 'classes' every class equally often.
+
+    Raises:
+      UserError: the scheme is unknown.
+    """
+    if scheme not in SCHEMES:
+        raise UserError(f'data.balance={scheme!r} is unknown; choose {", ".join(SCHEMES)}')
+    if scheme == 'none':
+        return functools.partial(indices, seed, batch_size=batch_size, n=len(labels))
+    members = tuple(np.flatnonzero(labels == label) for label in np.unique(labels))
+    return functools.partial(balanced_indices, seed, batch_size=batch_size, members=members)
+
+
+def permutation(seed: int, epoch: int, n: int, stream: int = 0) -> np.ndarray:
+    """The order of epoch `epoch`: int64 [n], by a counter-based generator keyed with (seed, epoch, stream)."""
+    key = np.array([seed, epoch + (stream << 40)], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key)).permutation(n)
 
 
 def indices(seed: int, step: int, batch_size: int, n: int) -> np.ndarray:
@@ -17,7 +37,38 @@ def indices(seed: int, step: int, batch_size: int, n: int) -> np.ndarray:
     The epochs' permutations of `n` examples are laid end to end and cut into batches: a batch may straddle epochs, and
     every example comes once an epoch.
     """
+    return _cycled(seed, np.arange(step * batch_size, (step + 1) * batch_size), n, stream=0)
+
+
+def balanced_indices(seed: int, step: int, batch_size: int, members: tuple[np.ndarray, ...]) -> np.ndarray:
+    """int64 [batch_size]: class after class in a shuffled round, of each class its next example.
+
+    Each class runs through permutations of its own, so that within it nothing comes twice before all came once.
+    """
     positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    rounds, turns = np.divmod(positions, len(members))
+    classes = np.empty(batch_size, np.int64)
+    for number in np.unique(rounds):
+        order = permutation(seed, int(number), len(members), stream=1)
+        classes[rounds == number] = order[turns[rounds == number]]
+    chosen = np.empty(batch_size, np.int64)
+    for at in np.unique(classes):
+        own = members[at]
+        chosen[classes == at] = own[_cycled(seed, rounds[classes == at], len(own), stream=2 + int(at))]
+    return chosen
+
+
+def _cycled(seed: int, positions: np.ndarray, n: int, stream: int) -> np.ndarray:
+    """Entries of the endless sequence of permutations of `n`, at `positions`."""
     epochs = positions // n
-    parts = [permutation(seed, int(epoch), n)[positions[epochs == epoch] % n] for epoch in np.unique(epochs)]
-    return np.concatenate(parts)
+    parts = np.empty(len(positions), np.int64)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        parts[here] = _permutations(seed, n, stream)(int(epoch))[positions[here] % n]
+    return parts
+
+
+@functools.lru_cache(maxsize=1024)
+def _permutations(seed: int, n: int, stream: int) -> Callable[[int], np.ndarray]:
+    """`permutation` of one stream, of which the last two epochs are kept."""
+    return functools.lru_cache(maxsize=2)(lambda epoch: permutation(seed, epoch, n, stream))

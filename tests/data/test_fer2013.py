@@ -19,7 +19,7 @@ def prepare(source, root):
 
 
 def load(root):
-    return datasets.load(name='fer2013', dir='', splits=ROLES, image_size=48, channels=1, root=root, seed=0)
+    return datasets.load(name='fer2013', splits=ROLES, image_size=48, channels=1, root=root)
 
 
 def line(emotion=0, fill=0, usage='Training', count=48 * 48):
@@ -110,10 +110,10 @@ def test_a_wrong_source_is_named(tmp_path, capsys, kind):
     elif kind == 'empty zip':
         path = tmp_path / 'fer2013.zip'
         with zipfile.ZipFile(path, 'w') as archive:
-            archive.writestr('icml_face_data.csv', 'x')
-        message = 'holds no fer2013.csv; it holds icml_face_data.csv'
+            archive.writestr('train.csv', 'x')
+        message = 'holds no fer2013.csv; it holds train.csv'
     elif kind == 'unknown set':
-        arguments, message = ['--dataset', 'fer2014'], 'is unknown; there are fer2013'
+        arguments, message = ['--dataset', 'fer2014'], "data set 'fer2014' is unknown; there are fer2013"
     if kind == 'no source':
         message = '--source is missing'
     else:
@@ -129,7 +129,7 @@ def test_the_real_set_has_the_published_counts(shared_data, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert 'all counts are the published ones' in printed
     assert 'test, clean: 3,275 of 3,589' in printed
-    data = datasets.load(name='fer2013', dir='', splits=ROLES, image_size=64, channels=3, root=tmp_path, seed=0)
+    data = datasets.load(name='fer2013', splits=ROLES, image_size=64, channels=3, root=tmp_path)
     assert data.splits['train'].shape == (48, 48, 1)
     row = next(fer2013.rows(source))
     train = data.splits['train']

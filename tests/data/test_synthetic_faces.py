@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fer_jax.data import prepared
 from fer_jax.data.builders import synthetic_faces as faces
 
 # The table of EMFACS (Friesen and Ekman, 1983) as it is usually reproduced
@@ -132,24 +133,21 @@ def test_pixels_alone_do_not_solve_it(train):
 
 
 def test_the_builder_writes_and_reads_without_tensorflow(tmp_path, monkeypatch):
-    tfds = pytest.importorskip('tensorflow_datasets')
     few = {'train': range(0, 10), 'validation': range(400, 402), 'test': range(500, 503)}
     monkeypatch.setattr(faces, 'IDENTITIES', few)
-    faces.SyntheticFaces(data_dir=tmp_path).download_and_prepare(file_format='array_record')
-    builder = faces.SyntheticFaces(data_dir=tmp_path)
-    assert {name: split.num_examples for name, split in builder.info.splits.items()} == {
-        'train': 70, 'validation': 14, 'test': 21,
-    }  # fmt: skip
-    assert builder.info.features['label'].names == list(faces.CLASSES)
-    source = builder.as_data_source('test', decoders={'image': tfds.decode.SkipDecoding()})
+    table = prepared.open_table('synthetic_faces', tmp_path)
+    splits, counts = np.unique(table.splits, return_counts=True)
+    assert dict(zip(splits.tolist(), counts.tolist(), strict=True)) == {'train': 70, 'validation': 14, 'test': 21}
+    assert table.classes == faces.CLASSES and table.columns['action_units'][0] == 'AU1'
+    first = int(np.argmax(table.splits == 'test'))
     for index in (0, 8, 20):  # stored in order
-        row = source[index]
-        pixels = np.asarray(Image.open(io.BytesIO(row['image'])))
+        at = first + index
+        pixels = np.asarray(Image.open(io.BytesIO(table.fetch(np.array([at]))[0])))
         np.testing.assert_array_equal(pixels, faces.images('test', [index])[0])
-        np.testing.assert_array_equal(row['action_units'], faces.intensities('test', index))
-        assert (row['id'], row['label'], row['identity']) == (
-            b'test-%05d' % index,
+        np.testing.assert_array_equal(table.targets['action_units'][at], faces.intensities('test', index))
+        assert (table.ids[at], table.labels[at], table.subjects[at]) == (
+            f'test-{index:05d}',
             index % 7,
-            500 + index // 7,
+            f'{500 + index // 7}',
         )
     assert 'tensorflow' not in sys.modules

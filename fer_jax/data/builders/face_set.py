@@ -60,7 +60,7 @@ class Reading:
     notes: tuple[str, ...] = ()
 
 
-class FaceSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class FaceSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """The builder of every set: its features follow from the reading."""
 
     def __init__(self, name: str, version: str, reading: Reading, root: Path):
@@ -110,6 +110,7 @@ def write(name: str, version: str, reading: Reading, root: Path) -> Path:
     Raises:
       UserError: the disk is full.
     """
+    tfds.disable_progress_bar()  # `_records` draws its own
     builder = FaceSet(name, version, reading, root)
     folder = Path(builder.data_path)
     for remains in folder.parent.glob('incomplete.*'):  # of a preparation that was killed

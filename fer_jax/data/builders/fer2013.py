@@ -8,14 +8,15 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import tensorflow_datasets as tfds
 from PIL import Image
 
+from fer_jax.data.builders.face_set import Example, Reading
 from fer_jax.errors import UserError
 
+VERSION = '2.0.0'
 CLASSES = ('angry', 'disgust', 'fear', 'happy', 'sad', 'surprise', 'neutral')
 USAGES = {'Training': 'train', 'PublicTest': 'validation', 'PrivateTest': 'test'}
 PUBLISHED = {
@@ -24,7 +25,7 @@ PUBLISHED = {
     'test': (491, 55, 528, 879, 594, 416, 626),
 }
 SIDE = 48
-CSV = 'fer2013.csv'
+CSVS = ('fer2013.csv', 'icml_face_data.csv')  # the latter in Kaggle's later archive
 
 
 class Row(NamedTuple):
@@ -53,7 +54,7 @@ def open_csv(source: Path) -> Iterator[io.TextIOBase]:
             with tarfile.open(source) as tar:
                 extracted = tar.extractfile(_member(source, tar.getnames()))
                 if extracted is None:
-                    raise UserError(f'{source}: {CSV} in the archive is not a regular file')
+                    raise UserError(f'{source}: the csv in the archive is not a regular file')
                 with extracted as raw:
                     yield io.TextIOWrapper(raw, 'utf-8-sig', newline='')
         else:
@@ -65,9 +66,9 @@ def open_csv(source: Path) -> Iterator[io.TextIOBase]:
 
 
 def _member(source: Path, names: list[str]) -> str:
-    found = [name for name in names if name.split('/')[-1] == CSV]
+    found = [name for name in names if name.split('/')[-1] in CSVS]
     if not found:
-        raise UserError(f'{source} holds no {CSV}; it holds {", ".join(names[:5])}')
+        raise UserError(f'{source} holds no {CSVS[0]}; it holds {", ".join(names[:5])}')
     return found[0]
 
 
@@ -115,38 +116,32 @@ def encode(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-class Fer2013(tfds.core.GeneratorBasedBuilder):
-    """Splits train, validation (PublicTest) and test (PrivateTest).
+def read(source: Path) -> Reading:
+    """All rows; test images of which no exact copy stands in train or validation are the subset 'clean'.
 
-    `clean` marks the test images of which no exact copy stands in train or validation: 3,275 of 3,589.
+    Raises:
+      UserError: the file is missing or damaged, or a row is malformed.
     """
+    found = list(rows(source))
+    clean = clean_rows(found)
 
-    VERSION = tfds.core.Version('1.0.0')
-    rows: list[Row] | None = None  # what to prepare from
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = tfds.features.FeaturesDict(
-            {
-                'image': tfds.features.Image(shape=(SIDE, SIDE, 1), encoding_format='png'),
-                'label': tfds.features.ClassLabel(names=list(CLASSES)),
-                'id': tfds.features.Text(),
-                'clean': np.bool_,
-            }
-        )
-        return self.dataset_info_from_configs(features=features, supervised_keys=('image', 'label'))
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        if self.rows is None:
-            raise ValueError('set `rows` before preparing')
-        elsewhere = {row.pixels.tobytes() for row in self.rows if row.split != 'test'}
-        return {split: self._examples(self.rows, split, elsewhere) for split in USAGES.values()}
-
-    def _examples(self, rows: list[Row], split: str, elsewhere: set[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
-        for row in rows:
+    def examples(split: str) -> Iterator[Example]:
+        for row in found:
             if row.split == split:
-                name = f'row{row.number:05d}'
-                clean = split != 'test' or row.pixels.tobytes() not in elsewhere
-                yield name, {'image': encode(row.pixels), 'label': row.label, 'id': name, 'clean': clean}
+                subsets = ('clean',) if row.number in clean else ()
+                yield Example(f'row{row.number:05d}', split, encode(row.pixels), row.label, subsets=subsets)
 
-    def _generate_examples(self, **kwargs: Any) -> Any:
-        raise ValueError('each split has its own generator')
+    return Reading(
+        CLASSES,
+        {split: sum(row.split == split for row in found) for split in USAGES.values()},
+        examples,
+        published=PUBLISHED,
+        subsets=('clean',),
+        image_shape=(SIDE, SIDE, 1),
+    )
+
+
+def clean_rows(found: list[Row]) -> set[int]:
+    """Numbers of the test rows of which no exact copy stands elsewhere, and of all other rows."""
+    elsewhere = {row.pixels.tobytes() for row in found if row.split != 'test'}
+    return {row.number for row in found if row.split != 'test' or row.pixels.tobytes() not in elsewhere}

@@ -9,14 +9,15 @@ import functools
 import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from PIL import Image
 
 from fer_jax.data.builders.face_canvas import SIZE
 from fer_jax.data.builders.face_renderer import UNITS, render
+from fer_jax.data.builders.face_set import Example, Reading
 
 CLASSES = ('angry', 'disgust', 'fear', 'happy', 'sad', 'surprise', 'neutral')  # FER2013's order
 PROTOTYPES: dict[str, tuple[int, ...]] = {
@@ -31,7 +32,8 @@ PROTOTYPES: dict[str, tuple[int, ...]] = {
 ACTION_UNITS = UNITS  # 25 (lips part) belongs to no prototype: speech, open smiles
 PER_IDENTITY = 7  # images of one face: every expression once
 IDENTITIES = {'train': range(0, 400), 'validation': range(400, 500), 'test': range(500, 650)}
-_VERSION = 1
+VERSION = '1.1.0'
+_DRAWING = 1  # of the drawings: another number draws other faces
 _IDENTITY, _IMAGE, _NOISE, _UNITS = range(4)
 _STREAM = {'identity': 0, 'train': 1, 'validation': 2, 'test': 3}
 
@@ -52,7 +54,7 @@ class _Draws:
 
     def __init__(self, stream: str, number: int, purpose: int):
         counter = np.array([0, purpose, number, _STREAM[stream]], np.uint64)
-        self.bits = np.random.Philox(counter=counter, key=np.array([_VERSION, 0], np.uint64))
+        self.bits = np.random.Philox(counter=counter, key=np.array([_DRAWING, 0], np.uint64))
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
         return low + (high - low) * (int(self.bits.random_raw()) >> 11) * 2.0**-53
@@ -211,54 +213,34 @@ def images(split: str, indices: Any) -> np.ndarray:
     return render({name: np.stack([face[name] for face in faces]) for name in faces[0]})
 
 
-class SyntheticFaces(tfds.core.GeneratorBasedBuilder):
-    """Seven expressions on drawn faces, 64x64 RGB, in splits that share no identity.
+def read(source: Path | None = None) -> Reading:
+    """All splits, drawn; there is no source. The subject is the identity, the target the intensity of action units."""
 
-    `SyntheticFaces(data_dir=root).download_and_prepare(file_format='array_record')` downloads nothing and
-    needs no TensorFlow; `as_data_source('train', decoders={'image': tfds.decode.SkipDecoding()})` gives PNG
-    bytes.
-    """
-
-    VERSION = tfds.core.Version(f'{_VERSION}.0.0')
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    'id': tfds.features.Text(),
-                    'image': tfds.features.Image(shape=(SIZE, SIZE, 3), encoding_format='png'),
-                    'label': tfds.features.ClassLabel(names=list(CLASSES)),
-                    'action_units': tfds.features.Tensor(shape=(len(ACTION_UNITS),), dtype=np.float32),
-                    'identity': np.int64,
-                }
-            ),
-            supervised_keys=('image', 'label'),
-            disable_shuffling=True,
-        )
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        return {split: self._generate_examples(split) for split in IDENTITIES}
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    def examples_of(split: str) -> Iterator[Example]:
         blocks = [range(start, min(start + 64, examples(split))) for start in range(0, examples(split), 64)]
         with ThreadPoolExecutor() as pool:  # numpy releases the interpreter, so threads help
             drawn = pool.map(functools.partial(images, split), blocks)
             for indices, block in zip(blocks, drawn, strict=True):
                 for index, pixels in zip(indices, block, strict=True):
-                    yield (
-                        index,
-                        {
-                            'id': f'{split}-{index:05d}',
-                            'image': _png(pixels),
-                            'label': label_of(index),
-                            'action_units': intensities(split, index),
-                            'identity': identity_of(split, index),
-                        },
+                    yield Example(
+                        f'{split}-{index:05d}',
+                        split,
+                        _png(pixels),
+                        label_of(index),
+                        subject=f'{identity_of(split, index):03d}',
+                        targets={'action_units': intensities(split, index)},
                     )
+
+    return Reading(
+        CLASSES,
+        {split: examples(split) for split in IDENTITIES},
+        examples_of,
+        targets={'action_units': tuple(f'AU{unit}' for unit in ACTION_UNITS)},
+        image_shape=(SIZE, SIZE, 3),
+    )
 
 
 def _png(pixels: np.ndarray) -> bytes:
-    """TFDS encodes arrays by TensorFlow alone, but stores bytes as they are."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, 'PNG', compress_level=1)
     return stream.getvalue()

@@ -1,0 +1,159 @@
+"""Data sets written by `scripts/prepare_dataset.py`: which there are, how they are made and opened."""
+
+import hashlib
+import importlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fer_jax.data.table import Table
+from fer_jax.errors import UserError
+
+# Each is a module of `fer_jax.data.builders` with VERSION and read(source) -> Reading.
+SETS = ('fer2013', 'ferplus', 'synthetic_faces')
+EMBEDDED = ('synthetic_faces',)  # needs no source
+DROPPED = 'dropped.json'
+
+
+def module(name: str) -> ModuleType:
+    """The reader of the set called `name`.
+
+    Raises:
+      UserError: there is none.
+    """
+    if name not in SETS:
+        raise UserError(f'data set {name!r} is unknown; there are {", ".join(SETS)}, data.dir and data.manifest')
+    return importlib.import_module(f'fer_jax.data.builders.{name}')
+
+
+def folder(name: str, root: Path) -> Path:
+    return root / name / module(name).VERSION
+
+
+def is_prepared(name: str, root: Path) -> bool:
+    return (folder(name, root) / 'dataset_info.json').exists()
+
+
+def prepare(name: str, source: Path | None, root: Path) -> Path:
+    """Reads the set from `source` and writes it below `root`; returns its folder.
+
+    Raises:
+      UserError: the source is missing or malformed, or the disk is full.
+    """
+    from fer_jax.data.builders import face_set
+
+    reader = module(name)
+    if source is None and name not in EMBEDDED:
+        raise UserError(f'--source is missing; docs/datasets.md says what {name} is read from')
+    return face_set.write(name, reader.VERSION, reader.read(source), root)
+
+
+def open_table(name: str, root: Path) -> Table:
+    """The prepared set; one that needs no source is prepared now.
+
+    Raises:
+      UserError: it is not prepared.
+    """
+    import tensorflow_datasets as tfds
+
+    path = folder(name, root)
+    if not is_prepared(name, root):
+        if name not in EMBEDDED:
+            raise UserError(
+                f'data set {name} is not prepared in {root}; '
+                f'run python scripts/prepare_dataset.py --dataset {name} --source PATH'
+            )
+        print(f'preparing {name} in {root} (once)')
+        prepare(name, None, root)
+    made = tfds.builder_from_directory(str(path))
+    index = _index(made, path)
+    splits = [str(split) for split in made.info.splits]
+    bounds = np.cumsum([0, *(made.info.splits[split].num_examples for split in splits)])
+    table = Table(
+        name=name,
+        classes=tuple(made.info.features['label'].names),
+        ids=index['ids'],
+        splits=np.repeat(splits, np.diff(bounds)),
+        labels=index['labels'],
+        digests=index['digests'],
+        fetch=_fetcher(made, splits, bounds),
+        shape=made.info.features['image'].shape,
+        subjects=index['subjects'],
+        subsets={key[7:]: value for key, value in index.items() if key.startswith('subset_')},
+        targets={key[7:]: value for key, value in index.items() if key.startswith('target_')},
+        columns={key: tuple(names) for key, names in made.info.metadata['targets'].items()},
+        published={key: tuple(counts) for key, counts in made.info.metadata['published'].items()},
+        notes=tuple(made.info.metadata['notes']),
+    )
+    dropped = path / DROPPED
+    if dropped.exists():
+        left_out = set(json.loads(dropped.read_text())['ids'])
+        table = table.take(np.array([at for at, name in enumerate(table.ids) if name not in left_out], np.int64))
+    return table
+
+
+def drop(name: str, root: Path, kinds: tuple[str, ...], ids: list[str]) -> None:
+    """Records which examples of a prepared set are left out from now on; none for no ids."""
+    path = folder(name, root) / DROPPED
+    if ids:
+        path.write_text(json.dumps({'kinds': list(kinds), 'ids': ids}, indent=1) + '\n')
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _fetcher(made: Any, splits: list[str], bounds: np.ndarray) -> Callable[[np.ndarray], list[bytes]]:
+    import tensorflow_datasets as tfds
+
+    decoders = {'image': tfds.decode.SkipDecoding()}
+    sources = [made.as_data_source(split, decoders=decoders) for split in splits]
+
+    def fetch(index: np.ndarray) -> list[bytes]:
+        owner = np.searchsorted(bounds, index, side='right') - 1
+        images: list[bytes] = [b''] * len(index)
+        for number in np.unique(owner):
+            places = np.flatnonzero(owner == number)
+            rows = sources[number].__getitems__([int(index[at] - bounds[number]) for at in places])
+            for at, row in zip(places, rows, strict=True):
+                images[at] = row['image']
+        return images
+
+    return fetch
+
+
+def _index(made: Any, path: Path) -> dict[str, np.ndarray]:
+    """All columns but the images, read once from the records and then kept beside them."""
+    kept = path / 'index.npz'
+    if kept.exists():
+        with np.load(kept) as index:
+            return dict(index)
+    import tensorflow_datasets as tfds
+    from tqdm.auto import tqdm
+
+    columns: dict[str, list[Any]] = {}
+    total = sum(split.num_examples for split in made.info.splits.values())
+    with tqdm(total=total, desc='indexing', unit='img', delay=2, leave=False) as progress:
+        for split in made.info.splits:
+            source = made.as_data_source(split, decoders={'image': tfds.decode.SkipDecoding()})
+            for first in range(0, len(source), 1024):
+                for row in source.__getitems__(list(range(first, min(first + 1024, len(source))))):
+                    row['image'] = np.frombuffer(hashlib.sha256(row['image']).digest(), np.uint8)
+                    for key, value in row.items():
+                        columns.setdefault(key, []).append(value.decode() if isinstance(value, bytes) else value)
+                    progress.update()
+    index = {
+        'ids': np.array(columns.pop('id'), np.str_),
+        'labels': np.array(columns.pop('label'), np.int32),
+        'subjects': np.array(columns.pop('subject'), np.str_),
+        'digests': np.stack(columns.pop('image')),
+    }
+    index |= {key: np.array(values) for key, values in columns.items()}
+    scratch = path / f'.index.{os.getpid()}'
+    with scratch.open('wb') as file:
+        np.savez(file, **index)  # type: ignore[arg-type]
+    scratch.replace(kept)
+    return index

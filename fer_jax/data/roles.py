@@ -1,0 +1,103 @@
+"""Which examples train, which select, which are scored: published splits as they are, the rest dealt out by a hash.
+
+The hash of an example's id, or of its subject where that is known, decides; so a new image moves no old one to another
+split, but for rounding, and nobody stands in two splits.
+"""
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from fer_jax.data.table import Table
+from fer_jax.errors import UserError
+
+SHARES = {'validation': 0.15, 'test': 0.15}
+CARVED = {'validation': 0.10}
+
+
+def assign(table: Table, *, folds: int = 0, fold: int = 0, split_seed: int = 0) -> dict[str, np.ndarray]:
+    """The splits of a set: name -> positions.
+
+    Published splits stay. Where there is no validation split, 10 % of train become it; where there is none at all
+    ('all'), 15 % validation and 15 % test, of each class where subjects are unknown. With `folds` the test split is
+    fold `fold`, and validation the next one.
+
+    Raises:
+      UserError: the fold does not exist, or the set has a published test split.
+    """
+    own = {str(name): np.flatnonzero(table.splits == name) for name in dict.fromkeys(table.splits)}
+    if folds:
+        if 'test' in own:
+            raise UserError(f'data.folds={folds}: {table.name} has a published test split; set data.folds=0')
+        return _folded(table, folds, fold, split_seed)
+    if set(own) == {'all'}:
+        return _deal(table, own['all'], SHARES, split_seed)
+    if 'validation' not in own and 'train' in own:
+        own |= _deal(table, own['train'], CARVED, split_seed)
+    return own
+
+
+def _folded(table: Table, folds: int, fold: int, split_seed: int) -> dict[str, np.ndarray]:
+    """Subjects go to the emptiest fold, the largest first; without subjects the classes are dealt in turn."""
+    if folds < 3 or not 0 <= fold < folds:
+        raise UserError(f'data.folds={folds}, data.fold={fold}: give at least 3 folds, and a fold from 0 to folds - 1')
+    number = np.empty(len(table), np.int64)
+    if table.subjects.all():
+        names, member, sizes = np.unique(table.subjects, return_inverse=True, return_counts=True)
+        if len(names) < folds:
+            raise UserError(f'data.folds={folds}: {table.name} has only {len(names)} subjects')
+        hashes = [_hash(split_seed, str(name)) for name in names]
+        filled, chosen = np.zeros(folds, np.int64), np.empty(len(names), np.int64)
+        for at in sorted(range(len(names)), key=lambda at: (-sizes[at], hashes[at])):
+            chosen[at] = filled.argmin()
+            filled[chosen[at]] += sizes[at]
+        number = chosen[member]
+    else:
+        order = sorted(range(len(table)), key=lambda at: (table.labels[at], _hash(split_seed, str(table.ids[at]))))
+        number[order] = np.arange(len(table)) % folds
+    names_of = np.full(folds, 'train', '<U10')
+    names_of[fold], names_of[(fold + 1) % folds] = 'test', 'validation'
+    return {split: np.flatnonzero(names_of[number] == split) for split in ('train', 'validation', 'test')}
+
+
+def _deal(table: Table, positions: np.ndarray, shares: Mapping[str, float], split_seed: int) -> dict[str, np.ndarray]:
+    """Cuts `positions` into the given shares; the rest is train."""
+    dealt: dict[str, list[np.ndarray]] = {split: [] for split in (*shares, 'train')}
+    if table.subjects[positions].all():
+        for split, part in _deal_subjects(table, positions, shares, split_seed).items():
+            dealt[split].append(part)
+    else:
+        for label in np.unique(table.labels[positions]):
+            of_class = positions[table.labels[positions] == label]
+            ordered = np.array(sorted(of_class, key=lambda at: _hash(split_seed, str(table.ids[at]))), np.int64)
+            first = 0
+            for split, share in shares.items():
+                count = max(round(share * len(ordered)), 1) if len(ordered) > len(shares) else 0
+                dealt[split].append(ordered[first : first + count])
+                first += count
+            dealt['train'].append(ordered[first:])
+    return {split: np.sort(np.concatenate(parts)) for split, parts in dealt.items()}
+
+
+def _deal_subjects(
+    table: Table, positions: np.ndarray, shares: Mapping[str, float], split_seed: int
+) -> dict[str, np.ndarray]:
+    """Whole subjects, in the order of their hash, until each share is full."""
+    names, member, sizes = np.unique(table.subjects[positions], return_inverse=True, return_counts=True)
+    if len(names) <= len(shares):
+        raise UserError(f'{table.name} shows {len(names)} subjects, too few for {len(shares) + 1} splits')
+    order = sorted(range(len(names)), key=lambda at: _hash(split_seed, str(names[at])))
+    split_of, at = np.full(len(names), 'train', '<U10'), 0
+    for split, share in shares.items():
+        filled = 0
+        while filled < share * len(positions) and at < len(names) - 1:
+            split_of[order[at]] = split
+            filled += sizes[order[at]]
+            at += 1
+    return {split: positions[split_of[member] == split] for split in (*shares, 'train')}
+
+
+def _hash(split_seed: int, name: str) -> bytes:
+    seeded = name if split_seed == 0 else f'{split_seed}\0{name}'
+    return hashlib.sha256(seeded.encode('utf-8', 'surrogateescape')).digest()

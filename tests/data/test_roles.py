@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+
+from fer_jax.data import folder, roles
+from fer_jax.data.table import Table
+from fer_jax.errors import UserError
+
+
+def table_of(splits, labels, subjects=()):
+    count = len(labels)
+    return Table(
+        name='made',
+        classes=tuple('abcdefgh'[: int(np.max(labels)) + 1]),
+        ids=np.array([f'{at:05d}.png' for at in range(count)]),
+        splits=np.broadcast_to(np.array(splits), (count,)),
+        labels=np.asarray(labels, np.int32),
+        digests=np.zeros((count, 32), np.uint8),
+        fetch=lambda index: [b''] * len(index),
+        subjects=np.array(subjects, np.str_),
+    )
+
+
+def whole(dealt, count):
+    taken = np.concatenate(list(dealt.values()))
+    assert sorted(taken) == list(range(count))
+
+
+def test_a_set_without_splits_is_dealt_out_by_class():
+    table = table_of('all', np.repeat([0, 1], [100, 900]))
+    dealt = roles.assign(table)
+    whole(dealt, 1000)
+    for split, counts in {'train': [70, 630], 'validation': [15, 135], 'test': [15, 135]}.items():
+        assert np.bincount(table.labels[dealt[split]]).tolist() == counts
+    assert not np.array_equal(dealt['test'], roles.assign(table, split_seed=1)['test'])
+
+
+def test_a_new_image_moves_few_others():
+    before = table_of('all', np.zeros(1000, np.int32))
+    after = table_of('all', np.zeros(1010, np.int32))
+    moved = set(roles.assign(before)['test']) ^ {at for at in roles.assign(after)['test'] if at < 1000}
+    assert len(moved) <= 6  # 10 more of 1000 shift the border between two splits
+
+
+def test_published_splits_stay_and_validation_is_carved_from_train():
+    table = table_of(['train'] * 100 + ['test'] * 30, np.arange(130) % 4)
+    dealt = roles.assign(table)
+    whole(dealt, 130)
+    assert set(dealt['test']) == set(range(100, 130))
+    assert len(dealt['validation']) == 8  # 10 % of each class of 25, rounded
+    table = table_of(['train'] * 100 + ['validation'] * 30, np.arange(130) % 4)
+    assert set(roles.assign(table)['validation']) == set(range(100, 130))
+
+
+@pytest.mark.parametrize('split', ['all', 'train'])
+def test_nobody_stands_in_two_splits(split):
+    subjects = [f's{at % 50:02d}' for at in range(1000)]
+    table = table_of(split, np.arange(1000) % 3, subjects)
+    dealt = roles.assign(table)
+    whole(dealt, 1000)
+    people = [set(table.subjects[places]) for places in dealt.values()]
+    assert sum(map(len, people)) == 50
+    assert len(dealt['validation']) == (160 if split == 'all' else 100)
+
+
+def test_folds_cover_everything_once_and_share_no_subject(shared_data):
+    table = folder.scan(shared_data / 'ck48', subject=r'(S\d+)_')
+    assert len(set(table.subjects)) == 118
+    tested, sizes = [], []
+    for fold in range(10):
+        dealt = roles.assign(table, folds=10, fold=fold)
+        whole(dealt, 981)
+        people = {split: set(table.subjects[places]) for split, places in dealt.items()}
+        assert sum(map(len, people.values())) == 118
+        tested += dealt['test'].tolist()
+        sizes.append(len(dealt['test']))
+        assert set(dealt['validation']) == set(roles.assign(table, folds=10, fold=(fold + 1) % 10)['test'])
+    assert sorted(tested) == list(range(981))
+    assert max(sizes) - min(sizes) <= 6
+
+
+def test_folds_without_subjects_are_stratified():
+    table = table_of('all', np.repeat([0, 1, 2], [50, 30, 20]))
+    for fold in range(10):
+        dealt = roles.assign(table, folds=10, fold=fold)
+        whole(dealt, 100)
+        assert np.bincount(table.labels[dealt['test']]).tolist() == [5, 3, 2]
+
+
+@pytest.mark.parametrize(
+    ('settings', 'splits', 'message'),
+    [
+        ({'folds': 2}, 'all', 'at least 3 folds'),
+        ({'folds': 5, 'fold': 5}, 'all', 'a fold from 0 to folds - 1'),
+        ({'folds': 60}, 'all', 'has only 50 subjects'),
+        ({'folds': 5}, ['train'] * 900 + ['test'] * 100, 'has a published test split'),
+    ],
+)
+def test_wrong_folds_are_named(settings, splits, message):
+    table = table_of(splits, np.arange(1000) % 3, [f's{at % 50:02d}' for at in range(1000)])
+    with pytest.raises(UserError, match=message):
+        roles.assign(table, **settings)
