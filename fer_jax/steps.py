@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fer_jax.data.augment import Augment, augment, example_keys, resize
+from fer_jax.data.augment import Augment, augment_batch
 from fer_jax.data.feed import gather
+from fer_jax.data.geometry import resize
 from fer_jax.losses import Loss
 from fer_jax.network import PRIMARY, Network
 from fer_jax.partition import Flat, Partition
@@ -36,26 +37,28 @@ def train_step(
     Args:
       frozen: the parameters with rate 0.
       resident, host: the two halves of a batch, see `data.feed`.
-      loss: (logits [B, C], labels [B]) -> per-example loss [B] and weight [B].
+      loss: (logits [B, C], labels [B] or distributions [B, C]) -> per-example loss [B] and weight [B].
     """
     batch = gather(resident, host)
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     augment_key, dropout_key = jax.random.split(key)
-    images = augment(batch['x'], example_keys(augment_key, batch['x'].shape[0]), network.spec.image_size, settings)
+    size, classes = network.spec.image_size, len(network.spec.classes[PRIMARY])
+    images, targets = augment_batch(batch['x'], batch['y'], augment_key, size=size, classes=classes, settings=settings)
+    labels = targets if targets.ndim == 1 else jnp.argmax(targets, -1)
     x = network.normalise(images)
 
     def objective(trainable: Flat) -> tuple[jax.Array, tuple[jax.Array, Flat]]:
         logits, stats = network.forward(
             trainable | frozen, state.batch_stats, x, train=partition.stages, key=dropout_key
         )
-        losses, weights = loss(logits[PRIMARY], batch['y'])
+        losses, weights = loss(logits[PRIMARY], targets)
         value = jnp.sum(losses * weights) / jnp.sum(weights)
         return value, (logits[PRIMARY], stats)
 
     (value, (logits, stats)), gradients = jax.value_and_grad(objective, has_aux=True)(state.trainable)
     updates, opt_state = tx.update(gradients, state.opt_state, state.trainable)
-    correct = jnp.sum(jnp.argmax(logits, -1) == batch['y'])
-    news = {'loss': value, 'correct': correct, 'weight': batch['y'].shape[0], 'steps': 1}
+    correct = jnp.sum(jnp.argmax(logits, -1) == labels)
+    news = {'loss': value, 'correct': correct, 'weight': labels.shape[0], 'steps': 1}
     return TrainState(
         step=state.step + 1,
         trainable=optax.apply_updates(state.trainable, updates),
