@@ -30,6 +30,8 @@ def augment(preset: str = 'none', **fields: object) -> ConfigDict:
     A config holds the numbers alone, not the preset's name, so any of them can be overridden and none is hidden. What
     they mean stands in fer_jax/data/augment.py.
     """
+    if preset not in PRESETS:
+        raise ValueError(f'augment({preset!r}) is no preset; choose {", ".join(PRESETS)}')
     config = ConfigDict(
         {
             'flip': 0.0,

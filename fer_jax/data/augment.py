@@ -17,7 +17,7 @@ from fer_jax.data import colour, geometry
 from fer_jax.data.mix import mix
 from fer_jax.errors import UserError
 
-# What `trivial` chooses from, with the largest strength, in the units of `Augment`; those of colour come last.
+# What `trivial` chooses from, besides nothing, and the largest strengths in the units of `Augment`..
 TRIVIAL = {
     'shift': 0.3,
     'scale': 0.3,
@@ -42,7 +42,7 @@ class Augment:
       flip: probability of a mirror image.
       crop: smallest share of the area that a random resized crop keeps, see `geometry.crop_box`.
       shift: largest shift in either direction, as a share of the side.
-      scale: largest change of size: factors are log-uniform in [1 / (1 + scale), 1 + scale].
+      scale: largest change of size: factors are 1 + s or 1 / (1 + s), with s up to `scale`.
       rotate: largest angle, in degrees.
       shear: largest tangent of the angle by which each side leans.
       brightness: largest change, as a share of the range 0..255.
@@ -55,7 +55,7 @@ class Augment:
       erase: probability that a rectangle is replaced by the image's mean (Zhong et al. 2020).
       erase_area: share of the image that the rectangle covers, smallest and largest.
       erase_aspect: height / width of the rectangle, smallest and largest, log-uniform.
-      trivial: probability that the range of one of `TRIVIAL`, or of none, is widened to the one given there; alone, it
+      trivial: probability that the range of one of `TRIVIAL`, or none, is widened to the one given there; alone, it
         does one thing at a random strength to each example (after TrivialAugment, Mueller and Hutter 2021).
       mixup, cutmix: alpha of the Beta distribution, see `mix.mix`.
     """
@@ -209,25 +209,26 @@ def _augment_one(image: jax.Array, key: jax.Array, size: int, settings: Augment)
 
 def draw(key: jax.Array, settings: Augment, channels: int) -> Look:
     """The look of one example. To turn one transformation on leaves the draws of the others as they are."""
-    strength_key, chance_key, crop_key, erase_key = jax.random.split(key, 4)
-    flipped, greyed, widened, choice = jax.random.uniform(chance_key, (4,))
+    value_key, crop_key = jax.random.split(key)
+    draws = jax.random.uniform(value_key, (2 * len(TRIVIAL) + 9,))
+    strengths, (flipped, greyed, widened, choice), hole = jnp.split(draws, [2 * len(TRIVIAL), 2 * len(TRIVIAL) + 4])
     ranges = jnp.asarray([getattr(settings, name) for name in TRIVIAL])
     if settings.trivial:
-        useful = sum(channels == 3 or name not in OF_COLOUR for name in TRIVIAL)
-        table = np.diag([*TRIVIAL.values(), 0])[:, :-1]  # a row for each, and one for none
-        row = jnp.asarray(table)[(choice * useful).astype(jnp.int32)]
+        useful = [channels == 3 or name not in OF_COLOUR for name in TRIVIAL]
+        table = np.vstack([np.diag(list(TRIVIAL.values()))[useful], np.zeros(len(TRIVIAL))])
+        row = jnp.asarray(table)[(choice * len(table)).astype(jnp.int32)]
         ranges = jnp.maximum(ranges, jnp.where(widened < settings.trivial, row, 0))
-    values = jax.random.uniform(strength_key, (len(TRIVIAL), 2), minval=-1.0) * ranges[:, None]
+    values = (2 * strengths.reshape(-1, 2) - 1) * ranges[:, None]
     pair = dict(zip(TRIVIAL, values, strict=True))
     one = {name: both[0] for name, both in pair.items()}
     mirror = flipped < settings.flip
-    middle, sides = geometry.crop_box(crop_key, settings.crop or 1.0)
+    middle, sides = geometry.crop_box(crop_key, settings.crop) if settings.crop else (jnp.zeros(2), jnp.ones(2))
     back = geometry.backward_map(
         mirror=mirror,
         middle=middle,
         sides=sides,
         shift=pair['shift'],
-        factor=jnp.exp(jnp.sign(one['scale']) * jnp.log1p(jnp.abs(one['scale']))),
+        factor=jnp.where(one['scale'] < 0, 1 / (1 - one['scale']), 1 + one['scale']),
         angle=jnp.deg2rad(one['rotate']),
         shear=pair['shear'],
     )
@@ -240,13 +241,13 @@ def draw(key: jax.Array, settings: Augment, channels: int) -> Look:
         noise=jnp.abs(one['noise']),
         saturation=jnp.where(greyed < settings.grey, 0.0, 1 + one['saturation']),
         hue=one['hue'],
-        hole=_hole(erase_key, settings),
+        hole=_hole(hole, settings),
     )
 
 
-def _hole(key: jax.Array, settings: Augment) -> jax.Array:
+def _hole(draws: jax.Array, settings: Augment) -> jax.Array:
     """[2, 2], see `Look.hole`. A rectangle that would not fit is made squarer at the same area."""
-    chance, across_area, across_aspect, top, left = jax.random.uniform(key, (5,))
+    chance, across_area, across_aspect, top, left = draws
     smallest, largest = settings.erase_area
     area = smallest + across_area * (largest - smallest)
     flattest, tallest = np.log(settings.erase_aspect)
