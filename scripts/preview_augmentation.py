@@ -6,13 +6,14 @@ Every key of the config can be overridden as in training, `--config.data.augment
 label, or both and their shares where examples are mixed.
 """
 
+import argparse
 import functools
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
 from PIL import Image, ImageDraw
 
 from fer_jax import cache
@@ -23,28 +24,32 @@ from fer_jax.data.order import indices
 from fer_jax.errors import UserError
 from fer_jax.main import CONFIG, parse
 
-OUT = flags.DEFINE_string('out', 'augmentation.png', 'The picture to write.')
-ROWS = flags.DEFINE_integer('rows', 8, 'Examples.', lower_bound=1)
-DRAWS = flags.DEFINE_integer('draws', 8, 'Augmented images of each.', lower_bound=1)
-PHASE = flags.DEFINE_integer('phase', 0, 'Whose augmentation, counted from 0.', lower_bound=0)
-
 CELL, LINE, GAP = 96, 12, 4  # pixels: least side of an image, height of a line of text, distance
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where the input is wrong."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument('--out', type=Path, default=Path('augmentation.png'), help='the picture to write')
+    parser.add_argument('--rows', type=int, default=8, help='examples')
+    parser.add_argument('--draws', type=int, default=8, help='augmented images of each')
+    parser.add_argument('--phase', type=int, default=0, help='whose augmentation, counted from 0')
+    arguments, rest = parser.parse_known_args(argv)
     try:
-        if {'--help', '-help', '-h'} & set(argv[1:]):
-            print(f'{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}')
-            return 0
-        parse(argv)
+        parse(['preview_augmentation', *rest])
         if CONFIG.value is None:
             raise UserError('--config is missing; for example --config configs/quickstart.py')
-        sheet(CONFIG.value, rows=ROWS.value, draws=DRAWS.value, phase=PHASE.value).save(OUT.value)
-    except (UserError, OSError) as error:
+        if arguments.out.suffix != '.png':
+            raise UserError(f'--out={arguments.out} is no .png')
+        picture = sheet(CONFIG.value, rows=arguments.rows, draws=arguments.draws, phase=arguments.phase)
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(arguments.out)
+    except UserError as error:
         print(f'fer_jax: {error}', file=sys.stderr)
         return 2
-    print(f'written to {OUT.value}')
+    print(f'written to {arguments.out}')
     return 0
 
 
@@ -54,7 +59,9 @@ def sheet(config: Any, *, rows: int, draws: int, phase: int) -> Image.Image:
     Raises:
       UserError: something in the config or the data is wrong.
     """
-    if phase >= len(config.phases):
+    if rows < 1 or draws < 1:
+        raise UserError(f'--rows={rows} --draws={draws}; expected at least 1 of each')
+    if not 0 <= phase < len(config.phases):
         raise UserError(f'--phase={phase}: the config has {len(config.phases)}, counted from 0')
     settings = Augment.of({**config.data.augment, **config.phases[phase].augment})
     data = datasets.load(
@@ -106,4 +113,4 @@ def text(target: np.ndarray, classes: tuple[str, ...]) -> str:
 
 
 if __name__ == '__main__':
-    sys.exit(main(sys.argv))
+    sys.exit(main())

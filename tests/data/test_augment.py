@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,8 @@ from fer_jax.data.geometry import resize
 from fer_jax.errors import UserError
 from tests.data.images import ck48, photographs
 
-augment = jax.jit(augmentation.augment, static_argnums=(2, 3))
+quickly = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})  # compiled quickly
+augment = quickly(augmentation.augment, static_argnums=(2, 3))
 KEYS = example_keys(jax.random.key(0), 16)
 EVERYTHING = Augment.of(
     default.augment(
@@ -31,13 +33,13 @@ def faces(shared_data):
 
 def looks(settings, count=4000, channels=3):
     """`count` looks, as arrays."""
-    drawn = jax.jit(jax.vmap(lambda key: draw(key, settings, channels)))(example_keys(jax.random.key(7), count))
+    drawn = quickly(jax.vmap(lambda key: draw(key, settings, channels)))(example_keys(jax.random.key(7), count))
     return jax.tree.map(np.asarray, drawn)
 
 
 def drawn_by(keys, settings):
     """The looks that `augment` gives to grey images."""
-    return jax.tree.map(np.asarray, jax.jit(jax.vmap(lambda key: draw(jax.random.split(key)[0], settings, 1)))(keys))
+    return jax.tree.map(np.asarray, quickly(jax.vmap(lambda key: draw(jax.random.split(key)[0], settings, 1)))(keys))
 
 
 def assert_uniform(values, low, high):
@@ -237,7 +239,7 @@ def test_an_example_does_not_depend_on_its_batch(faces):
 def test_a_batch_keeps_hard_targets_unless_it_is_mixed(faces):
     labels = jnp.arange(16) % 7
     key = jax.random.key(2)
-    batch = jax.jit(augment_batch, static_argnames=('size', 'classes', 'settings'))
+    batch = quickly(augment_batch, static_argnames=('size', 'classes', 'settings'))
     images, targets = batch(faces, labels, key, size=48, classes=7, settings=Augment(flip=0.5))
     np.testing.assert_array_equal(targets, labels)
     mixing = Augment(flip=0.5, mixup=0.4)
