@@ -8,6 +8,11 @@ from ml_collections import ConfigDict
 ALL = (('.*', 1.0),)
 HEAD_ONLY = (('head/.*', 1.0), ('.*', 0.0))
 
+LIGHT = {'flip': 0.5, 'shift': 0.05, 'scale': 0.05}
+FER = LIGHT | {'shift': 0.08, 'scale': 0.1, 'rotate': 10.0, 'brightness': 0.1, 'contrast': 0.2, 'erase': 0.25}
+STRONG = FER | {'crop': 0.6, 'shear': 0.1, 'saturation': 0.3, 'grey': 0.1, 'erase': 0.5, 'trivial': 0.5, 'mixup': 0.2}
+PRESETS: dict[str, dict[str, float]] = {'none': {}, 'light': LIGHT, 'fer': FER, 'strong': STRONG}
+
 
 def backbone_rate(rate: float) -> tuple[tuple[str, float], ...]:
     """The head at the full learning rate, everything below at `rate` times it."""
@@ -19,11 +24,47 @@ def train_from(*stages: str) -> tuple[tuple[str, float], ...]:
     return (*((f'{stage}/.*', 1.0) for stage in stages), ('.*', 0.0))
 
 
+def augment(preset: str = 'none', **fields: object) -> ConfigDict:
+    """The fields of `data.augment`: a preset, 'none', 'light', 'fer' or 'strong', with `fields` in its place.
+
+    A config holds the numbers alone, not the preset's name, so any of them can be overridden and none is hidden. What
+    they mean stands in fer_jax/data/augment.py.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f'augment({preset!r}) is no preset; choose {", ".join(PRESETS)}')
+    config = ConfigDict(
+        {
+            'flip': 0.0,
+            'crop': 0.0,
+            'shift': 0.0,
+            'scale': 0.0,
+            'rotate': 0.0,
+            'shear': 0.0,
+            'brightness': 0.0,
+            'contrast': 0.0,
+            'saturation': 0.0,
+            'hue': 0.0,
+            'grey': 0.0,
+            'blur': 0.0,
+            'noise': 0.0,
+            'erase': 0.0,
+            'erase_area': (0.02, 0.2),
+            'erase_aspect': (0.3, 3.3),
+            'trivial': 0.0,
+            'mixup': 0.0,
+            'cutmix': 0.0,
+        }
+    )
+    config.update(PRESETS[preset])
+    config.update(fields)
+    return config
+
+
 def phase(**fields: object) -> ConfigDict:
     """One phase of training; it starts with fresh optimizer state.
 
     `rates` is an ordered table of (regex on `<stage>/<parameter path>`, learning-rate multiplier): the first match
-    wins, 0 freezes. `augment` overrides fields of `data.augment` for this phase.
+    wins, 0 freezes. `augment` overrides fields of `data.augment` for this phase; `augment('none')` turns all off.
     """
     defaults = ConfigDict(
         {
@@ -74,17 +115,7 @@ def get_config() -> ConfigDict:
     config.data.balance = 'none'  # 'classes': every class equally often
     config.data.placement = 'auto'  # 'device': all images live there; 'stream': decoded batch by batch
     config.data.workers = 0  # processes that decode a stream; 0: threads
-    config.data.augment = ConfigDict(
-        {
-            'flip': 0.5,
-            'shift': 0.0,
-            'scale': 0.0,
-            'rotate': 0.0,
-            'brightness': 0.0,
-            'contrast': 0.0,
-            'erase': 0.0,
-        }
-    )
+    config.data.augment = augment(flip=0.5)
 
     config.loss = ConfigDict({'name': 'cross_entropy', 'label_smoothing': 0.0, 'class_weights': 'none'})
     config.phases = (phase(),)

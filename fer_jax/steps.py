@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fer_jax.data.augment import Augment, augment, example_keys, resize
+from fer_jax.data.augment import Augment, augment_batch, example_keys
 from fer_jax.data.feed import gather
+from fer_jax.data.geometry import resize
 from fer_jax.losses import Loss
 from fer_jax.network import PRIMARY, Network
 from fer_jax.partition import Flat, Partition
@@ -37,31 +38,33 @@ def train_step(
     Args:
       frozen: the parameters with rate 0.
       resident, host: the two halves of a batch, see `data.feed`.
-      loss: (logits [B, C], targets [B] or [B, C]) -> per-example loss [B] and weight [B].
+      loss: (logits [B, C], labels [B] or distributions [B, C]) -> per-example loss [B] and weight [B].
       draw_targets: each example's label is drawn from its distribution, anew at every step.
     """
     batch = gather(resident, host)
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     augment_key, dropout_key, target_key = jax.random.split(key, 3)
-    y = batch['y']
+    targets = batch['y']
     if draw_targets:
-        y = jax.vmap(jax.random.categorical)(example_keys(target_key, y.shape[0]), jnp.log(y))
-    images = augment(batch['x'], example_keys(augment_key, batch['x'].shape[0]), network.spec.image_size, settings)
+        targets = jax.vmap(jax.random.categorical)(example_keys(target_key, targets.shape[0]), jnp.log(targets))
+    size, classes = network.spec.image_size, len(network.spec.classes[PRIMARY])
+    images, targets = augment_batch(batch['x'], targets, augment_key, size=size, classes=classes, settings=settings)
+    labels = targets if targets.ndim == 1 else jnp.argmax(targets, -1)
     x = network.normalise(images)
 
     def objective(trainable: Flat) -> tuple[jax.Array, tuple[jax.Array, Flat]]:
         logits, stats = network.forward(
             trainable | frozen, state.batch_stats, x, train=partition.stages, key=dropout_key
         )
-        losses, weights = loss(logits[PRIMARY], y)
+        losses, weights = loss(logits[PRIMARY], targets)
         weights *= batch['weight']
         value = jnp.sum(losses * weights) / jnp.sum(weights)
         return value, (logits[PRIMARY], stats)
 
     (value, (logits, stats)), gradients = jax.value_and_grad(objective, has_aux=True)(state.trainable)
     updates, opt_state = tx.update(gradients, state.opt_state, state.trainable)
-    labels = y if y.ndim == 1 else jnp.argmax(y, -1)
-    news = {'loss': value, 'correct': jnp.sum(jnp.argmax(logits, -1) == labels), 'weight': len(labels), 'steps': 1}
+    correct = jnp.sum(jnp.argmax(logits, -1) == labels)
+    news = {'loss': value, 'correct': correct, 'weight': labels.shape[0], 'steps': 1}
     return TrainState(
         step=state.step + 1,
         trainable=optax.apply_updates(state.trainable, updates),
