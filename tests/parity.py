@@ -18,7 +18,7 @@ def torch_model(name: str, classes: int = 1000, seed: int = 0, channels: int = 3
     from their initial 0 and 1, so that one that is dropped or swapped shows. Kernels keep the size of activations.
     """
     torch = pytest.importorskip('torch')
-    _declare_torchvision_operators()
+    declare_torchvision_operators()
     torch.manual_seed(seed)
     with torch.device('meta'):  # without the default initialisation, 10 s for a VGG
         if name.startswith('efficientnet_lite'):
@@ -48,7 +48,7 @@ def torch_model(name: str, classes: int = 1000, seed: int = 0, channels: int = 3
 _libraries: list[Any] = []  # a declaration lives as long as its library
 
 
-def _declare_torchvision_operators() -> None:
+def declare_torchvision_operators() -> None:
     """torchvision registers shapes for these at import, and fails where its compiled part does not fit torch."""
     import torch
 

@@ -1,6 +1,7 @@
-"""The one decoder of images, for every source and placement."""
+"""The decoder of images, for every source and placement."""
 
 import io
+from typing import Any
 
 import numpy as np
 
@@ -10,31 +11,21 @@ LARGEST = 100_000_000  # pixels
 
 
 def decode(data: bytes, size: int | None, channels: int, name: str) -> np.ndarray:
-    """An encoded image as uint8 [H, W, channels], RGB or grey.
+    """An encoded image as uint8 [H, W, channels], RGB or grey; what is unusual about it is handled as by `open_image`.
 
-    EXIF orientation is honoured, of several frames the first is taken, 16 bits become 8, transparency is dropped. With
-    `size` the short side is resized to it (bilinear, antialiased) and the middle square kept; a JPEG of at least twice
-    that size is decoded at a half, a quarter or an eighth (libjpeg's scaled DCT).
+    With `size` the short side is resized to it (bilinear, antialiased) and the middle square kept; a JPEG of at least
+    twice that size is decoded at a half, a quarter or an eighth (libjpeg's scaled DCT).
 
     Raises:
-      UserError: the image, called `name`, cannot be read, or is larger than `LARGEST`.
+      UserError: the image, called `name`, cannot be read.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    mode = 'L' if channels == 1 else 'RGB'
     try:
-        opened = Image.open(io.BytesIO(data))
-        if opened.width * opened.height > LARGEST:
-            raise UserError(
-                f'{name} has {opened.width} x {opened.height} pixels, more than {LARGEST:,}; make it smaller'
-            )
-        if opened.format == 'JPEG' and opened.mode in ('L', 'RGB') and b'\xff\xd9' in data[-256:]:
-            image = Image.fromarray(_decode_jpeg(data, min(opened.size), size, channels))
-        elif opened.mode.startswith('I;16'):
-            image = Image.fromarray((np.asarray(opened) >> 8).astype(np.uint8)).convert(mode)
-        else:
-            image = ImageOps.exif_transpose(opened).convert(mode)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        image = _whole_jpeg(data, size, channels)
+        if image is None:
+            image = open_image(data)[0].convert('L' if channels == 1 else 'RGB')
+    except ValueError as error:
         raise UserError(f'{name} cannot be read as an image ({error}); remove or replace it') from error
     if size is not None and image.size != (size, size):
         factor = size / min(image.size)
@@ -45,14 +36,85 @@ def decode(data: bytes, size: int | None, channels: int, name: str) -> np.ndarra
     return np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
 
 
-def _decode_jpeg(data: bytes, short: int, size: int | None, channels: int) -> np.ndarray:
-    """By OpenCV, faster than Pillow; but it fills a truncated file with grey, so only a whole one is given."""
+def _whole_jpeg(data: bytes, size: int | None, channels: int) -> Any:
+    """A JPEG by OpenCV, faster than Pillow; None for all else, and for one without its end: OpenCV would fill it up."""
+    if data[:3] != b'\xff\xd8\xff' or b'\xff\xd9' not in data[-256:]:
+        return None
     import cv2
+    from PIL import Image
 
+    try:
+        stored = Image.open(io.BytesIO(data))
+    except (OSError, SyntaxError, Image.DecompressionBombError):
+        return None
+    if stored.mode not in ('L', 'RGB') or stored.width * stored.height > LARGEST:
+        return None
     kind = 'GRAYSCALE' if channels == 1 else 'COLOR'
-    reduction = max((factor for factor in (1, 2, 4, 8) if size is None or short >= factor * size), default=1)
-    flag = f'IMREAD_REDUCED_{kind}_{reduction}' if size is not None and reduction > 1 else f'IMREAD_{kind}'
+    reduction = (
+        1
+        if size is None
+        else max(factor for factor in (1, 2, 4, 8) if factor == 1 or factor * size <= min(stored.size))
+    )
+    flag = f'IMREAD_REDUCED_{kind}_{reduction}' if reduction > 1 else f'IMREAD_{kind}'
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), getattr(cv2, flag))
     if pixels is None:
-        raise ValueError('damaged JPEG')
-    return pixels if channels == 1 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+        return None
+    return Image.fromarray(pixels if channels == 1 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+
+
+def open_image(data: bytes) -> tuple[Any, tuple[str, ...]]:
+    """Decodes an image of any kind that Pillow reads.
+
+    EXIF orientation is honoured, of several frames the first is taken, CMYK and palettes become RGB, 16-bit grey keeps
+    its high byte (Pillow's own conversion clips it to white), grey of floats is 0..1 or 0..255, alpha is dropped.
+
+    Returns:
+      The PIL image, of mode L or RGB, and what was unusual about it, out of '16-bit', 'float', 'CMYK', 'alpha',
+      'several frames' and 'turned by EXIF'.
+
+    Raises:
+      ValueError: the data cannot be decoded; the message is the reason, the same in every run.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if not data:
+        raise ValueError('an empty file')
+    try:
+        stored = Image.open(io.BytesIO(data))
+        if stored.width * stored.height > LARGEST:
+            raise ValueError(f'{stored.width} x {stored.height} pixels are more than {LARGEST:,}')
+        notes = _notes(stored)
+        turned = ImageOps.exif_transpose(stored)
+        return _eight_bits(turned), notes
+    except UnidentifiedImageError:
+        raise ValueError(f'no known image format, it begins with {data[:8]!r}') from None
+    except Exception as error:  # a damaged file can make a decoder raise anything
+        raise ValueError(f'{error or type(error).__name__}'.splitlines()[0]) from error
+
+
+def _notes(stored: Any) -> tuple[str, ...]:
+    mode = stored.mode
+    notes = {
+        '16-bit': mode.startswith('I') or (stored.format == 'PNG' and ';16' in str(stored.tile)),
+        'float': mode == 'F',
+        'CMYK': mode == 'CMYK',
+        'alpha': mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or 'transparency' in stored.info,
+        'several frames': getattr(stored, 'is_animated', False),
+        'turned by EXIF': stored.getexif().get(0x0112, 1) in range(2, 9),
+    }
+    return tuple(note for note, true in notes.items() if true)
+
+
+def _eight_bits(image: Any) -> Any:
+    from PIL import Image
+
+    if image.mode.startswith('I'):
+        return Image.fromarray((np.asarray(image).clip(0, 65535).astype(np.uint16) >> 8).astype(np.uint8))
+    if image.mode == 'F':
+        levels = np.nan_to_num(np.asarray(image))
+        return Image.fromarray((levels * (255 if levels.max() <= 1 else 1)).clip(0, 255).astype(np.uint8))
+    wanted = 'L' if image.mode in ('1', 'L', 'LA', 'La') else 'RGB'
+    if image.mode == wanted:
+        image.load()
+        return image
+    return image.convert(wanted)
