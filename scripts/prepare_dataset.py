@@ -1,18 +1,24 @@
-"""Prepares a data set for training.
+"""Prepares a data set for training, and examines what was read.
 
     python scripts/prepare_dataset.py --dataset fer2013 --source fer2013.csv
+    python scripts/prepare_dataset.py --dataset fer2013 --check --drop blank,leaks
+    python scripts/prepare_dataset.py --dataset folder --source my_faces --drop duplicates --keep kept.csv
 
-docs/datasets.md says what each set is read from.
+docs/datasets.md says what each set is read from. A folder or a manifest needs no preparation: it is examined, and with
+--keep what is left of it is listed in a new manifest.
 """
 
 import argparse
+import json
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from fer_jax import cache
-from fer_jax.data import prepared
+from fer_jax.data import contact_sheet, doctor, folder, manifest, prepared
+from fer_jax.data.findings import KINDS, Inspected, Report
 from fer_jax.data.table import Table
 from fer_jax.errors import UserError
 
@@ -20,71 +26,107 @@ from fer_jax.errors import UserError
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where the input is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--dataset', required=True, help=f'one of {", ".join(prepared.SETS)}')
+    parser.add_argument('--dataset', required=True, help=f'one of {", ".join(prepared.SETS)}, folder, manifest')
     parser.add_argument('--source', type=Path, help='what was downloaded: a file or a folder')
     parser.add_argument('--root', type=Path, default=cache.root() / 'datasets', help='where to write')
+    parser.add_argument('--check', action='store_true', help='only examine what is prepared already')
+    parser.add_argument('--drop', help=f'kinds to leave out from now on, of {",".join(KINDS)},uncertain; "" for none')
+    parser.add_argument('--keep', type=Path, help='folder, manifest: list what is left in this new manifest')
+    parser.add_argument('--subject', default='', help='folder: a regular expression that finds the subject in a path')
+    parser.add_argument('--out', type=Path, help='folder of the report and its pictures; else beside the data')
     arguments = parser.parse_args(argv)
     try:
-        prepare(arguments.dataset, arguments.source, arguments.root)
+        run(arguments)
     except UserError as error:
         print(f'fer_jax: {error}', file=sys.stderr)
         return 2
     return 0
 
 
-def prepare(name: str, source: Path | None, root: Path) -> None:
-    folder = prepared.folder(name, root)
-    if prepared.is_prepared(name, root):
-        print(f'{folder} is prepared already; remove it to prepare it anew')
+def run(arguments: argparse.Namespace) -> None:
+    name = arguments.dataset
+    kinds = None if arguments.drop is None else tuple(kind for kind in arguments.drop.split(',') if kind)
+    if name in ('folder', 'manifest'):
+        table, home = unprepared(name, arguments)
     else:
+        home = prepared.folder(name, arguments.root)
+        if arguments.keep:
+            raise UserError(f'--keep is for folders and manifests; --drop alone is remembered for {name}')
+        if not arguments.check:
+            prepare(name, arguments.source, arguments.root)
+        table = prepared.open_table(name, arguments.root, whole=True)
+    out = arguments.out or home / 'examination'
+    report = examine(table, out)
+    left_out = leave_out(table, report, kinds or ())
+    if name in ('folder', 'manifest'):
+        if arguments.keep:
+            base = arguments.source if name == 'folder' else arguments.source.parent
+            manifest.write(arguments.keep, table, ~left_out, base)
+            print(f'{(~left_out).sum():,} of {len(table):,} images are listed in {arguments.keep}')
+            print(f'train on them with --config.data.name= --config.data.manifest={arguments.keep}')
+        elif kinds:
+            raise UserError('--drop leaves nothing out of a folder or a manifest without --keep FILE.csv')
+        return
+    if kinds is not None:
+        prepared.drop(name, arguments.root, kinds, table.ids[left_out].tolist())
+        print(f'{left_out.sum():,} of {len(table):,} images are left out from now on')
+    print(f'{name} is in {home}; train on it with --config.data.name={name}')
+
+
+def unprepared(name: str, arguments: argparse.Namespace) -> tuple[Table, Path]:
+    if arguments.source is None:
+        raise UserError(f'--source is missing; give the {name}')
+    if name == 'folder':
+        table = folder.scan(arguments.source, subject=arguments.subject)
+    else:
+        table = manifest.read(arguments.source)
+    return table, Path('examination') / table.name
+
+
+def prepare(name: str, source: Path | None, root: Path) -> None:
+    if prepared.is_prepared(name, root):
+        print(f'{prepared.folder(name, root)} is prepared already; remove it to prepare it anew')
+        return
+    if source is not None:
         print(f'reading {source}')
-        prepared.prepare(name, source, root)
-    table = prepared.open_table(name, root)
-    print_counts(table)
-    print(*table.notes, sep='\n', end='\n' if table.notes else '')
-    print(f'written to {folder}')
-    print(f'train on it with --config.data.name={name}')
+    prepared.prepare(name, source, root)
 
 
-def print_counts(table: Table) -> None:
-    """A row a class, a column a split; where a published count differs it stands behind."""
-    splits = [str(split) for split in dict.fromkeys(table.splits)]
-    counts = {
-        split: np.bincount(table.labels[table.splits == split] + 1, minlength=len(table.classes) + 1)
-        for split in splits
-    }
-    print(f'{"class":<12}' + ''.join(f'{split:>20}' for split in splits))
-    differences = 0
-
-    def cell(split: str, count: int, wanted: int | None) -> str:
-        nonlocal differences
-        if wanted is None or count == wanted:
-            return f'{count:>20,}'
-        differences += 1
-        return f'{f"{count:,} (not {wanted:,})":>20}'
-
-    by_class = {split: known for split, known in table.published.items() if len(known) == len(table.classes) > 1}
-    for label, name in enumerate(table.classes):
-        cells = [
-            cell(split, int(counts[split][label + 1]), by_class[split][label] if split in by_class else None)
-            for split in splits
-        ]
-        print(f'{name:<12}' + ''.join(cells))
-    if any(counts[split][0] for split in splits):
-        print(f'{"no label":<12}' + ''.join(f'{int(counts[split][0]):>20,}' for split in splits))
-    totals = {split: sum(known) for split, known in table.published.items()}
-    print(f'{"all":<12}' + ''.join(cell(split, int(counts[split].sum()), totals.get(split)) for split in splits))
+def examine(table: Table, out: Path) -> Report:
+    """Says what the doctor found; writes findings.json and the contact sheets into `out`."""
+    data = Inspected(
+        ids=table.ids,
+        splits=table.splits,
+        labels=table.labels,
+        subjects=table.subjects,
+        classes=table.classes,
+        read=lambda at: table.fetch(np.array([at]))[0],
+        published=dict(table.published),
+    )
+    report = doctor.examine(data, workers=os.cpu_count() or 1)
+    print(report.table())
     for name, mask in table.subsets.items():
-        for split in splits:
+        for split in dict.fromkeys(table.splits):
             here = mask[table.splits == split]
             if 0 < here.sum() < len(here):
-                print(f'{split}, {name}: {int(here.sum()):,} of {len(here):,}')
-    if table.published:
-        print(
-            'all counts are the published ones'
-            if not differences
-            else f'{differences} counts differ from the published ones'
-        )
+                print(f'{split}, {name}: {here.sum():,} of {len(here):,}')
+    for note in table.notes:
+        print(note)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / 'findings.json').write_text(json.dumps(report.to_json(), indent=1) + '\n')
+    sheets = contact_sheet.write_sheets(report, data, out)
+    print(f'findings.json and {", ".join(sheet.name for sheet in sheets)} are in {out}')
+    return report
+
+
+def leave_out(table: Table, report: Report, kinds: tuple[str, ...]) -> np.ndarray:
+    """bool [N]; 'uncertain' is what a set's subset 'certain' does not hold."""
+    found = report.dropped([kind for kind in kinds if kind != 'uncertain'])
+    if 'uncertain' in kinds:
+        if 'certain' not in table.subsets:
+            raise UserError(f'--drop uncertain: {table.name} does not say which of its images are certain')
+        found = found | ~table.subsets['certain']
+    return found
 
 
 if __name__ == '__main__':

@@ -53,8 +53,8 @@ def prepare(name: str, source: Path | None, root: Path) -> Path:
     return face_set.write(name, reader.VERSION, reader.read(source), root)
 
 
-def open_table(name: str, root: Path) -> Table:
-    """The prepared set; one that needs no source is prepared now.
+def open_table(name: str, root: Path, *, whole: bool = False) -> Table:
+    """The prepared set; one that needs no source is prepared now. What was dropped is left out, unless `whole`.
 
     Raises:
       UserError: it is not prepared.
@@ -91,7 +91,7 @@ def open_table(name: str, root: Path) -> Table:
         notes=tuple(made.info.metadata['notes']),
     )
     dropped = path / DROPPED
-    if dropped.exists():
+    if dropped.exists() and not whole:
         left_out = set(json.loads(dropped.read_text())['ids'])
         table = table.take(np.array([at for at, name in enumerate(table.ids) if name not in left_out], np.int64))
     return table
