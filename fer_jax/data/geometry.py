@@ -103,7 +103,7 @@ def resample(image: jax.Array, back: jax.Array, size: int) -> jax.Array:
     return upper * (1 - down) + lower * down
 
 
-def rectangle(size: tuple[int, int], start: jax.Array, end: jax.Array) -> jax.Array:
+def rectangle(size: tuple[int, ...], start: jax.Array, end: jax.Array) -> jax.Array:
     """bool [height, width]: the pixels whose middles lie between two corners, [2] in (y, x), in pixels."""
     rows, columns = jnp.arange(size[0]) + 0.5, jnp.arange(size[1]) + 0.5
     inside_rows = (rows >= start[0]) & (rows < end[0])

@@ -160,6 +160,13 @@ def test_trivial_widens_a_range_and_keeps_a_wider_one():
     assert abs(wide.mean() - (0.7 / 0.9) / 11) < 0.012
 
 
+def test_chances_are_independent():
+    drawn = looks(Augment(flip=0.5, grey=0.5, erase=0.5, trivial=0.5))
+    changed = (drawn.brightness != 0) | (drawn.contrast != 1) | (drawn.blur != 0) | (drawn.noise != 0)
+    events = [drawn.mirror, drawn.saturation == 0, drawn.hole[:, 1, 0] > drawn.hole[:, 0, 0], changed]
+    assert np.abs(np.corrcoef(events) - np.eye(4)).max() < 4.5 / np.sqrt(4000)
+
+
 def test_brightness_and_contrast_of_whole_images(faces):
     settings = Augment(brightness=0.1, contrast=0.3)
     result = np.asarray(augment(faces, KEYS, 48, settings))
@@ -247,7 +254,7 @@ def test_a_batch_keeps_hard_targets_unless_it_is_mixed(faces):
     again, same = batch(faces, jax.nn.one_hot(labels, 7), key, size=48, classes=7, settings=mixing)
     np.testing.assert_array_equal(mixed, again)
     np.testing.assert_array_equal(soft, same)
-    share = np.asarray(soft)[np.arange(16), labels][:, None, None, None]
+    share = soft[0, labels[0]]
     expected = share * images + (1 - share) * np.roll(images, 1, 0)
     np.testing.assert_allclose(mixed, expected, atol=0.01)
 
