@@ -11,11 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax.data.table import Table
+from fer_jax.data.table import UNSPLIT, Table
 from fer_jax.errors import UserError
 
 # Each is a module of `fer_jax.data.builders` with VERSION and read(source) -> Reading.
-SETS = ('fer2013', 'ferplus', 'synthetic_faces')
+SETS = (
+    'fer2013',
+    'ferplus',
+    'rafdb',
+    'affectnet',
+    'ckplus',
+    'jaffe',
+    'celeb_a',
+    'vggface2',
+    'lfw',
+    'synthetic_faces',
+)
 EMBEDDED = ('synthetic_faces',)  # needs no source
 DROPPED = 'dropped.json'
 
@@ -76,9 +87,9 @@ def open_table(name: str, root: Path, *, whole: bool = False) -> Table:
     bounds = np.cumsum([0, *(made.info.splits[split].num_examples for split in splits)])
     table = Table(
         name=name,
-        classes=tuple(made.info.features['label'].names),
+        classes=tuple(made.info.features['label'].names) if 'label' in made.info.features else (),
         ids=index['ids'],
-        splits=np.repeat(splits, np.diff(bounds)),
+        splits=np.repeat(['all' if split == UNSPLIT else split for split in splits], np.diff(bounds)),
         labels=index['labels'],
         digests=index['digests'],
         fetch=_fetcher(made, splits, bounds),
@@ -147,7 +158,7 @@ def _index(made: Any, path: Path) -> dict[str, np.ndarray]:
                     progress.update()
     index = {
         'ids': np.array(columns.pop('id'), np.str_),
-        'labels': np.array(columns.pop('label'), np.int32),
+        'labels': np.array(columns.pop('label', [-1] * total), np.int32),
         'subjects': np.array(columns.pop('subject'), np.str_),
         'digests': np.stack(columns.pop('image')),
     }

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+UNSPLIT = 'unsplit'  # what TFDS calls a split 'all', a word that it keeps to itself
+
 
 @dataclass(frozen=True)
 class Table:

@@ -1,6 +1,8 @@
 """What every data set's reader gives, and the one TFDS builder that writes it as array_record, without TensorFlow."""
 
+import contextlib
 import errno
+import io
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +13,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm.auto import tqdm
 
+from fer_jax.data.table import UNSPLIT
 from fer_jax.errors import UserError
 
 
@@ -72,9 +75,10 @@ class FaceSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         features: dict[str, Any] = {
             'id': tfds.features.Text(),
             'image': tfds.features.Image(shape=reading.image_shape),
-            'label': tfds.features.ClassLabel(names=list(reading.classes)),
             'subject': tfds.features.Text(),
         }
+        if reading.classes:
+            features['label'] = tfds.features.ClassLabel(names=list(reading.classes))
         features |= {f'subset_{name}': np.bool_ for name in reading.subsets}
         for name, columns in reading.targets.items():
             features[f'target_{name}'] = tfds.features.Tensor(shape=(len(columns),), dtype=np.float32)
@@ -90,12 +94,15 @@ class FaceSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        return {split: self._records(split, count) for split, count in self._reading.splits.items()}
+        splits = self._reading.splits.items()
+        return {UNSPLIT if split == 'all' else split: self._records(split, count) for split, count in splits}
 
     def _records(self, split: str, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
         progress = tqdm(self._reading.examples(split), f'{self.name}: {split}', count, unit='img', delay=2, leave=False)
         for number, example in enumerate(progress):
-            record = {'id': example.id, 'image': example.image, 'label': example.label, 'subject': example.subject}
+            record: dict[str, Any] = {'id': example.id, 'image': example.image, 'subject': example.subject}
+            if self._reading.classes:
+                record['label'] = example.label
             record |= {f'subset_{name}': name in example.subsets for name in self._reading.subsets}
             record |= {f'target_{name}': np.asarray(value, np.float32) for name, value in example.targets.items()}
             yield number, record
@@ -116,7 +123,8 @@ def write(name: str, version: str, reading: Reading, root: Path) -> Path:
     for remains in folder.parent.glob('incomplete.*'):  # of a preparation that was killed
         shutil.rmtree(remains, ignore_errors=True)
     try:
-        builder.download_and_prepare(file_format='array_record')
+        with contextlib.redirect_stdout(io.StringIO()):  # it speaks of downloads
+            builder.download_and_prepare(file_format='array_record')
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
