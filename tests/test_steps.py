@@ -41,7 +41,8 @@ def stepped(settings, **loss):
         settings=settings,
         seed=3,
     )
-    state = jax.jit(step)(state, {}, {}, {'x': IMAGES, 'y': LABELS, 'weight': np.ones(COUNT, np.float32)})
+    run = jax.jit(step, compiler_options={'xla_backend_optimization_level': 0})  # compiled quickly
+    state = run(state, {}, {}, {'x': IMAGES, 'y': LABELS, 'weight': np.ones(COUNT, np.float32)})
     return np.asarray(state.trainable['kernel']), {name: float(value) for name, value in state.sums.items()}
 
 
@@ -69,7 +70,8 @@ def assert_step(result, loss, gradient, correct):
 @pytest.mark.parametrize('settings', [Augment(mixup=0.4), Augment(flip=0.5, cutmix=1.0)])
 def test_mixed_targets_are_learnt_and_counted_by_their_largest_share(settings):
     key = jax.random.split(jax.random.fold_in(jax.random.key(3), 5))[0]
-    images, targets = augment_batch(IMAGES, LABELS, key, size=SIZE, classes=CLASSES, settings=settings)
+    batch = jax.jit(augment_batch, static_argnames=('size', 'classes', 'settings'))
+    images, targets = batch(IMAGES, LABELS, key, size=SIZE, classes=CLASSES, settings=settings)
     assert targets.shape == (COUNT, CLASSES)
     expected = closed_form(images, np.asarray(targets), np.ones(COUNT))
     assert_step(stepped(settings), *expected)
