@@ -118,3 +118,12 @@ def _eight_bits(image: Any) -> Any:
         image.load()
         return image
     return image.convert(wanted)
+
+
+def encode(pixels: np.ndarray) -> bytes:
+    """uint8 [H, W] or [H, W, 3] -> PNG."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, 'PNG')
+    return buffer.getvalue()

@@ -9,6 +9,7 @@ import numpy as np
 
 from fer_jax.data.builders.face_set import Example, Reading
 from fer_jax.data.builders.sources import Source, open_source
+from fer_jax.data.faces import five_of_68
 from fer_jax.errors import UserError
 
 VERSION = '1.0.0'
@@ -127,5 +128,4 @@ def _five(source: Source, name: str | None) -> np.ndarray:
         points = _load(source, name).astype(np.float32).reshape(68, 2)
     except (OSError, ValueError) as error:
         raise UserError(f'{source.path}: {name} holds no 68 points ({error}); fetch it again') from None
-    five = [points[36:42].mean(0), points[42:48].mean(0), points[30], points[48], points[54]]
-    return np.concatenate(five).astype(np.float32)
+    return five_of_68(points).reshape(-1)
