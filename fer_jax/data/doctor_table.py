@@ -62,7 +62,7 @@ def _counts(findings: dict[str, Any]) -> list[str]:
                 f'{plain(classes[label]):<{name}}' + ''.join(f'{cells[split][label]:>{width}}' for split in columns)
             )
     if findings['unlabelled']:
-        lines.append(f'{findings["unlabelled"]:,} images have no label')
+        lines.append(f'{findings["unlabelled"]:,} without a label')
     totals = [_cell(findings['splits'].get(split, 0), (sum(published.get(split, ())),), 0, 1) for split in columns]
     return [*lines, f'{"all":<{name}}' + ''.join(f'{total:>{width}}' for total in totals)]
 
