@@ -159,5 +159,7 @@ def _copies(found: dict[str, Any], sizes: dict[str, int], exact: bool) -> list[t
 
 
 def _some(examples: list[dict[str, Any]]) -> str:
-    names = ', '.join(plain(example['id']) for example in examples[:3])
-    return f'{names} ...' if len(examples) > 3 else names
+    """The first three ids; of long ones the ends."""
+    names = [plain(example['id']) for example in examples[:3]]
+    listed = ', '.join(name if len(name) < 28 else f'...{name[-24:]}' for name in names)
+    return f'{listed} ...' if len(examples) > 3 else listed
