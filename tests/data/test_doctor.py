@@ -96,6 +96,7 @@ def test_single_images(report):
     assert {example['id']: example['notes'] for example in found['unusual']} == {
         'deep': ['16-bit'], 'cmyk': ['CMYK'], 'moving': ['several frames'], 'glass': ['alpha'],
     }  # fmt: skip
+    assert list(report.data.ids[report.constant]) == ['black', 'red']
     assert found['unlabelled'] == 1
 
 

@@ -13,7 +13,7 @@ def smooth(count, seed=0):
     """Random images of low frequency, as unlike as faces are."""
     noise = np.random.default_rng(seed).normal(size=(count, 48, 48))
     soft = ndimage.gaussian_filter(noise, (0, 4, 4))
-    return np.uint8(128 + 40 * soft / soft.std((1, 2), keepdims=True)).clip(0, 255)
+    return np.uint8((128 + 40 * soft / soft.std((1, 2), keepdims=True)).clip(0, 255))
 
 
 def thumbnails(images):
