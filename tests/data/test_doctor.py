@@ -7,8 +7,8 @@ from PIL import Image
 from fer_jax.data import contact_sheet, doctor, findings
 from fer_jax.data.builders import fer2013
 from fer_jax.errors import UserError
-from tests.data.test_images import encoded
 from tests.data.test_near_duplicates import compressed, smooth
+from tests.data.test_open_image import encoded
 
 FACE = smooth(40)
 
