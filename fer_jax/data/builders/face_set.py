@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tqdm.auto import tqdm
 
+from fer_jax import progress
 from fer_jax.data.table import UNSPLIT
 from fer_jax.errors import UserError
 
@@ -98,8 +98,8 @@ class FaceSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         return {UNSPLIT if split == 'all' else split: self._records(split, count) for split, count in splits}
 
     def _records(self, split: str, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        progress = tqdm(self._reading.examples(split), f'{self.name}: {split}', count, unit='img', delay=2, leave=False)
-        for number, example in enumerate(progress):
+        examples = progress.bar(self._reading.examples(split), f'{self.name}: {split}', count)
+        for number, example in enumerate(examples):
             record: dict[str, Any] = {'id': example.id, 'image': example.image, 'subject': example.subject}
             if self._reading.classes:
                 record['label'] = example.label
