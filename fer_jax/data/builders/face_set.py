@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import io
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -125,8 +126,8 @@ def write(name: str, version: str, reading: Reading, root: Path) -> Path:
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it speaks of downloads
             builder.download_and_prepare(file_format='array_record')
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, RuntimeError) as error:  # array_record's writer raises the latter
+        if not any(os.strerror(reason) in str(error) for reason in (errno.ENOSPC, errno.EDQUOT)):
             raise
-        raise UserError(f'{root}: {error.strerror} while {name} was written; nothing of it is kept') from None
+        raise UserError(f'{root} is full: nothing of {name} is kept; make room or name another place') from None
     return folder

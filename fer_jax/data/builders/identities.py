@@ -12,17 +12,22 @@ def read_folders(source: Path, splits: tuple[str, ...], published: Mapping[str, 
     """`[<split>/]<identity>/<image>`: the class and the subject are the identity.
 
     Args:
-      splits: names of the split folders; () where the identities lie at the top, all in split 'all'.
+      splits: names of the split folders, or of files `<split>_list.txt` that list `<identity>/<image>`; () where the
+        identities lie at the top, all in split 'all'.
       published: split -> official count.
 
     Raises:
       UserError: there are no such folders.
     """
     opened = open_source(source)
+    listed: dict[str, str] = {}
+    for own in splits:
+        listing = opened.one(f'{own}_list.txt')
+        listed |= dict.fromkeys(opened.text(listing).split() if listing else (), own)
     found: list[tuple[str, str, str]] = []
     for name in opened.images():
         parts = PurePosixPath(name).parts
-        split = parts[-3] if len(parts) >= 3 and parts[-3] in splits else 'all'
+        split = parts[-3] if len(parts) >= 3 and parts[-3] in splits else listed.get('/'.join(parts[-2:]), 'all')
         if len(parts) >= 2 and (split == 'all') == (not splits):
             found.append((name, split, parts[-2]))
     if not found:
