@@ -109,7 +109,7 @@ def forward(model: nnx.Module, x: np.ndarray, *, train: bool = False) -> tuple[n
     return jax.tree.map(np.asarray, apply(params, stats, x))
 
 
-def check_parity(name: str, *, sizes: tuple[tuple[int, int], ...], train_size: tuple[int, int]) -> None:
+def check_parity(name: str, *, sizes: tuple[tuple[int, int], ...], train_size: tuple[int, int] | None = None) -> None:
     """Asserts logits within 1e-4 of the reference's scale, in evaluation for each size and in training mode.
 
     After the pass in training mode the running statistics are compared too.
@@ -117,7 +117,8 @@ def check_parity(name: str, *, sizes: tuple[tuple[int, int], ...], train_size: t
     reference = torch_model(name, classes=7)
     model = filled(name, renamed(state_of(reference)), classes=7)
     draw = np.random.default_rng(0)
-    for train, (height, width) in [*((False, size) for size in sizes), (True, train_size)]:
+    trained = () if train_size is None else ((True, train_size),)
+    for train, (height, width) in [*((False, size) for size in sizes), *trained]:
         x = draw.normal(size=(8 if train else 2, height, width, 3)).astype(np.float32)
         expected = reference_logits(reference, x, train=train)
         logits, stats = forward(model, x, train=train)

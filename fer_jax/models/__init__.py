@@ -8,19 +8,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fer_jax.errors import UserError
+from fer_jax.models import efficientnet_lite, resnet, vgg
 from fer_jax.models import kernels as kernel_forms
-from fer_jax.models.efficientnet_lite import EfficientNetLite
 from fer_jax.models.layers import Head
-from fer_jax.models.resnet import ResNet
 from fer_jax.models.stages import run
-from fer_jax.models.vgg import VGG
 
-CONSTRUCTORS = {
-    'resnet18': ResNet,
-    'resnet50': ResNet,
-    'vgg16': VGG,
-    'vgg16_bn': VGG,
-    'efficientnet_lite0': EfficientNetLite,
+CONSTRUCTORS: dict[str, Any] = {
+    **dict.fromkeys(resnet.DEPTHS, resnet.ResNet),
+    **dict.fromkeys((f'{name}{norm}' for name in vgg.DEPTHS for norm in ('', '_bn')), vgg.VGG),
+    **dict.fromkeys(efficientnet_lite.SCALES, efficientnet_lite.EfficientNetLite),
 }
 NAMES = tuple(CONSTRUCTORS)
 HEADS = ('linear', 'mlp')

@@ -1,8 +1,9 @@
-"""EfficientNet-Lite (Tan and Le 2019, TensorFlow's edge variant), under timm's names for tf_efficientnet_lite0.
+"""EfficientNet-Lite (Tan and Le 2019, TensorFlow's edge variant), under timm's names for tf_efficientnet_lite*.
 
 ReLU6, no squeeze-and-excite, TensorFlow's SAME padding, BatchNorm with eps 1e-3.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from flax import nnx
 from fer_jax.models.kernels import Kernels
 from fer_jax.models.layers import BatchNorm, Head, adaptive_average_pool, conv, uniform
 
-# one row a stage: repeats, kernel, stride of the first, expansion, width
+# Lite0, one row a stage: repeats, kernel, stride of the first, expansion, width
 BLOCKS = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -22,6 +23,7 @@ BLOCKS = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
+SCALES = {'efficientnet_lite0': (1.0, 1.0), 'efficientnet_lite1': (1.0, 1.1), 'efficientnet_lite2': (1.1, 1.2)}
 EPS = 1e-3
 
 # timm draws the head from +-1/sqrt(classes), here for ImageNet's 1,000: seven classes would start at logits of +-10,
@@ -31,6 +33,23 @@ HEAD_RANGE = 1000**-0.5
 # timm: normal with variance 2 / fan out, where a depthwise kernel's fan out is that of one group
 goog_conv = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 goog_depthwise = nnx.initializers.variance_scaling(2.0, 'fan_in', 'normal')
+
+
+def blocks_of(name: str) -> tuple[tuple[int, int, int, int, int], ...]:
+    """`BLOCKS` in the width and depth of `name`; the repeats of the first and last stage stay, as the stem does."""
+    width, depth = SCALES[name]
+    rows = []
+    for at, (repeats, kernel, stride, expansion, features) in enumerate(BLOCKS):
+        if 0 < at < len(BLOCKS) - 1:
+            repeats = math.ceil(repeats * depth)
+        rows.append((repeats, kernel, stride, expansion, _to_eights(features * width)))
+    return tuple(rows)
+
+
+def _to_eights(features: float) -> int:
+    """The nearest multiple of 8, but not below 9/10 of it."""
+    near = max(8, int(features + 4) // 8 * 8)
+    return near if near >= 0.9 * features else near + 8
 
 
 class DepthwiseSeparable(nnx.Module):
@@ -100,7 +119,7 @@ class EfficientNetLite(nnx.Module):
         self.conv_stem = conv(channels, 32, 3, stride=2, padding='SAME', kernel_init=goog_conv, **shared)
         self.bn1 = BatchNorm(32, eps=EPS)
         features, stages = 32, []
-        for repeats, kernel, first_stride, expansion, width in BLOCKS:
+        for repeats, kernel, first_stride, expansion, width in blocks_of(name):
             blocks: list[nnx.Module] = []
             for index in range(repeats):
                 stride = first_stride if index == 0 else 1

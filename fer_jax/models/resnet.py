@@ -9,7 +9,13 @@ from flax import nnx
 from fer_jax.models.kernels import Kernels
 from fer_jax.models.layers import BatchNorm, Head, adaptive_average_pool, conv, uniform
 
-DEPTHS = {'resnet18': (2, 2, 2, 2), 'resnet50': (3, 4, 6, 3)}
+DEPTHS = {
+    'resnet18': (2, 2, 2, 2),
+    'resnet34': (3, 4, 6, 3),
+    'resnet50': (3, 4, 6, 3),
+    'resnet101': (3, 4, 23, 3),
+    'resnet152': (3, 8, 36, 3),
+}
 
 
 class BasicBlock(nnx.Module):
@@ -83,7 +89,7 @@ class ResNet(nnx.Module):
         rngs: nnx.Rngs,
     ):
         shared = {'dtype': dtype, 'kernels': kernels, 'rngs': rngs}
-        block = BasicBlock if name in ('resnet18',) else Bottleneck
+        block = BasicBlock if name in ('resnet18', 'resnet34') else Bottleneck
         self.max_pool = kernels.max_pool
         self.conv1 = conv(channels, 64, 7, stride=2, **shared)
         self.bn1 = BatchNorm(64)

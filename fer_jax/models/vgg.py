@@ -10,7 +10,12 @@ from fer_jax.models.kernels import Kernels
 from fer_jax.models.layers import BatchNorm, Head, adaptive_average_pool, conv, dropout, flatten_channels_first
 
 WIDTHS = (64, 128, 256, 512, 512)
-DEPTHS = {'vgg16': (2, 2, 3, 3, 3)}
+DEPTHS = {
+    'vgg11': (1, 1, 2, 2, 2),
+    'vgg13': (2, 2, 2, 2, 2),
+    'vgg16': (2, 2, 3, 3, 3),
+    'vgg19': (2, 2, 4, 4, 4),
+}
 
 
 def layout(name: str) -> list[list[tuple[str, int]]]:

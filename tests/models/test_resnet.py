@@ -8,9 +8,15 @@ from fer_jax.partition import flatten
 from tests.parity import check_parity, filled, forward, reference_logits, renamed, state_of, torch_model
 
 
-@pytest.mark.parametrize('name', ['resnet18', 'resnet50'])
+@pytest.mark.parametrize('name', ['resnet18', pytest.param('resnet34', marks=pytest.mark.slow), 'resnet50'])
 def test_equals_torchvision(name):
     check_parity(name, sizes=((75, 51),), train_size=(64, 64))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['resnet101', 'resnet152'])
+def test_the_deep_ones_equal_torchvision(name):
+    check_parity(name, sizes=((51, 64),))
 
 
 def test_equals_torchvision_at_native_fer2013_size():
@@ -26,7 +32,16 @@ def test_grey_stem_equals_torchvision():
     np.testing.assert_allclose(forward(model, x)[0], expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize(('name', 'expected'), [('resnet18', 11_689_512), ('resnet50', 25_557_032)])
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('resnet18', 11_689_512),
+        ('resnet34', 21_797_672),
+        ('resnet50', 25_557_032),
+        ('resnet101', 44_549_160),
+        ('resnet152', 60_192_808),
+    ],
+)
 def test_parameter_count_is_torchvisions(name, expected):
     """Counts from torchvision's documentation."""
     made = nnx.eval_shape(lambda: models.create(name, classes=1000, rngs=nnx.Rngs(0)))

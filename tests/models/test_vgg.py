@@ -12,7 +12,25 @@ def test_equals_torchvision(name):
     check_parity(name, sizes=((75, 51),), train_size=(64, 64))
 
 
-@pytest.mark.parametrize(('name', 'expected'), [('vgg16', 138_357_544), ('vgg16_bn', 138_365_992)])
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['vgg11', 'vgg13_bn', 'vgg19'])
+def test_the_other_depths_equal_torchvision(name):
+    check_parity(name, sizes=((51, 64),))
+
+
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('vgg11', 132_863_336),
+        ('vgg11_bn', 132_868_840),
+        ('vgg13', 133_047_848),
+        ('vgg13_bn', 133_053_736),
+        ('vgg16', 138_357_544),
+        ('vgg16_bn', 138_365_992),
+        ('vgg19', 143_667_240),
+        ('vgg19_bn', 143_678_248),
+    ],
+)
 def test_parameter_count_is_torchvisions(name, expected):
     """Counts from torchvision's documentation."""
     made = nnx.eval_shape(lambda: models.create(name, classes=1000, rngs=nnx.Rngs(0)))
