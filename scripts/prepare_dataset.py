@@ -5,7 +5,9 @@
     python scripts/prepare_dataset.py --dataset folder --source my_faces --drop duplicates --keep kept.csv
 
 docs/datasets.md says what each set is read from. A folder or a manifest needs no preparation: it is examined, and with
---keep what is left of it is listed in a new manifest.
+--keep what is left of it is listed in a new manifest. Photographs are cut down to their faces first:
+
+    python scripts/prepare_dataset.py --dataset folder --source photographs --crop_faces faces
 """
 
 import argparse
@@ -17,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from fer_jax import cache
-from fer_jax.data import contact_sheet, doctor, folder, manifest, prepared
+from fer_jax.data import contact_sheet, doctor, faces, folder, manifest, prepared
+from fer_jax.data.crop_folder import crop_folder
 from fer_jax.data.findings import KINDS, Inspected, Report
 from fer_jax.data.table import Table
 from fer_jax.errors import UserError
@@ -33,6 +36,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--drop', help=f'kinds to leave out from now on, of {",".join(KINDS)},uncertain; "" for none')
     parser.add_argument('--keep', type=Path, help='folder, manifest: list what is left in this new manifest')
     parser.add_argument('--subject', default='', help='folder: a regular expression that finds the subject in a path')
+    parser.add_argument('--align', type=int, default=0, help='px: align the faces of a set that has landmarks')
+    parser.add_argument('--crop_faces', type=Path, help='folder: find the faces of photographs and put them here')
+    parser.add_argument('--margin', type=float, default=0.2, help='around aligned or cropped faces, as a share')
+    parser.add_argument('--size', type=int, default=224, help='px, of cropped faces')
+    parser.add_argument('--pick', default='largest', help='crop the largest face of a photograph, or all')
+    parser.add_argument('--yunet', type=Path, help='ONNX file: detect by YuNet, and align what it finds')
     parser.add_argument('--out', type=Path, help='folder of the report and its pictures; else beside the data')
     arguments = parser.parse_args(argv)
     try:
@@ -46,6 +55,8 @@ def main(argv: list[str] | None = None) -> int:
 def run(arguments: argparse.Namespace) -> None:
     name = arguments.dataset
     kinds = None if arguments.drop is None else tuple(kind for kind in arguments.drop.split(',') if kind)
+    if arguments.crop_faces:
+        crop(arguments)
     if name in ('folder', 'manifest'):
         table, home = unprepared(name, arguments)
     else:
@@ -53,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.keep:
             raise UserError(f'--keep is for folders and manifests; --drop alone is remembered for {name}')
         if not arguments.check:
-            prepare(name, arguments.source, arguments.root)
+            prepare(name, arguments)
         table = prepared.open_table(name, arguments.root, whole=True)
     out = arguments.out or home / 'examination'
     report = examine(table, out)
@@ -83,13 +94,33 @@ def unprepared(name: str, arguments: argparse.Namespace) -> tuple[Table, Path]:
     return table, Path('examination') / table.name
 
 
-def prepare(name: str, source: Path | None, root: Path) -> None:
-    if prepared.is_prepared(name, root):
-        print(f'{prepared.folder(name, root)} is prepared already; remove it to prepare it anew')
+def prepare(name: str, arguments: argparse.Namespace) -> None:
+    if prepared.is_prepared(name, arguments.root):
+        print(f'{prepared.folder(name, arguments.root)} is prepared already; remove it to prepare it anew')
         return
-    if source is not None:
-        print(f'reading {source}')
-    prepared.prepare(name, source, root)
+    if arguments.source is not None:
+        print(f'reading {arguments.source}')
+    prepared.prepare(name, arguments.source, arguments.root, align=arguments.align, margin=arguments.margin)
+
+
+def crop(arguments: argparse.Namespace) -> None:
+    """Cuts the faces out of the photographs in --source; what follows reads the faces."""
+    if arguments.dataset != 'folder' or arguments.source is None:
+        raise UserError('--crop_faces is for photographs in class folders; give --dataset folder --source DIR')
+    summary = crop_folder(
+        arguments.source,
+        arguments.crop_faces,
+        detect=faces.detector(arguments.yunet),
+        margin=arguments.margin,
+        size=arguments.size,
+        pick=arguments.pick,
+        align=arguments.yunet is not None,
+    )
+    print(
+        f'{summary.photographs:,} photographs: {summary.with_face:,} with a face, {summary.without_face:,} without, '
+        f'{summary.unreadable:,} unreadable; {summary.crops:,} faces are in {arguments.crop_faces}'
+    )
+    arguments.source = arguments.crop_faces
 
 
 def examine(table: Table, out: Path) -> Report:

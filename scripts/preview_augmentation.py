@@ -65,13 +65,11 @@ def sheet(config: Any, *, rows: int, draws: int, phase: int) -> Image.Image:
         raise UserError(f'--phase={phase}: the config has {len(config.phases)}, counted from 0')
     settings = Augment.of({**config.data.augment, **config.phases[phase].augment})
     data = datasets.load(
-        name=config.data.name,
-        dir=config.data.dir,
+        **{field: config.data[field] for field in datasets.SOURCE},
         splits={'train': config.data.splits.train},
         image_size=config.model.image_size,
         channels=config.model.channels,
         root=cache.root() / 'datasets',
-        seed=config.seed,
     )
     split = data.splits['train']
     index = indices(config.seed, 0, min(rows, len(split.labels)), len(split.labels))

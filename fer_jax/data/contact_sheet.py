@@ -42,11 +42,11 @@ def write_sheets(report: Report, data: Inspected, folder: Path) -> list[Path]:
     for kind, found in singles.items():
         if len(found):
             blocks = [found[at : at + 1] for at in _spread(len(found), MOST_EXAMPLES)]
-            sheets[f'findings_{kind}'] = _blocks(data, kind, f'{len(found):,} images', blocks)
+            sheets[f'findings_{kind}'] = _blocks(data, kind, f'{len(found):,} found', blocks)
     for kind, members in groups.items():
         if members:
             blocks = [members[at] for at in _spread(len(members), MOST_GROUPS)]
-            sheets[f'findings_{kind}'] = _blocks(data, kind, f'{len(members):,} groups', blocks)
+            sheets[f'findings_{kind}'] = _blocks(data, kind, f'{len(members):,} groups found', blocks)
     paths = []
     for name, sheet in sheets.items():
         paths.append(folder / f'{name}.png')
@@ -66,8 +66,8 @@ def _classes(report: Report, data: Inspected) -> Any:
     top = 3 * LINE
     sheet = Image.new('RGB', (WIDTH, top + len(shown) * (TILE + 2 * GAP) + GAP), PAPER)
     pen = ImageDraw.Draw(sheet)
-    of = '' if len(shown) == len(labels) else f' of {len(labels):,}'
-    _write(pen, (GAP, LINE), f'{len(shown):,}{of} classes, {len(data.ids):,} images', INK, 14)
+    part = '' if len(shown) == len(labels) else f', {len(shown):,} are shown'
+    _write(pen, (GAP, LINE), f'{len(data.classes):,} classes{part}', INK, 14)
     left = NAME + 2 * GAP + 200
     for split in splits:
         pen.rectangle((left, LINE + 6, left + 24, LINE + 9), colours[split])

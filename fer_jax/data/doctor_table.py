@@ -62,7 +62,7 @@ def _counts(findings: dict[str, Any]) -> list[str]:
                 f'{plain(classes[label]):<{name}}' + ''.join(f'{cells[split][label]:>{width}}' for split in columns)
             )
     if findings['unlabelled']:
-        lines.append(f'{findings["unlabelled"]:,} images have no label')
+        lines.append(f'{findings["unlabelled"]:,} without a label')
     totals = [_cell(findings['splits'].get(split, 0), (sum(published.get(split, ())),), 0, 1) for split in columns]
     return [*lines, f'{"all":<{name}}' + ''.join(f'{total:>{width}}' for total in totals)]
 
@@ -159,5 +159,7 @@ def _copies(found: dict[str, Any], sizes: dict[str, int], exact: bool) -> list[t
 
 
 def _some(examples: list[dict[str, Any]]) -> str:
-    names = ', '.join(plain(example['id']) for example in examples[:3])
-    return f'{names} ...' if len(examples) > 3 else names
+    """The first three ids; of long ones the ends."""
+    names = [plain(example['id']) for example in examples[:3]]
+    listed = ', '.join(name if len(name) < 28 else f'...{name[-24:]}' for name in names)
+    return f'{listed} ...' if len(examples) > 3 else listed

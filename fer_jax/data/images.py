@@ -8,6 +8,7 @@ import numpy as np
 from fer_jax.errors import UserError
 
 LARGEST = 100_000_000  # pixels
+TURNED = 'turned by EXIF'
 
 
 def decode(data: bytes, size: int | None, channels: int, name: str) -> np.ndarray:
@@ -84,8 +85,8 @@ def open_image(data: bytes) -> tuple[Any, tuple[str, ...]]:
         if stored.width * stored.height > LARGEST:
             raise ValueError(f'{stored.width} x {stored.height} pixels are more than {LARGEST:,}')
         notes = _notes(stored)
-        turned = ImageOps.exif_transpose(stored)
-        return _eight_bits(turned), notes
+        upright = ImageOps.exif_transpose(stored) if TURNED in notes else stored
+        return _eight_bits(upright), notes
     except UnidentifiedImageError:
         raise ValueError(f'no known image format, it begins with {data[:8]!r}') from None
     except Exception as error:  # a damaged file can make a decoder raise anything
@@ -93,6 +94,8 @@ def open_image(data: bytes) -> tuple[Any, tuple[str, ...]]:
 
 
 def _notes(stored: Any) -> tuple[str, ...]:
+    from PIL import ExifTags
+
     mode = stored.mode
     notes = {
         '16-bit': mode.startswith('I') or (stored.format == 'PNG' and ';16' in str(stored.tile)),
@@ -100,7 +103,7 @@ def _notes(stored: Any) -> tuple[str, ...]:
         'CMYK': mode == 'CMYK',
         'alpha': mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or 'transparency' in stored.info,
         'several frames': getattr(stored, 'is_animated', False),
-        'turned by EXIF': stored.getexif().get(0x0112, 1) in range(2, 9),
+        TURNED: stored.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9),
     }
     return tuple(note for note, true in notes.items() if true)
 
@@ -118,3 +121,12 @@ def _eight_bits(image: Any) -> Any:
         image.load()
         return image
     return image.convert(wanted)
+
+
+def encode(pixels: np.ndarray) -> bytes:
+    """uint8 [H, W] or [H, W, 3] -> PNG."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, 'PNG')
+    return buffer.getvalue()

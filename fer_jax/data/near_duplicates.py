@@ -13,6 +13,7 @@ DISTANCE = 14  # of the 64 bits
 ROTATIONS = 32
 WINDOW = 48
 CHUNK = 2**16
+FEW = 256  # so many or fewer are compared pair by pair: their medians say little
 
 
 def groups(thumbnails: np.ndarray) -> list[np.ndarray]:
@@ -29,17 +30,20 @@ def groups(thumbnails: np.ndarray) -> list[np.ndarray]:
     """
     count = len(thumbnails)
     parent = np.arange(count)
-    if count < 2:
-        return []
-    flat = thumbnails.reshape(count, -1)
-    codes = _codes(flat)
+    flat = thumbnails.reshape(count, SIDE * SIDE)
     contrast = _contrast(flat)
+    if count <= FEW:
+        one, other = np.triu_indices(count, 1)
+        for mirror in (False, True):
+            _unite(parent, _verified(thumbnails, contrast, one, other, np.full(len(one), mirror)))
+        return _members(parent)
+    codes = _codes(flat)
     for rotation in range(0, 64, 64 // ROTATIONS):
         turn = np.uint64(rotation)
         keys = (codes << turn) | (codes >> (np.uint64(64) - turn)) if rotation else codes
         order = np.argsort(keys, kind='stable')
         ordered, owner, mirrored = codes[order], order % count, order >= count
-        for step in range(1, min(WINDOW, len(order) - 1) + 1):
+        for step in range(1, WINDOW + 1):
             close = np.bitwise_count(ordered[step:] ^ ordered[:-step]) <= DISTANCE
             close &= ~(mirrored[step:] & mirrored[:-step])
             first = np.flatnonzero(close)

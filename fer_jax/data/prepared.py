@@ -1,18 +1,22 @@
 """Data sets written by `scripts/prepare_dataset.py`: which there are, how they are made and opened."""
 
+import dataclasses
 import hashlib
 import importlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fer_jax.data.table import UNSPLIT, Table
 from fer_jax.errors import UserError
+
+if TYPE_CHECKING:  # it imports TFDS
+    from fer_jax.data.builders.face_set import Example, Reading
 
 # Each is a module of `fer_jax.data.builders` with VERSION and read(source) -> Reading.
 SETS = (
@@ -50,8 +54,11 @@ def is_prepared(name: str, root: Path) -> bool:
     return (folder(name, root) / 'dataset_info.json').exists()
 
 
-def prepare(name: str, source: Path | None, root: Path) -> Path:
+def prepare(name: str, source: Path | None, root: Path, *, align: int = 0, margin: float = 0.0) -> Path:
     """Reads the set from `source` and writes it below `root`; returns its folder.
+
+    Args:
+      align: side in pixels to which faces are aligned by the set's landmarks, see `faces.align`; 0 leaves them.
 
     Raises:
       UserError: the source is missing or malformed, or the disk is full.
@@ -61,7 +68,32 @@ def prepare(name: str, source: Path | None, root: Path) -> Path:
     reader = module(name)
     if source is None and name not in EMBEDDED:
         raise UserError(f'--source is missing; docs/datasets.md says what {name} is read from')
-    return face_set.write(name, reader.VERSION, reader.read(source), root)
+    reading = reader.read(source)
+    return face_set.write(name, reader.VERSION, aligned(name, reading, align, margin) if align else reading, root)
+
+
+def aligned(name: str, reading: 'Reading', size: int, margin: float) -> 'Reading':
+    """The same faces, turned and scaled by their landmarks; those whose landmarks are unknown stay as they are.
+
+    Raises:
+      UserError: the set has no landmarks.
+    """
+    from fer_jax.data import faces
+    from fer_jax.data.images import decode, encode
+
+    if 'landmarks' not in reading.targets:
+        raise UserError(f'--align={size}: {name} has no landmarks; crop its photographs with --crop_faces instead')
+
+    def examples(split: str) -> 'Iterator[Example]':
+        for example in reading.examples(split):
+            points = example.targets['landmarks'].reshape(5, 2)
+            if np.isfinite(points).all():
+                face = faces.align(decode(example.image, None, 3, example.id), points, size, margin)
+                example = example._replace(image=encode(face))
+            yield example
+
+    note = f'aligned by five points to {size} px, margin {margin:g}'
+    return dataclasses.replace(reading, examples=examples, notes=(*reading.notes, note))
 
 
 def open_table(name: str, root: Path, *, whole: bool = False) -> Table:

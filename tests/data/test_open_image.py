@@ -83,6 +83,7 @@ def test_exif_turns_the_image():
 FORMS = ['PNG', 'JPEG', 'GIF', 'BMP', 'TIFF', *(['WEBP'] if features.check('webp') else [])]
 
 
+@pytest.mark.filterwarnings('ignore')  # Pillow's, about damaged tags
 @pytest.mark.parametrize('form', FORMS)
 def test_damaged_files_raise_one_kind_of_error(form):
     data = encoded(Image.fromarray(colour()), form)

@@ -10,6 +10,7 @@ import numpy as np
 
 from fer_jax.data.builders.face_set import Example, Reading
 from fer_jax.data.builders.sources import Source, open_source
+from fer_jax.data.faces import five_of_68
 from fer_jax.errors import UserError
 
 VERSION = '1.0.0'
@@ -70,19 +71,6 @@ def read(source: Path) -> Reading:
     )
 
 
-def five_points(points: np.ndarray) -> np.ndarray:
-    """[136] or [68, 2], x and y of the 68 points -> float32 [10]: middles of the eyes, tip of the nose, mouth corners.
-
-    Left is left in the image.
-
-    Raises:
-      ValueError: they are not 68, or no numbers.
-    """
-    points = np.asarray(points, np.float32).reshape(68, 2)
-    five = [points[36:42].mean(0), points[42:48].mean(0), points[30], points[48], points[54]]
-    return np.concatenate(five).astype(np.float32)
-
-
 def _csv_rows(source: Source, lists: dict[str, str | None]) -> tuple[list[Row], int, tuple[str, ...]]:
     paths = source.once(('/'.join(name.split('/')[-2:]), name) for name in source.images())
     rows: dict[str, Row] = {}
@@ -98,7 +86,7 @@ def _csv_rows(source: Source, lists: dict[str, str | None]) -> tuple[list[Row], 
             try:
                 levels = _level(cells['valence']), _level(cells['arousal'])
                 text = cells.get('facial_landmarks', '')
-                landmarks = five_points(np.array(text.split(';'), np.float32)) if ';' in text else None
+                landmarks = _five(np.array(text.split(';'))) if ';' in text else None
             except ValueError as error:
                 raise source.wrong(name, number, f'valence, arousal or landmarks: {error}') from None
             image = cells['subDirectory_filePath']
@@ -120,9 +108,12 @@ def _npy_rows(source: Source) -> tuple[list[Row], int, tuple[str, ...]]:
     if not found:
         raise UserError(f'{source.path} has neither training.csv nor train_set/images; see docs/datasets.md')
     source.once((name, image) for name, image, _ in found)
-    bare = [image for _, image, _ in found for kind in ('exp', 'val', 'aro') if _npy(image, kind) not in source.known]
+    needed = ('exp', 'val', 'aro')
+    bare = [image for _, image, _ in found if not all(_npy(image, kind) in source.known for kind in needed)]
     if bare:
-        raise UserError(f'{source.path}: {bare[0]} and {len(bare) - 1:,} more lack annotations; fetch the set again')
+        raise UserError(
+            f'{source.path}: {len(bare):,} images lack an annotation, such as {bare[0]}; fetch the set again'
+        )
     rows = []
     for name, image, split in found:
         label = _scalar(source, _npy(image, 'exp'))
@@ -161,11 +152,16 @@ def _levels(source: Source, row: Row) -> np.ndarray:
     return np.array(values, np.float32)
 
 
+def _five(points: np.ndarray) -> np.ndarray:
+    """[136] or [68, 2] -> float32 [10]"""
+    return five_of_68(points.astype(np.float32).reshape(68, 2)).reshape(-1)
+
+
 def _landmarks(source: Source, row: Row) -> np.ndarray:
     if not isinstance(row.landmarks, str):
         return np.full(len(LANDMARKS), np.nan, np.float32) if row.landmarks is None else row.landmarks
     try:
-        return five_points(_load(source, row.landmarks))
+        return _five(_load(source, row.landmarks))
     except ValueError as error:
         raise UserError(f'{source.path}: {row.landmarks} holds no 68 points ({error}); fetch it again') from None
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from fer_jax.data.builders.face_set import Example, Reading
+from fer_jax.data.images import encode
 from fer_jax.errors import UserError
 
 VERSION = '2.0.0'
@@ -107,13 +107,6 @@ def _checked(source: Path, number: int, row: dict[str, str]) -> Row:
     if pixels.min() < 0 or pixels.max() > 255:
         raise wrong(f'a pixel is {pixels.min() if pixels.min() < 0 else pixels.max()}, expected 0 to 255')
     return Row(number, USAGES[usage], int(emotion), pixels.astype(np.uint8).reshape(SIDE, SIDE))
-
-
-def encode(pixels: np.ndarray) -> bytes:
-    """uint8 [H, W] or [H, W, 3] -> PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, 'PNG')
-    return buffer.getvalue()
 
 
 def read(source: Path) -> Reading:

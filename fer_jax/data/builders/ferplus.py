@@ -9,6 +9,7 @@ import numpy as np
 from fer_jax.data import targets
 from fer_jax.data.builders import fer2013
 from fer_jax.data.builders.face_set import Example, Reading
+from fer_jax.data.images import encode
 from fer_jax.errors import UserError
 
 VERSION = '1.0.0'
@@ -45,7 +46,7 @@ def read(source: Path) -> Reading:
                 yield Example(
                     f'row{row.number:05d}',
                     split,
-                    fer2013.encode(row.pixels),
+                    encode(row.pixels),
                     int(labels[at]),
                     subsets=tuple(name for name, holds in flags.items() if holds),
                     targets={'votes': votes[at]},
