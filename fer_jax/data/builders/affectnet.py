@@ -175,7 +175,8 @@ def _scalar(source: Source, name: str) -> float:
 
 
 def _load(source: Source, name: str) -> np.ndarray:
-    """
+    """The array of an npy file.
+
     Raises:
       ValueError: it is no npy file, or one of Python objects.
     """

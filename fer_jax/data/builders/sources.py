@@ -76,7 +76,8 @@ class Source:
             raise UserError(f'{self.path}: {name} cannot be read ({error}); fetch it again') from error
 
     def read(self, name: str) -> bytes:
-        """
+        """The bytes of a file.
+
         Raises:
           UserError: it is damaged, encrypted, or too large for an image.
         """
@@ -99,12 +100,10 @@ class Source:
                     return
                 try:
                     text = line.decode('utf-8-sig' if number == 1 else 'utf-8').strip()
-                except UnicodeDecodeError as error:
-                    raise UserError(
-                        f'{self.path}: {name}, line {number} is no UTF-8 ({error}); fetch it again'
-                    ) from None
+                except UnicodeDecodeError:
+                    text = '\0'
                 if len(line) > LONGEST or '\0' in text:
-                    raise UserError(f'{self.path}: {name}, line {number} is no text; fetch it again')
+                    raise UserError(f'{self.path}: {name}, line {number} is no UTF-8 text; fetch it again')
                 if text:
                     yield text
 
@@ -173,8 +172,8 @@ class Source:
                     grey &= image.mode in ('1', 'L', 'LA', 'I', 'I;16')
             except (*DAMAGED, SyntaxError, ValueError, Image.DecompressionBombError):
                 continue
-        width, height = sizes.pop() if len(sizes) == 1 else (None, None)
-        return height, width, 1 if grey else 3
+        width, height = next(iter(sizes)) if len(sizes) == 1 else (None, None)
+        return height, width, 1 if sizes and grey else 3
 
 
 def open_source(path: Path) -> Source:
@@ -185,7 +184,7 @@ def open_source(path: Path) -> Source:
     """
     try:
         if path.is_dir():
-            names: Iterable[str] = _walk(path)
+            names = list(_walk(path))
             opener: Callable[[str], Any] = lambda name: (path / name).open('rb')  # noqa: E731
         elif not path.is_file():
             raise UserError(f'--source={str(path)!r} does not exist; give the folder or archive that was downloaded')
@@ -209,7 +208,7 @@ def _hidden(name: str) -> bool:
 
 
 def _walk(root: Path) -> Iterator[str]:
-    """Files below a folder. Links come last, so that what they point to keeps its own name."""
+    """Files below a folder. Links come last, so that what they point to keeps its own name; none leads up."""
     seen: set[tuple[int, int]] = set()
     folders, links = [''], list[str]()
     while folders or links:
@@ -222,8 +221,11 @@ def _walk(root: Path) -> Iterator[str]:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if _hidden(f'{entry.name}/'):
                     continue
-                if entry.is_dir():
-                    (links if entry.is_symlink() else folders).append(f'{prefix}{entry.name}/')
+                if entry.is_symlink() and entry.is_dir():
+                    if not root.resolve().is_relative_to(Path(entry.path).resolve()):
+                        links.append(f'{prefix}{entry.name}/')
+                elif entry.is_dir():
+                    folders.append(f'{prefix}{entry.name}/')
                 elif entry.is_file():
                     yield f'{prefix}{entry.name}'
 
@@ -250,8 +252,8 @@ def _tar(path: Path) -> tuple[list[str], Callable[[str], BinaryIO]]:
 
     def opener(name: str) -> BinaryIO:
         first, size = places[name]
-        if first + size > len(data):
-            raise EOFError('the archive is cut short')
+        if first + size > len(data) or size > INFLATED:
+            raise EOFError('the archive is cut short, or this file too large')
         return io.BytesIO(data[first : first + size])
 
     return list(places), opener
