@@ -198,12 +198,16 @@ def test_celeb_a_lists_that_are_wrong(tmp_path, changes, message):
         celeb_a.read(celeb_lists(tmp_path / 'celeb', **changes))
 
 
-def test_celeb_a_images_in_a_zip_beside_the_lists_and_in_the_wild(tmp_path):
+@pytest.mark.parametrize('archive', [False, True])
+def test_celeb_a_takes_the_aligned_images_packed_or_not(tmp_path, archive):
     root = celeb_lists(tmp_path / 'celeb')
     for number in (1, 2, 3):
         picture(tmp_path / 'img_align_celeba' / f'00000{number}.jpg')
         picture(root / 'img_celeba' / f'00000{number}.jpg', (20, 20))  # of the same names, not aligned
-    shutil.make_archive(str(root / 'img_align_celeba'), 'zip', tmp_path, 'img_align_celeba')
+    if archive:
+        shutil.make_archive(str(root / 'img_align_celeba'), 'zip', tmp_path, 'img_align_celeba')
+    else:
+        shutil.move(tmp_path / 'img_align_celeba', root)
     reading = celeb_a.read(root)
     assert reading.splits == {'train': 1, 'validation': 1, 'test': 1}
     example = next(iter(reading.examples('test')))
