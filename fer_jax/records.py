@@ -1,13 +1,12 @@
 """What a run writes while it goes: metrics.jsonl, timing.jsonl, TensorBoard files, a progress bar."""
 
 import json
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
+from fer_jax import progress
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -43,14 +42,16 @@ class Recorder:
             self._files[name] = path.open('a', buffering=1)
         self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1 if step else None)
         self._batch_size = batch_size
-        self._bar = tqdm(
-            total=total * batch_size,
+        self._bar = progress.bar(
+            None,
+            '',
+            total * batch_size,
+            delay=0,
             initial=step * batch_size,
-            unit='img',
             unit_scale=True,
             dynamic_ncols=True,
             smoothing=0.1,
-            mininterval=0.2 if sys.stderr.isatty() else 30,
+            leave=True,
         )
         self._since, self._images = time.perf_counter(), 0
 
@@ -88,7 +89,7 @@ class Recorder:
 
     def say(self, text: str) -> None:
         """Prints above the progress bar."""
-        tqdm.write(text)
+        self._bar.write(text)
 
     def close(self) -> None:
         self._bar.close()

@@ -11,6 +11,7 @@ docs/datasets.md says what each set is read from. A folder or a manifest needs n
 """
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -47,9 +48,16 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run(arguments)
     except UserError as error:
-        print(f'fer_jax: {error}', file=sys.stderr)
-        return 2
-    return 0
+        message = str(error)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        place = error.filename or arguments.out or arguments.root
+        message = f'{place} cannot be written ({error.strerror}); make room or name another place, then run this again'
+    else:
+        return 0
+    print(f'fer_jax: {message}', file=sys.stderr)
+    return 2
 
 
 def run(arguments: argparse.Namespace) -> None:

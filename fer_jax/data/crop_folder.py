@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from fer_jax import progress
 from fer_jax.data import faces
 from fer_jax.data.folder import SUFFIXES
 from fer_jax.data.images import open_image
@@ -73,7 +73,7 @@ def crop_folder(
     with (out / LOG).open('a', encoding='utf-8') as log:
         if not done:
             log.write(json.dumps(settings) + '\n')
-        for name in tqdm([name for name in names if name not in done], 'cropping faces', unit='img', delay=2):
+        for name in progress.bar([name for name in names if name not in done], 'cropping faces'):
             stem = name.rsplit('.', 1)[0]
             target = out / (stem if stems[stem] == 1 else name)
             done[name] = _crop_one(source / name, target, detect, margin, size, pick, align)

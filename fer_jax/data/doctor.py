@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fer_jax import progress
 from fer_jax.data import images, near_duplicates
 from fer_jax.data.findings import Inspected, Report
 from fer_jax.errors import UserError
@@ -82,7 +83,6 @@ def examine(data: Inspected, *, workers: int) -> Report:
 
 def _looks(data: Inspected, workers: int) -> Iterator[Look]:
     """In the order of the set; a bounded number of chunks is under way."""
-    from tqdm import tqdm
 
     def chunk(first: int) -> list[Look]:
         return [_look(data.read, at) for at in range(first, min(first + CHUNK, len(data.ids)))]
@@ -90,7 +90,7 @@ def _looks(data: Inspected, workers: int) -> Iterator[Look]:
     under_way: deque[Future[list[Look]]] = deque()
     with (
         ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(data.ids), desc='examining', unit=' images', disable=None) as bar,
+        progress.bar(None, 'examining', len(data.ids)) as shown,
     ):
         for first in range(0, len(data.ids) + 4 * workers * CHUNK, CHUNK):
             if first < len(data.ids):
@@ -98,7 +98,7 @@ def _looks(data: Inspected, workers: int) -> Iterator[Look]:
             if under_way and (len(under_way) > 4 * workers or first >= len(data.ids)):
                 looks = under_way.popleft().result()
                 yield from looks
-                bar.update(len(looks))
+                shown.update(len(looks))
 
 
 def _look(read: Callable[[int], bytes], at: int) -> Look:

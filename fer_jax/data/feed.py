@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from fer_jax import sharding
+from fer_jax import progress, sharding
 from fer_jax.data import order
 from fer_jax.data.datasets import Split
 from fer_jax.errors import UserError
@@ -169,9 +169,7 @@ def free_memory(mesh: Mesh) -> int:
 
 
 def read_all(split: Split) -> np.ndarray:
-    """uint8 [N, H, W, C], decoded in threads, with a progress bar where it takes more than two seconds."""
-    from tqdm.auto import tqdm
-
+    """uint8 [N, H, W, C], decoded in threads."""
     images = np.empty((len(split.labels), *split.shape), np.uint8)
     chunks = [np.arange(first, min(first + 256, len(images))) for first in range(0, len(images), 256)]
 
@@ -179,5 +177,5 @@ def read_all(split: Split) -> np.ndarray:
         images[chunk] = split.read(chunk)
 
     with ThreadPoolExecutor() as pool:
-        list(tqdm(pool.map(read, chunks), total=len(chunks), desc='reading images', delay=2, leave=False))
+        list(progress.bar(pool.map(read, chunks), 'reading images', len(chunks), unit=' x 256 img'))
     return images

@@ -7,9 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
-from fer_jax import cache
+from fer_jax import cache, progress
 from fer_jax.errors import UserError
 
 WORTH_KEEPING = 1000  # new files
@@ -50,7 +49,7 @@ def _digests(directory: Path, ids: np.ndarray, read: Callable[[str], bytes]) -> 
     missing = [at for at, stamp in enumerate(stamps) if stamp not in known]
     with ThreadPoolExecutor() as pool:
         made = pool.map(lambda at: hashlib.sha256(read(str(ids[at]))).digest(), missing)
-        for at, digest in zip(missing, tqdm(made, 'reading files', len(missing), delay=2, leave=False), strict=True):
+        for at, digest in zip(missing, progress.bar(made, 'reading files', len(missing)), strict=True):
             known[stamps[at]] = digest
     digests = np.frombuffer(b''.join(known[stamp] for stamp in stamps), np.uint8).reshape(-1, 32)
     if len(missing) >= WORTH_KEEPING:

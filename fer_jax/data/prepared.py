@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fer_jax import progress
 from fer_jax.data.table import UNSPLIT, Table
 from fer_jax.errors import UserError
 
@@ -175,11 +176,10 @@ def _index(made: Any, path: Path) -> dict[str, np.ndarray]:
         with np.load(kept) as index:
             return dict(index)
     import tensorflow_datasets as tfds
-    from tqdm.auto import tqdm
 
     columns: dict[str, list[Any]] = {}
     total = sum(split.num_examples for split in made.info.splits.values())
-    with tqdm(total=total, desc='indexing', unit='img', delay=2, leave=False) as progress:
+    with progress.bar(None, 'indexing', total) as shown:
         for split in made.info.splits:
             source = made.as_data_source(split, decoders={'image': tfds.decode.SkipDecoding()})
             for first in range(0, len(source), 1024):
@@ -187,7 +187,7 @@ def _index(made: Any, path: Path) -> dict[str, np.ndarray]:
                     row['image'] = np.frombuffer(hashlib.sha256(row['image']).digest(), np.uint8)
                     for key, value in row.items():
                         columns.setdefault(key, []).append(value.decode() if isinstance(value, bytes) else value)
-                    progress.update()
+                    shown.update()
     index = {
         'ids': np.array(columns.pop('id'), np.str_),
         'labels': np.array(columns.pop('label', [-1] * total), np.int32),

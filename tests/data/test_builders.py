@@ -2,7 +2,10 @@
 
 import io
 import shutil
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -227,6 +230,12 @@ def test_identity_folders(tmp_path):
             for number in range(2):
                 picture(tmp_path / 'vgg' / split / person / f'000{number}_01.jpg')
                 picture(tmp_path / 'lfw' / person / f'{person}_000{number}.jpg')
+    listed_only = tmp_path / 'listed'
+    for split in ('train', 'test'):
+        shutil.copytree(tmp_path / 'vgg' / split, listed_only / 'images', dirs_exist_ok=True)
+        names = [path.relative_to(tmp_path / 'vgg' / split) for path in (tmp_path / 'vgg' / split).rglob('*.jpg')]
+        (listed_only / f'{split}_list.txt').write_text(''.join(f'{name}\n' for name in names))
+    assert listed(vggface2.read(listed_only)) == listed(vggface2.read(tmp_path / 'vgg'))
     reading = vggface2.read(tmp_path / 'vgg')
     assert reading.classes == ('n000001', 'n000002', 'n000003')
     found = listed(reading)
@@ -292,6 +301,25 @@ def test_what_is_written_reads_back(tmp_path, name, shared_data):
         assert set(roles.assign(table)) == {'train', 'validation', 'test'}
 
 
+@pytest.mark.parametrize('size', ['300k', '1500k', '2200k'])
+def test_a_disk_that_is_really_full(tmp_path, shared_data, size):
+    """A file system of that size; the set takes 1.9 MB, its examination more."""
+    command = f"""mount -t tmpfs -o size={size} tmpfs {tmp_path} || exit 77
+{sys.executable} -m scripts.prepare_dataset --dataset ckplus --source {shared_data / 'ck48'} --root {tmp_path}
+status=$?
+find {tmp_path} -name 'dataset_info.json' | wc -l; find {tmp_path} -name 'incomplete*' | wc -l; exit $status"""
+    if shutil.which('unshare') is None:
+        pytest.skip('no unshare here')
+    root = Path(__file__).parents[2]
+    run = subprocess.run(['unshare', '-m', 'sh', '-c', command], cwd=root, capture_output=True, text=True)
+    if run.returncode == 77 or 'unshare' in run.stderr:
+        pytest.skip('may not mount a file system here')
+    assert run.returncode == 2 and 'Traceback' not in run.stderr
+    assert run.stderr.count('fer_jax:') == 1 and ('is full' in run.stderr or 'No space left' in run.stderr)
+    complete = size == '2200k'
+    assert run.stdout.split()[-2:] == [str(int(complete)), '0']
+
+
 def test_nothing_half_prepared_is_taken_for_complete(tmp_path, monkeypatch):
     """The disk is full in the middle; then the same again with space."""
     for number in range(20):
@@ -307,7 +335,7 @@ def test_nothing_half_prepared_is_taken_for_complete(tmp_path, monkeypatch):
     broken = type(whole)(whole.classes, whole.splits, stops)
     with monkeypatch.context() as patched:
         patched.setattr(jaffe, 'read', lambda source: broken)
-        with pytest.raises(UserError, match='No space left on device while jaffe was written; nothing of it is kept'):
+        with pytest.raises(UserError, match='is full: nothing of jaffe is kept'):
             prepared.prepare('jaffe', tmp_path / 'jaffe', tmp_path / 'sets')
     assert not prepared.is_prepared('jaffe', tmp_path / 'sets')
     with pytest.raises(UserError, match='jaffe is not prepared'):

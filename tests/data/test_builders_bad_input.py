@@ -222,8 +222,8 @@ def test_vggface2_lists_decide_and_a_missing_split_is_no_harm(tmp_path):
     reading = vggface2.read(tmp_path / 'vgg')
     assert ids(reading) == ['n000002/0001_01.jpg', 'n000003/0001_01.jpg']
     assert reading.notes == (
-        '1 images that train_list.txt lists are missing',
-        '1 images that train_list.txt does not list are left out',
+        '1 images of train_list.txt are missing',
+        '1 images that no list names are left out',
     )
     prepared.prepare('vggface2', tmp_path / 'vgg', tmp_path / 'sets')
     table = prepared.open_table('vggface2', tmp_path / 'sets')

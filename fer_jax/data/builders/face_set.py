@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import io
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tqdm.auto import tqdm
 
+from fer_jax import progress
 from fer_jax.data.table import UNSPLIT
 from fer_jax.errors import UserError
 
@@ -98,8 +99,8 @@ class FaceSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         return {UNSPLIT if split == 'all' else split: self._records(split, count) for split, count in splits if count}
 
     def _records(self, split: str, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        progress = tqdm(self._reading.examples(split), f'{self.name}: {split}', count, unit='img', delay=2, leave=False)
-        for number, example in enumerate(progress):
+        examples = progress.bar(self._reading.examples(split), f'{self.name}: {split}', count)
+        for number, example in enumerate(examples):
             record: dict[str, Any] = {'id': example.id, 'image': example.image, 'subject': example.subject}
             if self._reading.classes:
                 record['label'] = example.label
@@ -125,8 +126,8 @@ def write(name: str, version: str, reading: Reading, root: Path) -> Path:
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it speaks of downloads
             builder.download_and_prepare(file_format='array_record')
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, RuntimeError) as error:  # array_record's writer raises the latter
+        if not any(os.strerror(reason) in str(error) for reason in (errno.ENOSPC, errno.EDQUOT)):
             raise
-        raise UserError(f'{root}: {error.strerror} while {name} was written; nothing of it is kept') from None
+        raise UserError(f'{root} is full: nothing of {name} is kept; make room or name another place') from None
     return folder

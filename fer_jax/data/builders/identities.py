@@ -11,26 +11,32 @@ from fer_jax.errors import UserError
 def read_folders(source: Path, splits: tuple[str, ...], published: Mapping[str, int]) -> Reading:
     """`[<split>/]<identity>/<image>`: the class and the subject are the identity.
 
-    Where there is a list `<split>_list.txt` of `<identity>/<image>`, images that it does not name are left out.
-
     Args:
-      splits: names of the split folders; () where the identities lie at the top, all in split 'all'.
+      splits: names of the split folders, or of files `<split>_list.txt` that list `<identity>/<image>`; images that
+        the list of their split does not name are left out. () where the identities lie at the top, all in split 'all'.
       published: split -> official count.
 
     Raises:
       UserError: there are no such folders, or at more than one place.
     """
     opened = open_source(source)
+    lists = {split: listing for split in splits if (listing := opened.one(f'{split}_list.txt'))}
+    listed = {line: split for split, listing in lists.items() for line in opened.lines(listing)}
     found: dict[str, list[str]] = {split: [] for split in splits or ('all',)}
-    depth, places = 3 if splits else 2, set()
+    places, unlisted = set(), 0
     for name in opened.images():
-        parts = name.rsplit('/', depth)
-        if len(parts) < depth:
+        if '/' not in name:
             continue
-        split = parts[-3] if splits else 'all'
-        if split in found:
+        *above, identity, image = name.split('/')
+        split = listed.get(f'{identity}/{image}') if splits else 'all'
+        if splits and above and above[-1] in splits:
+            if above[-1] in lists and split != above[-1]:
+                unlisted += 1
+                continue
+            split = above.pop()
+        if split:
             found[split].append(name)
-            places.add(parts[0] if len(parts) > depth else '.')
+            places.add('/'.join(above) or '.')
     if len(places) != 1:
         layout = '<identity>/<image>' if not splits else f'{"|".join(splits)}/<identity>/<image>'
         raise UserError(
@@ -38,17 +44,12 @@ def read_folders(source: Path, splits: tuple[str, ...], published: Mapping[str, 
             if places
             else f'{source} has no images in folders {layout}'
         )
+    missing = len(listed) - sum(len(found[split]) for split in lists)
     notes: tuple[str, ...] = ()
-    for split, names in found.items():
-        listing = opened.one(f'{split}_list.txt')
-        if listing:
-            listed = set(opened.lines(listing))
-            kept = [name for name in names if _id(name) in listed]
-            if len(kept) < len(listed):
-                notes += (f'{len(listed) - len(kept):,} images that {listing} lists are missing',)
-            if len(kept) < len(names):
-                notes += (f'{len(names) - len(kept):,} images that {listing} does not list are left out',)
-            found[split] = kept
+    if missing:
+        notes += (f'{missing:,} images of {" and ".join(lists.values())} are missing',)
+    if unlisted:
+        notes += (f'{unlisted:,} images that no list names are left out',)
     classes = tuple(sorted({_id(name).split('/')[0] for names in found.values() for name in names}))
     number = {identity: label for label, identity in enumerate(classes)}
 
