@@ -72,12 +72,8 @@ def test_rafdb(tmp_path, layout, archive):
         )
     found = listed(rafdb.read(zipped(root) if archive else root))
     assert found == {
-        'train': [('train_00001_aligned.jpg', 'sad', ''), ('train_00002_aligned.jpg', 'surprise', '')][
-            :: 1 if layout == 'list' else -1
-        ],
-        'test': [('test_0001_aligned.jpg', 'neutral', ''), ('test_0002_aligned.jpg', 'happy', '')][
-            :: 1 if layout == 'list' else -1
-        ],
+        'train': [('train_00001_aligned.jpg', 'sad', ''), ('train_00002_aligned.jpg', 'surprise', '')],
+        'test': [('test_0001_aligned.jpg', 'neutral', ''), ('test_0002_aligned.jpg', 'happy', '')],
     }
     assert sum(rafdb.PUBLISHED['train']) == 12_271 and sum(rafdb.PUBLISHED['test']) == 3_068
 
@@ -98,8 +94,9 @@ def test_rafdb_says_what_is_missing(tmp_path):
 
 def affectnet_csv(root, rows):
     head = 'subDirectory_filePath,face_x,facial_landmarks,expression,valence,arousal\n'
+    points = ';'.join(f'{value}.5' for value in range(136))
     for stem, part in (('training', rows[:3]), ('validation', rows[3:])):
-        lines = [f'{name},0,1.0;2.0,{label},{valence},{arousal}\n' for name, label, valence, arousal in part]
+        lines = [f'{name},0,{points},{label},{valence},{arousal}\n' for name, label, valence, arousal in part]
         (root / f'{stem}.csv').write_text(head + ''.join(lines))
     for number, (name, *_) in enumerate(rows):
         picture(root / 'Manually_Annotated_Images' / name, number)
@@ -116,6 +113,8 @@ def test_affectnet_as_csv(tmp_path):
     assert '1 images without one of the eight expressions' in reading.notes[0]
     levels = [example.targets['valence_arousal'].tolist() for example in reading.examples('train')]
     assert levels[0] == [0.5, -0.25] and np.isnan(levels[1]).all()
+    landmarks = next(iter(reading.examples('test'))).targets['landmarks']
+    np.testing.assert_allclose(landmarks, np.array([77, 78, 89, 90, 60, 61, 96, 97, 108, 109]) + 0.5)
     (tmp_path / 'training.csv').write_text('subDirectory_filePath,expression,valence\n')
     with pytest.raises(UserError, match='has no column arousal'):
         affectnet.read(tmp_path)

@@ -1,7 +1,7 @@
 """CelebA (Liu et al. 2015): 202,599 aligned faces with 40 attributes, five landmarks and identities."""
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
@@ -12,67 +12,91 @@ from fer_jax.errors import UserError
 VERSION = '1.0.0'
 SPLITS = ('train', 'validation', 'test')  # 0, 1, 2 in its partition file
 PUBLISHED = {'train': 162_770, 'validation': 19_867, 'test': 19_962}
-ATTRIBUTES = 40
+ALIGNED = 'img_align_celeba'
+ATTRIBUTES, COORDINATES = 40, 10
 
-Rows = dict[str, list[str]]  # image -> cells
+Rows = dict[str, np.ndarray]  # image -> int32 cells
 
 
 def read(source: Path) -> Reading:
-    """`img_align_celeba` with the lists as .txt (the authors') or .csv (Kaggle's); all in one folder, or one zip.
+    """`img_align_celeba`, a folder or .zip, with the lists as .txt (the authors') or .csv (Kaggle's) beside it.
 
     Targets: 'attributes' [40] of 0 and 1, and, where their list is there, 'landmarks' [10], x and y in pixels of the
     aligned image. The subject is the identity, where its list is there. There are no classes.
 
     Raises:
-      UserError: a list is missing or malformed, or none of its images is there.
+      UserError: a list is missing, malformed or shorter than another, or none of its images is there.
     """
     opened = open_source(source)
-    names, attributes = _list(opened, 'list_attr_celeba', needed=True)
-    if len(names) != ATTRIBUTES:
-        raise UserError(f'{source}: list_attr_celeba has {len(names)} attributes, expected {ATTRIBUTES}')
-    _, partition = _list(opened, 'list_eval_partition', needed=True)
-    points, landmarks = _list(opened, 'list_landmarks_align_celeba')
-    _, identities = _list(opened, 'identity_CelebA')
-    paths = {PurePosixPath(name).name: name for name in opened.images()}
-    listed = [image for image in attributes if image in partition]
-    notes = opened.lack((paths.get(image, image) for image in listed), 'list_attr_celeba')
-    split_of = {
-        image: SPLITS[opened.number('list_eval_partition', number, partition[image][0], 0, 2)]
-        for number, image in enumerate(listed, 1)
-        if image in paths
-    }
-    columns = {'attributes': names} | ({'landmarks': points} if landmarks else {})
+    names, attributes = _list(opened, 'list_attr_celeba', ATTRIBUTES, -1, 1)
+    _, partition = _list(opened, 'list_eval_partition', 1, 0, len(SPLITS) - 1)
+    points, landmarks = _list(opened, 'list_landmarks_align_celeba', COORDINATES, needed=False)
+    _, identities = _list(opened, 'identity_CelebA', 1, needed=False)
+    for stem, rows in (('list_eval_partition', partition), ('landmarks', landmarks), ('identities', identities)):
+        lacking = [image for image in attributes if image not in rows] if rows else []
+        if lacking:
+            raise UserError(
+                f'{source}: the list of {stem} lacks {len(lacking):,} images of list_attr_celeba, such as '
+                f'{lacking[0]}; fetch it again'
+            )
+    packed = opened.one(f'{ALIGNED}.zip')
+    holder = open_source(source / packed) if packed and source.is_dir() else opened
+    aligned = [name for name in holder.images() if ALIGNED in name] or holder.images()
+    paths = holder.once((name.rsplit('/', 1)[-1], name) for name in aligned)
+    notes = holder.lack((paths.get(image, image) for image in attributes), 'list_attr_celeba')
+    found = {split: [image for image in attributes if image in paths and partition[image][0] == number]
+             for number, split in enumerate(SPLITS)}  # fmt: skip
 
     def examples(split: str) -> Iterator[Example]:
-        for image, own in split_of.items():
-            if own == split:
-                targets = {'attributes': np.array([cell == '1' for cell in attributes[image]], np.float32)}
-                if landmarks:
-                    targets['landmarks'] = np.array(landmarks.get(image, ['nan'] * len(points)), np.float32)
-                subject = identities.get(image, [''])[0]
-                yield Example(image, split, opened.read(paths[image]), subject=subject, targets=targets)
+        for image in found[split]:
+            targets = {'attributes': (attributes[image] == 1).astype(np.float32)}
+            if landmarks:
+                targets['landmarks'] = landmarks[image].astype(np.float32)
+            subject = str(identities[image][0]) if identities else ''
+            yield Example(image, split, holder.read(paths[image]), subject=subject, targets=targets)
 
-    splits = {split: sum(own == split for own in split_of.values()) for split in SPLITS}
-    return Reading((), splits, examples, published=PUBLISHED, targets=columns, notes=notes)
+    return Reading(
+        (),
+        {split: len(images) for split, images in found.items()},
+        examples,
+        published=PUBLISHED,
+        targets={'attributes': names} | ({'landmarks': points} if landmarks else {}),
+        notes=notes,
+    )
 
 
-def _list(source: Source, stem: str, *, needed: bool = False) -> tuple[tuple[str, ...], Rows]:
-    """Column names, and the cells of each image."""
+def _list(
+    source: Source, stem: str, width: int, low: int | None = None, high: int = 0, *, needed: bool = True
+) -> tuple[tuple[str, ...], Rows]:
+    """Names of the `width` columns, where it has them, and the numbers of each image."""
     name = source.one(f'{stem}.txt', f'{stem}.csv')
     if name is None:
         if needed:
             raise UserError(f'{source.path} has no {stem}.txt or .csv; see docs/datasets.md')
         return (), {}
-    comma = name.endswith('.csv')
-    lines = [line.split(',') if comma else line.split() for line in source.text(name).splitlines() if line.strip()]
-    if lines and len(lines[0]) == 1 and lines[0][0].isdigit():  # the authors' lists begin with a count
-        lines = lines[1:]
     head: tuple[str, ...] = ()
-    if lines and not lines[0][0].lower().endswith(('.jpg', '.png')):
-        head = tuple(cell.strip() for cell in lines[0])
-        lines, head = lines[1:], head[1:] if comma else head
-    width = len(lines[0]) if lines else 0
-    for number, cells in enumerate(lines, 1):
-        if len(cells) != width or (head and len(cells) != len(head) + 1):
-            raise source.wrong(name, number, f'{len(cells)} cells, expected {len(head) + 1 if head else width}')
-    return head, {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
+    count = None
+    rows: Rows = {}
+    for line in source.lines(name):
+        cells = [cell.strip() for cell in line.split(',')] if name.endswith('.csv') else line.split()
+        if not rows and len(cells) == 1 and line.isdecimal() and count is None:
+            count = int(line)  # the authors' lists begin with one
+            continue
+        if not rows and not head and not cells[0].lower().endswith(('.jpg', '.png')):
+            head = tuple(cells[-width:])
+            continue
+        if len(cells) != width + 1:
+            raise source.wrong(name, len(rows) + 1, f'{len(cells)} cells, expected {width + 1}')
+        try:
+            values = np.array(cells[1:], np.int32)
+        except (OverflowError, ValueError):
+            raise source.wrong(name, len(rows) + 1, 'not whole numbers') from None
+        if low is not None and (values.min() < low or values.max() > high):
+            worst = values.min() if values.min() < low else values.max()
+            raise source.wrong(name, len(rows) + 1, f"'{worst}', expected a whole number from {low} to {high}")
+        if cells[0] in rows:
+            raise source.wrong(name, len(rows) + 1, f'{cells[0]} is listed before')
+        rows[cells[0]] = values
+    if count is not None and count != len(rows):
+        raise UserError(f'{source.path}: {name} announces {count:,} rows and has {len(rows):,}; fetch it again')
+    return head, rows

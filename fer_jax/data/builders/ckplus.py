@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from fer_jax.data.builders.face_set import Example, Reading
 from fer_jax.data.builders.sources import Source, open_source
@@ -13,9 +13,7 @@ VERSION = '1.0.0'
 CLASSES = ('neutral', 'angry', 'contempt', 'disgust', 'fear', 'happy', 'sad', 'surprise')  # 0 to 7 in its emotion files
 SUBJECTS, SEQUENCES = 118, 327
 PEAKS = {'angry': 135, 'contempt': 54, 'disgust': 177, 'fear': 75, 'happy': 207, 'sad': 84, 'surprise': 249}
-FRAME = re.compile(r'^(S\d+)_(\d+)_\d+\.(png|jpe?g|tiff?)$')
-
-Found = list[tuple[str, str, int]]  # image, subject, label
+FRAME = re.compile(r'(S\d+)_(\d+)_\d+\.(png|jpe?g|tiff?)')
 
 
 def read(source: Path) -> Reading:
@@ -25,57 +23,65 @@ def read(source: Path) -> Reading:
     the literature takes them; CK+48 has no neutral frames. All images are of one split; subjects are known.
 
     Raises:
-      UserError: neither is there, or an emotion file is malformed.
+      UserError: neither is there, an emotion file is malformed, or a frame is there twice.
     """
     opened = open_source(source)
+    frames = ((name.rsplit('/', 1)[-1], name) for name in opened.images())
+    paths = opened.once((frame, name) for frame, name in frames if FRAME.fullmatch(frame))
     emotions = [name for name in opened.names if name.endswith('_emotion.txt')]
-    found = _sequences(opened, emotions) if emotions else _folders(opened)
+    labels = _sequences(opened, emotions, paths) if emotions else _folders(opened, paths)
     classes = CLASSES if emotions else CLASSES[1:]
 
     def examples(split: str) -> Iterator[Example]:
-        for name, subject, label in found:
-            data = opened.read(name)
-            yield Example(PurePosixPath(name).name, split, data, label - len(CLASSES) + len(classes), subject)
+        for frame in sorted(labels):
+            subject = frame.split('_')[0]
+            yield Example(frame, split, opened.read(paths[frame]), classes.index(labels[frame]), subject)
 
-    published = {'all': (SEQUENCES, *PEAKS.values()) if emotions else tuple(PEAKS.values())}
-    people = len({subject for _, subject, _ in found})
-    taken = len({'_'.join(PurePosixPath(name).name.split('_')[:2]) for name, _, _ in found})
-    notes = (f'{people} subjects in {taken} sequences; published: {SUBJECTS} in {SEQUENCES}',)
-    return Reading(classes, {'all': len(found)}, examples, published=published, notes=notes)
+    taken = {tuple(frame.split('_')[:2]) for frame in labels}
+    people = len({subject for subject, _ in taken})
+    return Reading(
+        classes,
+        {'all': len(labels)},
+        examples,
+        published={'all': (SEQUENCES, *PEAKS.values()) if emotions else tuple(PEAKS.values())},
+        image_shape=opened.shape(paths[frame] for frame in labels),
+        notes=(f'{people} subjects in {len(taken)} sequences; published: {SUBJECTS} in {SEQUENCES}',),
+    )
 
 
-def _folders(source: Source) -> Found:
-    found: Found = []
-    for name in source.images():
-        path = PurePosixPath(name)
-        match, label = FRAME.match(path.name), canonical(path.parent.name)
-        if match and label in PEAKS:
-            found.append((name, match[1], CLASSES.index(label)))
-    if not found:
+def _folders(source: Source, paths: dict[str, str]) -> dict[str, str]:
+    """frame -> class"""
+    labels = {frame: canonical(f'/{name}'.split('/')[-2]) for frame, name in paths.items()}
+    if not labels:
         raise UserError(f'{source.path} has neither files *_emotion.txt nor class folders with S010_004_00000017.png')
-    return found
+    for frame, label in labels.items():
+        if label not in PEAKS:
+            raise UserError(
+                f'{source.path}: {paths[frame]} is in no folder of a class ({", ".join(PEAKS)}) and without '
+                'the folder Emotion; unpack Emotion_labels.zip beside the images'
+            )
+    return labels
 
 
-def _sequences(source: Source, emotions: list[str]) -> Found:
+def _sequences(source: Source, emotions: list[str], paths: dict[str, str]) -> dict[str, str]:
+    """frame -> class"""
     frames: dict[tuple[str, str], list[str]] = {}
-    for name in source.images():
-        match = FRAME.match(PurePosixPath(name).name)
-        if match:
-            frames.setdefault((match[1], match[2]), []).append(name)
-    found: Found = []
+    for frame in sorted(paths):
+        subject, sequence, _ = frame.split('_')
+        frames.setdefault((subject, sequence), []).append(frame)
+    labels: dict[str, str] = {}
     for emotion in emotions:
-        text = source.text(emotion).strip()
+        text = source.read(emotion).decode('ascii', 'replace').strip()
         try:
-            label = int(float(text))
+            label = float(text)
         except ValueError:
             label = -1
-        if not 1 <= label <= 7:
-            raise UserError(f'{source.path}: {emotion} holds {text!r}, expected 1 to 7; fetch it again')
-        subject, sequence = PurePosixPath(emotion).name.split('_')[:2]
-        own = sorted(frames.get((subject, sequence), []))
+        if label not in range(1, 8):
+            raise UserError(f'{source.path}: {emotion} holds {text[:20]!r}, expected 1 to 7; fetch it again')
+        subject, sequence = emotion.rsplit('/', 1)[-1].split('_')[:2]
+        own = frames.get((subject, sequence), [])
         if len(own) < 4:
-            raise UserError(
-                f'{source.path}: {emotion} has {len(own)} frames, expected at least 4 of {subject}_{sequence}'
-            )
-        found += [(own[0], subject, 0), *((name, subject, label) for name in own[-3:])]
-    return found
+            name = f'{subject}_{sequence}'
+            raise UserError(f'{source.path}: {emotion} has {len(own)} frames, expected at least 4 of {name}')
+        labels |= {own[0]: CLASSES[0]} | dict.fromkeys(own[-3:], CLASSES[int(label)])
+    return labels

@@ -95,8 +95,8 @@ class FaceSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        splits = self._reading.splits.items()
-        return {UNSPLIT if split == 'all' else split: self._records(split, count) for split, count in splits}
+        splits = self._reading.splits.items()  # TFDS refuses an empty one
+        return {UNSPLIT if split == 'all' else split: self._records(split, count) for split, count in splits if count}
 
     def _records(self, split: str, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
         examples = progress.bar(self._reading.examples(split), f'{self.name}: {split}', count)

@@ -1,7 +1,7 @@
 """Sets of identity folders, for pretraining on who is shown: VGGFace2 and sets in the manner of LFW."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from fer_jax.data.builders.face_set import Example, Reading
 from fer_jax.data.builders.sources import open_source
@@ -12,35 +12,55 @@ def read_folders(source: Path, splits: tuple[str, ...], published: Mapping[str, 
     """`[<split>/]<identity>/<image>`: the class and the subject are the identity.
 
     Args:
-      splits: names of the split folders, or of files `<split>_list.txt` that list `<identity>/<image>`; () where the
-        identities lie at the top, all in split 'all'.
+      splits: names of the split folders, or of files `<split>_list.txt` that list `<identity>/<image>`; images that
+        the list of their split does not name are left out. () where the identities lie at the top, all in split 'all'.
       published: split -> official count.
 
     Raises:
-      UserError: there are no such folders.
+      UserError: there are no such folders, or at more than one place.
     """
     opened = open_source(source)
-    listed: dict[str, str] = {}
-    for own in splits:
-        listing = opened.one(f'{own}_list.txt')
-        listed |= dict.fromkeys(opened.text(listing).split() if listing else (), own)
-    found: list[tuple[str, str, str]] = []
+    lists = {split: listing for split in splits if (listing := opened.one(f'{split}_list.txt'))}
+    listed = {line: split for split, listing in lists.items() for line in opened.lines(listing)}
+    found: dict[str, list[str]] = {split: [] for split in splits or ('all',)}
+    places, unlisted = set(), 0
     for name in opened.images():
-        parts = PurePosixPath(name).parts
-        split = parts[-3] if len(parts) >= 3 and parts[-3] in splits else listed.get('/'.join(parts[-2:]), 'all')
-        if len(parts) >= 2 and (split == 'all') == (not splits):
-            found.append((name, split, parts[-2]))
-    if not found:
+        if '/' not in name:
+            continue
+        *above, identity, image = name.split('/')
+        split = listed.get(f'{identity}/{image}') if splits else 'all'
+        if splits and above and above[-1] in splits:
+            if above[-1] in lists and split != above[-1]:
+                unlisted += 1
+                continue
+            split = above.pop()
+        if split:
+            found[split].append(name)
+            places.add('/'.join(above) or '.')
+    if len(places) != 1:
         layout = '<identity>/<image>' if not splits else f'{"|".join(splits)}/<identity>/<image>'
-        raise UserError(f'{source} has no images in folders {layout}')
-    classes = tuple(sorted({identity for _, _, identity in found}))
+        raise UserError(
+            f'{source} has identity folders at {" and at ".join(sorted(places)[:2])}; give one of them'
+            if places
+            else f'{source} has no images in folders {layout}'
+        )
+    missing = len(listed) - sum(len(found[split]) for split in lists)
+    notes: tuple[str, ...] = ()
+    if missing:
+        notes += (f'{missing:,} images of {" and ".join(lists.values())} are missing',)
+    if unlisted:
+        notes += (f'{unlisted:,} images that no list names are left out',)
+    classes = tuple(sorted({_id(name).split('/')[0] for names in found.values() for name in names}))
     number = {identity: label for label, identity in enumerate(classes)}
 
     def examples(split: str) -> Iterator[Example]:
-        for name, own, identity in found:
-            if own == split:
-                image = f'{identity}/{PurePosixPath(name).name}'
-                yield Example(image, split, opened.read(name), number[identity], identity)
+        for name in found[split]:
+            identity = _id(name).split('/')[0]
+            yield Example(_id(name), split, opened.read(name), number[identity], identity)
 
-    counts = {split: sum(own == split for _, own, _ in found) for split in splits or ('all',)}
-    return Reading(classes, counts, examples, published=published)
+    return Reading(classes, {split: len(names) for split, names in found.items()}, examples, published, notes=notes)
+
+
+def _id(name: str) -> str:
+    """`<identity>/<image>`"""
+    return '/'.join(name.rsplit('/', 2)[-2:])

@@ -1,8 +1,8 @@
-"""JAFFE (Lyons et al. 1998): 213 grey portraits of ten Japanese women."""
+"""JAFFE (Lyons et al. 1998): 213 grey portraits of ten Japanese women, 256 x 256 px."""
 
 import re
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from fer_jax.data.builders.face_set import Example, Reading
 from fer_jax.data.builders.sources import open_source
@@ -11,26 +11,34 @@ from fer_jax.errors import UserError
 
 VERSION = '1.0.0'
 CLASSES = ('angry', 'disgust', 'fear', 'happy', 'neutral', 'sad', 'surprise')
-PUBLISHED = {'all': 213}
-NAME = re.compile(r'^([A-Z]{2})\.(AN|DI|FE|HA|NE|SA|SU)\d*\.\d+\.(tiff?|png|jpe?g)$', re.IGNORECASE)
+PUBLISHED = {'all': (30, 29, 32, 31, 30, 31, 30)}
+NAME = re.compile(r'([A-Z]{2})\.(AN|DI|FE|HA|NE|SA|SU)\d*\.\d+\.\w+', re.IGNORECASE)
 
 
 def read(source: Path) -> Reading:
-    """Images named like KA.AN1.39.tiff, in a folder or zip: subject KA, expression AN.
+    """Images named like KA.AN1.39.tiff: subject KA, expression AN.
 
     Raises:
-      UserError: there is no such image.
+      UserError: there is no such image, or one is there twice.
     """
     opened = open_source(source)
-    matches = [(name, NAME.match(PurePosixPath(name).name)) for name in opened.images()]
-    found = [(name, match[1].upper(), CLASSES.index(canonical(match[2]))) for name, match in matches if match]
-    if not found:
-        raise UserError(f'{source} has no images named like KA.AN1.39.tiff')
-    others = len(matches) - len(found)
+    images = [(name.rsplit('/', 1)[-1], name) for name in opened.images()]
+    paths = opened.once((image, name) for image, name in images if NAME.fullmatch(image))
+    if not paths:
+        raise UserError(f'{source} has no images named like KA.AN1.39.tiff; see docs/datasets.md')
+    others = len(images) - len(paths)
 
     def examples(split: str) -> Iterator[Example]:
-        for name, subject, label in found:
-            yield Example(PurePosixPath(name).name, split, opened.read(name), label, subject)
+        for image in sorted(paths):
+            subject, expression = NAME.fullmatch(image).groups()  # type: ignore[union-attr]
+            label = CLASSES.index(canonical(expression))
+            yield Example(image, split, opened.read(paths[image]), label, subject.upper())
 
-    notes = (f'{others} images of other names are left out',) if others else ()
-    return Reading(CLASSES, {'all': len(found)}, examples, published=PUBLISHED, notes=notes)
+    return Reading(
+        CLASSES,
+        {'all': len(paths)},
+        examples,
+        published=PUBLISHED,
+        image_shape=opened.shape(paths.values()),
+        notes=(f'{others} images of other names are left out',) if others else (),
+    )

@@ -1,16 +1,28 @@
-"""What was downloaded, as names and bytes: a folder or a zip, of which nothing is unpacked."""
+"""What was downloaded, as names and bytes: a folder, a zip or a tar, of which nothing is unpacked to disk."""
 
+import contextlib
 import csv
+import functools
+import gzip
 import io
+import itertools
+import mmap
 import os
+import tarfile
 import zipfile
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from fer_jax.errors import UserError
 
-LARGEST = 1 << 28  # bytes of a member
+LARGEST = 1 << 26  # bytes of a file that is read whole
+LONGEST = 1 << 17  # bytes of a line
+INFLATED = 1 << 31  # bytes of a .tar.gz, which is held in memory
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp')
+DAMAGED = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, tarfile.TarError)  # RuntimeError: encrypted
 
 
 @dataclass(frozen=True)
@@ -19,63 +31,115 @@ class Source:
 
     Attributes:
       path: the folder or archive.
-      names: POSIX paths below it, sorted.
-      read: name -> bytes.
+      names: POSIX paths below it, sorted; hidden files are left out.
+      open: name -> its bytes as a file.
     """
 
     path: Path
     names: tuple[str, ...]
-    read: Callable[[str], bytes]
+    open: Callable[[str], BinaryIO]
+
+    @functools.cached_property
+    def known(self) -> frozenset[str]:
+        return frozenset(self.names)
 
     def ending(self, *endings: str) -> list[str]:
         """Names that end so, compared by whole path components and without regard to case."""
-        wanted = [tuple(PurePosixPath(ending.lower()).parts) for ending in endings]
-        found = [(name, PurePosixPath(name.lower()).parts) for name in self.names]
-        return [name for name, parts in found if any(parts[-len(end) :] == end for end in wanted)]
+        wanted = tuple(f'/{ending.lower()}' for ending in endings)
+        return [name for name in self.names if f'/{name.lower()}'.endswith(wanted)]
 
     def one(self, *endings: str) -> str | None:
         """The first of `ending`, the shortest path first; None where there is none."""
         return min(self.ending(*endings), key=lambda name: (name.count('/'), name), default=None)
 
     def images(self) -> list[str]:
-        suffixes = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp')
-        return [name for name in self.names if name.lower().endswith(suffixes)]
+        return [name for name in self.names if name.lower().endswith(SUFFIXES)]
 
-    def text(self, name: str) -> str:
-        """A text file; a BOM and CRLF do not matter.
+    def once(self, named: Iterable[tuple[str, str]]) -> dict[str, str]:
+        """(id, file) pairs as a mapping.
 
         Raises:
-          UserError: it is no UTF-8.
+          UserError: two files have one id, as in a folder that holds a set twice.
         """
-        try:
-            return self.read(name).decode('utf-8-sig')
-        except UnicodeDecodeError as error:
-            raise UserError(f'{self.path}: {name} is no UTF-8 text ({error}); fetch it again') from None
+        found: dict[str, str] = {}
+        for name, file in named:
+            if found.setdefault(name, file) != file:
+                raise UserError(f'{self.path} holds {name} twice, as {found[name]} and as {file}; give one of the two')
+        return found
 
-    def table(self, name: str, columns: Iterable[str]) -> list[dict[str, str]]:
-        """The rows of a csv.
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[BinaryIO]:
+        try:
+            with self.open(name) as file:
+                yield file
+        except DAMAGED as error:
+            raise UserError(f'{self.path}: {name} cannot be read ({error}); fetch it again') from error
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+          UserError: it is damaged, encrypted, or too large for an image.
+        """
+        with self._opened(name) as file:
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise UserError(f'{self.path}: {name} holds more than {LARGEST:,} bytes; it is no image, remove it')
+        return data
+
+    def lines(self, name: str) -> Iterator[str]:
+        """Lines of a text file without empty ones; a BOM and CRLF do not matter.
+
+        Raises:
+          UserError: it is no UTF-8, or no text.
+        """
+        with self._opened(name) as file:
+            for number in itertools.count(1):
+                line = file.readline(LONGEST + 1)
+                if not line:
+                    return
+                try:
+                    text = line.decode('utf-8-sig' if number == 1 else 'utf-8').strip()
+                except UnicodeDecodeError:
+                    text = '\0'
+                if len(line) > LONGEST or '\0' in text:
+                    raise UserError(f'{self.path}: {name}, line {number} is no UTF-8 text; fetch it again')
+                if text:
+                    yield text
+
+    def table(self, name: str, columns: Iterable[str], default: tuple[str, ...] = ()) -> Iterator[dict[str, str]]:
+        """The rows of a csv; `default` names the columns of one that has no heading.
 
         Raises:
           UserError: a column is missing, or a row has another number of cells; its number is named.
         """
-        rows = list(csv.reader(io.StringIO(self.text(name), newline='')))
-        head = [cell.strip() for cell in rows[0]] if rows else []
+        rows = self._cells(name)
+        head = next(rows, [])
+        if head and default and not set(head) & set(default):
+            rows, head = itertools.chain([head], rows), list(default)
         missing = [column for column in columns if column not in head]
         if missing:
-            raise UserError(
-                f'{self.path}: {name} has no column {", ".join(missing)}; it has {", ".join(head) or "none"}'
-            )
-        for number, row in enumerate(rows[1:], 1):
-            if row and len(row) != len(head):
-                raise self.wrong(name, number, f'{len(row)} cells, expected {len(head)}')
-        return [dict(zip(head, row, strict=True)) for row in rows[1:] if row]
+            has = ', '.join(head[:10]) or 'none'
+            raise UserError(f'{self.path}: {name} has no column {", ".join(missing)}; it has {has}')
+        for number, cells in enumerate(rows, 1):
+            if len(cells) != len(head):
+                raise self.wrong(name, number, f'{len(cells)} cells, expected {len(head)}')
+            yield dict(zip(head, cells, strict=True))
+
+    def _cells(self, name: str) -> Iterator[list[str]]:
+        rows = csv.reader(self.lines(name))
+        try:
+            for cells in rows:
+                yield [cell.strip() for cell in cells]
+        except csv.Error as error:
+            raise UserError(f'{self.path}: {name}, line {rows.line_num}: {error}; fetch it again') from None
 
     def wrong(self, name: str, number: int, what: str) -> UserError:
         return UserError(f'{self.path}: {name}, row {number}: {what}; mend or remove the row')
 
     def number(self, name: str, row: int, text: str, low: int, high: int) -> int:
         """A whole number from `low` to `high`, from row `row` of the file `name`."""
-        if not text.strip().lstrip('-').isdigit() or not low <= int(text) <= high:
+        if text.strip() not in map(str, range(low, high + 1)):
             raise self.wrong(name, row, f'{text.strip()!r}, expected a whole number from {low} to {high}')
         return int(text)
 
@@ -83,43 +147,113 @@ class Source:
         """A note on listed images that are not there.
 
         Raises:
-          UserError: none of them is.
+          UserError: none of them is, or none is listed.
         """
         wanted = list(wanted)
-        known = set(self.names)
-        missing = [name for name in wanted if name not in known]
-        if wanted and len(missing) == len(wanted):
+        if not wanted:
+            raise UserError(f'{self.path}: {where} lists no images; fetch it again')
+        missing = [name for name in wanted if name not in self.known]
+        if len(missing) == len(wanted):
             raise UserError(
-                f'{self.path} has none of the {len(wanted):,} images that {where} lists, such as {missing[0]}'
+                f'{self.path} has none of the {len(wanted):,} images that {where} lists, such as {missing[0]}; '
+                'unpack the archive of images beside it'
             )
         return (f'{len(missing):,} images that {where} lists are missing, such as {missing[0]}',) if missing else ()
 
+    def shape(self, names: Iterable[str]) -> tuple[int | None, int | None, int]:
+        """(H, W, C) of the images, H and W None where they differ; of each only the head is read."""
+        from PIL import Image
+
+        sizes, grey = set(), True
+        for name in names:  # what cannot be opened is for the doctor to name
+            try:
+                with self.open(name) as file, Image.open(file) as image:
+                    sizes.add(image.size)
+                    grey &= image.mode in ('1', 'L', 'LA', 'I', 'I;16')
+            except (*DAMAGED, SyntaxError, ValueError, Image.DecompressionBombError):
+                continue
+        width, height = next(iter(sizes)) if len(sizes) == 1 else (None, None)
+        return height, width, 1 if sizes and grey else 3
+
 
 def open_source(path: Path) -> Source:
-    """A folder or a zip.
+    """A folder, a .zip, a .tar or a .tar.gz. Links to folders are followed, each folder once.
 
     Raises:
-      UserError: it is neither, or the zip is damaged.
+      UserError: it is none of them, it is damaged, or a name in it is no UTF-8.
     """
-    if path.is_dir():
-        names = []
-        for folder, inner, files in os.walk(path):
-            inner[:] = [name for name in inner if not name.startswith(('.', '__MACOSX'))]
-            names += [(Path(folder) / name).relative_to(path).as_posix() for name in files if not name.startswith('.')]
-        return Source(path, tuple(sorted(names)), lambda name: (path / name).read_bytes())
-    if not path.is_file():
-        raise UserError(f'--source={str(path)!r} does not exist; give the folder or zip that was downloaded')
-    if not zipfile.is_zipfile(path):
-        raise UserError(f'--source={str(path)!r} is neither a folder nor a zip; unpack it first')
-    archive = zipfile.ZipFile(path)
+    try:
+        if path.is_dir():
+            names = list(_walk(path))
+            opener: Callable[[str], Any] = lambda name: (path / name).open('rb')  # noqa: E731
+        elif not path.is_file():
+            raise UserError(f'--source={str(path)!r} does not exist; give the folder or archive that was downloaded')
+        elif zipfile.is_zipfile(path):
+            archive = zipfile.ZipFile(path)
+            names = [info.filename for info in archive.infolist() if not info.is_dir()]
+            opener = archive.open
+        else:
+            names, opener = _tar(path)
+    except DAMAGED as error:
+        raise UserError(f'--source={str(path)!r} cannot be read ({error}); fetch it again') from error
+    kept = sorted({name for name in names if not _hidden(name)})
+    for name in kept:
+        if not name.isascii() and any('\ud800' <= letter <= '\udfff' for letter in name):
+            raise UserError(f'{path}: the name {os.fsencode(name)!r} is no UTF-8; rename it')
+    return Source(path, tuple(kept), opener)
 
-    def read(name: str) -> bytes:
-        if archive.getinfo(name).file_size > LARGEST:
-            raise UserError(f'{path}: {name} would take {archive.getinfo(name).file_size:,} bytes; it is no image')
+
+def _hidden(name: str) -> bool:
+    return '/.' in f'/{name}' or '/__MACOSX/' in f'/{name}'
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """Files below a folder. Links come last, so that what they point to keeps its own name; none leads up."""
+    seen: set[tuple[int, int]] = set()
+    folders, links = [''], list[str]()
+    while folders or links:
+        prefix = folders.pop() if folders else links.pop(0)
+        status = os.stat(root / prefix)
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(root / prefix) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if _hidden(f'{entry.name}/'):
+                    continue
+                if entry.is_symlink() and entry.is_dir():
+                    if not root.resolve().is_relative_to(Path(entry.path).resolve()):
+                        links.append(f'{prefix}{entry.name}/')
+                elif entry.is_dir():
+                    folders.append(f'{prefix}{entry.name}/')
+                elif entry.is_file():
+                    yield f'{prefix}{entry.name}'
+
+
+def _tar(path: Path) -> tuple[list[str], Callable[[str], BinaryIO]]:
+    """Names, and what opens them: a tar is mapped, a .tar.gz held in memory, so reading in any order is cheap."""
+    with path.open('rb') as raw:
+        packed = raw.read(2) == b'\x1f\x8b'
+        raw.seek(0)
+        data: Any = gzip.GzipFile(fileobj=raw).read(INFLATED + 1) if packed else b''
+        if len(data) > INFLATED:
+            raise UserError(f'--source={str(path)!r} holds more than {INFLATED:,} bytes; unpack it first')
         try:
-            return archive.read(name)
-        except (zipfile.BadZipFile, OSError, EOFError) as error:
-            raise UserError(f'{path}: {name} cannot be read ({error}); fetch the archive again') from error
+            with tarfile.open(fileobj=io.BytesIO(data) if packed else raw, mode='r:') as tar:
+                regular = [member for member in tar if member.isreg() and not member.issparse()]
+        except tarfile.ReadError as error:
+            raise UserError(
+                f'--source={str(path)!r} is neither a folder, a .zip, a .tar nor a .tar.gz, or cut short ({error}); '
+                'unpack it first, or fetch it again'
+            ) from None
+        if not packed:
+            data = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+    places = {member.name.removeprefix('./'): (member.offset_data, member.size) for member in regular}
 
-    names = [info.filename for info in archive.infolist() if not info.is_dir() and '__MACOSX' not in info.filename]
-    return Source(path, tuple(sorted(names)), read)
+    def opener(name: str) -> BinaryIO:
+        first, size = places[name]
+        if size > INFLATED:
+            raise EOFError(f'it has {size:,} bytes')
+        return io.BytesIO(data[first : first + size])
+
+    return list(places), opener
