@@ -60,7 +60,7 @@ def test_every_container_prepares_the_same_set(kind, tmp_path, capsys):
     source = contain(kind, SMALL, tmp_path)
     assert prepare(source, tmp_path / 'sets') == 0
     printed = capsys.readouterr().out
-    assert '(not 3,995)' in printed and 'counts differ from the published ones' in printed
+    assert '(not 3,995)' in printed and 'of 21 differ from the official ones' in printed
     data = load(tmp_path / 'sets')
     assert {role: len(split.ids) for role, split in data.splits.items()} == {'train': 3, 'validation': 1, 'test': 3}
     test = data.splits['test']
@@ -127,7 +127,7 @@ def test_the_real_set_has_the_published_counts(shared_data, tmp_path, capsys):
     source = shared_data / 'fer2013' / 'fer2013.csv.gz'
     assert prepare(source, tmp_path) == 0
     printed = capsys.readouterr().out
-    assert 'all counts are the published ones' in printed
+    assert 'all 21 are the official ones' in printed
     assert 'test, clean: 3,275 of 3,589' in printed
     data = datasets.load(name='fer2013', splits=ROLES, image_size=64, channels=3, root=tmp_path)
     assert data.splits['train'].shape == (48, 48, 1)
