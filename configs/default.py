@@ -117,7 +117,14 @@ def get_config() -> ConfigDict:
     config.data.workers = 0  # processes that decode a stream; 0: threads
     config.data.augment = augment(flip=0.5)
 
-    config.loss = ConfigDict({'name': 'cross_entropy', 'label_smoothing': 0.0, 'class_weights': 'none'})
+    config.loss = ConfigDict()
+    config.loss.name = 'cross_entropy'  # 'focal', 'logit_adjusted', 'generalised_cross_entropy', 'multi_target'
+    config.loss.label_smoothing = 0.0
+    config.loss.class_weights = 'none'  # 'inverse', 'effective', or one number a class
+    config.loss.beta = 0.999  # of effective class weights
+    config.loss.gamma = 2.0  # of focal
+    config.loss.tau = 1.0  # of logit_adjusted
+    config.loss.q = 0.7  # of generalised_cross_entropy
     config.phases = (phase(),)
 
     config.checkpoint = ConfigDict({'every': 1.0, 'select': 'validation/accuracy'})  # every: epochs

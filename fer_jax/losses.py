@@ -2,7 +2,7 @@
 
 import difflib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import numpy as np
 from fer_jax.errors import UserError
 
 Loss = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+SMALLEST = 1e-12
 
 
 def cross_entropy(
@@ -19,8 +20,9 @@ def cross_entropy(
     *,
     label_smoothing: float = 0.0,
     class_weights: tuple[float, ...] = (),
+    gamma: float = 0.0,
 ) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy of softmax(logits).
+    """Cross-entropy of softmax(logits), or focal loss.
 
     Args:
       logits: [B, C].
@@ -28,36 +30,51 @@ def cross_entropy(
       label_smoothing: share of each target spread evenly over all classes (Szegedy et al. 2015).
       class_weights: [C], above 0. As in torch.nn.CrossEntropyLoss class c's term of an example is multiplied by its
         weight, and the batch mean divides by the sum of the labels' weights, or by B where targets are distributions.
+      gamma: each class's term is multiplied by (1 - its probability)^gamma (Lin et al. 2017, whose alpha the class
+        weights are).
 
     Returns:
       (loss [B], weight [B]), float32; the batch loss is sum(loss * weight) / sum(weight).
     """
-    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
+    terms = jax.nn.log_softmax(logits.astype(jnp.float32))
+    if gamma:
+        terms *= jnp.maximum(-jnp.expm1(terms), SMALLEST) ** gamma
     count = logits.shape[-1]
-    hard = targets.ndim == 1
-    distribution = jax.nn.one_hot(targets, count) if hard else targets.astype(jnp.float32)
-    smoothed = distribution * (1 - label_smoothing) + label_smoothing / count
+    smoothed = _distribution(targets, count) * (1 - label_smoothing) + label_smoothing / count
     if not class_weights:
-        return -jnp.sum(smoothed * log_probabilities, -1), jnp.ones(logits.shape[0])
+        return -jnp.sum(smoothed * terms, -1), jnp.ones(logits.shape[0])
     weights = jnp.asarray(class_weights, jnp.float32)
-    loss = -jnp.sum(smoothed * weights * log_probabilities, -1)
-    weight = weights[targets] if hard else jnp.ones(logits.shape[0])
-    return loss / weight, weight
+    weight = weights[targets] if targets.ndim == 1 else jnp.ones(logits.shape[0])
+    return -jnp.sum(smoothed * weights * terms, -1) / weight, weight
 
 
-def class_weights(counts: np.ndarray, scheme: str) -> tuple[float, ...]:
-    """Weights [C] from the training counts: 'none' -> (), 'inverse' -> n / (C count), of mean 1 over the examples.
+def logit_adjusted(
+    logits: jax.Array, targets: jax.Array, *, prior: Sequence[float], tau: float, label_smoothing: float = 0.0
+) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy of logits + tau log prior (Menon et al. 2021), for classes of very different sizes.
 
-    Raises:
-      UserError: the scheme is unknown, or a class has no example to weigh.
+    Predictions stay the largest plain logit.
+
+    Args:
+      logits, targets, label_smoothing: as in `cross_entropy`.
+      prior: [C], the share of each class in training.
     """
-    if scheme == 'none':
-        return ()
-    if scheme != 'inverse':
-        raise UserError(f'loss.class_weights={scheme!r} is unknown; choose none or inverse')
-    if not np.all(counts):
-        raise UserError(f'loss.class_weights={scheme!r}: class {int(np.argmin(counts))} has no training example')
-    return tuple((counts.sum() / (len(counts) * counts)).tolist())
+    adjusted = logits.astype(jnp.float32) + tau * jnp.log(jnp.asarray(prior, jnp.float32))
+    return cross_entropy(adjusted, targets, label_smoothing=label_smoothing)
+
+
+def generalised_cross_entropy(logits: jax.Array, targets: jax.Array, *, q: float) -> tuple[jax.Array, jax.Array]:
+    """(1 - p^q) / q of the label's probability p (Zhang and Sabuncu 2018), for labels that are partly wrong.
+
+    Cross-entropy as q goes to 0, the mean absolute error at 1.
+
+    Args:
+      logits, targets: as in `cross_entropy`.
+      q: above 0, up to 1.
+    """
+    powers = jnp.exp(q * jax.nn.log_softmax(logits.astype(jnp.float32)))
+    loss = jnp.sum(_distribution(targets, logits.shape[-1]) * (1 - powers), -1) / q
+    return loss, jnp.ones(logits.shape[0])
 
 
 def multi_target(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -75,33 +92,98 @@ def multi_target(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.
     return loss, jnp.ones(logits.shape[0])
 
 
-LOSSES = ('cross_entropy', 'multi_target')
+def _distribution(targets: jax.Array, classes: int) -> jax.Array:
+    return jax.nn.one_hot(targets, classes) if targets.ndim == 1 else targets.astype(jnp.float32)
+
+
+def class_weights(counts: np.ndarray, scheme: str | Sequence[float], *, beta: float = 0.999) -> tuple[float, ...]:
+    """Weights [C] from the training counts; those of a scheme have mean 1 over the examples.
+
+    Args:
+      scheme: 'none' gives (); 'inverse' weighs by 1 / count; 'effective' by the inverse effective number of examples,
+        (1 - beta) / (1 - beta^count) (Cui et al. 2019); numbers, one a class, are taken as they are.
+
+    Raises:
+      UserError: the scheme is unknown, a class has no example to weigh, or the numbers are not one a class above 0.
+    """
+    if not isinstance(scheme, str):
+        if len(scheme) != len(counts):
+            raise UserError(
+                f'loss.class_weights has {len(scheme)} numbers, the data {len(counts)} classes; give one each'
+            )
+        for index, weight in enumerate(scheme):
+            if not 0 < weight < float('inf'):
+                raise UserError(f'loss.class_weights: class {index} has {weight}; expected a number above 0')
+        return tuple(map(float, scheme))
+    if scheme == 'none':
+        return ()
+    if scheme not in ('inverse', 'effective'):
+        raise UserError(
+            f'loss.class_weights={scheme!r} is unknown; choose none, inverse, effective, or a number a class'
+        )
+    if not np.all(counts):
+        raise UserError(f'loss.class_weights={scheme!r}: class {int(np.argmin(counts))} has no training example')
+    if not 0 <= beta < 1:
+        raise UserError(f'loss.beta={beta}; expected 0 up to, not including, 1')
+    sizes = counts if scheme == 'inverse' else (1 - beta**counts) / (1 - beta)
+    return tuple((counts.sum() / (np.sum(counts / sizes) * sizes)).tolist())
+
+
+LOSSES = ('cross_entropy', 'focal', 'logit_adjusted', 'generalised_cross_entropy', 'multi_target')
 
 
 def make(
-    name: str, *, target: str = 'label', label_smoothing: float = 0.0, class_weights: tuple[float, ...] = ()
+    name: str,
+    *,
+    target: str = 'label',
+    label_smoothing: float = 0.0,
+    class_weights: tuple[float, ...] = (),
+    gamma: float = 2.0,
+    q: float = 0.7,
+    tau: float = 1.0,
+    counts: np.ndarray | None = None,
 ) -> Loss:
     """The loss called `name`, its arguments bound.
 
     Args:
       target: what is trained on, see `data.targets`; 'multi_target' and the loss of that name go together.
+      label_smoothing: of 'cross_entropy', 'focal' and 'logit_adjusted'.
+      class_weights: of 'cross_entropy' and 'focal'.
+      gamma, tau, q: of 'focal', 'logit_adjusted', 'generalised_cross_entropy'.
+      counts: int [C], training examples of each class; for 'logit_adjusted'.
 
     Raises:
-      UserError: there is none, it does not fit the target or has no such argument, the smoothing is not in [0, 1), or a
-        weight is not a number above 0.
+      UserError: there is none, it does not fit the target or has no such argument, or an argument is out of its range.
     """
     if name not in LOSSES:
         near = difflib.get_close_matches(name, LOSSES, n=1, cutoff=0.0)[0]
         raise UserError(f'loss.name={name!r} is unknown; the nearest is {near}, of {", ".join(LOSSES)}')
-    if not 0 <= label_smoothing < 1:
-        raise UserError(f'loss.label_smoothing={label_smoothing}; expected 0 up to, not including, 1')
-    for index, weight in enumerate(class_weights):
-        if not 0 < weight < float('inf'):
-            raise UserError(f'loss.class_weights: class {index} has {weight}; expected a number above 0')
+    for field, value, fits in (
+        ('label_smoothing', label_smoothing, 0 <= label_smoothing < 1),
+        ('gamma', gamma, gamma >= 0),
+        ('q', q, 0 < q <= 1),
+        ('tau', tau, tau >= 0),
+    ):
+        if not fits:
+            raise UserError(f'loss.{field}={value} is out of range; see fer_jax/losses.py')
     if (name == 'multi_target') != (target == 'multi_target'):
         raise UserError(f'loss.name={name!r} with data.target={target!r}; multi_target needs to be set in both')
+    if class_weights and name not in ('cross_entropy', 'focal'):
+        raise UserError(f'loss.class_weights do not apply to the loss {name}; set them to none')
+    if label_smoothing and name in ('generalised_cross_entropy', 'multi_target'):
+        raise UserError(f'loss.label_smoothing={label_smoothing} does not apply to the loss {name}; set it to 0')
     if name == 'multi_target':
-        if label_smoothing or class_weights:
-            raise UserError('loss.label_smoothing and loss.class_weights do not apply to the loss multi_target')
         return multi_target
-    return functools.partial(cross_entropy, label_smoothing=label_smoothing, class_weights=class_weights)
+    if name == 'generalised_cross_entropy':
+        return functools.partial(generalised_cross_entropy, q=q)
+    if name == 'logit_adjusted':
+        if counts is None or not np.all(counts):
+            raise UserError('loss.name=logit_adjusted needs training examples of every class')
+        prior = tuple((counts / counts.sum()).tolist())
+        return functools.partial(logit_adjusted, prior=prior, tau=tau, label_smoothing=label_smoothing)
+    return functools.partial(
+        cross_entropy,
+        label_smoothing=label_smoothing,
+        class_weights=class_weights,
+        gamma=gamma if name == 'focal' else 0.0,
+    )

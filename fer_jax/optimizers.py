@@ -10,8 +10,9 @@ import optax
 from fer_jax.errors import UserError
 
 Schedule = Callable[[Any], Any]
-OPTIMIZERS = ('sgd', 'adam', 'adamw')
-SCHEDULES = ('constant', 'step', 'cosine')
+OPTIMIZERS = ('sgd', 'adam', 'adamw', 'radam', 'lion', 'lamb')
+SCHEDULES = ('constant', 'step', 'exponential', 'cosine', 'one_cycle')
+ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1 / 25e4  # of the largest rate, as in torch's OneCycleLR
 
 
 def _check(field: str, name: str, known: tuple[str, ...]) -> None:
@@ -32,8 +33,9 @@ def make_schedule(
     """Step of the phase, from 0 -> learning rate.
 
     After a linear rise over `warmup_steps` (the first step takes 1 / warmup_steps of the rate) follows one of
-    'constant'; 'step', times `step_factor` every `step_every` steps; 'cosine' to 0 at `steps` (Loshchilov and Hutter
-    2016).
+    'constant'; 'step', times `step_factor` every `step_every` steps; 'exponential', the same without steps; 'cosine' to
+    0 at `steps` (Loshchilov and Hutter 2016). 'one_cycle' (Smith and Topin 2019) rises from a 25th of the rate over
+    `warmup_steps` and falls to a 10,000th of that, both along cosines.
 
     Raises:
       UserError: the name is unknown, or the warm-up leaves no step.
@@ -49,11 +51,26 @@ def make_schedule(
             factor = jnp.ones(())
         elif name == 'step':
             factor = step_factor ** jnp.floor(after / step_every)
+        elif name == 'exponential':
+            factor = step_factor ** (after / step_every)
+        elif name == 'one_cycle':
+            return learning_rate * _one_cycle(step, warmup_steps, steps)
         else:
             factor = 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(after / max(steps - warmup_steps, 1), 1)))
         return learning_rate * jnp.where(step < warmup_steps, (step + 1) / max(warmup_steps, 1), factor)
 
     return schedule
+
+
+def _one_cycle(step: Any, rise: int, steps: int) -> Any:
+    """Share of the largest rate: a rise to it at step rise - 1, the end at step steps - 1."""
+
+    def along(share: Any, start: float, end: float) -> Any:
+        return end + (start - end) * 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(share, 0, 1)))
+
+    up = along(step / max(rise - 1, 1), ONE_CYCLE_START, 1.0)
+    down = along((step - max(rise - 1, 0)) / max(steps - max(rise, 1), 1), 1.0, ONE_CYCLE_END)
+    return jnp.where(step < rise - 1, up, down)
 
 
 def make(
@@ -71,7 +88,8 @@ def make(
 
     Args:
       name: 'sgd' and 'adam' add `weight_decay` times the parameter to its gradient (L2, as torch.optim.SGD and Adam);
-        'adamw' decays apart from the gradient (Loshchilov and Hutter 2017).
+        'adamw' decays apart from the gradient (Loshchilov and Hutter 2017), and so do 'radam' (Liu et al. 2020), 'lion'
+        (Chen et al. 2023; wants a tenth of the rate) and 'lamb' (You et al. 2020).
       schedule: step -> learning rate.
       rates: learning-rate multiplier of each trainable parameter.
       decay_mask: which of them decay.
@@ -87,8 +105,14 @@ def make(
         chain = [decay, optax.trace(momentum, nesterov=nesterov) if momentum else optax.identity()]
     elif name == 'adam':
         chain = [decay, optax.scale_by_adam()]
-    else:
+    elif name == 'adamw':
         chain = [optax.scale_by_adam(), decay]
+    elif name == 'radam':
+        chain = [optax.scale_by_radam(), decay]
+    elif name == 'lion':
+        chain = [optax.scale_by_lion(), decay]
+    else:
+        chain = [optax.scale_by_adam(eps=1e-6), decay, optax.scale_by_trust_ratio()]
     if clip:
         chain.insert(0, optax.clip_by_global_norm(clip))
     return optax.chain(*chain, _scale_groups(rates), optax.scale_by_learning_rate(schedule))

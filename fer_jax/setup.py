@@ -145,7 +145,11 @@ def prepare(config: Mapping[str, Any]) -> Setup:
             loss['name'],
             target=settings['target'],
             label_smoothing=loss['label_smoothing'],
-            class_weights=losses.class_weights(counts, loss['class_weights']),
+            class_weights=losses.class_weights(counts, loss['class_weights'], beta=loss['beta']),
+            gamma=loss['gamma'],
+            q=loss['q'],
+            tau=loss['tau'],
+            counts=counts,
         ),
         feed=TrainFeed(
             train,

@@ -43,6 +43,76 @@ def test_it_is_finite_at_large_logits(dtype):
     np.testing.assert_allclose(values, [0, np.log(2)], atol=1e-6)
 
 
+def softmax(logits):
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+SOFT = RNG.dirichlet(np.ones(7), 12)
+COUNTS = RNG.integers(1, 500, 7)
+FORMULAS = {
+    'focal': ({'gamma': 2.0}, lambda z, t: -(t * (1 - softmax(z)) ** 2 * np.log(softmax(z))).sum(-1).mean()),
+    'focal, gamma 0.5': (
+        {'gamma': 0.5},
+        lambda z, t: -(t * (1 - softmax(z)) ** 0.5 * np.log(softmax(z))).sum(-1).mean(),
+    ),
+    'focal, weighted': (
+        {'gamma': 1.5, 'class_weights': WEIGHTS},
+        lambda z, t: (
+            -(t * WEIGHTS * (1 - softmax(z)) ** 1.5 * np.log(softmax(z))).sum()
+            / ((t @ WEIGHTS).sum() if np.isin(t, (0, 1)).all() else len(t))
+        ),
+    ),
+    'logit_adjusted': (
+        {'tau': 1.3, 'counts': COUNTS},
+        lambda z, t: -(t * np.log(softmax(z + 1.3 * np.log(COUNTS / COUNTS.sum())))).sum(-1).mean(),
+    ),
+    'generalised_cross_entropy': ({'q': 0.7}, lambda z, t: (t * (1 - softmax(z) ** 0.7)).sum(-1).mean() / 0.7),
+}
+
+
+@pytest.mark.parametrize('soft', [False, True])
+@pytest.mark.parametrize('case', FORMULAS)
+def test_value_and_gradient_are_the_formulas(case, soft):
+    """In float64, the gradient by central differences."""
+    options, formula = FORMULAS[case]
+    loss = losses.make(case.split(',')[0], **options)
+    targets = SOFT if soft else np.eye(7)[LABELS]
+    given = jnp.asarray(SOFT, jnp.float32) if soft else jnp.asarray(LABELS)
+    value, gradient = jax.value_and_grad(lambda logits: mean(loss, logits, given))(LOGITS)
+    logits = LOGITS.astype(np.float64)
+    np.testing.assert_allclose(value, formula(logits, targets), rtol=1e-5)
+    expected = np.zeros_like(logits)
+    for at in np.ndindex(logits.shape):
+        step = np.zeros_like(logits)
+        step[at] = 1e-6
+        expected[at] = (formula(logits + step, targets) - formula(logits - step, targets)) / 2e-6
+    np.testing.assert_allclose(gradient, expected, atol=2e-6)
+
+
+def test_special_cases_are_cross_entropy():
+    plain = losses.make('cross_entropy')(LOGITS, jnp.asarray(LABELS))
+    for other in (
+        losses.make('focal', gamma=0.0),
+        losses.make('logit_adjusted', tau=0.0, counts=COUNTS),
+        losses.make('logit_adjusted', counts=np.full(7, 9)),
+    ):
+        for ours, theirs in zip(other(LOGITS, jnp.asarray(LABELS)), plain, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    near = losses.make('generalised_cross_entropy', q=1e-3)(LOGITS, jnp.asarray(LABELS))[0]
+    np.testing.assert_allclose(near, plain[0], rtol=2e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize('case', FORMULAS)
+def test_each_is_finite_at_large_logits(case, dtype):
+    loss = losses.make(case.split(',')[0], **FORMULAS[case][0])
+    for scale in (1e4, -1e4, 0.0):
+        logits = (scale * jnp.eye(7)).astype(dtype)
+        value, gradient = jax.value_and_grad(lambda x: mean(loss, x, jnp.arange(7)))(logits)  # noqa: B023
+        assert np.isfinite(value) and np.isfinite(np.asarray(gradient, np.float32)).all()
+
+
 def test_inverse_weights_are_scikit_learns():
     counts = np.bincount(LABELS, minlength=7) + 1
     labels = np.repeat(np.arange(7), counts)
@@ -51,13 +121,37 @@ def test_inverse_weights_are_scikit_learns():
     assert losses.class_weights(counts, 'none') == ()
 
 
+def test_effective_weights_are_the_papers():
+    """Proportional to (1 - beta) / (1 - beta^n): even as beta goes to 0, inverse as it goes to 1."""
+    counts = np.array([436, 7215, 3995])
+    ours = np.array(losses.class_weights(counts, 'effective', beta=0.999))
+    expected = (1 - 0.999) / (1 - 0.999**counts)
+    np.testing.assert_allclose(ours / ours[0], expected / expected[0])
+    assert (ours * counts).sum() / counts.sum() == pytest.approx(1)
+    np.testing.assert_allclose(losses.class_weights(counts, 'effective', beta=0.0), 1)
+    inverse = losses.class_weights(counts, 'inverse')
+    np.testing.assert_allclose(losses.class_weights(counts, 'effective', beta=1 - 1e-9), inverse, rtol=1e-4)
+    assert losses.class_weights(counts, (1, 2.5, 3)) == (1.0, 2.5, 3.0)
+
+
 def test_wrong_settings_are_named():
     with pytest.raises(UserError, match="loss.name='crossentropy' is unknown; the nearest is cross_entropy"):
         losses.make('crossentropy')
     with pytest.raises(UserError, match='label_smoothing=1.5'):
         losses.make('cross_entropy', label_smoothing=1.5)
     with pytest.raises(UserError, match='class_weights: class 1 has 0.0; expected a number above 0'):
-        losses.make('cross_entropy', class_weights=(1.0, 0.0))
+        losses.class_weights(np.ones(2), (1.0, 0.0))
+    with pytest.raises(UserError, match='has 2 numbers, the data 3 classes'):
+        losses.class_weights(np.ones(3), (1.0, 2.0))
+    with pytest.raises(UserError, match='loss.beta=1.0'):
+        losses.class_weights(np.ones(3), 'effective', beta=1.0)
+    for options in ({'gamma': -1.0}, {'q': 0.0}, {'q': 1.1}, {'tau': -0.1}):
+        with pytest.raises(UserError, match='is out of range'):
+            losses.make('focal', **options)
+    with pytest.raises(UserError, match='do not apply to the loss generalised_cross_entropy'):
+        losses.make('generalised_cross_entropy', class_weights=(1.0, 2.0))
+    with pytest.raises(UserError, match='examples of every class'):
+        losses.make('logit_adjusted', counts=np.array([3, 0]))
     with pytest.raises(UserError, match="class_weights='balanced' is unknown"):
         losses.class_weights(np.ones(3), 'balanced')
     with pytest.raises(UserError, match='class 1 has no training example'):

@@ -52,6 +52,7 @@ def torchs(torch, make_optimizer, factors=None):
         ('sgd', {'momentum': 0.9, 'weight_decay': 0.1, 'nesterov': True}),
         ('adam', {'weight_decay': 0.1}),
         ('adamw', {'weight_decay': 0.1}),
+        ('radam', {'weight_decay': 0.1}),
     ],
 )
 def test_twenty_steps_are_torchs(name, options):
@@ -67,10 +68,47 @@ def test_twenty_steps_are_torchs(name, options):
             {'params': [params['a.kernel']], 'weight_decay': decay, 'lr': 0.05, 'initial': 0.05},
             {'params': [params['a.bias']], 'weight_decay': 0.0, 'lr': 0.005, 'initial': 0.005},
         ]
+        if name == 'radam':
+            return torch.optim.RAdam(groups, decoupled_weight_decay=True)
         return {'sgd': torch.optim.SGD, 'adam': torch.optim.Adam, 'adamw': torch.optim.AdamW}[name](groups, **passed)
 
+    # RAdam's rectification is a difference of numbers near 2,000, which optax takes in float32
+    bound = {'sgd': 2e-6, 'radam': 2e-4}.get(name, 1e-5)
     for path, expected in torchs(torch, reference).items():
-        np.testing.assert_allclose(result[path], expected, atol=1e-5 if name.startswith('adam') else 2e-6)
+        np.testing.assert_allclose(result[path], expected, atol=bound)
+
+
+@pytest.mark.parametrize('name', ['lion', 'lamb'])
+def test_twenty_steps_are_the_papers(name):
+    """Written out in float64: Lion's algorithm 2, LAMB's algorithm 2 with the identity as scaling function."""
+    result = ours(make(name, weight_decay=0.1))
+    for path, leaf in PARAMS.items():
+        x, decay = leaf.astype(np.float64), 0.1 if path == 'a.kernel' else 0.0
+        m, v = np.zeros_like(x), np.zeros_like(x)
+        for step, targets in enumerate(TARGETS, 1):
+            g = np.sin(x - targets[path])
+            if name == 'lion':
+                update = np.sign(0.9 * m + 0.1 * g) + decay * x
+                m = 0.99 * m + 0.01 * g
+            else:
+                m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+                update = m / (1 - 0.9**step) / (np.sqrt(v / (1 - 0.999**step)) + 1e-6) + decay * x
+                update *= np.linalg.norm(x) / np.linalg.norm(update)
+            x -= 0.05 * update
+        np.testing.assert_allclose(result[path], x, atol=2e-5)
+
+
+def test_one_cycle_is_torchs():
+    torch = pytest.importorskip('torch')
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    reference = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3.0, total_steps=50, pct_start=0.3)
+    expected = []
+    for _ in range(50):
+        expected.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        reference.step() if len(expected) < 50 else None
+    schedule = optimizers.make_schedule('one_cycle', learning_rate=3.0, steps=50, warmup_steps=15)
+    np.testing.assert_allclose([schedule(step) for step in range(50)], expected, rtol=1e-4)
 
 
 def test_clipping_is_by_the_norm_of_the_trainable_gradients():
@@ -87,6 +125,8 @@ def test_schedules_are_their_formulas():
     np.testing.assert_allclose([constant(step) for step in range(6)], [0.5, 1, 1.5, 2, 2, 2])
     step = make('step', learning_rate=1.0, steps=10, step_every=3, step_factor=0.1)
     np.testing.assert_allclose([step(t) for t in range(7)], [1, 1, 1, 0.1, 0.1, 0.1, 0.01], rtol=1e-6)
+    falling = make('exponential', learning_rate=2.0, steps=10, step_every=4, step_factor=0.25)
+    np.testing.assert_allclose([falling(t) for t in (0, 2, 4, 8)], [2, 1, 0.5, 0.125], rtol=1e-6)
     cosine = make('cosine', learning_rate=3.0, steps=12, warmup_steps=2)
     expected = [1.5, 3.0] + [1.5 * (1 + np.cos(np.pi * t / 10)) for t in range(11)]
     np.testing.assert_allclose([cosine(t) for t in range(13)], expected, atol=1e-6)
