@@ -65,22 +65,24 @@ def phase(**fields: object) -> ConfigDict:
 
     `rates` is an ordered table of (regex on `<stage>/<parameter path>`, learning-rate multiplier): the first match
     wins, 0 freezes. `augment` overrides fields of `data.augment` for this phase; `augment('none')` turns all off.
+    `image_size` trains at fewer pixels than `model.image_size`; 0 is the same.
     """
     defaults = ConfigDict(
         {
             'epochs': 1.0,
             'rates': ALL,
-            'optimizer': 'adamw',
+            'optimizer': 'adamw',  # sgd, adam, radam, lion, lamb
             'learning_rate': 1e-3,
             'weight_decay': 0.0,
             'momentum': 0.9,
             'nesterov': False,
             'clip': 0.0,
-            'schedule': 'cosine',
+            'schedule': 'cosine',  # constant, step, exponential, one_cycle
             'warmup_epochs': 0.0,
             'step_epochs': 1.0,
             'step_factor': 0.5,
             'augment': ConfigDict(),
+            'image_size': 0,
         }
     )
     defaults.update(fields)

@@ -22,6 +22,7 @@ class Phase:
       index: from 0.
       epochs: the epoch, counted over the run, at which it ends.
       schedule: step of the phase -> learning rate.
+      image_size: side in pixels at which this phase trains; evaluation is at the network's.
     """
 
     index: int
@@ -32,6 +33,7 @@ class Phase:
     tx: optax.GradientTransformation
     schedule: Callable[[Any], Any]
     augment: Augment
+    image_size: int
 
 
 def steps_of(epochs: float, examples: int, batch_size: int) -> int:
@@ -85,7 +87,13 @@ def plan(
             decay_mask={path: leaf.ndim > 1 for path, leaf in trainable.items()},
         )
         settings = Augment.of({**augment, **fields['augment']})
-        planned.append(Phase(index, first, last, epochs, split, tx, schedule, settings))
+        size = fields['image_size'] or network.spec.image_size
+        if not 8 <= size <= network.spec.image_size:
+            raise UserError(
+                f'phases[{index}].image_size={size}; expected 0 (the same), or 8 up to model.image_size='
+                f'{network.spec.image_size}'
+            )
+        planned.append(Phase(index, first, last, epochs, split, tx, schedule, settings, size))
         first = last
     return planned
 

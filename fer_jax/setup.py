@@ -74,6 +74,7 @@ class Setup:
             loss=self.loss,
             tx=phase.tx,
             settings=phase.augment,
+            image_size=phase.image_size,
             seed=self.config['seed'],
             draw_targets=self.config['data']['target'] == 'probability',
         )

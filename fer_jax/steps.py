@@ -27,6 +27,7 @@ def train_step(
     loss: Loss,
     tx: optax.GradientTransformation,
     settings: Augment,
+    image_size: int,
     seed: int,
     draw_targets: bool = False,
 ) -> TrainState:
@@ -38,6 +39,7 @@ def train_step(
     Args:
       frozen: the parameters with rate 0.
       resident, host: the two halves of a batch, see `data.feed`.
+      image_size: side of the images, in pixels.
       loss: (logits [B, C], labels [B] or distributions [B, C]) -> per-example loss [B] and weight [B].
       draw_targets: each example's label is drawn from its distribution, anew at every step.
     """
@@ -47,8 +49,14 @@ def train_step(
     targets = batch['y']
     if draw_targets:
         targets = jax.vmap(jax.random.categorical)(example_keys(target_key, targets.shape[0]), jnp.log(targets))
-    size, classes = network.spec.image_size, len(network.spec.classes[PRIMARY])
-    images, targets = augment_batch(batch['x'], targets, augment_key, size=size, classes=classes, settings=settings)
+    images, targets = augment_batch(
+        batch['x'],
+        targets,
+        augment_key,
+        size=image_size,
+        classes=len(network.spec.classes[PRIMARY]),
+        settings=settings,
+    )
     labels = targets if targets.ndim == 1 else jnp.argmax(targets, -1)
     x = network.normalise(images)
 

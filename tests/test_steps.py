@@ -39,6 +39,7 @@ def stepped(settings, **loss):
         loss=losses.make('cross_entropy', **loss),
         tx=tx,
         settings=settings,
+        image_size=SIZE,
         seed=3,
     )
     run = jax.jit(step, compiler_options={'xla_backend_optimization_level': 0})  # compiled quickly

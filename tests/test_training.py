@@ -215,6 +215,24 @@ def test_a_head_only_step_costs_a_forward_pass(faces, model, size):
     assert costs[1] > 2.3 * alone
 
 
+def test_a_phase_trains_at_a_size_of_its_own(faces):
+    """Half the side, a quarter of the FLOPs; the network is evaluated at its own."""
+    config = config_of(faces)
+    config.model.image_size = 64
+    config.phases = tuple(default.phase(rates=default.HEAD_ONLY, image_size=size) for size in (32, 0))
+    run = setup.prepare(json.loads(config.to_json()))
+    assert [phase.image_size for phase in run.phases] == [32, 64] and run.network.spec.image_size == 64
+    costs = []
+    for phase in run.phases:
+        state, frozen = run.enter(phase, 0, *run.initial())
+        lowered = run.step_function(phase).lower(state, frozen, run.feed.resident, run.feed.host(0))
+        costs.append(lowered.compile().cost_analysis()['flops'])
+    assert costs[0] == pytest.approx(costs[1] / 4, rel=0.1)
+    config.phases[0].image_size = 65
+    with pytest.raises(UserError, match=r'phases\[0\].image_size=65; expected 0 .the same., or 8 up to'):
+        setup.prepare(json.loads(config.to_json()))
+
+
 def test_eight_devices_train_as_one(shared_data, tmp_path):
     """Twenty fp32 steps of the last stage and the head, in two processes: JAX fixes its devices when it starts.
 
