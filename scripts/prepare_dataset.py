@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.crop_faces:
         crop(arguments)
     if name in ('folder', 'manifest'):
-        table, home = unprepared(name, arguments)
+        table, report_folder = unprepared(name, arguments)
     else:
         home = prepared.folder(name, arguments.root)
         if arguments.keep:
@@ -74,8 +74,8 @@ def run(arguments: argparse.Namespace) -> None:
         if not arguments.check:
             prepare(name, arguments)
         table = prepared.open_table(name, arguments.root, whole=True)
-    out = arguments.out or home / 'examination'
-    report = examine(table, out)
+        report_folder = home / 'examination'
+    report = examine(table, arguments.out or report_folder)
     left_out = leave_out(table, report, kinds or ())
     if name in ('folder', 'manifest'):
         if arguments.keep:

@@ -65,13 +65,19 @@ def read(path: Path) -> Table:
 
 def write(path: Path, table: Table, keep: np.ndarray, directory: Path) -> None:
     """Lists the examples of `table` where `keep` [N] is true, as csv; ids are paths below `directory`."""
+    votes = table.targets.get('votes')
+    labels = ['label'] if votes is None else [SHARE + name for name in table.columns['votes']]
     with path.open('w', newline='', encoding='utf-8', errors='surrogateescape') as file:
         writer = csv.writer(file)
-        writer.writerow(['path', 'label', 'split', 'subject'])
+        writer.writerow(['path', 'split', 'subject', 'group', 'weight', *labels])
         for at in np.flatnonzero(keep):
-            name = table.classes[table.labels[at]] if table.labels[at] >= 0 else ''
             split = '' if table.splits[at] == 'all' else table.splits[at]
-            writer.writerow([(directory / table.ids[at]).resolve(), name, split, table.subjects[at]])
+            shown = [(directory / table.ids[at]).resolve(), split, table.subjects[at], table.groups[at]]
+            if votes is None:
+                values = [table.classes[table.labels[at]] if table.labels[at] >= 0 else '']
+            else:
+                values = [f'{value:g}' for value in votes[at]]
+            writer.writerow([*shown, f'{table.weights[at]:g}', *values])
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

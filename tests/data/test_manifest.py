@@ -79,6 +79,17 @@ def test_what_is_written_reads_back(images):
     np.testing.assert_array_equal(again.digests, table.digests[keep])
 
 
+def test_votes_weights_and_groups_are_kept(images):
+    rows = ''.join(f'{at:02d}.png,g{at % 2},{1 + at},{at % 3},{1.5}\n' for at in range(12))
+    first = manifest.read(write(images, 'path,group,weight,p_sad,p_fear\n' + rows))
+    manifest.write(images / 'again.csv', first, np.ones(12, bool), images)
+    again = manifest.read(images / 'again.csv')
+    assert again.classes == first.classes
+    for name in ('labels', 'groups', 'weights', 'digests'):
+        np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
+    np.testing.assert_array_equal(again.targets['votes'], first.targets['votes'])
+
+
 def test_rows_without_a_label_are_not_trained_on(images):
     text = 'path,label\n' + ''.join(f'{at:02d}.png,{"" if at < 2 else "ab"[at % 2]}\n' for at in range(12))
     assert manifest.read(write(images, text)).labels.tolist()[:4] == [-1, -1, 0, 1]
