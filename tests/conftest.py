@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ['FER_JAX_OFFLINE'] = '1'
 
 import pytest
 

@@ -8,8 +8,9 @@ from typing import NamedTuple
 from fer_jax import models
 from fer_jax.errors import UserError
 from fer_jax.pretrained.convert import convert
+from fer_jax.pretrained.download import fetch
 from fer_jax.pretrained.torch_reader import read_torch
-from fer_jax.pretrained.weights import Preprocessing, Weights, load
+from fer_jax.pretrained.weights import Preprocessing, Weights, load, save
 
 
 class Package(NamedTuple):
@@ -33,12 +34,34 @@ PACKAGES = {
 }
 
 
-def resolve(weights: str, model: str, *, cache: Path) -> Weights:
+# torchvision's first ImageNet weights: the digits are the beginning of each file's sha256.
+TORCHVISION = 'https://download.pytorch.org/models/'
+TORCHVISION_LICENCE = 'BSD-3-Clause; trained on ImageNet, whose images are for non-commercial research'
+TORCHVISION_FILES = {
+    'resnet18': 'f37072fd',
+    'resnet34': 'b627a593',
+    'resnet50': '0676ba61',
+    'resnet101': '63fe2227',
+    'resnet152': '394f9c45',
+    'vgg11': '8a719046',
+    'vgg11_bn': '6002323d',
+    'vgg13': '19584684',
+    'vgg13_bn': 'abd245e5',
+    'vgg16': '397923af',
+    'vgg16_bn': '6c64b313',
+    'vgg19': 'dcbb9e9d',
+    'vgg19_bn': 'c79401a0',
+}
+
+
+def resolve(weights: str, model: str, *, cache: Path, url: str = TORCHVISION) -> Weights:
     """Finds the weights that a config names.
 
     Args:
-      weights: 'imagenet' (`<cache>/weights/<model>-imagenet.safetensors`, then an installed package that carries them)
-        or the path of a converted .safetensors file.
+      weights: 'imagenet' (`<cache>/weights/<model>-imagenet.safetensors`, then an installed package that carries them,
+        then torchvision's file, which is downloaded and converted into the cache) or the path of a converted
+        .safetensors file.
+      url: the folder of torchvision's files.
 
     Raises:
       UserError: there are none, with what was tried; or they are another model's, with both named.
@@ -56,11 +79,28 @@ def resolve(weights: str, model: str, *, cache: Path) -> Weights:
             file = Path(spec.submodule_search_locations[0]) / package.file
             return convert_file(file, model, source=f'package {package.name}', licence=package.licence)
         tried.append(f'the package {package.name}, which is not installed')
+    if model in TORCHVISION_FILES:
+        try:
+            return _download(model, cached, url)
+        except UserError as error:
+            tried.append(str(error))
     raise UserError(
-        f"model.weights='imagenet': no weights of {model} are here (tried {' and '.join(tried)}); convert a "
-        f'torchvision or timm file by python scripts/convert_weights.py --model {model} --source FILE, or start '
-        'without: --config.model.weights=scratch'
+        f"model.weights='imagenet': no weights of {model} are here (tried {'; '.join(tried)}); convert a torchvision "
+        f'or timm file by python scripts/convert_weights.py --model {model} --source FILE, or start without: '
+        '--config.model.weights=scratch'
     )
+
+
+def _download(model: str, cached: Path, url: str) -> Weights:
+    """Fetches torchvision's file, and keeps it converted in the cache."""
+    digits = TORCHVISION_FILES[model]
+    file = cached.with_name(f'{model}-{digits}.pth')
+    print(f'downloading the ImageNet weights of {model}; their licence: {TORCHVISION_LICENCE}')
+    fetch(f'{url}{file.name}', file, sha256=digits)
+    weights = convert_file(file, model, source=f'{url}{file.name}', licence=TORCHVISION_LICENCE)
+    save(cached, weights)
+    file.unlink()
+    return weights
 
 
 def cached_file(model: str, cache: Path) -> Path:

@@ -1,0 +1,89 @@
+"""Fetching a file over HTTP: resumed where it broke off, checked by its digest, whole or not at all."""
+
+import hashlib
+import http.client
+import os
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from fer_jax import progress
+from fer_jax.errors import UserError
+
+OFFLINE = 'FER_JAX_OFFLINE'
+CHUNK = 1 << 20
+TRIES = 4
+TIMEOUT = 30.0  # seconds without a byte
+
+
+def fetch(url: str, path: Path, *, sha256: str, pause: float = 2.0) -> None:
+    """Downloads `url` to `path`, unless it is there.
+
+    What has come before a connection broke stays in `<path>.part`, and the next try, in this call or a later one, asks
+    for the rest.
+
+    Args:
+      sha256: the digest, or its first digits, as torch writes them into file names.
+      pause: seconds before the second of `TRIES`, doubled before each further one.
+
+    Raises:
+      UserError: downloads are switched off, the server cannot be reached or does not have the file, or the file is
+        another one.
+    """
+    if path.is_file():
+        return
+    if os.environ.get(OFFLINE, '') not in ('', '0'):
+        raise UserError(f'{url} is not downloaded because {OFFLINE} is set; put the file at {path}, or unset it')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'{path.name}.part')
+    for number in range(TRIES):
+        try:
+            _go_on(url, part)
+            break
+        except urllib.error.HTTPError as error:
+            raise UserError(f'{url} answers {error.code} {error.reason}; download it by hand to {path}') from None
+        except (OSError, http.client.HTTPException) as error:
+            if number == TRIES - 1:
+                reason = getattr(error, 'reason', error)
+                raise UserError(
+                    f'{url} cannot be downloaded ({reason}); try again later, which goes on where this stopped, or put '
+                    f'the file at {path}'
+                ) from None
+            time.sleep(pause * 2**number)
+    with part.open('rb') as file:
+        found = hashlib.file_digest(file, 'sha256').hexdigest()
+    if not found.startswith(sha256):
+        part.unlink()
+        raise UserError(f'{url} gave a file of sha256 {found[:16]}..., expected {sha256}...; it was thrown away')
+    part.replace(path)
+
+
+def _go_on(url: str, part: Path) -> None:
+    """Adds to `part` what is missing of it."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={'Range': f'bytes={have}-'} if have else {})
+    try:
+        answer: Any = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if (
+            error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE
+        ):  # it is whole, or of another file: the digest says
+            return
+        raise
+    with answer:
+        if have and answer.status != http.client.PARTIAL_CONTENT:  # the server starts anew
+            have = 0
+        length = answer.headers.get('Content-Length')
+        total = have + int(length) if length else None
+        name = url.rsplit('/', 1)[-1]
+        with (
+            part.open('ab' if have else 'wb') as file,
+            progress.bar(None, name, total, unit='B', unit_scale=True, initial=have) as shown,
+        ):
+            while data := answer.read(CHUNK):
+                file.write(data)
+                shown.update(len(data))
+            if total is not None and file.tell() < total:
+                raise http.client.IncompleteRead(b'', total - file.tell())
