@@ -24,6 +24,22 @@ def train_from(*stages: str) -> tuple[tuple[str, float], ...]:
     return (*((f'{stage}/.*', 1.0) for stage in stages), ('.*', 0.0))
 
 
+def layer_decay(stages: tuple[str, ...], decay: float) -> tuple[tuple[str, float], ...]:
+    """The last of `stages`, given from input to output, at the full rate, each other at `decay` times the next one's.
+
+    `layer_decay(('stem', 'layer1', 'layer2', 'layer3', 'layer4', 'head'), 0.7)`: stages with parameters alone.
+    """
+    return tuple((f'{stage}/.*', decay**depth) for depth, stage in enumerate(reversed(stages)))
+
+
+def gradual_unfreezing(stages: tuple[str, ...], **fields: object) -> tuple[ConfigDict, ...]:
+    """One phase a stage (Howard and Ruder 2018): the last of `stages` alone, then with the one below, ... to all.
+
+    What is not in `stages` stays frozen; `fields` are those of every phase.
+    """
+    return tuple(phase(rates=train_from(*stages[first:]), **fields) for first in reversed(range(len(stages))))
+
+
 def augment(preset: str = 'none', **fields: object) -> ConfigDict:
     """The fields of `data.augment`: a preset, 'none', 'light', 'fer' or 'strong', with `fields` in its place.
 

@@ -2,6 +2,8 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
+from configs import default
+from fer_jax import models
 from fer_jax.errors import UserError
 from fer_jax.partition import flatten, partition, stage_of, unflatten
 
@@ -60,3 +62,17 @@ def test_a_wrong_table_is_named(rates, message):
     with pytest.raises(UserError) as caught:
         partition(PATHS, STAGES, rates)
     assert message in str(caught.value)
+
+
+def test_config_helpers_compute_tables():
+    """On ResNet-18, by hand: the decay of each stage, and what each phase of a gradual unfreezing trains."""
+    network = nnx.eval_shape(lambda: models.create('resnet18', classes=7, rngs=nnx.Rngs(0)))
+    paths = list(flatten(nnx.state(network, nnx.Param)))
+    stages = ('stem', 'layer1', 'layer2', 'layer3', 'layer4', 'head')
+    decayed = partition(paths, network.stages, default.layer_decay(stages, 0.5))
+    expected = dict(zip(stages, (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1), strict=True))
+    assert all(rate == expected[stage_of(path, network.stages)] for path, rate in decayed.rates.items())
+    phases = default.gradual_unfreezing(('layer3', 'layer4', 'head'), epochs=2, learning_rate=1e-4)
+    trained = [partition(paths, network.stages, phase.rates) for phase in phases]
+    assert [one.boundary for one in trained] == ['head', 'layer4', 'layer3']
+    assert trained[2].stages == {'layer3', 'layer4', 'head'} and all(phase.epochs == 2 for phase in phases)
