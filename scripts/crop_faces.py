@@ -18,7 +18,7 @@ from fer_jax.errors import UserError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 where the input is wrong."""
+    """Returns the exit status: 0, 2 where the input is wrong, or 130 where it was interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--source', type=Path, required=True, help='folder of photographs, in folders or not')
     parser.add_argument('--out', type=Path, required=True, help='folder to write to')
@@ -37,6 +37,9 @@ def main(argv: list[str] | None = None) -> int:
             raise
         place = error.filename or arguments.out
         message = f'{place} cannot be read or written ({error.strerror}); mend that, then run this again: it goes on'
+    except KeyboardInterrupt:
+        print('fer_jax: stopped; the same command goes on', file=sys.stderr)
+        return 130
     else:
         return 0
     print(f'fer_jax: {message}', file=sys.stderr)

@@ -174,7 +174,7 @@ def _write(path: Path, pixels: np.ndarray) -> None:
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f'.{path.name}.{os.getpid()}')
+    scratch = path.with_name(f'.{path.name}.part')
     try:
         Image.fromarray(pixels).save(scratch, 'PNG')
         scratch.replace(path)
