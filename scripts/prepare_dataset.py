@@ -5,7 +5,8 @@
     python scripts/prepare_dataset.py --dataset folder --source my_faces --drop duplicates --keep kept.csv
 
 docs/datasets.md says what each set is read from. A folder or a manifest needs no preparation: it is examined, and with
---keep what is left of it is listed in a new manifest. Photographs are cut down to their faces first:
+--keep what is left of it is listed in a new manifest. Photographs, in class folders or `unlabelled`, are cut down to
+their faces first:
 
     python scripts/prepare_dataset.py --dataset folder --source photographs --crop_faces faces
 """
@@ -21,16 +22,19 @@ import numpy as np
 
 from fer_jax import cache
 from fer_jax.data import contact_sheet, doctor, faces, folder, manifest, prepared
-from fer_jax.data.crop_folder import crop_folder
+from fer_jax.data.crop_folder import LOG, WITHOUT, crop_folder
 from fer_jax.data.findings import KINDS, Inspected, Report
 from fer_jax.data.table import Table
 from fer_jax.errors import UserError
 
+UNPREPARED = ('folder', 'unlabelled', 'manifest')
+
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 where the input is wrong."""
+    """Returns the exit status: 0, 2 where the input is wrong, or 130 where it was interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--dataset', required=True, help=f'one of {", ".join(prepared.SETS)}, folder, manifest')
+    known = ', '.join((*prepared.SETS, *UNPREPARED))
+    parser.add_argument('--dataset', required=True, help=f'one of {known}')
     parser.add_argument('--source', type=Path, help='what was downloaded: a file or a folder')
     parser.add_argument('--root', type=Path, default=cache.root() / 'datasets', help='where to write')
     parser.add_argument('--check', action='store_true', help='only examine what is prepared already')
@@ -41,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--crop_faces', type=Path, help='folder: find the faces of photographs and put them here')
     parser.add_argument('--margin', type=float, default=0.2, help='around aligned or cropped faces, as a share')
     parser.add_argument('--size', type=int, default=224, help='px, of cropped faces')
-    parser.add_argument('--pick', default='largest', help='crop the largest face of a photograph, or all')
+    parser.add_argument('--pick', default='largest', help='crop which faces of a photograph: largest, central or all')
     parser.add_argument('--yunet', type=Path, help='ONNX file: detect by YuNet, and align what it finds')
     parser.add_argument('--out', type=Path, help='folder of the report and its pictures; else beside the data')
     arguments = parser.parse_args(argv)
@@ -54,6 +58,9 @@ def main(argv: list[str] | None = None) -> int:
             raise
         place = error.filename or arguments.out or arguments.root
         message = f'{place} cannot be written ({error.strerror}); make room or name another place, then run this again'
+    except KeyboardInterrupt:
+        print('fer_jax: stopped; the same command goes on', file=sys.stderr)
+        return 130
     else:
         return 0
     print(f'fer_jax: {message}', file=sys.stderr)
@@ -65,7 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
     kinds = None if arguments.drop is None else tuple(kind for kind in arguments.drop.split(',') if kind)
     if arguments.crop_faces:
         crop(arguments)
-    if name in ('folder', 'manifest'):
+    if name in UNPREPARED:
         table, report_folder = unprepared(name, arguments)
     else:
         home = prepared.folder(name, arguments.root)
@@ -77,9 +84,9 @@ def run(arguments: argparse.Namespace) -> None:
         report_folder = home / 'examination'
     report = examine(table, arguments.out or report_folder)
     left_out = leave_out(table, report, kinds or ())
-    if name in ('folder', 'manifest'):
+    if name in UNPREPARED:
         if arguments.keep:
-            base = arguments.source if name == 'folder' else arguments.source.parent
+            base = arguments.source.parent if name == 'manifest' else arguments.source
             manifest.write(arguments.keep, table, ~left_out, base)
             print(f'{(~left_out).sum():,} of {len(table):,} images are listed in {arguments.keep}')
             print(f'train on them with --config.data.name= --config.data.manifest={arguments.keep}')
@@ -97,6 +104,8 @@ def unprepared(name: str, arguments: argparse.Namespace) -> tuple[Table, Path]:
         raise UserError(f'--source is missing; give the {name}')
     if name == 'folder':
         table = folder.scan(arguments.source, subject=arguments.subject)
+    elif name == 'unlabelled':
+        table = folder.unlabelled(arguments.source)
     else:
         table = manifest.read(arguments.source)
     return table, Path('examination') / table.name
@@ -113,8 +122,8 @@ def prepare(name: str, arguments: argparse.Namespace) -> None:
 
 def crop(arguments: argparse.Namespace) -> None:
     """Cuts the faces out of the photographs in --source; what follows reads the faces."""
-    if arguments.dataset != 'folder' or arguments.source is None:
-        raise UserError('--crop_faces is for photographs in class folders; give --dataset folder --source DIR')
+    if arguments.dataset not in ('folder', 'unlabelled') or arguments.source is None:
+        raise UserError('--crop_faces is for photographs; give --dataset folder, or unlabelled, and --source DIR')
     summary = crop_folder(
         arguments.source,
         arguments.crop_faces,
@@ -124,10 +133,11 @@ def crop(arguments: argparse.Namespace) -> None:
         pick=arguments.pick,
         align=arguments.yunet is not None,
     )
-    print(
-        f'{summary.photographs:,} photographs: {summary.with_face:,} with a face, {summary.without_face:,} without, '
-        f'{summary.unreadable:,} unreadable; {summary.crops:,} faces are in {arguments.crop_faces}'
-    )
+    print(f'{summary} are in {arguments.crop_faces}')
+    if summary.without_face:
+        print(f'photographs without a face are listed in {arguments.crop_faces / WITHOUT}')
+    if summary.unreadable:
+        print(f'what could not be read is in {arguments.crop_faces / LOG}, with the reason')
     arguments.source = arguments.crop_faces
 
 

@@ -72,7 +72,7 @@ def crop_folder(
     if not source.is_dir():
         raise UserError(f'--source={str(source)!r} is not a folder')
     if out.resolve().is_relative_to(source.resolve()):
-        raise UserError(f'--out={str(out)!r} lies inside --source; crops would be taken for photographs')
+        raise UserError(f'--crop_faces={str(out)!r} lies inside --source; crops would be taken for photographs')
     names = sorted(
         path.relative_to(source).as_posix()
         for path in source.rglob('*')
@@ -83,7 +83,7 @@ def crop_folder(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise UserError(f'--out={str(out)!r} is a file, or lies below one; give a folder') from None
+        raise UserError(f'--crop_faces={str(out)!r} is a file, or lies below one; give a folder') from None
     settings = {'margin': margin, 'size': size, 'pick': pick, 'align': align}
     targets = _targets(names)
     done = _done(out / LOG, settings)
@@ -132,7 +132,7 @@ def _done(log: Path, settings: dict) -> dict[str, dict]:
             break
         end += len(line)
     if lines and lines[0] != settings:
-        raise UserError(f'{log} is of other settings: {lines[0]}, now {settings}; give another --out')
+        raise UserError(f'{log} is of other settings: {lines[0]}, now {settings}; give another --crop_faces')
     if log.exists():
         os.truncate(log, end)
     return {line['file']: line for line in lines[1:]}

@@ -19,7 +19,7 @@ from fer_jax.data.builders import face_set
 from fer_jax.data.crop_folder import LOG, crop_folder
 from fer_jax.data.images import decode, encode
 from fer_jax.errors import UserError
-from scripts import crop_faces, prepare_dataset
+from scripts import prepare_dataset
 from tests.data import tiny_yunet
 
 FACES = {'sample1': 3, 'sample2': 3, 'sample3': 3, 'sample4': 4, 'sample5': 5, 'sample6': 4}  # counted by eye
@@ -380,13 +380,15 @@ def test_the_command_crops_and_examines(raw, tmp_path, capsys):
     assert 'lies inside --source' in capsys.readouterr().err
 
 
-def test_the_script_crops_any_folder(raw, tmp_path, capsys):
-    arguments = ['--source', str(raw), '--out', str(tmp_path / 'faces'), '--size', '32', '--pick', 'central']
+def test_photographs_need_no_labels(raw, tmp_path, capsys):
+    given = ['--dataset', 'unlabelled', '--source', str(raw), '--crop_faces', str(tmp_path / 'faces')]
+    given += ['--size', '32', '--pick', 'central', '--out', str(tmp_path / 'report')]
     for _ in range(2):
-        assert crop_faces.main(arguments) == 0
+        assert prepare_dataset.main(given) == 0
         printed = capsys.readouterr().out
         assert '6 photographs: 4 with a face, 1 without, 1 unreadable; 4 faces are in' in printed
         assert re.search(r'listed in .*no_face.txt\n.*crops.jsonl, with the reason', printed)
+        assert '4 without a label' in printed
     assert len(list((tmp_path / 'faces').rglob('*.png'))) == 4
 
 
@@ -395,14 +397,13 @@ def test_the_script_crops_any_folder(raw, tmp_path, capsys):
     [
         ({'--source': 'missing'}, "--source='missing' is not a folder"),
         ({'--source': 'empty'}, 'holds no images'),
-        ({'--out': 'raw/out'}, 'lies inside --source'),
-        ({'--out': 'file'}, "--out='file' is a file"),
-        ({'--out': 'file/below'}, "--out='file/below'"),
+        ({'--crop_faces': 'raw/out'}, 'lies inside --source'),
+        ({'--crop_faces': 'file'}, "='file' is a file"),
+        ({'--crop_faces': 'file/below'}, "='file/below'"),
         ({'--pick': 'smallest'}, "--pick='smallest' is unknown; choose largest, central, all"),
         ({'--margin': '-0.1'}, '--margin=-0.1 is not between'),
         ({'--margin': 'nan'}, '--margin=nan is not between'),
         ({'--size': '0'}, '--size=0 is not between'),
-        ({'--align': None}, '--align needs landmarks'),
         ({'--yunet': 'no.onnx'}, "--yunet='no.onnx' is not a file"),
     ],
 )
@@ -412,8 +413,8 @@ def test_wrong_input_is_one_message(tmp_path, detect, monkeypatch, capsys, chang
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'file').write_text('hello')
     Image.new('RGB', (9, 9)).save(tmp_path / 'raw' / 'x.png')
-    arguments = {'--source': 'raw', '--out': 'out'} | changes
-    assert crop_faces.main([word for pair in arguments.items() for word in pair if word is not None]) == 2
+    given = {'--dataset': 'unlabelled', '--source': 'raw', '--crop_faces': 'out'} | changes
+    assert prepare_dataset.main([word for pair in given.items() for word in pair]) == 2
     printed = capsys.readouterr().err
     assert message in printed and printed.startswith('fer_jax: ') and printed.count('\n') == 1
 
