@@ -143,7 +143,7 @@ def read_spec(workdir: Path) -> ModelSpec:
 
 
 def _refuse_another(there: ModelSpec, here: ModelSpec, directory: Path) -> None:
-    for field in ('name', 'classes', 'channels', 'head', 'mean', 'std'):
+    for field in ('name', 'classes', 'channels', 'head', 'mean', 'std', 'order'):
         old, new = getattr(there, field), getattr(here, field)
         if old != new:
             raise UserError(

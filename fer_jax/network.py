@@ -30,6 +30,7 @@ class ModelSpec:
       dropout: rate before the linear head.
       dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
       mean, std: of x / 255, one value a channel.
+      order: of a colour network's channels, 'RGB' or 'BGR'; images come as RGB.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ModelSpec:
     dtype: str = 'float32'
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    order: str = 'RGB'
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -134,6 +136,8 @@ class Network:
         channels = self.spec.channels
         if images.shape[-1] == 3 and channels == 1:
             images = images @ jnp.asarray([[0.299], [0.587], [0.114]], images.dtype)
+        if images.shape[-1] == 3 and self.spec.order == 'BGR':
+            images = images[..., ::-1]
         mean, std = (255 * np.array(values, np.float32) for values in (self.spec.mean, self.spec.std))
         return ((images - mean) / std).astype(DTYPES[self.spec.dtype])
 

@@ -127,6 +127,7 @@ def prepare(config: Mapping[str, Any]) -> Setup:
             dtype=model['dtype'],
             mean=look.mean,
             std=look.std,
+            order=look.order,
         )
     )
     lengths = {'examples': len(train.labels), 'batch_size': batch_size}

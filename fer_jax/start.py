@@ -1,5 +1,6 @@
 """Where a run's first parameters come from: fresh, converted weights, or another run."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -44,7 +45,7 @@ def _of_run(workdir: Path, model: str) -> Weights:
         model=model,
         params={path: np.asarray(leaf) for path, leaf in params.items()},
         stats={path: np.asarray(leaf) for path, leaf in stats.items()},
-        preprocessing=Preprocessing(spec.mean, spec.std),
+        preprocessing=Preprocessing(spec.mean, spec.std, spec.order),
         metadata={'source': str(workdir), 'step': str(step)},
     )
 
@@ -62,7 +63,7 @@ def preprocessing(weights: Weights | None, split: Split, channels: int) -> Prepr
         chosen = Preprocessing(tuple(mean.round(4).tolist()), tuple(np.maximum(std, 1e-3).round(4).tolist()))
     else:
         chosen = weights.preprocessing
-    return Preprocessing(_spread(chosen.mean, channels), _spread(chosen.std, channels))
+    return dataclasses.replace(chosen, mean=_spread(chosen.mean, channels), std=_spread(chosen.std, channels))
 
 
 def _spread(values: tuple[float, ...], channels: int) -> tuple[float, ...]:

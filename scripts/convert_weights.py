@@ -53,6 +53,8 @@ def convert(arguments: argparse.Namespace) -> None:
         print(f'  {name:<9} {value}')
     for name, values in (('mean', weights.preprocessing.mean), ('std', weights.preprocessing.std)):
         print(f'  {name:<9} {", ".join(f"{value:.4g}" for value in values)} of x / 255')
+    look = weights.preprocessing
+    print(f'  {"images":<9} {look.order}, {look.size} px, {look.interpolation}')
     flag = 'imagenet' if output == default else output
     print(f'use it with --config.model.name={arguments.model} --config.model.weights={flag}')
 

@@ -49,7 +49,7 @@ def convert(
         model,
         {path: leaves[path] for path in best.params},
         {path: leaves[path] for path in best.stats},
-        preprocessing or Preprocessing(best.source.mean, best.source.std),
+        preprocessing or best.source.look,
         {**metadata, **counted},
     )
 

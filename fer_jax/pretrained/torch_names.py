@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from fer_jax.models import efficientnet_lite, resnet, vgg
+from fer_jax.pretrained.weights import Preprocessing
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Source(NamedTuple):
@@ -17,12 +18,11 @@ class Source(NamedTuple):
 
     Attributes:
       rules: (regex on a module's whole name, path in fer_jax); the first match wins.
-      mean, std: of x / 255, RGB, by which this source normalises images.
+      look: how this source prepares images.
     """
 
     rules: Sequence[Rule]
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    look: Preprocessing = IMAGENET
 
     def module_path(self, name: str) -> str | None:
         """The path of the module that `name` (without its last component) is in fer_jax; None if no rule matches."""
@@ -49,8 +49,7 @@ def package_efficientnet_lite(name: str) -> Source:
             (r'_bn1', 'bn2'),
             (r'_fc', 'head.primary'),
         ),
-        mean=(127 / 255,) * 3,
-        std=(128 / 255,) * 3,
+        Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, interpolation='bicubic'),
     )
 
 
@@ -84,8 +83,7 @@ TIMM_VGG = Source(
 )
 TIMM_EFFICIENTNET_LITE = Source(
     ((r'classifier', 'head.primary'), (r'conv_stem|bn1|blocks\..*|conv_head|bn2', r'\g<0>')),
-    mean=(0.5, 0.5, 0.5),
-    std=(0.5, 0.5, 0.5),
+    Preprocessing((0.5,) * 3, (0.5,) * 3, interpolation='bicubic'),
 )
 
 TABLES: dict[str, Sequence[Source]] = {

