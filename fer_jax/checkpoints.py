@@ -12,7 +12,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from fer_jax.errors import UserError
 from fer_jax.network import ModelSpec
 from fer_jax.partition import Flat
-from fer_jax.train_state import TrainState
+from fer_jax.train_state import Fixed, TrainState, scored
 
 # metric -> whether a larger value is better
 SELECTABLE = {'accuracy': True, 'balanced_accuracy': True, 'macro_f1': True, 'nll': False}
@@ -38,6 +38,12 @@ def parse_select(select: str) -> tuple[str, str]:
     return role, metric
 
 
+def _train_item(state: TrainState) -> dict[str, Any]:
+    current = {'trainable': state.trainable, 'batch_stats': state.batch_stats} if state.ema else {}
+    fields = {name: getattr(state, name) for name in ('step', 'opt_state', 'sums', 'scale')}
+    return fields | {'current': current}
+
+
 def _score(metrics: Mapping[str, float]) -> float:
     return metrics['score']
 
@@ -45,7 +51,9 @@ def _score(metrics: Mapping[str, float]) -> float:
 class Checkpoints:
     """The checkpoints of one workdir: `<workdir>/checkpoints/<step>/{model,train}` and `model.json`.
 
-    Item `model` is {params, batch_stats}, all that evaluation needs; item `train` is {step, opt_state, sums}.
+    Item `model` is {params, batch_stats}, all that evaluation needs: the moving averages where a phase keeps them. Item
+    `train` is what going on needs besides: {step, opt_state, sums, scale, current}, of which `current` holds the
+    trained parameters and statistics where `model` has their averages.
     Saving is asynchronous. The newest step and the best one are kept.
     """
 
@@ -86,7 +94,7 @@ class Checkpoints:
         scored = [step for step in self._manager.all_steps() if self._manager.metrics(step)]
         return self._manager.best_step() if scored else None
 
-    def save(self, state: TrainState, frozen: Flat, value: float | None = None) -> None:
+    def save(self, state: TrainState, fixed: Fixed, value: float | None = None) -> None:
         """Starts to save; `value` is the selection metric where it was measured at this step.
 
         A value that is not finite counts as not measured: Orbax would let it displace the true best.
@@ -97,11 +105,13 @@ class Checkpoints:
         metrics = None
         if value is not None and math.isfinite(value):
             metrics = {'score': value if self._larger_is_better else -value}
-        model = {'params': state.trainable | frozen, 'batch_stats': state.batch_stats}
-        train = {'step': state.step, 'opt_state': state.opt_state, 'sums': state.sums}
+        params, batch_stats = scored(state, fixed)
+        model = {'params': params, 'batch_stats': batch_stats}
         self._manager.save(
             step,
-            args=ocp.args.Composite(model=ocp.args.StandardSave(model), train=ocp.args.StandardSave(train)),
+            args=ocp.args.Composite(
+                model=ocp.args.StandardSave(model), train=ocp.args.StandardSave(_train_item(state))
+            ),
             metrics=metrics,
         )
 
@@ -111,11 +121,11 @@ class Checkpoints:
         restored = self._restore(step, model=ocp.args.StandardRestore(target))['model']
         return restored['params'], restored['batch_stats']
 
-    def restore_train(self, step: int, opt_state: Any, sums: Any) -> dict[str, Any]:
-        """{step, opt_state, sums} of `step`."""
-        step_target = jax.ShapeDtypeStruct((), 'int32', sharding=jax.tree.leaves(sums)[0].sharding)
-        target = {'step': step_target, 'opt_state': opt_state, 'sums': sums}
-        return self._restore(step, train=ocp.args.StandardRestore(target))['train']
+    def restore_train(self, step: int, state: TrainState) -> TrainState:
+        """`state`, entered with the parameters of `restore_model`, as it was after `step`."""
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _train_item(state))
+        item = self._restore(step, train=ocp.args.StandardRestore(target))['train']
+        return state._replace(**item.pop('current'), **item)
 
     def _restore(self, step: int, **items: Any) -> Any:
         try:

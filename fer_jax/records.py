@@ -55,6 +55,10 @@ class Recorder:
         )
         self._since, self._images = time.perf_counter(), 0
 
+    def history(self) -> list[dict[str, Any]]:
+        """The records of deterministic values up to now."""
+        return read(Path(self._files['metrics'].name))
+
     def stepped(self) -> None:
         """One more training step was dispatched."""
         self._images += self._batch_size

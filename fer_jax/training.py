@@ -24,7 +24,7 @@ from fer_jax.records import Recorder
 from fer_jax.scoring import Scorer
 from fer_jax.setup import Setup
 from fer_jax.signals import Stopped, StopRequest, stop_request
-from fer_jax.train_state import TrainState
+from fer_jax.train_state import Fixed, TrainState
 
 RECORDED = ('accuracy', 'balanced_accuracy', 'macro_f1', 'nll')
 
@@ -83,10 +83,10 @@ def rehearse(run: Setup) -> dict[str, Any]:
     print(report.parameter_table(run.network, run.phases))
     sizes = {}
     for phase in run.phases:
-        state, frozen = run.enter(phase, phase.first, params, stats)
+        state, fixed = run.enter(phase, phase.first, params, stats)
         begun = time.perf_counter()
         batch = run.feed.resident, run.feed.host(phase.first)
-        memory = run.step_function(phase).lower(state, frozen, *batch).compile().memory_analysis()
+        memory = run.step_function(phase).lower(state, fixed, *batch).compile().memory_analysis()
         needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
         sizes[phase.index] = needed
         print(
@@ -123,14 +123,16 @@ def train_phases(run: Setup, workdir: Path, store: Checkpoints, scorer: Scorer, 
     else:
         params, stats = run.initial()
     recorder = Recorder(workdir, step=step, total=total, batch_size=run.batch_size)
+    ema: dict[str, Flat] = {}
     try:
         for phase in run.phases:
-            if step >= phase.last:
+            if step > phase.last:
                 continue
-            state, frozen = run.enter(phase, step, params, stats)
+            state, fixed = run.enter(phase, max(step, phase.first), params, stats, ema)
             if step > phase.first:
-                state = state._replace(**store.restore_train(step, state.opt_state, state.sums))
-            params, stats = train_phase(run, phase, state, frozen, store, scorer, recorder, stop)
+                state = store.restore_train(step, state)
+            state = train_phase(run, phase, state, fixed, store, scorer, recorder, stop)
+            params, stats, ema = state.trainable | fixed.frozen, state.batch_stats, state.ema
             step = phase.last
         store.wait()
     finally:
@@ -141,38 +143,48 @@ def train_phase(
     run: Setup,
     phase: Phase,
     state: TrainState,
-    frozen: Flat,
+    fixed: Fixed,
     store: Checkpoints,
     scorer: Scorer,
     recorder: Recorder,
     stop: StopRequest,
-) -> tuple[Flat, Flat]:
-    """Goes on with `phase` to its end; returns (params, batch_stats).
+) -> TrainState:
+    """Goes on with `phase` to its end, or until its scores stall.
 
     Raises:
       Stopped: asked to; the state is on disk.
     """
     take_step = run.step_function(phase)
+    role, metric = run.select
+    sign = 1 if SELECTABLE[metric] else -1
+    scores = [
+        sign * entry[metric] for entry in recorder.history() if (entry['split'], entry['phase']) == (role, phase.index)
+    ]
     for step in range(int(state.step) + 1, phase.last + 1):
-        state = take_step(state, frozen, run.feed.resident, run.feed.host(step - 1))
+        if phase.stalled(scores):
+            recorder.say(f'phase {phase.index} ends early: {phase.stop_after} evaluations brought no better {metric}')
+            break
+        state = take_step(state, fixed, run.feed.resident, run.feed.host(step - 1))
         recorder.stepped()
         if step % run.config['log_every'] == 0 or step in run.evaluations:
             state = record(run, phase, state, step, recorder)
         if step in run.evaluations:
-            value = evaluate(run, phase, state, frozen, step, scorer, recorder)
-            store.save(state, frozen, value)
+            value = evaluate(run, phase, state, fixed, step, scorer, recorder)
+            scores.append(sign * value)
+            state = state._replace(scale=jax.device_put(np.float32(phase.scale(scores)), run.replicated))
+            store.save(state, fixed, value)
         if stop:
-            store.save(state, frozen)
+            store.save(state, fixed)
             store.wait()
             raise Stopped(f'stopped by {stop.name} after step {step}, saved; the same command with --workdir goes on')
-    return state.trainable | frozen, state.batch_stats
+    return state
 
 
 def record(run: Setup, phase: Phase, state: TrainState, step: int, recorder: Recorder) -> TrainState:
     """Writes the mean of the steps since the last record; returns the state with empty sums."""
     sums = {name: float(value) for name, value in jax.device_get(state.sums).items()}
     loss, accuracy = sums['loss'] / sums['steps'], sums['correct'] / sums['weight']
-    rate = float(phase.schedule(step - 1 - phase.first))
+    rate = float(phase.schedule(step - 1 - phase.first)) * float(state.scale)
     epoch = step * run.batch_size / run.examples
     if not np.isfinite(loss):
         raise FloatingPointError(f'the loss is {loss} at step {step}, learning rate {rate:g}; try a lower one')
@@ -182,12 +194,12 @@ def record(run: Setup, phase: Phase, state: TrainState, step: int, recorder: Rec
 
 
 def evaluate(
-    run: Setup, phase: Phase, state: TrainState, frozen: Flat, step: int, scorer: Scorer, recorder: Recorder
+    run: Setup, phase: Phase, state: TrainState, fixed: Fixed, step: int, scorer: Scorer, recorder: Recorder
 ) -> float:
     """Scores the selecting split, records it, and returns the selecting metric."""
     role, metric = run.select
     begun = time.perf_counter()
-    scores = scorer.score(role, state.trainable | frozen, state.batch_stats)[role]
+    scores = scorer.score(role, *train_state.scored(state, fixed))[role]
     recorder.took(step, 'evaluate', time.perf_counter() - begun)
     epoch = run.evaluations[step]
     recorder.metrics(step, epoch, phase.index, role, {name: scores[name] for name in (*RECORDED, 'accuracy_ci95')})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
 from ml_collections import ConfigDict
 
@@ -18,6 +19,7 @@ from fer_jax import checkpoints, evaluate, setup
 from fer_jax.errors import UserError
 from fer_jax.network import build
 from fer_jax.partition import Flat
+from fer_jax.train_state import Fixed
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -33,6 +35,10 @@ def faces(shared_data, tmp_path_factory):
     return root
 
 
+FINE_TUNING = {'epochs': 2, 'optimizer': 'sgd', 'learning_rate': 0.02, 'weight_decay': 1e-4, 'ema': 0.9}
+FINE_TUNING |= {'schedule': 'plateau', 'patience': 0}
+
+
 def config_of(faces, **phase) -> ConfigDict:
     config = default.get_config()
     config.model.update({'name': 'resnet18', 'weights': 'scratch', 'image_size': 32, 'channels': 1, 'dropout': 0.3})
@@ -40,7 +46,7 @@ def config_of(faces, **phase) -> ConfigDict:
     config.data.augment.update({'shift': 0.1, 'rotate': 10.0, 'erase': 0.5})
     config.log_every = 3
     frozen = default.phase(**{'epochs': 1, 'rates': default.HEAD_ONLY, 'learning_rate': 1e-2} | phase)
-    config.phases = (frozen, default.phase(epochs=2, optimizer='sgd', learning_rate=0.02, weight_decay=1e-4))
+    config.phases = (frozen, default.phase(**FINE_TUNING))
     return config
 
 
@@ -163,6 +169,20 @@ def test_a_finished_run_started_again_scores_again_and_trains_no_more(finished, 
     assert (workdir / 'metrics.jsonl').read_bytes() == before
 
 
+def test_a_phase_whose_scores_stall_ends_early(faces, tmp_path, capsys):
+    """At a rate of nothing no evaluation is better than the first; the next phase begins where it would have."""
+    config = config_of(faces, epochs=6, learning_rate=1e-9, stop_after=2)
+    config.phases[1].epochs = 1
+    fer_jax.train(config, tmp_path)
+    records = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    steps = {(record['phase'], record['step']) for record in records if record['split'] == 'validation'}
+    assert steps == {(0, 5), (0, 9), (0, 13), (1, 29)}
+    assert 'phase 0 ends early: 2 evaluations brought no better accuracy' in capsys.readouterr().out
+    before = (tmp_path / 'metrics.jsonl').read_bytes()
+    fer_jax.train(config, tmp_path)
+    assert (tmp_path / 'metrics.jsonl').read_bytes() == before
+
+
 def test_frozen_parameters_and_statistics_stand_still(faces, tmp_path):
     """Fifty steps of a last stage and head leave every leaf below bit-identical, and move every leaf above."""
     config = config_of(faces)
@@ -173,14 +193,14 @@ def test_frozen_parameters_and_statistics_stand_still(faces, tmp_path):
     params, stats = run.initial()
     before = jax.device_get((params, stats))
     phase = run.phases[0]
-    state, frozen = run.enter(phase, 0, params, stats)
+    state, fixed = run.enter(phase, 0, params, stats)
     assert {leaf.shape for leaf in jax.tree.leaves(state.opt_state)} == {()} | {
         leaf.shape for leaf in state.trainable.values()
     }
     step = run.step_function(phase)
     for index in range(50):
-        state = step(state, frozen, run.feed.resident, run.feed.host(index))
-    for path, leaf in (state.trainable | frozen).items():
+        state = step(state, fixed, run.feed.resident, run.feed.host(index))
+    for path, leaf in (state.trainable | fixed.frozen).items():
         moved = not np.array_equal(leaf, before[0][path])
         assert moved == path.startswith(('layer4', 'head')), path
     for path, leaf in state.batch_stats.items():
@@ -210,7 +230,7 @@ def test_a_head_only_step_costs_a_forward_pass(faces, model, size):
     for phase in run.phases:
         trainable, frozen = phase.partition.split(params)
         state = jax.eval_shape(lambda t, s: fer_jax.train_state.create(0, t, s, phase.tx), trainable, stats)  # noqa: B023
-        costs.append(flops(run.step_function(phase).lower(state, frozen, {}, batch).compile()))
+        costs.append(flops(run.step_function(phase).lower(state, Fixed(frozen, {}), {}, batch).compile()))
     assert costs[0] == pytest.approx(alone, rel=0.02)
     assert costs[1] > 2.3 * alone
 
@@ -224,8 +244,8 @@ def test_a_phase_trains_at_a_size_of_its_own(faces):
     assert [phase.image_size for phase in run.phases] == [32, 64] and run.network.spec.image_size == 64
     costs = []
     for phase in run.phases:
-        state, frozen = run.enter(phase, 0, *run.initial())
-        lowered = run.step_function(phase).lower(state, frozen, run.feed.resident, run.feed.host(0))
+        state, fixed = run.enter(phase, 0, *run.initial())
+        lowered = run.step_function(phase).lower(state, fixed, run.feed.resident, run.feed.host(0))
         costs.append(lowered.compile().cost_analysis()['flops'])
     assert costs[0] == pytest.approx(costs[1] / 4, rel=0.1)
     config.phases[0].image_size = 65
@@ -247,10 +267,10 @@ config = json.load(open(sys.argv[1])); config['parallel']['devices'] = int(sys.a
 run = setup.prepare(config)
 assert run.mesh.size == int(sys.argv[2])
 params, stats = run.initial()
-state, frozen = run.enter(run.phases[0], 0, params, stats)
+state, fixed = run.enter(run.phases[0], 0, params, stats)
 step, losses = run.step_function(run.phases[0]), []
 for index in range(20):
-    state = step(state, frozen, run.feed.resident, run.feed.host(index)); losses.append(float(state.sums['loss']))
+    state = step(state, fixed, run.feed.resident, run.feed.host(index)); losses.append(float(state.sums['loss']))
 leaves = {path: np.asarray(leaf) for path, leaf in (state.trainable | state.batch_stats).items()}
 np.savez(sys.argv[3], losses=np.array(losses), **leaves)
 """
@@ -333,8 +353,8 @@ def test_the_best_step_outlives_a_score_that_is_not_a_number(finished, tmp_path)
     store = checkpoints.Checkpoints(tmp_path, spec)
     params = {'a': np.ones(2, np.float32)}
     for step, value in ((1, 0.5), (2, 0.9), (3, float('nan')), (4, 0.7), (5, None)):
-        state = fer_jax.train_state.TrainState(np.int32(step), params, {}, (), fer_jax.train_state.zero_sums())
-        store.save(state, {}, value)
+        state = fer_jax.train_state.create(step, params, {}, optax.identity())
+        store.save(state, Fixed({}, {}), value)
         store.wait()
         assert store.latest_step() == step
     assert store.best_step() == 2
