@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fer_jax import provenance, records, report, scoring, setup, train_state
+from fer_jax import drift, provenance, records, report, scoring, setup, train_state
 from fer_jax.checkpoints import SELECTABLE, Checkpoints
 from fer_jax.data import feed
 from fer_jax.errors import UserError
@@ -52,7 +52,7 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path = '', *, d
         folder = Path(workdir) if workdir else free_workdir(plain)
         store = Checkpoints(folder, run.network.spec, select=plain['checkpoint']['select'])
         try:
-            introduce(run, folder)
+            introduce(run, folder, drift.check(folder, plain))
             scorer = Scorer(
                 run.network,
                 run.data,
@@ -101,10 +101,12 @@ def rehearse(run: Setup) -> dict[str, Any]:
     return {'dry_run': True, 'bytes_per_device': sizes}
 
 
-def introduce(run: Setup, workdir: Path) -> None:
-    """Says and records what is about to run."""
+def introduce(run: Setup, workdir: Path, changes: list[str]) -> None:
+    """Says and records what is about to run, and what has changed since it ran last."""
     table = report.parameter_table(run.network, run.phases)
     print(f'workdir {workdir}\n{run.describe()}\n{table}')
+    for change in changes:
+        print(f'changed since this run began: {change}')
     environment = provenance.environment(
         data={'name': run.data.name, 'fingerprint': run.data.fingerprint},
         weights={} if run.weights is None else run.weights.metadata,
@@ -118,7 +120,8 @@ def train_phases(run: Setup, workdir: Path, store: Checkpoints, scorer: Scorer, 
     """Takes all steps that the newest checkpoint has not done."""
     step, total = store.latest_step() or 0, run.phases[-1].last
     if step:
-        print(f'resuming at step {step} of {total}')
+        longer = f'; to train longer raise phases[{run.phases[-1].index}].epochs' if step >= total else ''
+        print(f'resuming at step {step} of {total}{longer}')
         params, stats = store.restore_model(step, *run.network.abstract(run.replicated))
     else:
         params, stats = run.initial()

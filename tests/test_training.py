@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -167,6 +168,19 @@ def test_a_finished_run_started_again_scores_again_and_trains_no_more(finished, 
     before = (workdir / 'metrics.jsonl').read_bytes()
     assert fer_jax.train(config_of(faces), workdir) == results
     assert (workdir / 'metrics.jsonl').read_bytes() == before
+
+
+def test_a_finished_run_trains_longer(finished, faces, tmp_path, capsys):
+    workdir, results = finished
+    shutil.copytree(workdir, tmp_path / 'run')
+    config = config_of(faces)
+    config.phases[1].epochs = 3
+    longer = fer_jax.train(config, tmp_path / 'run')
+    said = capsys.readouterr().out
+    assert 'changed since this run began: phases[1].epochs: 2.0 -> 3.0' in said and 'resuming at step 13 of 17' in said
+    assert [phase['step'] for phase in longer['phases']][0] == results['phases'][0]['step']
+    before, after = ((path / 'metrics.jsonl').read_text() for path in (workdir, tmp_path / 'run'))
+    assert after.startswith(before) and '"step": 17' in after.removeprefix(before)
 
 
 def test_a_phase_whose_scores_stall_ends_early(faces, tmp_path, capsys):
