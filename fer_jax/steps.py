@@ -87,7 +87,13 @@ def train_step(
     )
     trainable = optax.apply_updates(state.trainable, {path: state.scale * leaf for path, leaf in updates.items()})
     examples = batch['weight'].shape[0]
-    news = {'loss': sums['loss'] / sums['weight'], 'correct': sums['correct'], 'weight': examples, 'steps': 1}
+    news = {
+        'loss': sums['loss'] / sums['weight'],
+        'gradient_norm': optax.tree.norm(gradients),
+        'correct': sums['correct'],
+        'weight': examples,
+        'steps': 1,
+    }
     return TrainState(
         step=state.step + 1,
         trainable=trainable,

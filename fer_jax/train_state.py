@@ -17,8 +17,8 @@ class TrainState(NamedTuple):
       trainable: the parameters of this phase that are differentiated.
       batch_stats: BatchNorm statistics of the whole network.
       opt_state: of the trainable parameters alone.
-      sums: float32 scalars added up since the last record, {'loss', 'correct', 'weight', 'steps'}; part of the state
-        so that a resumed run writes the records of an uninterrupted one.
+      sums: float32 scalars added up since the last record, those of `zero_sums`; part of the state so that a resumed
+        run writes the records of an uninterrupted one.
       scale: float32 scalar, share of the learning rate that a plateau of the validation score has left.
       ema: exponential moving averages of {'params': trainable, 'batch_stats': batch_stats}; {} where they are off.
     """
@@ -45,7 +45,7 @@ class Fixed(NamedTuple):
 
 
 def zero_sums() -> dict[str, jax.Array]:
-    return {name: jnp.zeros((), jnp.float32) for name in ('loss', 'correct', 'weight', 'steps')}
+    return {name: jnp.zeros((), jnp.float32) for name in ('loss', 'gradient_norm', 'correct', 'weight', 'steps')}
 
 
 def create(

@@ -186,12 +186,14 @@ def train_phase(
 def record(run: Setup, phase: Phase, state: TrainState, step: int, recorder: Recorder) -> TrainState:
     """Writes the mean of the steps since the last record; returns the state with empty sums."""
     sums = {name: float(value) for name, value in jax.device_get(state.sums).items()}
-    loss, accuracy = sums['loss'] / sums['steps'], sums['correct'] / sums['weight']
+    loss, norm = (sums[name] / sums['steps'] for name in ('loss', 'gradient_norm'))
+    accuracy = sums['correct'] / sums['weight']
     rate = float(phase.schedule(step - 1 - phase.first)) * float(state.scale)
     epoch = step * run.batch_size / run.examples
     if not np.isfinite(loss):
         raise FloatingPointError(f'the loss is {loss} at step {step}, learning rate {rate:g}; try a lower one')
-    recorder.metrics(step, epoch, phase.index, 'train', {'loss': loss, 'accuracy': accuracy, 'learning_rate': rate})
+    values = {'loss': loss, 'accuracy': accuracy, 'learning_rate': rate, 'gradient_norm': norm}
+    recorder.metrics(step, epoch, phase.index, 'train', values)
     recorder.rate(step, loss=f'{loss:.3f}', acc=f'{accuracy:.1%}', lr=f'{rate:.1e}', epoch=f'{epoch:.1f}')
     return state._replace(sums=jax.device_put(train_state.zero_sums(), run.replicated))
 

@@ -60,6 +60,7 @@ def closed_form(images, targets, weights, kernel=KERNEL):
 
 def assert_step(state, loss, gradient, correct):
     np.testing.assert_allclose(state.trainable['kernel'], KERNEL - RATE * gradient, atol=1e-4)
+    assert state.sums.pop('gradient_norm') > 0
     assert state.sums == {
         'loss': pytest.approx(loss, rel=1e-4),
         'correct': pytest.approx(correct),

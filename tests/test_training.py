@@ -1,5 +1,6 @@
 """Runs from a config to its results, on real faces where a set is needed."""
 
+import functools
 import json
 import os
 import shutil
@@ -12,14 +13,15 @@ import jax
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from ml_collections import ConfigDict
 
 import fer_jax
 from configs import default
-from fer_jax import checkpoints, evaluate, setup
+from fer_jax import checkpoints, evaluate, models, setup
 from fer_jax.errors import UserError
 from fer_jax.network import build
-from fer_jax.partition import Flat
+from fer_jax.partition import Flat, unflatten
 from fer_jax.train_state import Fixed
 
 REPOSITORY = Path(__file__).parents[1]
@@ -221,32 +223,62 @@ def test_frozen_parameters_and_statistics_stand_still(faces, tmp_path):
         assert (not np.array_equal(leaf, before[1][path])) == path.startswith('layer4'), path
 
 
-@pytest.mark.parametrize(('model', 'size'), [('resnet50', 64), ('vgg16', 64), ('efficientnet_lite0', 64)])
-def test_a_head_only_step_costs_a_forward_pass(faces, model, size):
-    """Compiled FLOPs; the images are at model size and not augmented."""
-    config = config_of(faces, clip=1.0)
+@pytest.mark.parametrize(
+    ('model', 'last'),
+    [
+        ('resnet50', ('layer4', 'head')),
+        ('vgg16', ('block5', 'fc6', 'fc7', 'head')),
+        ('efficientnet_lite0', ('blocks6', 'conv_head', 'head')),
+    ],
+)
+def test_a_step_costs_a_forward_pass_and_the_backward_pass_of_what_trains(faces, model, last):
+    """Compiled FLOPs, with clipping and the gradient's norm; the images are at model size and not augmented."""
+    size = 64
+    config = config_of(faces)
     config.model.update({'name': model, 'image_size': size, 'channels': 3, 'dropout': 0.0})
     config.data.augment = ConfigDict({})
     config.data.batch_size = 8
+    config.phases = tuple(
+        default.phase(rates=rates, clip=1.0) for rates in (default.HEAD_ONLY, default.train_from(*last), default.ALL)
+    )
     run = setup.prepare(json.loads(config.to_json()))
     images = np.zeros((8, size, size, 3), np.uint8)
     batch = {'x': images, 'y': np.zeros(8, np.int32), 'weight': np.ones(8, np.float32)}
     params, stats = run.network.params, run.network.batch_stats
 
-    def forward(params, stats, x):
-        return run.network.forward(params, stats, run.network.normalise(x.astype(np.float32)))[0]
+    def flops(function, *arguments):
+        return jax.jit(function).lower(*arguments).compile().cost_analysis()['flops']
 
-    def flops(compiled):
-        return compiled.cost_analysis()['flops']
+    def up_to(stage, params, stats, x):
+        network = nnx.merge(run.network.graphdef, unflatten(params), unflatten(stats), copy=True)
+        return models.run(network, run.network.normalise(x.astype(np.float32)), stop=stage)
 
-    alone = flops(jax.jit(forward).lower(params, stats, images).compile())
-    costs = []
+    costs, expected = [], []
     for phase in run.phases:
         trainable, frozen = phase.partition.split(params)
         state = jax.eval_shape(lambda t, s: fer_jax.train_state.create(0, t, s, phase.tx), trainable, stats)  # noqa: B023
-        costs.append(flops(run.step_function(phase).lower(state, Fixed(frozen, {}), {}, batch).compile()))
+        costs.append(flops(run.step_function(phase), state, Fixed(frozen, {}), {}, batch))
+        below = functools.partial(up_to, phase.partition.boundary)
+        x = jax.eval_shape(below, params, stats, images)
+
+        def loss(trainable, frozen, stats, x, phase=phase):
+            where = {'start': phase.partition.boundary, 'train': phase.partition.stages, 'key': jax.random.key(0)}
+            logits, stats = run.network.forward(trainable | frozen, stats, x, **where)
+            return -jax.nn.log_softmax(logits['primary'])[:, 0].mean(), stats
+
+        def update(gradients, state, phase=phase):
+            updates, opt_state = phase.tx.update(gradients, state.opt_state, state.trainable)
+            return optax.apply_updates(state.trainable, updates), opt_state, optax.tree.norm(gradients)
+
+        forward = (
+            0 if phase.partition.boundary == next(iter(run.network.stages)) else flops(below, params, stats, images)
+        )
+        backward = flops(jax.value_and_grad(loss, has_aux=True), trainable, frozen, stats, x)
+        expected.append(forward + backward + flops(update, trainable, state))
+    assert costs == pytest.approx(expected, rel=0.02)
+    alone = flops(functools.partial(up_to, None), params, stats, images)
     assert costs[0] == pytest.approx(alone, rel=0.02)
-    assert costs[1] > 2.3 * alone
+    assert costs[2] > 2.3 * alone
 
 
 def test_a_phase_trains_at_a_size_of_its_own(faces):
