@@ -156,6 +156,8 @@ def get_config() -> ConfigDict:
     config.phases = (phase(),)
 
     config.checkpoint = ConfigDict({'every': 1.0, 'select': 'validation/accuracy'})  # every: epochs
+    config.on_nonfinite = 'stop'  # or 'skip': a step's update that is not finite is left out either way
+    config.max_skipped = 10  # steps of a phase that 'skip' may leave out
     config.log_every = 50  # steps between training records
     config.parallel = ConfigDict({'devices': 0})  # 0: all
     config.deterministic = False

@@ -50,7 +50,7 @@ def parse_select(select: str) -> tuple[str, str]:
 
 def _train_item(state: TrainState) -> dict[str, Any]:
     current = {'trainable': state.trainable, 'batch_stats': state.batch_stats} if state.ema else {}
-    fields = {name: getattr(state, name) for name in ('step', 'opt_state', 'sums', 'scale')}
+    fields = {name: getattr(state, name) for name in ('step', 'opt_state', 'sums', 'scale', 'health')}
     return fields | {'current': current}
 
 
@@ -62,8 +62,8 @@ class Checkpoints:
     """The checkpoints of one workdir: `<workdir>/checkpoints/<step>/{model,train}`, their manifests, and `model.json`.
 
     Item `model` is {params, batch_stats}, all that evaluation needs: the moving averages where a phase keeps them. Item
-    `train` is what going on needs besides: {step, opt_state, sums, scale, current}, of which `current` holds the
-    trained parameters and statistics where `model` has their averages.
+    `train` is what going on needs besides: {step, opt_state, sums, scale, health, current}, of which `current` holds
+    the trained parameters and statistics where `model` has their averages.
 
     Saving is asynchronous. A step counts once its manifest is written, after all its files; then the newest and the
     best step are kept, and the others go. Only a step whose files are those of its manifest is restored. One that is

@@ -35,6 +35,7 @@ class Recorder:
     def __init__(self, workdir: Path, *, step: int, total: int, batch_size: int):
         from tensorboardX import SummaryWriter
 
+        self.workdir = workdir
         self._files = {}
         for name in ('metrics', 'timing'):
             path = workdir / f'{name}.jsonl'

@@ -55,6 +55,13 @@ class Setup:
     def replicated(self) -> jax.sharding.NamedSharding:
         return sharding.replicated(self.mesh)
 
+    @property
+    def guard(self) -> int | None:
+        """Steps of a phase that may have an update that is not finite; None where JAX itself looks for NaNs."""
+        if jax.config.jax_debug_nans:  # type: ignore[attr-defined]
+            return None
+        return self.config['max_skipped'] if self.config['on_nonfinite'] == 'skip' else 0
+
     def initial(self) -> tuple[Flat, Flat]:
         """(params, batch_stats) of step 0."""
         return start.initial(self.network, self.weights, self.config['seed'], self.replicated)
@@ -84,6 +91,7 @@ class Setup:
             loss=self.loss,
             seed=self.config['seed'],
             draw_targets=self.config['data']['target'] == 'probability',
+            guard=self.guard,
         )
         return jax.jit(bound, donate_argnums=0)
 
@@ -110,6 +118,8 @@ def prepare(config: Mapping[str, Any]) -> Setup:
     if config['deterministic']:
         os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_gpu_deterministic_ops=true'
     check_roles(settings['splits'], config['checkpoint']['select'])
+    if config['on_nonfinite'] not in ('stop', 'skip'):
+        raise UserError(f'on_nonfinite={config["on_nonfinite"]!r} is unknown; choose stop or skip')
     mesh = sharding.make_mesh(config['parallel']['devices'])
     batch_size = settings['batch_size']
     weights = start.source(model['weights'], model['name'])

@@ -28,6 +28,7 @@ def train_step(
     loss: Loss,
     seed: int,
     draw_targets: bool = False,
+    guard: int | None = None,
 ) -> TrainState:
     """One step on the whole batch, on however many devices it is spread.
 
@@ -38,6 +39,8 @@ def train_step(
       resident, host: the two halves of a batch, see `data.feed`.
       loss: (logits [B, C], labels [B] or distributions [B, C]) -> per-example loss [B] and weight [B].
       draw_targets: each example's label is drawn from its distribution, anew at every step.
+      guard: how many steps may have an update that is not finite; such an update is not kept, and after one more no
+        other is. None keeps everything.
     """
     batch = gather(resident, host)
     key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -82,27 +85,59 @@ def train_step(
         return {path: leaf + pulled.get(path, 0) for path, leaf in gradients.items()}, sums, stats
 
     gradients, sums, stats = gradients_at(state.trainable)
-    updates, opt_state = optax.with_extra_args_support(phase.tx).update(
-        gradients, state.opt_state, state.trainable, grad_fn=lambda trainable, _: gradients_at(trainable)[0]
-    )
-    trainable = optax.apply_updates(state.trainable, {path: state.scale * leaf for path, leaf in updates.items()})
-    examples = batch['weight'].shape[0]
-    news = {
-        'loss': sums['loss'] / sums['weight'],
-        'gradient_norm': optax.tree.norm(gradients),
-        'correct': sums['correct'],
-        'weight': examples,
-        'steps': 1,
-    }
-    return TrainState(
-        step=state.step + 1,
-        trainable=trainable,
-        batch_stats=stats,
-        opt_state=opt_state,
-        sums={name: total + news[name] for name, total in state.sums.items()},
-        scale=state.scale,
-        ema=_averaged(state, phase, trainable, stats),
-    )
+    norm = optax.tree.norm(gradients)
+
+    def update() -> tuple[TrainState, jax.Array]:
+        """The state after this step, or before it where a gradient that SAM asked for is not finite; whether it was."""
+        uphill_norms = []
+
+        def uphill(trainable: Flat, _: int) -> Flat:
+            again = gradients_at(trainable)[0]
+            uphill_norms.append(optax.tree.norm(again))
+            return again
+
+        updates, opt_state = optax.with_extra_args_support(phase.tx).update(
+            gradients, state.opt_state, state.trainable, grad_fn=uphill
+        )
+        trainable = optax.apply_updates(state.trainable, {path: state.scale * leaf for path, leaf in updates.items()})
+        examples = batch['weight'].shape[0]
+        news = {'loss': sums['loss'] / sums['weight'], 'gradient_norm': norm, 'correct': sums['correct']}
+        news |= {'weight': examples, 'steps': 1}
+        after = TrainState(
+            step=state.step + 1,
+            trainable=trainable,
+            batch_stats=stats,
+            opt_state=opt_state,
+            sums={name: total + news[name] for name, total in state.sums.items()},
+            scale=state.scale,
+            health=state.health,
+            ema=_averaged(state, phase, trainable, stats),
+        )
+        if not uphill_norms or guard is None:
+            return after, jnp.asarray(True)
+        fine = jnp.isfinite(uphill_norms[0])
+        return jax.tree.map(lambda new, old: jnp.where(fine, new, old), after, state), fine
+
+    if guard is None:
+        return update()[0]
+    watched = (sums['loss'], sums['weight'], norm, *stats.values())
+    return _guarded(state, update, jnp.stack([jnp.isfinite(leaf).all() for leaf in watched]).all(), guard)
+
+
+def _guarded(before: TrainState, update: Any, finite: jax.Array, allowed: int) -> TrainState:
+    """The updated state where all of it is finite and the phase has not halted; otherwise `before`, one step on.
+
+    `finite` is known before anything is updated, so that a branch decides and nothing is copied: it costs nothing that
+    can be measured, where choosing leaf by leaf takes 8 % of a ResNet-18's step on a CPU. A norm is a sum of squares:
+    where it is finite, so are the squares that an optimizer keeps.
+    """
+    halted_at, skipped = before.health['halted_at'], before.health['skipped']
+    running = halted_at == 0
+    after, fine = jax.lax.cond(finite & running, update, lambda: (before, ~running))
+    skipped += ~fine
+    halts = running & (skipped > allowed)
+    health = {'skipped': skipped, 'halted_at': jnp.where(halts, before.step + 1, halted_at)}
+    return after._replace(step=before.step + 1, health=health)
 
 
 def _accumulate(

@@ -20,6 +20,8 @@ class TrainState(NamedTuple):
       sums: float32 scalars added up since the last record, those of `zero_sums`; part of the state so that a resumed
         run writes the records of an uninterrupted one.
       scale: float32 scalar, share of the learning rate that a plateau of the validation score has left.
+      health: int32 scalars of this phase: 'skipped', steps whose update was not finite and so not kept; 'halted_at',
+        the one (counted from 1) after which there were too many and none was kept any more, 0 while there is none.
       ema: exponential moving averages of {'params': trainable, 'batch_stats': batch_stats}; {} where they are off.
     """
 
@@ -29,6 +31,7 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
     sums: dict[str, jax.Array]
     scale: jax.Array
+    health: dict[str, jax.Array]
     ema: dict[str, Flat]
 
 
@@ -76,6 +79,7 @@ def create(
         opt_state=tx.init(trainable),
         sums=zero_sums(),
         scale=jnp.ones((), jnp.float32),
+        health={name: jnp.zeros((), jnp.int32) for name in ('skipped', 'halted_at')},
         ema=averages,
     )
 

@@ -7,6 +7,7 @@ the module in its place.
 import json
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fer_jax import drift, provenance, records, report, scoring, setup, train_state
+from fer_jax import divergence, drift, provenance, records, report, scoring, setup, train_state
 from fer_jax.checkpoints import SELECTABLE, Checkpoints
 from fer_jax.data import feed
 from fer_jax.errors import UserError
+from fer_jax.lock import one_writer
 from fer_jax.partition import Flat
 from fer_jax.phases import Phase
 from fer_jax.records import Recorder
@@ -50,8 +52,10 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path = '', *, d
         if dry_run:
             return rehearse(run)
         folder = Path(workdir) if workdir else free_workdir(plain)
-        store = Checkpoints(folder, run.network.spec, select=plain['checkpoint']['select'])
-        try:
+        with (
+            one_writer(folder),
+            closing(Checkpoints(folder, run.network.spec, select=plain['checkpoint']['select'])) as store,
+        ):
             introduce(run, folder, drift.check(folder, plain))
             scorer = Scorer(
                 run.network,
@@ -62,8 +66,6 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path = '', *, d
             )
             train_phases(run, folder, store, scorer, stop)
             return finish(run, folder, store, scorer)
-        finally:
-            store.close()
 
 
 def free_workdir(config: Mapping[str, Any]) -> Path:
@@ -177,6 +179,7 @@ def train_phase(
             state = state._replace(scale=jax.device_put(np.float32(phase.scale(scores)), run.replicated))
             store.save(state, fixed, value)
         if stop:
+            check_health(run, phase, state, recorder)
             store.save(state, fixed)
             store.wait()
             raise Stopped(f'stopped by {stop.name} after step {step}, saved; the same command with --workdir goes on')
@@ -185,17 +188,36 @@ def train_phase(
 
 def record(run: Setup, phase: Phase, state: TrainState, step: int, recorder: Recorder) -> TrainState:
     """Writes the mean of the steps since the last record; returns the state with empty sums."""
+    check_health(run, phase, state, recorder)
     sums = {name: float(value) for name, value in jax.device_get(state.sums).items()}
-    loss, norm = (sums[name] / sums['steps'] for name in ('loss', 'gradient_norm'))
-    accuracy = sums['correct'] / sums['weight']
     rate = float(phase.schedule(step - 1 - phase.first)) * float(state.scale)
     epoch = step * run.batch_size / run.examples
-    if not np.isfinite(loss):
-        raise FloatingPointError(f'the loss is {loss} at step {step}, learning rate {rate:g}; try a lower one')
-    values = {'loss': loss, 'accuracy': accuracy, 'learning_rate': rate, 'gradient_norm': norm}
+    values: dict[str, Any] = {'learning_rate': rate}
+    if sums['steps']:  # some were kept
+        means = {name: sums[name] / sums['steps'] for name in ('loss', 'gradient_norm')}
+        values = {'loss': means['loss'], 'accuracy': sums['correct'] / sums['weight'], **values, **means}
+    if skipped := int(state.health['skipped']):
+        values['skipped'] = skipped
     recorder.metrics(step, epoch, phase.index, 'train', values)
-    recorder.rate(step, loss=f'{loss:.3f}', acc=f'{accuracy:.1%}', lr=f'{rate:.1e}', epoch=f'{epoch:.1f}')
+    shown = {'loss': f'{values["loss"]:.3f}', 'acc': f'{values["accuracy"]:.1%}'} if sums['steps'] else {}
+    recorder.rate(step, **shown, lr=f'{rate:.1e}', epoch=f'{epoch:.1f}')
     return state._replace(sums=jax.device_put(train_state.zero_sums(), run.replicated))
+
+
+def check_health(run: Setup, phase: Phase, state: TrainState, recorder: Recorder) -> None:
+    """Raises UserError where too many updates were not finite, with the step and its examples in the workdir."""
+    step = int(state.health['halted_at'])
+    if not step:
+        return
+    split, index = run.data.splits['train'], run.feed.indices(step - 1)
+    raise divergence.report(
+        recorder.workdir,
+        step=step,
+        rate=float(phase.schedule(step - 1 - phase.first)) * float(state.scale),
+        ids=[str(split.ids[at]) for at in index],
+        labels=[run.data.classes[split.labels[at]] for at in index],
+        images=split.read(index),
+    )
 
 
 def evaluate(

@@ -32,19 +32,20 @@ NETWORK = SimpleNamespace(
 )
 
 
-def stepped(settings=Augment(), *, sam=0.0, fields=None, source=None, scale=1.0, **loss):  # noqa: B008
+def stepped(settings=Augment(), *, sam=0.0, fields=None, source=None, scale=1.0, weight=1.0, health=None, **loss):  # noqa: B008
     """The state after one step at learning rate 0.5, as arrays."""
     tx = optimizers.make(
         'sgd', schedule=lambda _: RATE, rates={'kernel': 1.0}, decay_mask={'kernel': True}, momentum=0.0, sam=sam
     )
     phase = Phase(0, 0, 10, 1.0, Partition({}, frozenset(), ''), tx, lambda _: RATE, settings, SIZE, **(fields or {}))
     averages = {} if phase.ema else None
-    state = train_state.create(5, {'kernel': jnp.asarray(KERNEL)}, {}, tx, ema=averages)._replace(scale=scale)
+    state = train_state.create(5, {'kernel': jnp.asarray(KERNEL)}, {}, tx, ema=averages)
+    state = state._replace(scale=scale, health=state.health | (health or {}))
     step = functools.partial(
-        train_step, network=NETWORK, phase=phase, loss=losses.make('cross_entropy', **loss), seed=3
+        train_step, network=NETWORK, phase=phase, loss=losses.make('cross_entropy', **loss), seed=3, guard=2
     )
     run = jax.jit(step, compiler_options={'xla_backend_optimization_level': 0})  # compiled quickly
-    batch = {'x': IMAGES, 'y': LABELS, 'weight': np.ones(COUNT, np.float32)}
+    batch = {'x': IMAGES, 'y': LABELS, 'weight': np.full(COUNT, weight, np.float32)}
     return jax.device_get(run(state, Fixed({}, source or {}), {}, batch))
 
 
@@ -139,3 +140,24 @@ def test_averages_go_on_in_the_next_phase_and_new_leaves_enter_as_they_are():
         'old': 0, 'new': 3, 'frozen since': 7, 'mean': 1,
     }  # fmt: skip
     assert train_state.create(0, trainable, {}, optax.identity()).ema == {}
+
+
+@pytest.mark.parametrize(
+    ('weight', 'skipped', 'halted_at', 'moves', 'after'),
+    [
+        (1.0, 0, 0, True, (0, 0)),
+        (np.nan, 0, 0, False, (1, 0)),
+        (np.inf, 1, 0, False, (2, 0)),
+        (np.nan, 2, 0, False, (3, 6)),  # one more than may be: halted
+        (1.0, 3, 4, False, (3, 4)),  # and nothing is kept any more
+        (1.0, 2, 0, True, (2, 0)),
+    ],
+)
+def test_an_update_that_is_not_finite_is_not_kept(weight, skipped, halted_at, moves, after):
+    """Two such steps may be; the step counts on, and sums and averages stay as they were."""
+    health = {'skipped': np.int32(skipped), 'halted_at': np.int32(halted_at)}
+    state = stepped(weight=weight, health=health, fields={'ema': 0.5})
+    assert state.step == 6 and tuple(int(state.health[name]) for name in ('skipped', 'halted_at')) == after
+    for leaf in (state.trainable['kernel'], state.ema['params']['kernel']):
+        assert np.array_equal(leaf, KERNEL) != moves
+    assert state.sums['steps'] == (1 if moves else 0)

@@ -199,6 +199,33 @@ def test_a_phase_whose_scores_stall_ends_early(faces, tmp_path, capsys):
     assert (tmp_path / 'metrics.jsonl').read_bytes() == before
 
 
+@pytest.mark.parametrize('mode', ['stop', 'skip'])
+def test_a_step_that_is_not_finite_ends_the_run_or_is_left_out(faces, tmp_path, mode, capsys):
+    """A weight of 1e38 in a manifest overflows the loss of the batch that holds it."""
+    lines = ['path,label,split,weight']
+    for number, path in enumerate(sorted(faces.rglob('*.png'))):
+        split, weight = ('train', 'validation')[number % 10 == 0], 1e38 if number in (5, 35, 65) else 1
+        lines.append(f'{path},{path.parent.name},{split},{weight}')
+    (tmp_path / 'faces.csv').write_text('\n'.join(lines))
+    config = config_of(faces)
+    config.data.update({'dir': '', 'manifest': str(tmp_path / 'faces.csv'), 'batch_size': 27})
+    config.data.splits.test = ''
+    config.phases = (default.phase(epochs=2, learning_rate=1e-3, clip=1.0),)
+    config.update({'on_nonfinite': mode, 'log_every': 1})
+    workdir = tmp_path / 'run'
+    if mode == 'skip':
+        fer_jax.train(config, workdir)
+        records = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+        assert 1 <= max(record.get('skipped', 0) for record in records) <= 6
+        assert all(np.isfinite(record['loss']) for record in records if 'loss' in record)
+    else:
+        with pytest.raises(UserError, match=r'step \d+ gives numbers that are not finite.*JAX_DEBUG_NANS=1'):
+            fer_jax.train(config, workdir)
+        (written,) = workdir.glob('nonfinite_step_*.json')
+        examples = json.loads(written.read_text())['examples']
+        assert len(examples) == 27 and written.with_suffix('.png').stat().st_size > 1000
+
+
 def test_frozen_parameters_and_statistics_stand_still(faces, tmp_path):
     """Fifty steps of a last stage and head leave every leaf below bit-identical, and move every leaf above."""
     config = config_of(faces)
