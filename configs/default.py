@@ -138,6 +138,7 @@ def get_config() -> ConfigDict:
     config.data.subject = ''  # dir: a regular expression that finds the subject in an image's path
     config.data.target = 'label'  # votes: 'probability', 'cross_entropy', 'multi_target' (with the loss of that name)
     config.data.drop_classes = ()  # ('contempt',): leave out their examples
+    config.data.train_examples = 0  # 5000: train on so many, chosen by a hash of their ids, classes keep their shares
     config.data.splits = ConfigDict({'train': 'train', 'validation': 'validation', 'test': 'test'})
     config.data.folds = 0  # 10: test on fold `fold`, select on the next one, by subject where subjects are known
     config.data.fold = 0

@@ -14,7 +14,9 @@ from fer_jax.data.table import Table
 from fer_jax.errors import UserError
 
 # fields of `config.data` that say what is loaded, as `load` takes them
-SOURCE = ('name', 'dir', 'manifest', 'subject', 'target', 'drop_classes', 'folds', 'fold', 'split_seed')
+SOURCE = (
+    'name', 'dir', 'manifest', 'subject', 'target', 'drop_classes', 'train_examples', 'folds', 'fold', 'split_seed',
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def load(
     subject: str = '',
     target: str = 'label',
     drop_classes: tuple[str, ...] = (),
+    train_examples: int = 0,
     folds: int = 0,
     fold: int = 0,
     split_seed: int = 0,
@@ -106,6 +109,8 @@ def load(
       name, dir, manifest, subject: see `open_table`, `folder.scan`.
       target: 'label', or how votes become a distribution to train on, see `targets.distributions`.
       drop_classes: classes whose examples are left out.
+      train_examples: of the role 'train', a fixed choice that keeps the shares of its classes; 0 for all of them. A
+        larger choice holds the smaller one, but for rounding.
       folds, fold, split_seed: see `roles.assign`.
 
     Raises:
@@ -131,6 +136,8 @@ def load(
         kept = kept[usable[kept] if role == 'train' else table.labels[kept] >= 0]
         if not len(kept):
             raise UserError(f'data.splits.{role}={own!r} of {table.name} has no labelled example')
+        if train_examples and role == 'train':
+            kept = roles.stratified(table, kept, train_examples, split_seed)
         part = table.take(kept)
         opened[role] = Split(
             ids=part.ids,

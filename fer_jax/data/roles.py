@@ -38,6 +38,25 @@ def assign(table: Table, *, folds: int = 0, fold: int = 0, split_seed: int = 0) 
     return own
 
 
+def stratified(table: Table, positions: np.ndarray, count: int, split_seed: int = 0) -> np.ndarray:
+    """`count` of `positions`, the first of each class by the hash of their ids; each class keeps its share, rounded.
+
+    Raises:
+      UserError: there are not so many.
+    """
+    if not 0 < count <= len(positions):
+        raise UserError(f'data.train_examples={count}; the training split of {table.name} has {len(positions)}')
+    classes, member = np.unique(table.labels[positions], return_inverse=True)
+    shares = count * np.bincount(member) / len(positions)
+    sizes = np.floor(shares).astype(int)
+    sizes[np.argsort(sizes - shares, kind='stable')[: count - sizes.sum()]] += 1  # largest remainders
+    chosen = [
+        sorted(positions[member == at], key=lambda place: _hash(split_seed, str(table.ids[place])))[: sizes[at]]
+        for at in range(len(classes))
+    ]
+    return np.sort(np.concatenate(chosen)).astype(positions.dtype)
+
+
 def _folded(table: Table, folds: int, fold: int, split_seed: int) -> dict[str, np.ndarray]:
     """Subjects go to the emptiest fold, the largest first; without subjects the classes are dealt in turn."""
     if folds < 3 or not 0 <= fold < folds:

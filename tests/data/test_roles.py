@@ -99,3 +99,18 @@ def test_wrong_folds_are_named(settings, splits, message):
     table = table_of(splits, np.arange(1000) % 3, [f's{at % 50:02d}' for at in range(1000)])
     with pytest.raises(UserError, match=message):
         roles.assign(table, **settings)
+
+
+def test_a_stratified_choice_keeps_the_shares_of_the_classes():
+    table = table_of('train', np.repeat([0, 1, 2], [10, 300, 690]))
+    positions = np.arange(0, 1000, 2)  # 5, 150 and 345
+    few, more = roles.stratified(table, positions, 50), roles.stratified(table, positions, 100)
+    assert np.bincount(table.labels[few]).tolist() == [1, 15, 34]  # shares 0.5, 15, 34.5: the first remainder rounds up
+    assert np.bincount(table.labels[more]).tolist() == [1, 30, 69]
+    assert set(few) < set(more) < set(positions) and len(set(more)) == 100
+    assert not np.array_equal(few, roles.stratified(table, positions, 50, split_seed=1))
+    turned = roles.stratified(table, positions[::-1], 50)
+    assert np.array_equal(few, turned)
+    assert np.array_equal(roles.stratified(table, positions, 500), positions)
+    with pytest.raises(UserError, match='train_examples=501; the training split of made has 500'):
+        roles.stratified(table, positions, 501)
