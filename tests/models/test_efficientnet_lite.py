@@ -8,7 +8,6 @@ from fer_jax.partition import flatten
 from tests.parity import torch_model
 from tests.torch_reference import check_parity
 
-
 POINTS = {'stem': 'bn1', **{f'blocks{index}': f'blocks.{index}' for index in range(7)}, 'conv_head': 'bn2'}
 
 
