@@ -46,12 +46,18 @@ def _rates(phase: Phase, paths: list[str]) -> str:
 def pictures(workdir: Path, results: dict[str, Any], history: list[dict[str, Any]]) -> None:
     """Writes curves.png, and confusion_<split>.png for each scored split."""
     curves_png(workdir / 'curves.png', history, results['selected_on'].split('/')[0], results['step'])
+    confusions(workdir, results)
+
+
+def confusions(workdir: Path, results: dict[str, Any]) -> None:
+    """Writes confusion_<split>.png for each scored split."""
     for split, one in results['splits'].items():
         title = f'{split}: {one["accuracy"]:.1%} of {one["n"]:,}'
         confusion_png(workdir / f'confusion_{split}.png', np.array(one['confusion']), results['classes'], title)
 
 
-def _figure(width: float, height: float) -> Any:
+def figure(width: float, height: float) -> Any:
+    """An empty one of so many inches, at 120 dots an inch."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -74,8 +80,8 @@ def confusion_png(path: Path, matrix: np.ndarray, classes: Sequence[str], title:
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     names = [textwrap.fill(name, 14) for name in classes]
     side = max(4.5, 0.85 * count + 1.4)
-    figure = _figure(side + 0.6, side + 0.2)
-    axes = figure.add_subplot()
+    drawn = figure(side + 0.6, side + 0.2)
+    axes = drawn.add_subplot()
     axes.imshow(shares, cmap='Blues', vmin=0, vmax=1)
     for row in range(count):
         for column in range(count):
@@ -100,7 +106,7 @@ def confusion_png(path: Path, matrix: np.ndarray, classes: Sequence[str], title:
     axes.set_yticks(np.arange(count - 1) + 0.5, minor=True)
     axes.grid(which='minor', color='white', linewidth=1.5)
     axes.tick_params(which='minor', length=0)
-    figure.savefig(path)
+    drawn.savefig(path)
 
 
 def curves_png(path: Path, history: list[dict[str, Any]], role: str, selected: int) -> None:
@@ -108,8 +114,8 @@ def curves_png(path: Path, history: list[dict[str, Any]], role: str, selected: i
 
     The training loss is the one that is minimised, with label smoothing and class weights; the other is the NLL.
     """
-    figure = _figure(10, 4.2)
-    left, right = figure.subplots(1, 2)
+    drawn = figure(10, 4.2)
+    left, right = drawn.subplots(1, 2)
     right.yaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
     panels = ((left, 'loss', 'nll', f'loss (train) and NLL ({role})'), (right, 'accuracy', 'accuracy', 'accuracy'))
     chosen = [entry for entry in history if entry['split'] == role and entry['step'] == selected]
@@ -137,7 +143,7 @@ def curves_png(path: Path, history: list[dict[str, Any]], role: str, selected: i
         axes.spines[['top', 'right']].set_visible(False)
     if history:
         right.legend(frameon=False, loc='lower right')
-    figure.savefig(path)
+    drawn.savefig(path)
 
 
 def _phase_starts(history: list[dict[str, Any]]) -> dict[int, float]:
