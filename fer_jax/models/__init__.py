@@ -11,7 +11,7 @@ from fer_jax.errors import UserError
 from fer_jax.models import efficientnet, inception_resnet_v1, inception_resnet_v2, resnet, vgg
 from fer_jax.models import kernels as kernel_forms
 from fer_jax.models.layers import Head
-from fer_jax.models.stages import run
+from fer_jax.models.stages import check_size, run
 
 CONSTRUCTORS: dict[str, Any] = {
     **dict.fromkeys(resnet.DEPTHS, resnet.ResNet),
@@ -23,7 +23,7 @@ CONSTRUCTORS: dict[str, Any] = {
 NAMES = tuple(CONSTRUCTORS)
 HEADS = ('linear', 'mlp')
 
-__all__ = ['CONSTRUCTORS', 'NAMES', 'check_name', 'create', 'run']
+__all__ = ['CONSTRUCTORS', 'NAMES', 'check_name', 'check_size', 'create', 'run']
 
 
 def check_name(name: str) -> None:
