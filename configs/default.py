@@ -81,7 +81,11 @@ def phase(**fields: object) -> ConfigDict:
 
     `rates` is an ordered table of (regex on `<stage>/<parameter path>`, learning-rate multiplier): the first match
     wins, 0 freezes. `augment` overrides fields of `data.augment` for this phase; `augment('none')` turns all off.
-    `image_size` trains at fewer pixels than `model.image_size`; 0 is the same.
+    `image_size` trains at fewer pixels than `model.image_size`; 0 is the same. `sam` is a radius (0.05), `l2_sp` the
+    strength of the pull toward the source weights (0.01), `ema` the decay of moving averages (0.999), which are then
+    what is scored and kept; `accumulate` cuts each batch into so many microbatches to save memory. `patience`: of
+    schedule 'plateau', evaluations; `stop_after` ends the phase after so many evaluations without a better score, and
+    the next one begins at the step at which it would have.
     """
     defaults = ConfigDict(
         {
@@ -93,10 +97,16 @@ def phase(**fields: object) -> ConfigDict:
             'momentum': 0.9,
             'nesterov': False,
             'clip': 0.0,
-            'schedule': 'cosine',  # constant, step, exponential, one_cycle
+            'sam': 0.0,
+            'l2_sp': 0.0,
+            'ema': 0.0,
+            'accumulate': 1,
+            'schedule': 'cosine',  # constant, step, exponential, one_cycle, plateau
             'warmup_epochs': 0.0,
             'step_epochs': 1.0,
             'step_factor': 0.5,
+            'patience': 2,
+            'stop_after': 0,
             'augment': ConfigDict(),
             'image_size': 0,
         }
@@ -146,6 +156,8 @@ def get_config() -> ConfigDict:
     config.phases = (phase(),)
 
     config.checkpoint = ConfigDict({'every': 1.0, 'select': 'validation/accuracy'})  # every: epochs
+    config.on_nonfinite = 'stop'  # or 'skip': a step's update that is not finite is left out either way
+    config.max_skipped = 10  # steps of a phase that 'skip' may leave out
     config.log_every = 50  # steps between training records
     config.parallel = ConfigDict({'devices': 0})  # 0: all
     config.deterministic = False

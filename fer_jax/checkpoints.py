@@ -1,19 +1,29 @@
 """Orbax behind one door: the newest and the best checkpoint of a run, and what network they belong to."""
 
+import argparse
+import json
+import logging
 import math
+import shutil
+import sys
+import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from fer_jax import integrity
 from fer_jax.errors import UserError
 from fer_jax.network import ModelSpec
 from fer_jax.partition import Flat
-from fer_jax.train_state import TrainState
+from fer_jax.train_state import Fixed, TrainState, scored
 
+log = logging.getLogger('fer_jax')
+ASIDE = 4
 # metric -> whether a larger value is better
 SELECTABLE = {'accuracy': True, 'balanced_accuracy': True, 'macro_f1': True, 'nll': False}
 
@@ -38,15 +48,26 @@ def parse_select(select: str) -> tuple[str, str]:
     return role, metric
 
 
+def _train_item(state: TrainState) -> dict[str, Any]:
+    current = {'trainable': state.trainable, 'batch_stats': state.batch_stats} if state.ema else {}
+    fields = {name: getattr(state, name) for name in ('step', 'opt_state', 'sums', 'scale', 'health')}
+    return fields | {'current': current}
+
+
 def _score(metrics: Mapping[str, float]) -> float:
     return metrics['score']
 
 
 class Checkpoints:
-    """The checkpoints of one workdir: `<workdir>/checkpoints/<step>/{model,train}` and `model.json`.
+    """The checkpoints of one workdir: `<workdir>/checkpoints/<step>/{model,train}`, their manifests, and `model.json`.
 
-    Item `model` is {params, batch_stats}, all that evaluation needs; item `train` is {step, opt_state, sums}.
-    Saving is asynchronous. The newest step and the best one are kept.
+    Item `model` is {params, batch_stats}, all that evaluation needs: the moving averages where a phase keeps them. Item
+    `train` is what going on needs besides: {step, opt_state, sums, scale, health, current}, of which `current` holds
+    the trained parameters and statistics where `model` has their averages.
+
+    Saving is asynchronous. A step counts once its manifest is written, after all its files; then the newest and the
+    best step are kept, and the others go. Only a step whose files are those of its manifest is restored. One that is
+    not is named, and moved to `set_aside/` by whoever may write.
     """
 
     def __init__(self, workdir: Path, spec: ModelSpec, *, select: str = 'validation/accuracy', read_only: bool = False):
@@ -65,73 +86,139 @@ class Checkpoints:
         elif not read_only:
             self.directory.mkdir(parents=True, exist_ok=True)
             path.write_text(spec.to_json())
-        best = BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
+        self._steps = []
+        for folder in _step_folders(self.directory):
+            if reason := integrity.damage(folder):
+                log.warning('checkpoint %s is left out: %s', folder, reason)
+                if not read_only:
+                    _set_aside(folder)
+            else:
+                self._steps.append(int(folder.name))
         self._manager = ocp.CheckpointManager(
             self.directory,
-            item_names=('model', 'train'),
+            item_handlers={name: ocp.StandardCheckpointHandler() for name in ('model', 'train')},
             options=ocp.CheckpointManagerOptions(
-                best_fn=_score,
-                best_mode='max',
-                preservation_policy=AnyPreservationPolicy([LatestN(n=1), best]),
+                best_fn=_score,  # without it no metrics are written; which steps are kept is decided in _seal
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
             ),
         )
+        self._sealer = ThreadPoolExecutor(1)
+        self._sealed: Future[None] | None = None
 
     def latest_step(self) -> int | None:
-        return self._manager.latest_step()
+        return max(self._steps, default=None)
 
     def best_step(self) -> int | None:
         """The step of the best finite score; the newest among equals; None before the first evaluation."""
-        scored = [step for step in self._manager.all_steps() if self._manager.metrics(step)]
-        return self._manager.best_step() if scored else None
+        scored = [(metrics['score'], step) for step in self._steps if (metrics := self._manager.metrics(step))]
+        return max(scored)[1] if scored else None
 
-    def save(self, state: TrainState, frozen: Flat, value: float | None = None) -> None:
+    def save(self, state: TrainState, fixed: Fixed, value: float | None = None) -> None:
         """Starts to save; `value` is the selection metric where it was measured at this step.
 
-        A value that is not finite counts as not measured: Orbax would let it displace the true best.
+        A value that is not finite counts as not measured: it must not displace the best.
         """
         step = int(state.step)
-        if step == self.latest_step():
+        self.wait()
+        if step in self._steps:
             return
         metrics = None
         if value is not None and math.isfinite(value):
             metrics = {'score': value if self._larger_is_better else -value}
-        model = {'params': state.trainable | frozen, 'batch_stats': state.batch_stats}
-        train = {'step': state.step, 'opt_state': state.opt_state, 'sums': state.sums}
+        params, batch_stats = scored(state, fixed)
+        model = {'params': params, 'batch_stats': batch_stats}
         self._manager.save(
             step,
-            args=ocp.args.Composite(model=ocp.args.StandardSave(model), train=ocp.args.StandardSave(train)),
+            args=ocp.args.Composite(
+                model=ocp.args.StandardSave(model), train=ocp.args.StandardSave(_train_item(state))
+            ),
             metrics=metrics,
         )
+        self._sealed = self._sealer.submit(self._seal, step)
+
+    def _seal(self, step: int) -> None:
+        """Waits for the files of `step`, seals them, and removes the steps that are now neither newest nor best."""
+        self._manager.wait_until_finished()
+        integrity.seal(self.directory / str(step))
+        self._steps.append(step)
+        for other in set(self._steps) - {step, self.best_step()}:
+            self._steps.remove(other)
+            integrity.manifest_of(self.directory / str(other)).unlink(missing_ok=True)
+            self._manager.delete(other)
 
     def restore_model(self, step: int, params: Any, batch_stats: Any) -> tuple[Flat, Flat]:
         """(params, batch_stats) of `step`, placed as the abstract trees say (`jax.ShapeDtypeStruct` with sharding)."""
-        target = {'params': params, 'batch_stats': batch_stats}
-        restored = self._restore(step, model=ocp.args.StandardRestore(target))['model']
+        restored = self._restore(step, 'model', {'params': params, 'batch_stats': batch_stats})
         return restored['params'], restored['batch_stats']
 
-    def restore_train(self, step: int, opt_state: Any, sums: Any) -> dict[str, Any]:
-        """{step, opt_state, sums} of `step`."""
-        step_target = jax.ShapeDtypeStruct((), 'int32', sharding=jax.tree.leaves(sums)[0].sharding)
-        target = {'step': step_target, 'opt_state': opt_state, 'sums': sums}
-        return self._restore(step, train=ocp.args.StandardRestore(target))['train']
+    def restore_train(self, step: int, state: TrainState) -> TrainState:
+        """`state`, entered with the parameters of `restore_model`, as it was after `step`."""
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _train_item(state))
+        item = self._restore(step, 'train', target)
+        return state._replace(**item.pop('current'), **item)
 
-    def _restore(self, step: int, **items: Any) -> Any:
+    def _restore(self, step: int, name: str, target: Any) -> Any:
+        """One item, after a look at what is stored: Orbax would cast another type in silence."""
+        folder = self.directory / str(step) / name
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
+            stored = _shapes(self._manager.item_metadata(step)[name])
+            wanted = _shapes(target)
+            for path in sorted(set(stored) | set(wanted)):
+                if stored.get(path) != wanted.get(path):
+                    raise UserError(
+                        f'checkpoint {folder} is of another configuration: {path} is {stored.get(path, "absent")}, '
+                        f'this run has {wanted.get(path, "no such leaf")}; choose another --workdir'
+                    )
+            items = ocp.args.Composite(**{name: ocp.args.StandardRestore(target)})
+            return self._manager.restore(step, args=items)[name]
         except (ValueError, KeyError, FileNotFoundError) as error:
             raise UserError(
-                f'checkpoint {self.directory / str(step)} cannot be restored ({str(error).splitlines()[0]}); '
-                'it is damaged or of another configuration: remove that folder to go on from an earlier step'
+                f'checkpoint {folder} cannot be restored ({str(error).splitlines()[0]}); '
+                'it is of another configuration or version: choose another --workdir'
             ) from error
 
     def wait(self) -> None:
-        """Returns when every save is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when every save is on disk and sealed."""
+        if self._sealed is not None:
+            self._sealed.result()
+            self._sealed = None
 
     def close(self) -> None:
+        self._sealer.shutdown()
         self._manager.close()
+
+
+def _shapes(tree: Any) -> dict[str, str]:
+    """path -> 'float32[3, 3]'"""
+    leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, 'dtype'))[0]
+    named = {}
+    for path, leaf in leaves:
+        if hasattr(leaf, 'dtype'):
+            keys = [str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key)))) for key in path]
+            named['/'.join(keys)] = f'{np.dtype(leaf.dtype).name}{list(leaf.shape)}'
+    return named
+
+
+def _step_folders(directory: Path) -> list[Path]:
+    if not directory.is_dir():
+        return []
+    found = [path for path in directory.iterdir() if path.name.isdecimal() and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name))
+
+
+def _set_aside(folder: Path) -> None:
+    """Moves a step out of the way, and keeps the newest `ASIDE` such folders."""
+    aside = folder.with_name('set_aside')
+    aside.mkdir(exist_ok=True)
+    target = aside / f'{folder.name}-{time.time_ns()}'
+    folder.rename(target)
+    manifest = integrity.manifest_of(folder)
+    if manifest.exists():
+        manifest.rename(integrity.manifest_of(target))
+    for old in sorted(path for path in aside.iterdir() if path.is_dir())[:-ASIDE]:
+        shutil.rmtree(old)
+        integrity.manifest_of(old).unlink(missing_ok=True)
 
 
 def read_spec(workdir: Path) -> ModelSpec:
@@ -156,3 +243,37 @@ def _short(value: Any) -> str:
     if isinstance(value, dict):
         return '; '.join(f'{task}: {", ".join(names)}' for task, names in value.items())
     return str(value)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Lists a run's checkpoints; returns the exit status: 0, 1 where one is damaged, 2 where the input is wrong."""
+    parser = argparse.ArgumentParser(
+        prog='python -m fer_jax.checkpoints', description='Lists and verifies checkpoints.'
+    )
+    parser.add_argument('workdir', type=Path, help='folder of the run')
+    directory = parser.parse_args(argv).workdir / 'checkpoints'
+    folders = _step_folders(directory)
+    if not folders:
+        print(f'fer_jax: {directory} holds no checkpoints; give the folder that training wrote', file=sys.stderr)
+        return 2
+    print(f'{"step":>10}  {"MB":>8}  {"score":>8}  state')
+    damaged = False
+    for folder in folders:
+        reason = integrity.damage(folder)
+        damaged |= bool(reason)
+        print(
+            f'{folder.name:>10}  {integrity.size(folder) / 1e6:>8.1f}  {_score_in(folder):>8}  {reason or "verified"}'
+        )
+    return int(damaged)
+
+
+def _score_in(folder: Path) -> str:
+    """The selecting metric, larger being better, as Orbax keeps it."""
+    try:
+        return f'{json.loads((folder / "metrics" / "metrics").read_text())["score"]:.4f}'
+    except (OSError, ValueError, KeyError):
+        return ''
+
+
+if __name__ == '__main__':
+    sys.exit(main())

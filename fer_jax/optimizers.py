@@ -11,7 +11,7 @@ from fer_jax.errors import UserError
 
 Schedule = Callable[[Any], Any]
 OPTIMIZERS = ('sgd', 'adam', 'adamw', 'radam', 'lion', 'lamb')
-SCHEDULES = ('constant', 'step', 'exponential', 'cosine', 'one_cycle')
+SCHEDULES = ('constant', 'step', 'exponential', 'cosine', 'one_cycle', 'plateau')
 ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1 / 25e4  # of the largest rate, as in torch's OneCycleLR
 
 
@@ -33,9 +33,10 @@ def make_schedule(
     """Step of the phase, from 0 -> learning rate.
 
     After a linear rise over `warmup_steps` (the first step takes 1 / warmup_steps of the rate) follows one of
-    'constant'; 'step', times `step_factor` every `step_every` steps; 'exponential', the same without steps; 'cosine' to
-    0 at `steps` (Loshchilov and Hutter 2016). 'one_cycle' (Smith and Topin 2019) rises from a 25th of the rate over
-    `warmup_steps` and falls to a 10,000th of that, both along cosines.
+    'constant'; 'plateau', the same until the validation score stalls, see `phases.Phase.scale`; 'step', times
+    `step_factor` every `step_every` steps; 'exponential', the same without steps; 'cosine' to 0 at `steps` (Loshchilov
+    and Hutter 2016). 'one_cycle' (Smith and Topin 2019) rises from a 25th of the rate over `warmup_steps` and falls to
+    a 10,000th of that, both along cosines.
 
     Raises:
       UserError: the name is unknown, or the warm-up leaves no step.
@@ -47,7 +48,7 @@ def make_schedule(
     def schedule(step: Any) -> Any:
         step = jnp.asarray(step, jnp.float32)
         after = step - warmup_steps
-        if name == 'constant':
+        if name in ('constant', 'plateau'):
             factor = jnp.ones(())
         elif name == 'step':
             factor = step_factor ** jnp.floor(after / step_every)
@@ -83,6 +84,7 @@ def make(
     nesterov: bool = False,
     weight_decay: float = 0.0,
     clip: float = 0.0,
+    sam: float = 0.0,
 ) -> optax.GradientTransformation:
     """The optimizer of one phase.
 
@@ -95,6 +97,8 @@ def make(
       decay_mask: which of them decay.
       momentum, nesterov: of SGD.
       clip: largest global norm of the trainable gradients; 0 turns it off.
+      sam: radius of sharpness-aware minimisation (Foret et al. 2021): the gradient is taken anew on the same batch, at
+        a step of that length up the first one. Its update wants `grad_fn`. 0 turns it off.
 
     Raises:
       UserError: the name is unknown.
@@ -115,7 +119,11 @@ def make(
         chain = [optax.scale_by_adam(eps=1e-6), decay, optax.scale_by_trust_ratio()]
     if clip:
         chain.insert(0, optax.clip_by_global_norm(clip))
-    return optax.chain(*chain, _scale_groups(rates), optax.scale_by_learning_rate(schedule))
+    tx = optax.chain(*chain, _scale_groups(rates), optax.scale_by_learning_rate(schedule))
+    if not sam:
+        return tx
+    climb = optax.chain(optax.contrib.normalize(), optax.sgd(sam))
+    return optax.contrib.sam(tx, climb, sync_period=2, opaque_mode=True)
 
 
 def _scale_groups(rates: Mapping[str, float]) -> optax.GradientTransformation:

@@ -23,6 +23,12 @@ class Phase:
       epochs: the epoch, counted over the run, at which it ends.
       schedule: step of the phase -> learning rate.
       image_size: side in pixels at which this phase trains; evaluation is at the network's.
+      accumulate: microbatches into which a batch is cut; the update is that of the whole batch, but BatchNorm and
+        mixing see one microbatch.
+      ema: decay of the moving averages, 0 for none.
+      l2_sp: strength of the pull toward the source weights (Li et al. 2018), as the factor of a weight decay.
+      stop_after: evaluations without a better score after which the phase ends; 0 for none.
+      plateau: (evaluations without a better score after which the learning rate falls, by what factor), or None.
     """
 
     index: int
@@ -34,6 +40,27 @@ class Phase:
     schedule: Callable[[Any], Any]
     augment: Augment
     image_size: int
+    accumulate: int = 1
+    ema: float = 0.0
+    l2_sp: float = 0.0
+    stop_after: int = 0
+    plateau: tuple[int, float] | None = None
+
+    def stalled(self, scores: Sequence[float]) -> bool:
+        """Whether the last `stop_after` of this phase's scores, larger being better, brought nothing."""
+        best = scores.index(max(scores)) if scores else 0
+        return 0 < self.stop_after <= len(scores) - 1 - best
+
+    def scale(self, scores: Sequence[float]) -> float:
+        """Share of the learning rate that is left after these scores, as torch's ReduceLROnPlateau with threshold 0."""
+        scale, best, bad = 1.0, -math.inf, 0
+        if self.plateau is not None:
+            patience, factor = self.plateau
+            for score in scores:
+                best, bad = (score, 0) if score > best else (best, bad + 1)
+                if bad > patience:
+                    scale, bad = scale * factor, 0
+        return scale
 
 
 def steps_of(epochs: float, examples: int, batch_size: int) -> int:
@@ -83,6 +110,7 @@ def plan(
             nesterov=fields['nesterov'],
             weight_decay=fields['weight_decay'],
             clip=fields['clip'],
+            sam=fields['sam'],
             rates={path: split.rates[path] for path in trainable},
             decay_mask={path: leaf.ndim > 1 for path, leaf in trainable.items()},
         )
@@ -93,9 +121,40 @@ def plan(
                 f'phases[{index}].image_size={size}; expected 0 (the same), or 8 up to model.image_size='
                 f'{network.spec.image_size}'
             )
-        planned.append(Phase(index, first, last, epochs, split, tx, schedule, settings, size))
+        _check_ranges(f'phases[{index}]', fields)
+        planned.append(
+            Phase(
+                index,
+                first,
+                last,
+                epochs,
+                split,
+                tx,
+                schedule,
+                settings,
+                size,
+                accumulate=fields['accumulate'],
+                ema=fields['ema'],
+                l2_sp=fields['l2_sp'],
+                stop_after=fields['stop_after'],
+                plateau=(fields['patience'], fields['step_factor']) if fields['schedule'] == 'plateau' else None,
+            )
+        )
         first = last
     return planned
+
+
+def _check_ranges(name: str, fields: Mapping[str, Any]) -> None:
+    for field, fits, expected in (
+        ('accumulate', fields['accumulate'] >= 1, 'a number of microbatches, 1 or more'),
+        ('ema', 0 <= fields['ema'] < 1, '0 for none, or a decay below 1'),
+        ('sam', fields['sam'] >= 0, '0 for none, or the radius, such as 0.05'),
+        ('l2_sp', fields['l2_sp'] >= 0, '0 for none, or a strength, such as 0.01'),
+        ('stop_after', fields['stop_after'] >= 0, '0 for never, or a number of evaluations'),
+        ('patience', fields['patience'] >= 0, 'a number of evaluations'),
+    ):
+        if not fits:
+            raise UserError(f'{name}.{field}={fields[field]}; expected {expected}')
 
 
 def evaluation_steps(phases: Sequence[Phase], *, every: float, examples: int, batch_size: int) -> dict[int, float]:

@@ -35,6 +35,7 @@ class Recorder:
     def __init__(self, workdir: Path, *, step: int, total: int, batch_size: int):
         from tensorboardX import SummaryWriter
 
+        self.workdir = workdir
         self._files = {}
         for name in ('metrics', 'timing'):
             path = workdir / f'{name}.jsonl'
@@ -54,6 +55,10 @@ class Recorder:
             leave=True,
         )
         self._since, self._images = time.perf_counter(), 0
+
+    def history(self) -> list[dict[str, Any]]:
+        """The records of deterministic values up to now."""
+        return read(Path(self._files['metrics'].name))
 
     def stepped(self) -> None:
         """One more training step was dispatched."""

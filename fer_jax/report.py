@@ -115,7 +115,7 @@ def curves_png(path: Path, history: list[dict[str, Any]], role: str, selected: i
     chosen = [entry for entry in history if entry['split'] == role and entry['step'] == selected]
     for axes, ours, theirs, label in panels:
         for split, name, colour, mark in (('train', ours, TRAIN, ''), (role, theirs, VALIDATION, 'o')):
-            points = [(entry['epoch'], entry[name]) for entry in history if entry['split'] == split]
+            points = [(entry['epoch'], entry[name]) for entry in history if entry['split'] == split and name in entry]
             if points:
                 axes.plot(*zip(*points, strict=True), color=colour, marker=mark, markersize=4, label=split)
         starts = _phase_starts(history)

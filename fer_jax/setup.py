@@ -19,7 +19,7 @@ from fer_jax.partition import Flat
 from fer_jax.phases import Phase
 from fer_jax.pretrained import Weights
 from fer_jax.steps import train_step
-from fer_jax.train_state import TrainState
+from fer_jax.train_state import Fixed, TrainState
 
 
 @dataclass(frozen=True)
@@ -55,28 +55,43 @@ class Setup:
     def replicated(self) -> jax.sharding.NamedSharding:
         return sharding.replicated(self.mesh)
 
+    @property
+    def guard(self) -> int | None:
+        """Steps of a phase that may have an update that is not finite; None where JAX itself looks for NaNs."""
+        if jax.config.jax_debug_nans:  # type: ignore[attr-defined]
+            return None
+        return self.config['max_skipped'] if self.config['on_nonfinite'] == 'skip' else 0
+
     def initial(self) -> tuple[Flat, Flat]:
         """(params, batch_stats) of step 0."""
         return start.initial(self.network, self.weights, self.config['seed'], self.replicated)
 
-    def enter(self, phase: Phase, step: int, params: Flat, batch_stats: Flat) -> tuple[TrainState, Flat]:
-        """(state, frozen) at `step` of `phase`, with fresh optimizer state."""
+    def enter(
+        self, phase: Phase, step: int, params: Flat, batch_stats: Flat, ema: Mapping[str, Flat] | None = None
+    ) -> tuple[TrainState, Fixed]:
+        """The state at `step` of `phase`, with fresh optimizer state, and what the phase's steps only read.
+
+        Args:
+          ema: the averages of the phase before.
+        """
         trainable, frozen = phase.partition.split(params)
-        state = train_state.create(step, trainable, batch_stats, phase.tx)
-        return jax.device_put(state, self.replicated), frozen
+        state = train_state.create(step, trainable, batch_stats, phase.tx, ema=dict(ema or {}) if phase.ema else None)
+        source = {}
+        if phase.l2_sp:
+            own = {path for path, leaf in trainable.items() if leaf.ndim > 1 and not path.startswith('head.')}
+            source = {path: leaf for path, leaf in self.initial()[0].items() if path in own}
+        return jax.device_put(state, self.replicated), Fixed(frozen, source)
 
     def step_function(self, phase: Phase) -> Any:
         """The training step of one phase, to be compiled at its first call; it consumes the state."""
         bound = functools.partial(
             train_step,
             network=self.network,
-            partition=phase.partition,
+            phase=phase,
             loss=self.loss,
-            tx=phase.tx,
-            settings=phase.augment,
-            image_size=phase.image_size,
             seed=self.config['seed'],
             draw_targets=self.config['data']['target'] == 'probability',
+            guard=self.guard,
         )
         return jax.jit(bound, donate_argnums=0)
 
@@ -103,9 +118,10 @@ def prepare(config: Mapping[str, Any]) -> Setup:
     if config['deterministic']:
         os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_gpu_deterministic_ops=true'
     check_roles(settings['splits'], config['checkpoint']['select'])
+    if config['on_nonfinite'] not in ('stop', 'skip'):
+        raise UserError(f'on_nonfinite={config["on_nonfinite"]!r} is unknown; choose stop or skip')
     mesh = sharding.make_mesh(config['parallel']['devices'])
     batch_size = settings['batch_size']
-    sharding.check_batch(mesh, batch_size)
     weights = start.source(model['weights'], model['name'])
     data = datasets.load(
         **{field: settings[field] for field in datasets.SOURCE},
@@ -132,6 +148,13 @@ def prepare(config: Mapping[str, Any]) -> Setup:
     )
     lengths = {'examples': len(train.labels), 'batch_size': batch_size}
     planned = phases.plan(config['phases'], network, augment=settings['augment'], **lengths)
+    for phase in planned:
+        sharding.check_batch(mesh, batch_size, phase.accumulate)
+        if phase.l2_sp and weights is None:
+            raise UserError(
+                f'phases[{phase.index}].l2_sp={phase.l2_sp} pulls toward the source weights, but model.weights is '
+                "'scratch'; set it to 0, or give weights"
+            )
     counts = np.bincount(train.labels, minlength=len(data.classes))
     loss = config['loss']
     return Setup(

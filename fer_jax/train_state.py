@@ -1,4 +1,4 @@
-"""What a training step changes."""
+"""What a training step changes, and what it only reads."""
 
 from typing import NamedTuple
 
@@ -10,15 +10,19 @@ from fer_jax.partition import Flat
 
 
 class TrainState(NamedTuple):
-    """Donated to the step and returned by it. Frozen parameters are a separate argument, which is not donated.
+    """Donated to the step and returned by it.
 
     Attributes:
       step: int32 scalar, steps done since the start of the run.
       trainable: the parameters of this phase that are differentiated.
       batch_stats: BatchNorm statistics of the whole network.
       opt_state: of the trainable parameters alone.
-      sums: float32 scalars added up since the last record, {'loss', 'correct', 'weight', 'steps'}; part of the state
-        so that a resumed run writes the records of an uninterrupted one.
+      sums: float32 scalars added up since the last record, those of `zero_sums`; part of the state so that a resumed
+        run writes the records of an uninterrupted one.
+      scale: float32 scalar, share of the learning rate that a plateau of the validation score has left.
+      health: int32 scalars of this phase: 'skipped', steps whose update was not finite and so not kept; 'halted_at',
+        the one (counted from 1) after which there were too many and none was kept any more, 0 while there is none.
+      ema: exponential moving averages of {'params': trainable, 'batch_stats': batch_stats}; {} where they are off.
     """
 
     step: jax.Array
@@ -26,12 +30,62 @@ class TrainState(NamedTuple):
     batch_stats: Flat
     opt_state: optax.OptState
     sums: dict[str, jax.Array]
+    scale: jax.Array
+    health: dict[str, jax.Array]
+    ema: dict[str, Flat]
+
+
+class Fixed(NamedTuple):
+    """Read by the step and not donated.
+
+    Attributes:
+      frozen: the parameters with rate 0.
+      source: the trainable parameters' values in the weights that the run started from, those that L2-SP pulls back.
+    """
+
+    frozen: Flat
+    source: Flat
 
 
 def zero_sums() -> dict[str, jax.Array]:
-    return {name: jnp.zeros((), jnp.float32) for name in ('loss', 'correct', 'weight', 'steps')}
+    return {name: jnp.zeros((), jnp.float32) for name in ('loss', 'gradient_norm', 'correct', 'weight', 'steps')}
 
 
-def create(step: int, trainable: Flat, batch_stats: Flat, tx: optax.GradientTransformation) -> TrainState:
-    """The state at the first step of a phase: fresh optimizer state."""
-    return TrainState(jnp.asarray(step, jnp.int32), trainable, batch_stats, tx.init(trainable), zero_sums())
+def create(
+    step: int,
+    trainable: Flat,
+    batch_stats: Flat,
+    tx: optax.GradientTransformation,
+    *,
+    ema: dict[str, Flat] | None = None,
+) -> TrainState:
+    """The state at the first step of a phase: fresh optimizer state.
+
+    Args:
+      ema: averages of an earlier phase, {} if there are none, None to keep none. Leaves without one enter at their
+        current value.
+    """
+    averages = {}
+    if ema is not None:
+        current = {'params': trainable, 'batch_stats': batch_stats}
+        averages = {
+            name: {path: jnp.copy(leaf) for path, leaf in (tree | ema.get(name, {})).items() if path in tree}
+            for name, tree in current.items()
+        }
+    return TrainState(
+        step=jnp.asarray(step, jnp.int32),
+        trainable=trainable,
+        batch_stats=batch_stats,
+        opt_state=tx.init(trainable),
+        sums=zero_sums(),
+        scale=jnp.ones((), jnp.float32),
+        health={name: jnp.zeros((), jnp.int32) for name in ('skipped', 'halted_at')},
+        ema=averages,
+    )
+
+
+def scored(state: TrainState, fixed: Fixed) -> tuple[Flat, Flat]:
+    """(params, batch_stats) that are evaluated, selected and kept: the averages where there are any."""
+    if state.ema:
+        return state.ema['params'] | fixed.frozen, state.ema['batch_stats']
+    return state.trainable | fixed.frozen, state.batch_stats

@@ -7,6 +7,7 @@ the module in its place.
 import json
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,18 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fer_jax import provenance, records, report, scoring, setup, train_state
+from fer_jax import divergence, drift, provenance, records, report, scoring, setup, train_state
 from fer_jax.checkpoints import SELECTABLE, Checkpoints
 from fer_jax.data import feed
 from fer_jax.errors import UserError
+from fer_jax.lock import one_writer
 from fer_jax.partition import Flat
 from fer_jax.phases import Phase
 from fer_jax.records import Recorder
 from fer_jax.scoring import Scorer
 from fer_jax.setup import Setup
 from fer_jax.signals import Stopped, StopRequest, stop_request
-from fer_jax.train_state import TrainState
+from fer_jax.train_state import Fixed, TrainState
 
 RECORDED = ('accuracy', 'balanced_accuracy', 'macro_f1', 'nll')
 
@@ -50,9 +52,11 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path = '', *, d
         if dry_run:
             return rehearse(run)
         folder = Path(workdir) if workdir else free_workdir(plain)
-        store = Checkpoints(folder, run.network.spec, select=plain['checkpoint']['select'])
-        try:
-            introduce(run, folder)
+        with (
+            one_writer(folder),
+            closing(Checkpoints(folder, run.network.spec, select=plain['checkpoint']['select'])) as store,
+        ):
+            introduce(run, folder, drift.check(folder, plain))
             scorer = Scorer(
                 run.network,
                 run.data,
@@ -62,8 +66,6 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path = '', *, d
             )
             train_phases(run, folder, store, scorer, stop)
             return finish(run, folder, store, scorer)
-        finally:
-            store.close()
 
 
 def free_workdir(config: Mapping[str, Any]) -> Path:
@@ -83,10 +85,10 @@ def rehearse(run: Setup) -> dict[str, Any]:
     print(report.parameter_table(run.network, run.phases))
     sizes = {}
     for phase in run.phases:
-        state, frozen = run.enter(phase, phase.first, params, stats)
+        state, fixed = run.enter(phase, phase.first, params, stats)
         begun = time.perf_counter()
         batch = run.feed.resident, run.feed.host(phase.first)
-        memory = run.step_function(phase).lower(state, frozen, *batch).compile().memory_analysis()
+        memory = run.step_function(phase).lower(state, fixed, *batch).compile().memory_analysis()
         needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
         sizes[phase.index] = needed
         print(
@@ -101,10 +103,12 @@ def rehearse(run: Setup) -> dict[str, Any]:
     return {'dry_run': True, 'bytes_per_device': sizes}
 
 
-def introduce(run: Setup, workdir: Path) -> None:
-    """Says and records what is about to run."""
+def introduce(run: Setup, workdir: Path, changes: list[str]) -> None:
+    """Says and records what is about to run, and what has changed since it ran last."""
     table = report.parameter_table(run.network, run.phases)
     print(f'workdir {workdir}\n{run.describe()}\n{table}')
+    for change in changes:
+        print(f'changed since this run began: {change}')
     environment = provenance.environment(
         data={'name': run.data.name, 'fingerprint': run.data.fingerprint},
         weights={} if run.weights is None else run.weights.metadata,
@@ -118,19 +122,22 @@ def train_phases(run: Setup, workdir: Path, store: Checkpoints, scorer: Scorer, 
     """Takes all steps that the newest checkpoint has not done."""
     step, total = store.latest_step() or 0, run.phases[-1].last
     if step:
-        print(f'resuming at step {step} of {total}')
+        longer = f'; to train longer raise phases[{run.phases[-1].index}].epochs' if step >= total else ''
+        print(f'resuming at step {step} of {total}{longer}')
         params, stats = store.restore_model(step, *run.network.abstract(run.replicated))
     else:
         params, stats = run.initial()
     recorder = Recorder(workdir, step=step, total=total, batch_size=run.batch_size)
+    ema: dict[str, Flat] = {}
     try:
         for phase in run.phases:
-            if step >= phase.last:
+            if step > phase.last:
                 continue
-            state, frozen = run.enter(phase, step, params, stats)
+            state, fixed = run.enter(phase, max(step, phase.first), params, stats, ema)
             if step > phase.first:
-                state = state._replace(**store.restore_train(step, state.opt_state, state.sums))
-            params, stats = train_phase(run, phase, state, frozen, store, scorer, recorder, stop)
+                state = store.restore_train(step, state)
+            state = train_phase(run, phase, state, fixed, store, scorer, recorder, stop)
+            params, stats, ema = state.trainable | fixed.frozen, state.batch_stats, state.ema
             step = phase.last
         store.wait()
     finally:
@@ -141,53 +148,85 @@ def train_phase(
     run: Setup,
     phase: Phase,
     state: TrainState,
-    frozen: Flat,
+    fixed: Fixed,
     store: Checkpoints,
     scorer: Scorer,
     recorder: Recorder,
     stop: StopRequest,
-) -> tuple[Flat, Flat]:
-    """Goes on with `phase` to its end; returns (params, batch_stats).
+) -> TrainState:
+    """Goes on with `phase` to its end, or until its scores stall.
 
     Raises:
       Stopped: asked to; the state is on disk.
     """
     take_step = run.step_function(phase)
+    role, metric = run.select
+    sign = 1 if SELECTABLE[metric] else -1
+    scores = [
+        sign * entry[metric] for entry in recorder.history() if (entry['split'], entry['phase']) == (role, phase.index)
+    ]
     for step in range(int(state.step) + 1, phase.last + 1):
-        state = take_step(state, frozen, run.feed.resident, run.feed.host(step - 1))
+        if phase.stalled(scores):
+            recorder.say(f'phase {phase.index} ends early: {phase.stop_after} evaluations brought no better {metric}')
+            break
+        state = take_step(state, fixed, run.feed.resident, run.feed.host(step - 1))
         recorder.stepped()
         if step % run.config['log_every'] == 0 or step in run.evaluations:
             state = record(run, phase, state, step, recorder)
         if step in run.evaluations:
-            value = evaluate(run, phase, state, frozen, step, scorer, recorder)
-            store.save(state, frozen, value)
+            value = evaluate(run, phase, state, fixed, step, scorer, recorder)
+            scores.append(sign * value)
+            state = state._replace(scale=jax.device_put(np.float32(phase.scale(scores)), run.replicated))
+            store.save(state, fixed, value)
         if stop:
-            store.save(state, frozen)
+            check_health(run, phase, state, recorder)
+            store.save(state, fixed)
             store.wait()
             raise Stopped(f'stopped by {stop.name} after step {step}, saved; the same command with --workdir goes on')
-    return state.trainable | frozen, state.batch_stats
+    return state
 
 
 def record(run: Setup, phase: Phase, state: TrainState, step: int, recorder: Recorder) -> TrainState:
     """Writes the mean of the steps since the last record; returns the state with empty sums."""
+    check_health(run, phase, state, recorder)
     sums = {name: float(value) for name, value in jax.device_get(state.sums).items()}
-    loss, accuracy = sums['loss'] / sums['steps'], sums['correct'] / sums['weight']
-    rate = float(phase.schedule(step - 1 - phase.first))
+    rate = float(phase.schedule(step - 1 - phase.first)) * float(state.scale)
     epoch = step * run.batch_size / run.examples
-    if not np.isfinite(loss):
-        raise FloatingPointError(f'the loss is {loss} at step {step}, learning rate {rate:g}; try a lower one')
-    recorder.metrics(step, epoch, phase.index, 'train', {'loss': loss, 'accuracy': accuracy, 'learning_rate': rate})
-    recorder.rate(step, loss=f'{loss:.3f}', acc=f'{accuracy:.1%}', lr=f'{rate:.1e}', epoch=f'{epoch:.1f}')
+    values: dict[str, Any] = {'learning_rate': rate}
+    if sums['steps']:  # some were kept
+        means = {name: sums[name] / sums['steps'] for name in ('loss', 'gradient_norm')}
+        values = {'loss': means['loss'], 'accuracy': sums['correct'] / sums['weight'], **values, **means}
+    if skipped := int(state.health['skipped']):
+        values['skipped'] = skipped
+    recorder.metrics(step, epoch, phase.index, 'train', values)
+    shown = {'loss': f'{values["loss"]:.3f}', 'acc': f'{values["accuracy"]:.1%}'} if sums['steps'] else {}
+    recorder.rate(step, **shown, lr=f'{rate:.1e}', epoch=f'{epoch:.1f}')
     return state._replace(sums=jax.device_put(train_state.zero_sums(), run.replicated))
 
 
+def check_health(run: Setup, phase: Phase, state: TrainState, recorder: Recorder) -> None:
+    """Raises UserError where too many updates were not finite, with the step and its examples in the workdir."""
+    step = int(state.health['halted_at'])
+    if not step:
+        return
+    split, index = run.data.splits['train'], run.feed.indices(step - 1)
+    raise divergence.report(
+        recorder.workdir,
+        step=step,
+        rate=float(phase.schedule(step - 1 - phase.first)) * float(state.scale),
+        ids=[str(split.ids[at]) for at in index],
+        labels=[run.data.classes[split.labels[at]] for at in index],
+        images=split.read(index),
+    )
+
+
 def evaluate(
-    run: Setup, phase: Phase, state: TrainState, frozen: Flat, step: int, scorer: Scorer, recorder: Recorder
+    run: Setup, phase: Phase, state: TrainState, fixed: Fixed, step: int, scorer: Scorer, recorder: Recorder
 ) -> float:
     """Scores the selecting split, records it, and returns the selecting metric."""
     role, metric = run.select
     begun = time.perf_counter()
-    scores = scorer.score(role, state.trainable | frozen, state.batch_stats)[role]
+    scores = scorer.score(role, *train_state.scored(state, fixed))[role]
     recorder.took(step, 'evaluate', time.perf_counter() - begun)
     epoch = run.evaluations[step]
     recorder.metrics(step, epoch, phase.index, role, {name: scores[name] for name in (*RECORDED, 'accuracy_ci95')})

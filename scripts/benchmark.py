@@ -226,16 +226,16 @@ def waiting(seconds: float) -> dict[str, float]:
     config.parallel.devices = 0
     run = setup.prepare(json.loads(config.to_json()))
     phase = run.phases[0]
-    state, frozen = run.enter(phase, 0, *run.initial())
+    state, fixed = run.enter(phase, 0, *run.initial())
     step = run.step_function(phase)
-    state = step(state, frozen, run.feed.resident, run.feed.host(0))
+    state = step(state, fixed, run.feed.resident, run.feed.host(0))
     state.step.block_until_ready()
     begun, host, count = time.perf_counter(), 0.0, 0
     while time.perf_counter() - begun < seconds:
         before = time.perf_counter()
         batch = run.feed.host(count + 1)
         host += time.perf_counter() - before
-        state = step(state, frozen, run.feed.resident, batch)
+        state = step(state, fixed, run.feed.resident, batch)
         state.step.block_until_ready()
         count += 1
     total = time.perf_counter() - begun

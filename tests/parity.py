@@ -1,6 +1,9 @@
 """The reference networks in torch, with random weights, and what they are called in fer_jax."""
 
-from typing import Any
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -9,6 +12,68 @@ from flax import nnx
 
 from fer_jax import models
 from fer_jax.partition import flatten, unflatten
+
+
+class Reference(NamedTuple):
+    """What another implementation makes of one input, float32."""
+
+    logits: np.ndarray  # [B, C]
+    stages: Mapping[str, np.ndarray]  # stage -> its output, [B, H, W, C] or [B, F]; some may be left out
+    gradient: np.ndarray  # [B, H, W, C], of the mean cross-entropy to labels arange(B) % C by the input
+
+
+def compare(model: nnx.Module, x: np.ndarray, reference: Reference, *, name: str) -> dict[str, float]:
+    """Asserts that a network in evaluation mode agrees with a reference on x, float32 [B, H, W, C].
+
+    Deviations are max|a - b| / max|b|: logits and every stage within 1e-4, the gradient within 1e-3. Where the
+    environment names a file by FER_JAX_PARITY_TABLE, a JSON line of them is appended to it.
+
+    Returns:
+      The largest deviations of 'logits', 'stages' and 'gradient'.
+    """
+    graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    unknown = set(reference.stages) - set(model.stages)
+    assert not unknown, f'{name} has no stages {sorted(unknown)}'
+
+    @jax.jit
+    def apply(params: nnx.State, stats: nnx.State, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        def loss(x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+            network, outputs = nnx.merge(graphdef, params, stats, copy=True), {}
+            for stage in network.stages:
+                x = network.stage(stage, x, train=False, key=None)
+                outputs[stage] = x['primary'] if isinstance(x, dict) else x
+            batch, classes = outputs['head'].shape
+            labels = jax.numpy.arange(batch) % classes
+            return -jax.nn.log_softmax(outputs['head'])[jax.numpy.arange(batch), labels].mean(), outputs
+
+        return jax.grad(loss, has_aux=True)(x)
+
+    gradient, outputs = jax.tree.map(np.asarray, apply(params, stats, x))
+    stages = {
+        stage: deviation(outputs[stage], reference.stages[stage]) for stage in outputs if stage in reference.stages
+    }
+    found = {
+        'logits': deviation(outputs['head'], reference.logits),
+        'stages': max(stages.values(), default=0.0),
+        'gradient': deviation(gradient, reference.gradient),
+    }
+    for stage, off in stages.items():
+        assert off <= 1e-4, f'{name} at {x.shape}: {stage} is the first stage that is off, by {off:.1e}'
+    assert found['logits'] <= 1e-4, f'{name} at {x.shape}: logits are off by {found["logits"]:.1e}'
+    assert found['gradient'] <= 1e-3, f'{name} at {x.shape}: the gradient is off by {found["gradient"]:.1e}'
+    if table := os.environ.get('FER_JAX_PARITY_TABLE'):
+        parameters = sum(leaf.size for leaf in flatten(params).values())
+        row = {'name': name, 'parameters': parameters, 'classes': outputs['head'].shape[1], 'size': x.shape[1:3]}
+        with open(table, 'a') as file:
+            file.write(json.dumps(row | found) + '\n')
+    return found
+
+
+def deviation(value: np.ndarray, expected: np.ndarray) -> float:
+    """max|value - expected| / max|expected|; infinite where either is not finite."""
+    assert value.shape == expected.shape, f'{value.shape} is not {expected.shape}'
+    off = float(np.abs(value - expected).max() / np.abs(expected).max())
+    return off if np.isfinite(off) else float('inf')
 
 
 def torch_model(name: str, classes: int = 1000, seed: int = 0, channels: int = 3) -> Any:

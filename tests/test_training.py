@@ -1,7 +1,9 @@
 """Runs from a config to its results, on real faces where a set is needed."""
 
+import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,15 +11,18 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
+from flax import nnx
 from ml_collections import ConfigDict
 
 import fer_jax
 from configs import default
-from fer_jax import checkpoints, evaluate, setup
+from fer_jax import checkpoints, evaluate, models, setup
 from fer_jax.errors import UserError
 from fer_jax.network import build
-from fer_jax.partition import Flat
+from fer_jax.partition import Flat, unflatten
+from fer_jax.train_state import Fixed
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -33,6 +38,10 @@ def faces(shared_data, tmp_path_factory):
     return root
 
 
+FINE_TUNING = {'epochs': 2, 'optimizer': 'sgd', 'learning_rate': 0.02, 'weight_decay': 1e-4, 'ema': 0.9}
+FINE_TUNING |= {'schedule': 'plateau', 'patience': 0}
+
+
 def config_of(faces, **phase) -> ConfigDict:
     config = default.get_config()
     config.model.update({'name': 'resnet18', 'weights': 'scratch', 'image_size': 32, 'channels': 1, 'dropout': 0.3})
@@ -40,7 +49,7 @@ def config_of(faces, **phase) -> ConfigDict:
     config.data.augment.update({'shift': 0.1, 'rotate': 10.0, 'erase': 0.5})
     config.log_every = 3
     frozen = default.phase(**{'epochs': 1, 'rates': default.HEAD_ONLY, 'learning_rate': 1e-2} | phase)
-    config.phases = (frozen, default.phase(epochs=2, optimizer='sgd', learning_rate=0.02, weight_decay=1e-4))
+    config.phases = (frozen, default.phase(**FINE_TUNING))
     return config
 
 
@@ -163,6 +172,60 @@ def test_a_finished_run_started_again_scores_again_and_trains_no_more(finished, 
     assert (workdir / 'metrics.jsonl').read_bytes() == before
 
 
+def test_a_finished_run_trains_longer(finished, faces, tmp_path, capsys):
+    workdir, results = finished
+    shutil.copytree(workdir, tmp_path / 'run')
+    config = config_of(faces)
+    config.phases[1].epochs = 3
+    longer = fer_jax.train(config, tmp_path / 'run')
+    said = capsys.readouterr().out
+    assert 'changed since this run began: phases[1].epochs: 2.0 -> 3.0' in said and 'resuming at step 13 of 17' in said
+    assert [phase['step'] for phase in longer['phases']][0] == results['phases'][0]['step']
+    before, after = ((path / 'metrics.jsonl').read_text() for path in (workdir, tmp_path / 'run'))
+    assert after.startswith(before) and '"step": 17' in after.removeprefix(before)
+
+
+def test_a_phase_whose_scores_stall_ends_early(faces, tmp_path, capsys):
+    """At a rate of nothing no evaluation is better than the first; the next phase begins where it would have."""
+    config = config_of(faces, epochs=6, learning_rate=1e-9, stop_after=2)
+    config.phases[1].epochs = 1
+    fer_jax.train(config, tmp_path)
+    records = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    steps = {(record['phase'], record['step']) for record in records if record['split'] == 'validation'}
+    assert steps == {(0, 5), (0, 9), (0, 13), (1, 29)}
+    assert 'phase 0 ends early: 2 evaluations brought no better accuracy' in capsys.readouterr().out
+    before = (tmp_path / 'metrics.jsonl').read_bytes()
+    fer_jax.train(config, tmp_path)
+    assert (tmp_path / 'metrics.jsonl').read_bytes() == before
+
+
+@pytest.mark.parametrize('mode', ['stop', 'skip'])
+def test_a_step_that_is_not_finite_ends_the_run_or_is_left_out(faces, tmp_path, mode, capsys):
+    """A weight of 1e38 in a manifest overflows the loss of the batch that holds it."""
+    lines = ['path,label,split,weight']
+    for number, path in enumerate(sorted(faces.rglob('*.png'))):
+        split, weight = ('train', 'validation')[number % 10 == 0], 1e38 if number in (5, 35, 65) else 1
+        lines.append(f'{path},{path.parent.name},{split},{weight}')
+    (tmp_path / 'faces.csv').write_text('\n'.join(lines))
+    config = config_of(faces)
+    config.data.update({'dir': '', 'manifest': str(tmp_path / 'faces.csv'), 'batch_size': 27})
+    config.data.splits.test = ''
+    config.phases = (default.phase(epochs=2, learning_rate=1e-3, clip=1.0),)
+    config.update({'on_nonfinite': mode, 'log_every': 1})
+    workdir = tmp_path / 'run'
+    if mode == 'skip':
+        fer_jax.train(config, workdir)
+        records = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+        assert 1 <= max(record.get('skipped', 0) for record in records) <= 6
+        assert all(np.isfinite(record['loss']) for record in records if 'loss' in record)
+    else:
+        with pytest.raises(UserError, match=r'step \d+ gives numbers that are not finite.*JAX_DEBUG_NANS=1'):
+            fer_jax.train(config, workdir)
+        (written,) = workdir.glob('nonfinite_step_*.json')
+        examples = json.loads(written.read_text())['examples']
+        assert len(examples) == 27 and written.with_suffix('.png').stat().st_size > 1000
+
+
 def test_frozen_parameters_and_statistics_stand_still(faces, tmp_path):
     """Fifty steps of a last stage and head leave every leaf below bit-identical, and move every leaf above."""
     config = config_of(faces)
@@ -173,46 +236,76 @@ def test_frozen_parameters_and_statistics_stand_still(faces, tmp_path):
     params, stats = run.initial()
     before = jax.device_get((params, stats))
     phase = run.phases[0]
-    state, frozen = run.enter(phase, 0, params, stats)
+    state, fixed = run.enter(phase, 0, params, stats)
     assert {leaf.shape for leaf in jax.tree.leaves(state.opt_state)} == {()} | {
         leaf.shape for leaf in state.trainable.values()
     }
     step = run.step_function(phase)
     for index in range(50):
-        state = step(state, frozen, run.feed.resident, run.feed.host(index))
-    for path, leaf in (state.trainable | frozen).items():
+        state = step(state, fixed, run.feed.resident, run.feed.host(index))
+    for path, leaf in (state.trainable | fixed.frozen).items():
         moved = not np.array_equal(leaf, before[0][path])
         assert moved == path.startswith(('layer4', 'head')), path
     for path, leaf in state.batch_stats.items():
         assert (not np.array_equal(leaf, before[1][path])) == path.startswith('layer4'), path
 
 
-@pytest.mark.parametrize(('model', 'size'), [('resnet50', 64), ('vgg16', 64), ('efficientnet_lite0', 64)])
-def test_a_head_only_step_costs_a_forward_pass(faces, model, size):
-    """Compiled FLOPs; the images are at model size and not augmented."""
-    config = config_of(faces, clip=1.0)
+@pytest.mark.parametrize(
+    ('model', 'last'),
+    [
+        ('resnet50', ('layer4', 'head')),
+        ('vgg16', ('block5', 'fc6', 'fc7', 'head')),
+        ('efficientnet_lite0', ('blocks6', 'conv_head', 'head')),
+    ],
+)
+def test_a_step_costs_a_forward_pass_and_the_backward_pass_of_what_trains(faces, model, last):
+    """Compiled FLOPs, with clipping and the gradient's norm; the images are at model size and not augmented."""
+    size = 64
+    config = config_of(faces)
     config.model.update({'name': model, 'image_size': size, 'channels': 3, 'dropout': 0.0})
     config.data.augment = ConfigDict({})
     config.data.batch_size = 8
+    config.phases = tuple(
+        default.phase(rates=rates, clip=1.0) for rates in (default.HEAD_ONLY, default.train_from(*last), default.ALL)
+    )
     run = setup.prepare(json.loads(config.to_json()))
     images = np.zeros((8, size, size, 3), np.uint8)
     batch = {'x': images, 'y': np.zeros(8, np.int32), 'weight': np.ones(8, np.float32)}
     params, stats = run.network.params, run.network.batch_stats
 
-    def forward(params, stats, x):
-        return run.network.forward(params, stats, run.network.normalise(x.astype(np.float32)))[0]
+    def flops(function, *arguments):
+        return jax.jit(function).lower(*arguments).compile().cost_analysis()['flops']
 
-    def flops(compiled):
-        return compiled.cost_analysis()['flops']
+    def up_to(stage, params, stats, x):
+        network = nnx.merge(run.network.graphdef, unflatten(params), unflatten(stats), copy=True)
+        return models.run(network, run.network.normalise(x.astype(np.float32)), stop=stage)
 
-    alone = flops(jax.jit(forward).lower(params, stats, images).compile())
-    costs = []
+    costs, expected = [], []
     for phase in run.phases:
         trainable, frozen = phase.partition.split(params)
         state = jax.eval_shape(lambda t, s: fer_jax.train_state.create(0, t, s, phase.tx), trainable, stats)  # noqa: B023
-        costs.append(flops(run.step_function(phase).lower(state, frozen, {}, batch).compile()))
+        costs.append(flops(run.step_function(phase), state, Fixed(frozen, {}), {}, batch))
+        below = functools.partial(up_to, phase.partition.boundary)
+        x = jax.eval_shape(below, params, stats, images)
+
+        def loss(trainable, frozen, stats, x, phase=phase):
+            where = {'start': phase.partition.boundary, 'train': phase.partition.stages, 'key': jax.random.key(0)}
+            logits, stats = run.network.forward(trainable | frozen, stats, x, **where)
+            return -jax.nn.log_softmax(logits['primary'])[:, 0].mean(), stats
+
+        def update(gradients, state, phase=phase):
+            updates, opt_state = phase.tx.update(gradients, state.opt_state, state.trainable)
+            return optax.apply_updates(state.trainable, updates), opt_state, optax.tree.norm(gradients)
+
+        forward = (
+            0 if phase.partition.boundary == next(iter(run.network.stages)) else flops(below, params, stats, images)
+        )
+        backward = flops(jax.value_and_grad(loss, has_aux=True), trainable, frozen, stats, x)
+        expected.append(forward + backward + flops(update, trainable, state))
+    assert costs == pytest.approx(expected, rel=0.02)
+    alone = flops(functools.partial(up_to, None), params, stats, images)
     assert costs[0] == pytest.approx(alone, rel=0.02)
-    assert costs[1] > 2.3 * alone
+    assert costs[2] > 2.3 * alone
 
 
 def test_a_phase_trains_at_a_size_of_its_own(faces):
@@ -224,8 +317,8 @@ def test_a_phase_trains_at_a_size_of_its_own(faces):
     assert [phase.image_size for phase in run.phases] == [32, 64] and run.network.spec.image_size == 64
     costs = []
     for phase in run.phases:
-        state, frozen = run.enter(phase, 0, *run.initial())
-        lowered = run.step_function(phase).lower(state, frozen, run.feed.resident, run.feed.host(0))
+        state, fixed = run.enter(phase, 0, *run.initial())
+        lowered = run.step_function(phase).lower(state, fixed, run.feed.resident, run.feed.host(0))
         costs.append(lowered.compile().cost_analysis()['flops'])
     assert costs[0] == pytest.approx(costs[1] / 4, rel=0.1)
     config.phases[0].image_size = 65
@@ -247,10 +340,10 @@ config = json.load(open(sys.argv[1])); config['parallel']['devices'] = int(sys.a
 run = setup.prepare(config)
 assert run.mesh.size == int(sys.argv[2])
 params, stats = run.initial()
-state, frozen = run.enter(run.phases[0], 0, params, stats)
+state, fixed = run.enter(run.phases[0], 0, params, stats)
 step, losses = run.step_function(run.phases[0]), []
 for index in range(20):
-    state = step(state, frozen, run.feed.resident, run.feed.host(index)); losses.append(float(state.sums['loss']))
+    state = step(state, fixed, run.feed.resident, run.feed.host(index)); losses.append(float(state.sums['loss']))
 leaves = {path: np.asarray(leaf) for path, leaf in (state.trainable | state.batch_stats).items()}
 np.savez(sys.argv[3], losses=np.array(losses), **leaves)
 """
@@ -333,8 +426,8 @@ def test_the_best_step_outlives_a_score_that_is_not_a_number(finished, tmp_path)
     store = checkpoints.Checkpoints(tmp_path, spec)
     params = {'a': np.ones(2, np.float32)}
     for step, value in ((1, 0.5), (2, 0.9), (3, float('nan')), (4, 0.7), (5, None)):
-        state = fer_jax.train_state.TrainState(np.int32(step), params, {}, (), fer_jax.train_state.zero_sums())
-        store.save(state, {}, value)
+        state = fer_jax.train_state.create(step, params, {}, optax.identity())
+        store.save(state, Fixed({}, {}), value)
         store.wait()
         assert store.latest_step() == step
     assert store.best_step() == 2

@@ -122,6 +122,10 @@ class TrainFeed(Feed):
         self._stream: Iterator[dict[str, np.ndarray]] = iter(())
         self._next = -1
 
+    def indices(self, step: int) -> np.ndarray:
+        """int64 [B]: the examples of step `step`, counted from 0."""
+        return self._order(step)
+
     def host(self, step: int) -> dict[str, jax.Array]:
         """The host's half of step `step`, counted from 0; a stream is fastest when steps are asked for in order."""
         if self.placement == 'device':

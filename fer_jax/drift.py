@@ -1,0 +1,59 @@
+"""What has changed in the config of a run that goes on."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fer_jax.errors import UserError
+
+# Another way to the same result, up to the rounding of another number of devices
+FREE = ('log_every', 'checkpoint.every', 'data.placement', 'data.workers', 'parallel.devices')
+
+
+def check(workdir: Path, config: Mapping[str, Any]) -> list[str]:
+    """What differs between `config` and that of the run in `workdir`, one line each; nothing for a new run.
+
+    A last phase of more epochs, and further phases, train a run longer. A key that the earlier config does not have
+    came with a newer version and is not compared.
+
+    Raises:
+      UserError: something differs that would make it another run, all of it named.
+    """
+    path = workdir / 'config.json'
+    if not path.is_file():
+        return []
+    try:
+        before = dict(flat(json.loads(path.read_text())))
+    except ValueError as error:
+        raise UserError(f'{path} is damaged ({error}); choose another --workdir, or remove that file') from None
+    now = dict(flat(config))
+    last = max((int(key.split('[')[1].split(']')[0]) for key in before if key.startswith('phases[')), default=0)
+    notes: list[str] = []
+    refused: list[str] = []
+    for key, old in before.items():
+        if key not in now or now[key] != old:
+            line = f'{key}: {old!r} -> {now.get(key, "removed")!r}'
+            longer = key == f'phases[{last}].epochs' and now.get(key, 0) > old
+            (notes if key in FREE or longer else refused).append(line)
+    count = len(config['phases'])
+    if count > last + 1:
+        notes.append(f'{count - last - 1} more phases, from phases[{last + 1}] on')
+    if refused:
+        raise UserError(
+            f'{workdir} holds a run of another config; {"; ".join(refused)}. Choose another --workdir, or set that '
+            f'back (to train longer raise phases[{last}].epochs, or add a phase)'
+        )
+    return notes
+
+
+def flat(tree: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """('data.augment.flip', 0.5), ('phases[0].epochs', 1.0), ...; a list of scalars is one value."""
+    if isinstance(tree, Mapping):
+        for name, value in tree.items():
+            yield from flat(value, f'{prefix}.{name}' if prefix else name)
+    elif isinstance(tree, Sequence) and tree and isinstance(tree[0], Mapping):
+        for index, value in enumerate(tree):
+            yield from flat(value, f'{prefix}[{index}]')
+    else:
+        yield prefix, tree

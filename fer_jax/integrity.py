@@ -1,0 +1,60 @@
+"""Whether a folder of files is what was written: sha256 of each, in a manifest beside it that is written last."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+
+def manifest_of(folder: Path) -> Path:
+    return folder.with_name(f'{folder.name}.manifest.json')
+
+
+def seal(folder: Path) -> None:
+    """Writes the manifest of `folder`, whole or not at all, and only after its files are on disk."""
+    digests = {name: _digest(folder / name, flush=True) for name in _files(folder)}
+    path = manifest_of(folder)
+    scratch = path.with_name(f'.{path.name}.{os.getpid()}')
+    with scratch.open('w') as file:
+        json.dump(digests, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)
+
+
+def damage(folder: Path) -> str:
+    """What is wrong with a sealed folder, '' where nothing is."""
+    try:
+        expected = json.loads(manifest_of(folder).read_text())
+    except FileNotFoundError:
+        return 'it has no manifest: it was killed while it was saved, or is of an earlier version'
+    except (OSError, ValueError) as error:
+        return f'its manifest cannot be read ({error})'
+    found = _files(folder)
+    for name in sorted(set(expected) | set(found)):
+        if name not in expected:
+            return f'{name} does not belong to it'
+        if name not in found:
+            return f'{name} is missing'
+        try:
+            if _digest(folder / name) != expected[name]:
+                return f'{name} has changed since it was written'
+        except OSError as error:
+            return f'{name} cannot be read ({error.strerror})'
+    return ''
+
+
+def size(folder: Path) -> int:
+    """Bytes of all its files."""
+    return sum((folder / name).stat().st_size for name in _files(folder))
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file())
+
+
+def _digest(path: Path, *, flush: bool = False) -> str:
+    with path.open('rb') as file:
+        if flush:
+            os.fsync(file.fileno())
+        return hashlib.file_digest(file, 'sha256').hexdigest()
