@@ -16,7 +16,7 @@ MATCONVNET_VGGFACE = Preprocessing(tuple(value / 255 for value in VGGFACE_MEAN),
 
 def vgg_layers(name: str) -> dict[str, str]:
     """Caffe's layer names, 'conv1_1' to 'fc8', -> paths; MatConvNet and keras-vggface have them too."""
-    paths = {}
+    paths: dict[str, str] = {}
     for number, block in enumerate(vgg.layout(name), 1):
         indices = [index for kind, index in block if kind == 'conv']
         paths |= {f'conv{number}_{place}': f'features.{index}' for place, index in enumerate(indices, 1)}
@@ -36,7 +36,8 @@ def matconvnet_vgg(entries: Mapping[str, np.ndarray], model: str = 'vgg16') -> F
     Raises:
       UserError: an entry is not part of such a network.
     """
-    layers, named = vgg_layers(model), {}
+    layers = vgg_layers(model)
+    named: Flat = {}
     for name, value in entries.items():
         layer, _, part = name.partition('/')
         if layer not in layers or part not in ('filters', 'biases') or (part == 'filters' and value.ndim != 4):

@@ -33,9 +33,17 @@ def test_equals_timm(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['efficientnet_b0', 'efficientnet_b2', 'tf_efficientnet_b0', 'tf_efficientnet_b2'])
-def test_equals_timm_at_two_sizes(name):
-    check_timm(name, [(64, 96), (51, 38)])
+@pytest.mark.parametrize(
+    ('name', 'sizes'),
+    [
+        ('efficientnet_b0', [(51, 38)]),
+        ('tf_efficientnet_b0', [(51, 38)]),
+        ('efficientnet_b2', [(64, 96), (51, 38)]),
+        ('tf_efficientnet_b2', [(64, 96), (51, 38)]),
+    ],
+)
+def test_equals_timm_at_other_sizes_and_depths(name, sizes):
+    check_timm(name, sizes)
 
 
 @pytest.mark.slow

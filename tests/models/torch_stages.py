@@ -1,34 +1,14 @@
-"""A network in torch, stage by stage, and what fer_jax's must agree with it in."""
+"""Networks of torch packages with random weights, compared stage by stage."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
-from fer_jax.pretrained import convert
-from tests.parity import declare_torchvision_operators, filled, state_of
-
-
-class Reference(NamedTuple):
-    """What another implementation makes of a batch of images x [B, H, W, C].
-
-    Attributes:
-      logits: [B, classes].
-      stages: stage -> its output, [B, H, W, C] or [B, C].
-      gradient: [B, H, W, C], of the mean cross-entropy of `labels(B)`.
-    """
-
-    logits: np.ndarray
-    stages: dict[str, np.ndarray]
-    gradient: np.ndarray
-
-
-def labels(count: int) -> np.ndarray:
-    return np.arange(count) % 5
+from fer_jax.pretrained import Weights, convert
+from tests.parity import compare, declare_torchvision_operators, filled, state_of
+from tests.torch_reference import torch_reference
 
 
 def randomised(make: Callable[[], Any]) -> Any:
@@ -56,72 +36,26 @@ def randomised(make: Callable[[], Any]) -> Any:
     return model.eval()
 
 
-def torch_reference(model: Any, x: np.ndarray, stages: Mapping[str, str]) -> Reference:
-    """`stages`: stage -> the torch module whose output it is."""
-    import torch
+def check_torch(
+    name: str, make: Callable[[], Any], points: Mapping[str, str], *, sizes: Sequence[tuple[int, int]]
+) -> Weights:
+    """Compares fer_jax's `name` with the torch network that `make` gives, whose weights it takes by conversion.
 
-    outputs = {}
-
-    def keep(stage: str) -> Callable[..., None]:
-        def hook(module: Any, inputs: Any, output: Any) -> None:
-            outputs[stage] = output.detach().numpy().copy()
-
-        return hook
-
-    hooks = [model.get_submodule(module).register_forward_hook(keep(stage)) for stage, module in stages.items()]
-    given = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
-    logits = model(given)
-    torch.nn.functional.cross_entropy(logits, torch.tensor(labels(len(x)))).backward()
-    for hook in hooks:
-        hook.remove()
-    last = {stage: np.moveaxis(output, 1, -1) for stage, output in outputs.items()}
-    return Reference(logits.detach().numpy(), last, given.grad.numpy().transpose(0, 2, 3, 1))
-
-
-def compare(model: Any, x: np.ndarray, reference: Reference) -> None:
-    """Asserts logits and stages within 1e-4 of their largest value, the gradient by the input within 1e-3 of its norm.
-
-    Not of its largest value: where rounding decides a unit's sign, a few pixels' gradients differ by that unit's part.
-    """
-    graphdef, state = nnx.split(model)
-
-    @jax.jit
-    def run(state: Any, x: jax.Array) -> Any:
-        def loss(x: jax.Array) -> Any:
-            network, outputs = nnx.merge(graphdef, state), {}
-            for stage in network.stages:
-                x = network.stage(stage, x, train=False, key=None)
-                outputs[stage] = x
-            logits = outputs.pop('head')['primary']
-            chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), labels(len(logits))[:, None], axis=-1)
-            return -chosen.mean(), (logits, outputs)
-
-        return jax.value_and_grad(loss, has_aux=True)(x)
-
-    (_, (logits, outputs)), gradient = jax.tree.map(np.asarray, run(state, x))
-    assert set(reference.stages) <= set(outputs)
-    close(logits, reference.logits, 1e-4, 'logits')
-    for stage, expected in reference.stages.items():
-        close(outputs[stage], expected.reshape(outputs[stage].shape), 1e-4, stage)
-    assert np.linalg.norm(gradient - reference.gradient) < 1e-3 * np.linalg.norm(reference.gradient)
-
-
-def close(ours: np.ndarray, theirs: np.ndarray, bound: float, what: str) -> None:
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=bound * np.abs(theirs).max(), err_msg=what)
-
-
-def check_torch(name: str, make: Callable[[], Any], stages: Mapping[str, str], *, sizes: Any) -> Any:
-    """Compares fer_jax's `name`, converted from the network that `make` gives, at these (height, width).
+    Args:
+      points: stage -> the torch module whose output it is.
+      sizes: (height, width) of the images.
 
     Returns:
       The converted weights.
     """
     pytest.importorskip('torch')
     declare_torchvision_operators()
-    reference = randomised(make)
-    weights = convert(state_of(reference), name, metadata={})
+    module = randomised(make)
+    weights = convert(state_of(module), name, metadata={})
     model = filled(name, weights.params | weights.stats, classes=int(weights.metadata['classes']))
     for size in sizes:
         x = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
-        compare(model, x, torch_reference(reference, x, stages))
+        reference = torch_reference(module, x, points)
+        pooled = reference.stages['pool'].reshape(len(x), -1)
+        compare(model, x, reference._replace(stages={**reference.stages, 'pool': pooled}), name=name)
     return weights
