@@ -75,7 +75,7 @@ def test_graph_of_the_shapes_is_that_of_the_module(name):
         ('vgg16', [*(f'block{i}' for i in range(1, 6)), 'pool', 'fc6', 'fc7', 'head']),
         (
             'inception_resnet_v2',
-            'stem mixed_5b block35 mixed_6a block17 mixed_7a block8 conv_7b pool head'.split(),
+            ['stem', 'mixed_5b', 'block35', 'mixed_6a', 'block17', 'mixed_7a', 'block8', 'conv_7b', 'pool', 'head'],
         ),
         ('efficientnet_lite0', ['stem', *(f'blocks{i}' for i in range(7)), 'conv_head', 'pool', 'head']),
     ],
