@@ -155,7 +155,13 @@ class Network:
 
 
 def build(spec: ModelSpec) -> Network:
-    """Shapes only: no parameter is made."""
+    """Shapes only: no parameter is made.
+
+    Raises:
+      UserError: the network is unknown, or its images are smaller than it admits.
+    """
+    models.check_name(spec.name)
+    models.check_size(models.CONSTRUCTORS[spec.name], spec.image_size)
     model: Any = nnx.eval_shape(lambda: spec.create(nnx.Rngs(0)))
     graphdef, params, stats = split_module(model)
     return Network(spec, graphdef, dict(model.stages), params, stats)
