@@ -155,7 +155,7 @@ def prepare(config: Mapping[str, Any]) -> Setup:
                 f'phases[{phase.index}].l2_sp={phase.l2_sp} pulls toward the source weights, but model.weights is '
                 "'scratch'; set it to 0, or give weights"
             )
-    counts = np.bincount(train.labels, minlength=len(data.classes))
+    counts = np.bincount(train.labels[train.labels >= 0], minlength=len(data.classes))
     loss = config['loss']
     return Setup(
         config=config,
