@@ -46,6 +46,11 @@ def _rates(phase: Phase, paths: list[str]) -> str:
 def pictures(workdir: Path, results: dict[str, Any], history: list[dict[str, Any]]) -> None:
     """Writes curves.png, and confusion_<split>.png for each scored split."""
     curves_png(workdir / 'curves.png', history, results['selected_on'].split('/')[0], results['step'])
+    confusions(workdir, results)
+
+
+def confusions(workdir: Path, results: dict[str, Any]) -> None:
+    """Writes confusion_<split>.png for each scored split."""
     for split, one in results['splits'].items():
         title = f'{split}: {one["accuracy"]:.1%} of {one["n"]:,}'
         confusion_png(workdir / f'confusion_{split}.png', np.array(one['confusion']), results['classes'], title)

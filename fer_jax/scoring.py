@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from fer_jax.data.feed import Feed
 from fer_jax.network import Network
 from fer_jax.partition import Flat
 from fer_jax.steps import eval_step
+
+PREDICTED = ('ids', 'labels', 'subjects', 'logits')
+INTERVALS = {'wilson': 'Wilson', 'subjects': 'resampled by subject', 'seeds': "Student's t over seeds"}
 
 
 class Scorer:
@@ -42,24 +46,49 @@ class Scorer:
 
     def score(self, role: str, params: Flat, batch_stats: Flat) -> dict[str, dict[str, Any]]:
         """{role: scores} and, for each subset of the split, {role_subset: scores}; see `scores`."""
-        split = self._data.splits[role]
-        logits = self.logits(role, params, batch_stats)
-        result = {role: scores(logits, split.labels, self._data.classes)}
+        return self.scores(role, self.logits(role, params, batch_stats))
+
+    def scores(self, role: str, logits: np.ndarray) -> dict[str, dict[str, Any]]:
+        """As `score`, of logits that are known already."""
+        split, classes = self._data.splits[role], self._data.classes
+        result = {role: scores(logits, split.labels, classes, split.subjects)}
         for name, mask in split.subsets.items():
-            result[f'{role}_{name}'] = scores(logits[mask], split.labels[mask], self._data.classes)
+            result[f'{role}_{name}'] = scores(logits[mask], split.labels[mask], classes, split.subjects[mask])
         return result
 
+    def write_predictions(self, path: Path, logits: Mapping[str, np.ndarray]) -> None:
+        """Every scored example, as .npz: '<role>/ids', '<role>/labels', '<role>/subjects', '<role>/logits'."""
+        arrays: dict[str, np.ndarray] = {}
+        for role, rows in logits.items():
+            split = self._data.splits[role]
+            of_role = {'ids': split.ids, 'labels': split.labels, 'subjects': split.subjects, 'logits': rows}
+            arrays |= {f'{role}/{name}': array for name, array in of_role.items()}
+        scratch = path.with_name(f'.{path.name}.tmp.npz')
+        np.savez(scratch, **arrays)
+        scratch.replace(path)
 
-def scores(logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
+
+def read_predictions(path: Path, role: str) -> dict[str, np.ndarray]:
+    """{'ids': str [N], 'labels': int32 [N], 'subjects': str [N], 'logits': float32 [N, C]} of a split of a run."""
+    with np.load(path) as file:
+        return {name: file[f'{role}/{name}'] for name in PREDICTED}
+
+
+def scores(
+    logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], subjects: np.ndarray | None = None
+) -> dict[str, Any]:
     """Plain numbers, ready for JSON.
 
     Args:
       logits: [N, C].
       labels: int [N].
+      subjects: str [N], '' where unknown. Where all are known, and at least two, whole subjects are resampled for the
+        interval of the accuracy; images of one person are not independent.
 
     Returns:
-      n, accuracy, accuracy_ci95 (Wilson), balanced_accuracy, macro_f1, nll, confusion [C][C] (row: label) and per_class
-      {name: n, precision, recall, recall_ci95, f1}. A prediction is the largest logit, the first among equals.
+      n, accuracy, accuracy_ci95, interval ('wilson' or 'subjects', how that was found), balanced_accuracy, macro_f1,
+      nll, confusion [C][C] (row: label) and per_class {name: n, precision, recall, recall_ci95 (Wilson), f1}. A
+      prediction is the largest logit, the first among equals.
 
     Raises:
       ValueError: there is nothing to score, or a logit is NaN or infinite (JSON has no word for the NLL of those).
@@ -69,9 +98,15 @@ def scores(logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> 
     broken = int((~np.isfinite(logits)).any(-1).sum())
     if broken:
         raise ValueError(f'{broken} of {len(labels)} examples have logits that are NaN or infinite')
-    matrix = metrics.confusion(labels, logits.argmax(-1), len(classes))
+    predictions = logits.argmax(-1)
+    matrix = metrics.confusion(labels, predictions, len(classes))
     precision, recall, f1 = metrics.precision_recall_f1(matrix)
     hits, n = int(np.trace(matrix)), len(labels)
+    by_subject = subjects is not None and subjects.all() and len(np.unique(subjects)) > 1
+    if subjects is not None and by_subject:
+        interval = metrics.subject_interval(predictions == labels, subjects)
+    else:
+        interval = metrics.wilson_interval(hits, n)
     per_class = {
         name: {
             'n': int(matrix[c].sum()),
@@ -85,7 +120,8 @@ def scores(logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> 
     return {
         'n': n,
         'accuracy': hits / n,
-        'accuracy_ci95': list(metrics.wilson_interval(hits, n)),
+        'accuracy_ci95': list(interval),
+        'interval': 'subjects' if by_subject else 'wilson',
         'balanced_accuracy': metrics.balanced_accuracy(matrix),
         'macro_f1': metrics.macro_f1(matrix),
         'nll': metrics.negative_log_likelihood(logits, labels),
@@ -108,7 +144,9 @@ def share(value: float, interval: list[float]) -> str:
 
 def summary(results: dict[str, Any]) -> str:
     """The table at the end of a run: phases, splits, and each class of the last official split."""
-    lines = [f'selected on {results["selected_on"]}, step {results["step"]}; intervals are Wilson, 95 %', '']
+    how = ' or '.join(dict.fromkeys(INTERVALS[one['interval']] for one in results['splits'].values()))
+    steps = ', '.join(map(str, results['steps'])) if 'steps' in results else results['step']
+    lines = [f'selected on {results["selected_on"]}, step {steps}; 95 % intervals of the accuracy: {how}', '']
     role = results['selected_on'].split('/')[0]
     for entry in results.get('phases', []):
         lines.append(
@@ -121,11 +159,14 @@ def summary(results: dict[str, Any]) -> str:
             f'{name:<16}{one["n"]:>7,}  {share(one["accuracy"], one["accuracy_ci95"]):<24}'
             f'{one["balanced_accuracy"]:>9.2%}{one["macro_f1"]:>10.3f}{one["nll"]:>8.3f}'
         )
+        if 'each' in one:
+            lines.append('  each: ' + ', '.join(f'{100 * value:.1f}' for value in one['each']['accuracy']))
     last = 'test' if 'test' in results['splits'] else next(iter(results['splits']))
-    lines += ['', f'{last + ", by class":<24}{"n":>7}  {"recall":<24}{"precision":>10}{"F1":>8}']
-    for name, one in results['splits'][last]['per_class'].items():
-        lines.append(
-            f'{name:<24}{one["n"]:>7,}  {share(one["recall"], one["recall_ci95"]):<24}'
-            f'{one["precision"]:>10.2%}{one["f1"]:>8.3f}'
-        )
+    if 'per_class' in results['splits'][last]:
+        lines += ['', f'{last + ", by class":<24}{"n":>7}  {"recall (Wilson)":<24}{"precision":>10}{"F1":>8}']
+        for name, one in results['splits'][last]['per_class'].items():
+            lines.append(
+                f'{name:<24}{one["n"]:>7,}  {share(one["recall"], one["recall_ci95"]):<24}'
+                f'{one["precision"]:>10.2%}{one["f1"]:>8.3f}'
+            )
     return '\n'.join(lines)
