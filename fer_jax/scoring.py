@@ -58,7 +58,7 @@ class Scorer:
 
     def write_predictions(self, path: Path, logits: Mapping[str, np.ndarray]) -> None:
         """Every scored example, as .npz: '<role>/ids', '<role>/labels', '<role>/subjects', '<role>/logits'."""
-        arrays: dict[str, np.ndarray] = {}
+        arrays: dict[str, Any] = {}
         for role, rows in logits.items():
             split = self._data.splits[role]
             of_role = {'ids': split.ids, 'labels': split.labels, 'subjects': split.subjects, 'logits': rows}

@@ -9,6 +9,7 @@ trains on the votes of FER+ and selects by its majority labels; it is scored, li
 
 import argparse
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--image_size', type=int, default=64)
     parser.add_argument('--smoke', action='store_true', help='a few images, one epoch: does it work?')
     arguments = parser.parse_args(argv)
+    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every save without a metric
     settings = FULL | {'epochs': arguments.epochs, 'image_size': arguments.image_size}
     names = arguments.cells.split(',')
     try:
