@@ -77,7 +77,7 @@ def fill(arguments: argparse.Namespace) -> None:
 def scratch(config: ConfigDict, source: str) -> None:
     """ResNet-18, fresh."""
     _resnet18(config, 'scratch', image_size=48)
-    config.phases = (default.phase(epochs=20, learning_rate=2e-3, weight_decay=0.1, warmup_epochs=2.0),)
+    config.phases = (default.phase(epochs=15, learning_rate=2e-3, weight_decay=0.1, warmup_epochs=2.0),)
 
 
 def lite0_probe(config: ConfigDict, source: str) -> None:
@@ -92,20 +92,20 @@ def lite0_unfrozen(config: ConfigDict, source: str) -> None:
     stages = (default.HEAD_ONLY, default.train_from('conv_head', 'head'), default.ALL)
     config.phases = tuple(
         default.phase(epochs=epochs, rates=rates, learning_rate=rate, weight_decay=0.02)
-        for rates, epochs, rate in zip(stages, (4, 3, 6), (5e-3, 2e-3, 1e-3), strict=True)
+        for rates, epochs, rate in zip(stages, (3, 2, 5), (5e-3, 2e-3, 1e-3), strict=True)
     )
 
 
 def lite0_fine_tuned(config: ConfigDict, source: str) -> None:
     """EfficientNet-Lite0 from ImageNet, all of it from the first step."""
     _lite0(config)
-    config.phases = (default.phase(epochs=8, learning_rate=1e-3, weight_decay=0.02, warmup_epochs=1.0),)
+    config.phases = (default.phase(epochs=6, learning_rate=1e-3, weight_decay=0.02, warmup_epochs=1.0),)
 
 
 def fer2013_probe(config: ConfigDict, source: str) -> None:
     """ResNet-18 from FER2013, its head alone."""
     _resnet18(config, source)
-    config.phases = (default.phase(epochs=10, rates=default.HEAD_ONLY, learning_rate=5e-3),)
+    config.phases = (default.phase(epochs=8, rates=default.HEAD_ONLY, learning_rate=5e-3),)
 
 
 def fer2013_fine_tuned(config: ConfigDict, source: str) -> None:
