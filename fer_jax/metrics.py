@@ -73,6 +73,20 @@ def macro_f1(matrix: np.ndarray) -> float:
     return float(precision_recall_f1(matrix)[2][seen].mean())
 
 
+def average_precision(scores: np.ndarray, present: np.ndarray) -> float:
+    """Area under the steps of precision over recall (as scikit-learn); 0 where nothing is present.
+
+    Args:
+      scores: float [N], larger where presence is likelier.
+      present: bool [N].
+    """
+    order = np.argsort(-scores, kind='stable')
+    hits, scores = np.cumsum(present[order]), scores[order]
+    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # of equal scores all count at once
+    precision, found = hits[last] / (last + 1), hits[last]
+    return float(np.sum(np.diff(found, prepend=0) * precision) / max(hits[-1], 1))
+
+
 def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray) -> float:
     """Mean of -log softmax(logits)[label]."""
     logits = logits.astype(np.float64)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fer_jax import metrics, report, scoring
+from fer_jax import drift, metrics, report, scoring
 from fer_jax.errors import UserError
 from fer_jax.signals import Stopped, stop_request
 from fer_jax.training import train
@@ -67,8 +67,8 @@ def train_folds(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
 
 def once(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
     """The results of the run in `workdir`, which is trained, or trained on, unless it is finished under this config."""
-    results, before = workdir / 'results.json', workdir / 'config.json'
-    if results.is_file() and before.is_file() and json.loads(before.read_text()) == json.loads(json.dumps(config)):
+    results = workdir / 'results.json'
+    if results.is_file() and not drift.check(workdir, config):
         return json.loads(results.read_text())
     found = train(config, workdir)
     jax.clear_caches()  # compiled programs, which live on in the compilation cache

@@ -18,7 +18,12 @@ from fer_jax.partition import Flat
 from fer_jax.steps import eval_step
 
 PREDICTED = ('ids', 'labels', 'subjects', 'logits')
-INTERVALS = {'wilson': 'Wilson', 'subjects': 'resampled by subject', 'seeds': "Student's t over seeds"}
+INTERVALS = {
+    'wilson': 'Wilson',
+    'examples': "Student's t over examples",
+    'subjects': 'resampled by subject',
+    'seeds': "Student's t over seeds",
+}
 
 
 class Scorer:
@@ -51,9 +56,9 @@ class Scorer:
     def scores(self, role: str, logits: np.ndarray) -> dict[str, dict[str, Any]]:
         """As `score`, of logits that are known already."""
         split, classes = self._data.splits[role], self._data.classes
-        result = {role: scores(logits, split.labels, classes, split.subjects)}
+        result = {role: scores(logits, split.truth, classes, split.subjects)}
         for name, mask in split.subsets.items():
-            result[f'{role}_{name}'] = scores(logits[mask], split.labels[mask], classes, split.subjects[mask])
+            result[f'{role}_{name}'] = scores(logits[mask], split.truth[mask], classes, split.subjects[mask])
         return result
 
     def write_predictions(self, path: Path, logits: Mapping[str, np.ndarray]) -> None:
@@ -61,7 +66,7 @@ class Scorer:
         arrays: dict[str, Any] = {}
         for role, rows in logits.items():
             split = self._data.splits[role]
-            of_role = {'ids': split.ids, 'labels': split.labels, 'subjects': split.subjects, 'logits': rows}
+            of_role = {'ids': split.ids, 'labels': split.truth, 'subjects': split.subjects, 'logits': rows}
             arrays |= {f'{role}/{name}': array for name, array in of_role.items()}
         scratch = path.with_name(f'.{path.name}.tmp.npz')
         np.savez(scratch, **arrays)
@@ -69,7 +74,7 @@ class Scorer:
 
 
 def read_predictions(path: Path, role: str) -> dict[str, np.ndarray]:
-    """{'ids': str [N], 'labels': int32 [N], 'subjects': str [N], 'logits': float32 [N, C]} of a split of a run."""
+    """{'ids': str [N], 'labels': int32 [N] or float32 [N, C], 'subjects': str [N], 'logits': float32 [N, C]}."""
     with np.load(path) as file:
         return {name: file[f'{role}/{name}'] for name in PREDICTED}
 
@@ -81,7 +86,7 @@ def scores(
 
     Args:
       logits: [N, C].
-      labels: int [N].
+      labels: int [N]; or float [N, C] of attributes, see `attribute_scores`.
       subjects: str [N], '' where unknown. Where all are known, and at least two, whole subjects are resampled for the
         interval of the accuracy; images of one person are not independent.
 
@@ -98,15 +103,13 @@ def scores(
     broken = int((~np.isfinite(logits)).any(-1).sum())
     if broken:
         raise ValueError(f'{broken} of {len(labels)} examples have logits that are NaN or infinite')
+    if labels.ndim == 2:
+        return attribute_scores(logits, labels, classes, subjects)
     predictions = logits.argmax(-1)
     matrix = metrics.confusion(labels, predictions, len(classes))
     precision, recall, f1 = metrics.precision_recall_f1(matrix)
     hits, n = int(np.trace(matrix)), len(labels)
-    by_subject = subjects is not None and subjects.all() and len(np.unique(subjects)) > 1
-    if subjects is not None and by_subject:
-        interval = metrics.subject_interval(predictions == labels, subjects)
-    else:
-        interval = metrics.wilson_interval(hits, n)
+    interval = _by_subject(predictions == labels, subjects)
     per_class = {
         name: {
             'n': int(matrix[c].sum()),
@@ -120,13 +123,74 @@ def scores(
     return {
         'n': n,
         'accuracy': hits / n,
-        'accuracy_ci95': list(interval),
-        'interval': 'subjects' if by_subject else 'wilson',
+        'accuracy_ci95': list(interval or metrics.wilson_interval(hits, n)),
+        'interval': 'subjects' if interval else 'wilson',
         'balanced_accuracy': metrics.balanced_accuracy(matrix),
         'macro_f1': metrics.macro_f1(matrix),
         'nll': metrics.negative_log_likelihood(logits, labels),
         'per_class': per_class,
         'confusion': matrix.tolist(),
+    }
+
+
+def _by_subject(hits: np.ndarray, subjects: np.ndarray | None) -> tuple[float, float] | None:
+    """The interval of the mean of `hits` [N] from resampled subjects; None where these are not known."""
+    if subjects is None or not subjects.all() or len(np.unique(subjects)) < 2:
+        return None
+    return metrics.subject_interval(hits, subjects)
+
+
+def attribute_scores(
+    logits: np.ndarray, labels: np.ndarray, names: tuple[str, ...], subjects: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Plain numbers, ready for JSON; an attribute is told present at a probability above 0.5.
+
+    Args:
+      logits: [N, K].
+      labels: [N, K] of 0, 1, or NaN where unknown; every example has one that is known.
+      subjects: as in `scores`.
+
+    Returns:
+      n; accuracy, the mean over examples of the share of their attributes that is right, which without unknown ones is
+      the mean over attributes; accuracy_ci95 and interval ('examples' or 'subjects'); balanced_accuracy, macro_f1 (of
+      presence) and average_precision, means over attributes; nll, the mean over examples of the mean over attributes;
+      per_attribute {name: n, present, accuracy, accuracy_ci95 (Wilson), balanced_accuracy, f1, average_precision}.
+    """
+    known, present, told = ~np.isnan(labels), labels > 0.5, logits > 0
+    right = (told == present) & known
+    each = right.sum(1) / known.sum(1)
+    interval = _by_subject(each, subjects)
+    losses = np.logaddexp(0, logits, dtype=np.float64) - present * logits
+    per_attribute = {}
+    for k, name in enumerate(names):
+        if not (rows := known[:, k]).any():
+            continue
+        matrix = metrics.confusion(present[rows, k].astype(int), told[rows, k].astype(int), 2)
+        n, hits = int(rows.sum()), int(np.trace(matrix))
+        per_attribute[name] = {
+            'n': n,
+            'present': int(matrix[1].sum()),
+            'accuracy': hits / n,
+            'accuracy_ci95': list(metrics.wilson_interval(hits, n)),
+            'balanced_accuracy': metrics.balanced_accuracy(matrix),
+            'f1': float(metrics.precision_recall_f1(matrix)[2][1]),
+            'average_precision': metrics.average_precision(logits[rows, k], present[rows, k]),
+        }
+    mean = {
+        score: float(np.mean([one[score] for one in per_attribute.values()]))
+        for score in ('balanced_accuracy', 'f1', 'average_precision')
+    }
+    by_example = metrics.t_interval(each.tolist()) if len(each) > 1 else (0.0, 1.0)
+    return {
+        'n': len(labels),
+        'accuracy': float(each.mean()),
+        'accuracy_ci95': list(interval or by_example),
+        'interval': 'subjects' if interval else 'examples',
+        'balanced_accuracy': mean['balanced_accuracy'],
+        'macro_f1': mean['f1'],
+        'average_precision': mean['average_precision'],
+        'nll': float((np.where(known, losses, 0).sum(1) / known.sum(1)).mean()),
+        'per_attribute': per_attribute,
     }
 
 
@@ -168,5 +232,12 @@ def summary(results: dict[str, Any]) -> str:
             lines.append(
                 f'{name:<24}{one["n"]:>7,}  {share(one["recall"], one["recall_ci95"]):<24}'
                 f'{one["precision"]:>10.2%}{one["f1"]:>8.3f}'
+            )
+    if 'per_attribute' in results['splits'][last]:
+        lines += ['', f'{last + ", by attribute":<24}{"present":>9}  {"accuracy (Wilson)":<24}{"AP":>7}{"F1":>8}']
+        for name, one in results['splits'][last]['per_attribute'].items():
+            lines.append(
+                f'{name:<24}{one["present"]:>9,}  {share(one["accuracy"], one["accuracy_ci95"]):<24}'
+                f'{one["average_precision"]:>7.3f}{one["f1"]:>8.3f}'
             )
     return '\n'.join(lines)

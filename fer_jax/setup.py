@@ -89,6 +89,7 @@ class Setup:
             network=self.network,
             phase=phase,
             loss=self.loss,
+            hits=losses.class_hits if self.data.splits['train'].attributes is None else losses.attribute_hits,
             seed=self.config['seed'],
             draw_targets=self.config['data']['target'] == 'probability',
             guard=self.guard,
@@ -144,6 +145,7 @@ def prepare(config: Mapping[str, Any]) -> Setup:
             mean=look.mean,
             std=look.std,
             order=look.order,
+            activation='softmax' if train.attributes is None else 'sigmoid',
         )
     )
     lengths = {'examples': len(train.labels), 'batch_size': batch_size}
@@ -169,7 +171,9 @@ def prepare(config: Mapping[str, Any]) -> Setup:
         loss=losses.make(
             loss['name'],
             target=settings['target'],
+            attributes=train.attributes is not None,
             label_smoothing=loss['label_smoothing'],
+            positive_weights=losses.positive_weights(train.attributes, loss['positive_weights']),
             class_weights=losses.class_weights(counts, loss['class_weights'], beta=loss['beta']),
             gamma=loss['gamma'],
             q=loss['q'],

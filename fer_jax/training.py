@@ -217,7 +217,7 @@ def check_health(run: Setup, phase: Phase, state: TrainState, recorder: Recorder
         step=step,
         rate=float(phase.schedule(step - 1 - phase.first)) * float(state.scale),
         ids=[str(split.ids[at]) for at in index],
-        labels=[run.data.classes[split.labels[at]] for at in index],
+        labels=[run.data.label_of('train', at) for at in index],
         images=split.read(index),
     )
 

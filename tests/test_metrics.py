@@ -74,3 +74,11 @@ def test_the_interval_over_runs_is_students():
     values = [0.61, 0.64, 0.60, 0.66]
     expected = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
     np.testing.assert_allclose(metrics.t_interval(values), expected)
+
+
+@pytest.mark.parametrize('values', [1000, 5])  # of which 5 are mostly ties
+def test_average_precision_is_scikit_learns(values):
+    scores, present = RNG.integers(0, values, 200) / 7, RNG.random(200) < 0.2
+    expected = reference.average_precision_score(present, scores)
+    assert metrics.average_precision(scores, present) == pytest.approx(expected, abs=1e-12)
+    assert metrics.average_precision(scores, np.zeros(200, bool)) == 0

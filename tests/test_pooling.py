@@ -47,7 +47,7 @@ def trained(monkeypatch):
 
 
 def test_seeds_are_pooled_and_the_same_call_goes_on(trained, tmp_path, capsys):
-    config = {'seed': 0, 'data': {}}
+    config = {'seed': 0, 'log_every': 1, 'phases': [{'epochs': 1}]}
     with pytest.raises(Stopped):
         pooling.train_seeds(config, [0, 1, 2], tmp_path)
     assert not (tmp_path / 'results.json').exists()
@@ -60,8 +60,10 @@ def test_seeds_are_pooled_and_the_same_call_goes_on(trained, tmp_path, capsys):
     assert test['each']['accuracy'] == each and test['accuracy'] == pytest.approx(np.mean(each))
     np.testing.assert_allclose(test['accuracy_ci95'], expected)
     assert "Student's t over seeds" in capsys.readouterr().out
-    pooling.train_seeds({**config, 'data': {'folds': 1}}, [0, 1], tmp_path)  # another config: each run is asked
+    pooling.train_seeds({**config, 'phases': [{'epochs': 2}]}, [0, 1], tmp_path)  # longer
     assert trained[3:] == ['seed-0', 'seed-1']
+    with pytest.raises(UserError, match='seed-2 holds a run of another config'):
+        pooling.train_seeds({**config, 'phases': [{'epochs': 0}]}, [2, 3], tmp_path)
     with pytest.raises(UserError, match='at least two'):
         pooling.train_seeds(config, [1, 1], tmp_path)
 

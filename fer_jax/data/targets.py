@@ -40,6 +40,21 @@ def distributions(table: Table, mode: str) -> tuple[np.ndarray | None, np.ndarra
     return (part / np.maximum(part.sum(1, keepdims=True), 1)).astype(np.float32), usable
 
 
+def attributes(table: Table, annotation: str, target: str) -> np.ndarray:
+    """float32 [N, K]: 1 where an annotation of the set is above 0, else 0; NaN where it is unknown.
+
+    Raises:
+      UserError: the set has no such annotation, or `target` asks for something else to train on.
+    """
+    if annotation not in table.targets:
+        there = ', '.join(table.targets) or 'none'
+        raise UserError(f'data.annotation={annotation!r} is no annotation of {table.name}; it has {there}')
+    if target != 'label':
+        raise UserError(f"data.annotation={annotation!r} with data.target={target!r}; set data.target='label'")
+    values = table.targets[annotation]
+    return np.where(np.isnan(values), np.nan, values > 0).astype(np.float32)
+
+
 def without_outliers(votes: np.ndarray) -> np.ndarray:
     """Votes [N, K] counts, single votes removed; shares, which are no counts, stay."""
     counts = (votes == np.round(votes)).all(1, keepdims=True) & (votes.sum(1, keepdims=True) > 1)
