@@ -55,8 +55,8 @@ def confusions(workdir: Path, results: dict[str, Any]) -> None:
         title = f'{split}: {one["accuracy"]:.1%} of {one["n"]:,}'
         if 'per_attribute' in one:
             attributes_png(workdir / f'attributes_{split}.png', one['per_attribute'], title)
-            continue
-        confusion_png(workdir / f'confusion_{split}.png', np.array(one['confusion']), results['classes'], title)
+        elif 'confusion' in one:
+            confusion_png(workdir / f'confusion_{split}.png', np.array(one['confusion']), results['classes'], title)
 
 
 def _figure(width: float, height: float) -> Any:

@@ -18,6 +18,7 @@ from fer_jax.partition import Flat
 from fer_jax.steps import eval_step
 
 PREDICTED = ('ids', 'labels', 'subjects', 'logits')
+LISTED = 50  # with more classes there is no confusion matrix, and no table by class
 INTERVALS = {
     'wilson': 'Wilson',
     'examples': "Student's t over examples",
@@ -92,8 +93,8 @@ def scores(
 
     Returns:
       n, accuracy, accuracy_ci95, interval ('wilson' or 'subjects', how that was found), balanced_accuracy, macro_f1,
-      nll, confusion [C][C] (row: label) and per_class {name: n, precision, recall, recall_ci95 (Wilson), f1}. A
-      prediction is the largest logit, the first among equals.
+      nll, per_class {name: n, precision, recall, recall_ci95 (Wilson), f1} and, of up to 50 classes, confusion [C][C]
+      (row: label). A prediction is the largest logit, the first among equals.
 
     Raises:
       ValueError: there is nothing to score, or a logit is NaN or infinite (JSON has no word for the NLL of those).
@@ -120,7 +121,7 @@ def scores(
         }
         for c, name in enumerate(classes)
     }
-    return {
+    found = {
         'n': n,
         'accuracy': hits / n,
         'accuracy_ci95': list(interval or metrics.wilson_interval(hits, n)),
@@ -129,8 +130,8 @@ def scores(
         'macro_f1': metrics.macro_f1(matrix),
         'nll': metrics.negative_log_likelihood(logits, labels),
         'per_class': per_class,
-        'confusion': matrix.tolist(),
     }
+    return found | ({'confusion': matrix.tolist()} if len(classes) <= LISTED else {})
 
 
 def _by_subject(hits: np.ndarray, subjects: np.ndarray | None) -> tuple[float, float] | None:
@@ -226,7 +227,7 @@ def summary(results: dict[str, Any]) -> str:
         if 'each' in one:
             lines.append('  each: ' + ', '.join(f'{100 * value:.1f}' for value in one['each']['accuracy']))
     last = 'test' if 'test' in results['splits'] else next(iter(results['splits']))
-    if 'per_class' in results['splits'][last]:
+    if 'confusion' in results['splits'][last]:
         lines += ['', f'{last + ", by class":<24}{"n":>7}  {"recall (Wilson)":<24}{"precision":>10}{"F1":>8}']
         for name, one in results['splits'][last]['per_class'].items():
             lines.append(

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -101,9 +102,10 @@ class Setup:
         spec = self.network.spec
         counts = ', '.join(f'{role} {len(split.labels):,}' for role, split in self.data.splits.items())
         origin = 'from scratch' if self.weights is None else f'from {self.weights.metadata.get("source", "weights")}'
+        names = textwrap.shorten(', '.join(self.data.classes), 300, placeholder=' ...')
         return (
             f'{spec.name} {origin}, {spec.image_size} px; {self.data.name}: {counts}; '
-            f'{len(self.data.classes)} classes: {", ".join(self.data.classes)}; '
+            f'{len(self.data.classes)} classes: {names}; '
             f'{self.mesh.size} x {self.mesh.devices.flat[0].device_kind}, batch {self.batch_size}'
         )
 

@@ -15,7 +15,7 @@ from fer_jax.errors import UserError
 
 # fields of `config.data` that say what is loaded, as `load` takes them
 SOURCE = (
-    'name', 'dir', 'manifest', 'subject', 'target', 'annotation', 'drop_classes', 'train_examples',
+    'name', 'dir', 'manifest', 'subject', 'label', 'target', 'annotation', 'drop_classes', 'train_examples',
     'folds', 'fold', 'split_seed',
 )  # fmt: skip
 
@@ -107,6 +107,7 @@ def load(
     dir: str = '',
     manifest: str = '',
     subject: str = '',
+    label: str = 'class',
     target: str = 'label',
     annotation: str = '',
     drop_classes: tuple[str, ...] = (),
@@ -124,6 +125,8 @@ def load(
       channels: 1 or 3, of the stored images; grey sets stay grey.
       root: where prepared sets lie.
       name, dir, manifest, subject: see `open_table`, `folder.scan`.
+      label: 'class', or 'subject' to tell who is shown: the set's own splits, between which people differ, are then
+        not used, and examples of every person are dealt to each split.
       target: 'label', or how votes become a distribution to train on, see `targets.distributions`.
       annotation: a further annotation of the set, such as 'action_units', whose columns become attributes to tell in
         place of classes: present above 0, unknown where NaN. '' for none.
@@ -137,6 +140,10 @@ def load(
     """
     table = open_table(name=name, dir=dir, manifest=manifest, subject=subject, root=root)
     table = _without(table, tuple(drop_classes))
+    if label == 'subject':
+        table = roles.of_subjects(table)
+    elif label != 'class':
+        raise UserError(f'data.label={label!r} is unknown; choose class or subject')
     train_on, usable = target_modes.distributions(table, target)
     attributes = target_modes.attributes(table, annotation, target) if annotation else None
     if attributes is not None:

@@ -29,7 +29,7 @@ def distributions(table: Table, mode: str) -> tuple[np.ndarray | None, np.ndarra
         raise UserError(f'data.target={mode!r} is unknown; choose {", ".join(MODES)}')
     if mode == 'label':
         return None, table.labels >= 0
-    if 'votes' not in table.targets:
+    if 'votes' not in table.targets or not set(table.classes) <= set(table.columns['votes']):
         raise UserError(f"data.target={mode!r} needs votes, {table.name} has labels; set data.target='label'")
     columns, votes = table.columns['votes'], without_outliers(table.targets['votes'])
     chosen = most_votes(votes, columns) if mode in ('probability', 'cross_entropy') else shared_votes(votes)
