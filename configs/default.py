@@ -85,7 +85,8 @@ def phase(**fields: object) -> ConfigDict:
     strength of the pull toward the source weights (0.01), `ema` the decay of moving averages (0.999), which are then
     what is scored and kept; `accumulate` cuts each batch into so many microbatches to save memory. `patience`: of
     schedule 'plateau', evaluations; `stop_after` ends the phase after so many evaluations without a better score, and
-    the next one begins at the step at which it would have.
+    the next one begins at the step at which it would have. `cache_views` keeps what the frozen stages compute, of the
+    plain image and, above 1, of so many augmented views less one; see docs/feature_cache.md.
     """
     defaults = ConfigDict(
         {
@@ -106,6 +107,8 @@ def phase(**fields: object) -> ConfigDict:
             'step_epochs': 1.0,
             'step_factor': 0.5,
             'patience': 2,
+            'cache_views': 0,
+            'cache_dtype': 'float32',
             'stop_after': 0,
             'augment': ConfigDict(),
             'image_size': 0,

@@ -130,6 +130,11 @@ class Network:
         logits = models.run(model, x, start=start, train=train, key=key)
         return logits, flatten(nnx.state(model, nnx.BatchStat))
 
+    def features(self, params: Flat, batch_stats: Flat, x: jax.Array, stop: str) -> jax.Array:
+        """The activations that enter stage `stop`, in evaluation mode; x as in `forward`."""
+        model = nnx.merge(self.graphdef, unflatten(params), unflatten(batch_stats), copy=True)
+        return models.run(model, x, stop=stop)
+
     def normalise(self, images: jax.Array) -> jax.Array:
         """float32 [B, H, W, 1 or 3] of 0..255 -> compute dtype [B, H, W, channels], by the weights' mean and std.
 

@@ -10,6 +10,7 @@ import optax
 from fer_jax import optimizers
 from fer_jax.data.augment import Augment
 from fer_jax.errors import UserError
+from fer_jax.features import Recipe, check
 from fer_jax.network import Network
 from fer_jax.partition import Partition, partition
 
@@ -29,6 +30,7 @@ class Phase:
       l2_sp: strength of the pull toward the source weights (Li et al. 2018), as the factor of a weight decay.
       stop_after: evaluations without a better score after which the phase ends; 0 for none.
       plateau: (evaluations without a better score after which the learning rate falls, by what factor), or None.
+      features: what is computed once of each image and trained on in its place; None for images.
     """
 
     index: int
@@ -45,6 +47,7 @@ class Phase:
     l2_sp: float = 0.0
     stop_after: int = 0
     plateau: tuple[int, float] | None = None
+    features: Recipe | None = None
 
     def stalled(self, scores: Sequence[float]) -> bool:
         """Whether the last `stop_after` of this phase's scores, larger being better, brought nothing."""
@@ -75,6 +78,7 @@ def plan(
     augment: Mapping[str, Any],
     examples: int,
     batch_size: int,
+    seed: int = 0,
 ) -> list[Phase]:
     """The phases in order, end to end.
 
@@ -122,6 +126,15 @@ def plan(
                 f'{network.spec.image_size}'
             )
         _check_ranges(f'phases[{index}]', fields)
+        features = None
+        if fields['cache_views']:
+            try:
+                check(network, split.boundary, settings)
+                views = fields['cache_views']
+                drawn, of = (settings, seed) if views > 1 else (Augment(), 0)
+                features = Recipe(split.boundary, size, views, drawn, of, fields['cache_dtype'])
+            except UserError as error:
+                raise UserError(f'phases[{index}].{error}') from None
         planned.append(
             Phase(
                 index,
@@ -138,6 +151,7 @@ def plan(
                 l2_sp=fields['l2_sp'],
                 stop_after=fields['stop_after'],
                 plateau=(fields['patience'], fields['step_factor']) if fields['schedule'] == 'plateau' else None,
+                features=features,
             )
         )
         first = last
@@ -151,6 +165,7 @@ def _check_ranges(name: str, fields: Mapping[str, Any]) -> None:
         ('sam', fields['sam'] >= 0, '0 for none, or the radius, such as 0.05'),
         ('l2_sp', fields['l2_sp'] >= 0, '0 for none, or a strength, such as 0.01'),
         ('stop_after', fields['stop_after'] >= 0, '0 for never, or a number of evaluations'),
+        ('cache_views', fields['cache_views'] >= 0, '0 for no cache, or the number of views of each image'),
         ('patience', fields['patience'] >= 0, 'a number of evaluations'),
     ):
         if not fits:

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from fer_jax import metrics
+from fer_jax import features, metrics
 from fer_jax.data.datasets import Dataset
 from fer_jax.data.feed import Feed
+from fer_jax.features import FeatureFeed
 from fer_jax.network import Network
 from fer_jax.partition import Flat
 from fer_jax.steps import eval_step
@@ -32,17 +33,20 @@ class Scorer:
 
     def __init__(self, network: Network, data: Dataset, *, batch_size: int, placement: str, mesh: Mesh):
         self._data, self._batch_size, self._placement, self._mesh = data, batch_size, placement, mesh
-        self._step = jax.jit(functools.partial(eval_step, network=network))
-        self._feeds: dict[str, Feed] = {}
+        self._network = network
+        self._step = jax.jit(functools.partial(eval_step, network=network), static_argnames='start')
+        self._feeds: dict[tuple[str, str | None], Feed | FeatureFeed] = {}
 
-    def logits(self, role: str, params: Flat, batch_stats: Flat) -> np.ndarray:
-        """float32 [N, classes] of the split, in its order."""
+    def logits(self, role: str, params: Flat, batch_stats: Flat, start: str | None = None) -> np.ndarray:
+        """float32 [N, classes] of the split, in its order.
+
+        Args:
+          start: a stage below which nothing changes between calls: what enters it is computed once.
+        """
         split = self._data.splits[role]
-        if role not in self._feeds:
-            self._feeds[role] = Feed(split, placement=self._placement, mesh=self._mesh, role=role)
-        feed = self._feeds[role]
+        feed = self._feed(role, params, batch_stats, start)
         parts = [
-            (self._step(params, batch_stats, feed.resident, host), weight)
+            (self._step(params, batch_stats, feed.resident, host, start=start), weight)
             for host, weight in feed.in_order(self._batch_size)
         ]
         rows = np.concatenate([np.asarray(part)[weight > 0] for part, weight in parts])
@@ -50,9 +54,34 @@ class Scorer:
             raise RuntimeError(f'{len(rows)} of {len(split.labels)} examples of {role} were scored')
         return rows
 
-    def score(self, role: str, params: Flat, batch_stats: Flat) -> dict[str, dict[str, Any]]:
-        """{role: scores} and, for each subset of the split, {role_subset: scores}; see `scores`."""
-        return self.scores(role, self.logits(role, params, batch_stats))
+    def _feed(self, role: str, params: Flat, batch_stats: Flat, start: str | None) -> Feed | FeatureFeed:
+        if (role, start) not in self._feeds:
+            if start is None:
+                split = self._data.splits[role]
+                feed: Feed | FeatureFeed = Feed(split, placement=self._placement, mesh=self._mesh, role=role)
+            else:
+                spec = self._network.spec
+                images: Any = self._feed(role, params, batch_stats, None)
+                feed = features.feed(
+                    self._network,
+                    features.Recipe(start, spec.image_size, dtype=spec.dtype),
+                    params,
+                    batch_stats,
+                    images,
+                    fingerprint=self._data.fingerprint,
+                    role=role,
+                    mesh=self._mesh,
+                )
+            self._feeds[role, start] = feed
+        return self._feeds[role, start]
+
+    def forget_features(self) -> None:
+        """To be called when a phase begins: what lies below its boundary may have changed."""
+        self._feeds = {key: feed for key, feed in self._feeds.items() if key[1] is None}
+
+    def score(self, role: str, params: Flat, batch_stats: Flat, start: str | None = None) -> dict[str, dict[str, Any]]:
+        """{role: scores} and, for each subset of the split, {role_subset: scores}; see `scores` and `logits`."""
+        return self.scores(role, self.logits(role, params, batch_stats, start))
 
     def scores(self, role: str, logits: np.ndarray) -> dict[str, dict[str, Any]]:
         """As `score`, of logits that are known already."""

@@ -10,10 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from fer_jax import cache, checkpoints, losses, phases, sharding, start, train_state
+from fer_jax import cache, checkpoints, features, losses, phases, sharding, start, train_state
 from fer_jax.data import datasets
-from fer_jax.data.feed import TrainFeed
+from fer_jax.data.feed import TrainFeed, gather
 from fer_jax.errors import UserError
+from fer_jax.features import TrainFeatures
 from fer_jax.losses import Loss
 from fer_jax.network import PRIMARY, ModelSpec, Network, build
 from fer_jax.partition import Flat
@@ -83,6 +84,32 @@ class Setup:
             source = {path: leaf for path, leaf in self.initial()[0].items() if path in own}
         return jax.device_put(state, self.replicated), Fixed(frozen, source)
 
+    def feed_for(self, phase: Phase, state: TrainState, fixed: Fixed) -> TrainFeed | TrainFeatures:
+        """What the phase's batches come from: images, or what is computed of them once."""
+        if phase.features is None:
+            return self.feed
+        made = features.feed(
+            self.network,
+            phase.features,
+            state.trainable | fixed.frozen,
+            state.batch_stats,
+            self.feed,
+            fingerprint=self.data.fingerprint,
+            role='train',
+            mesh=self.mesh,
+        )
+        return TrainFeatures(made, self.feed.indices)
+
+    def abstract_batch(self, phase: Phase) -> tuple[Any, Any]:
+        """(resident, host) of a step of `phase`, for compiling it; of features their shapes alone."""
+        resident, host = self.feed.resident, self.feed.host(phase.first)
+        if phase.features is None:
+            return resident, host
+        shape = features.shape_of(self.network, phase.features)
+        kind = features.DTYPES[phase.features.dtype]
+        batch = gather(resident, host) | {'x': jax.ShapeDtypeStruct((self.batch_size, *shape), kind)}
+        return {}, batch
+
     def step_function(self, phase: Phase) -> Any:
         """The training step of one phase, to be compiled at its first call; it consumes the state."""
         bound = functools.partial(
@@ -151,7 +178,7 @@ def prepare(config: Mapping[str, Any]) -> Setup:
         )
     )
     lengths = {'examples': len(train.labels), 'batch_size': batch_size}
-    planned = phases.plan(config['phases'], network, augment=settings['augment'], **lengths)
+    planned = phases.plan(config['phases'], network, augment=settings['augment'], seed=config['seed'], **lengths)
     for phase in planned:
         sharding.check_batch(mesh, batch_size, phase.accumulate)
         if phase.l2_sp and weights is None:

@@ -11,7 +11,7 @@ from fer_jax.data.augment import augment_batch, example_keys
 from fer_jax.data.feed import gather
 from fer_jax.data.geometry import resize
 from fer_jax.losses import Loss, class_hits
-from fer_jax.network import PRIMARY, Network
+from fer_jax.network import DTYPES, PRIMARY, Network
 from fer_jax.partition import Flat
 from fer_jax.phases import Phase
 from fer_jax.train_state import Fixed, TrainState
@@ -55,19 +55,24 @@ def train_step(
         targets = part['y']
         if draw_targets:
             targets = jax.vmap(jax.random.categorical)(example_keys(target_key, targets.shape[0]), jnp.log(targets))
-        images, targets = augment_batch(
-            part['x'],
-            targets,
-            images_key,
-            size=phase.image_size,
-            classes=len(network.spec.classes[PRIMARY]),
-            settings=phase.augment,
-        )
-        x = network.normalise(images)
+        if phase.features is None:
+            start = None
+            images, targets = augment_batch(
+                part['x'],
+                targets,
+                images_key,
+                size=phase.image_size,
+                classes=len(network.spec.classes[PRIMARY]),
+                settings=phase.augment,
+            )
+            x = network.normalise(images)
+        else:
+            start = phase.features.boundary
+            x = part['x'].astype(DTYPES[network.spec.dtype])
 
         def objective(trainable: Flat) -> tuple[jax.Array, Any]:
             logits, after = network.forward(
-                trainable | fixed.frozen, stats, x, train=phase.partition.stages, key=dropout_key
+                trainable | fixed.frozen, stats, x, start=start, train=phase.partition.stages, key=dropout_key
             )
             losses, weights = loss(logits[PRIMARY], targets)
             weights *= part['weight']
@@ -176,9 +181,21 @@ def _averaged(state: TrainState, phase: Phase, trainable: Flat, stats: Flat) -> 
 
 
 def eval_step(
-    params: Flat, batch_stats: Flat, resident: Mapping[str, Any], host: Mapping[str, Any], *, network: Network
+    params: Flat,
+    batch_stats: Flat,
+    resident: Mapping[str, Any],
+    host: Mapping[str, Any],
+    *,
+    network: Network,
+    start: str | None = None,
 ) -> jax.Array:
-    """Logits float32 [B, classes] of the primary task, images resized with antialiasing and otherwise as they are."""
-    images = resize(gather(resident, host)['x'], network.spec.image_size)
-    logits, _ = network.forward(params, batch_stats, network.normalise(images))
+    """Logits float32 [B, classes] of the primary task, images resized with antialiasing and otherwise as they are.
+
+    Args:
+      start: the stage that the batch's features enter, where it holds those.
+    """
+    x = gather(resident, host)['x']
+    if start is None:
+        x = network.normalise(resize(x, network.spec.image_size))
+    logits, _ = network.forward(params, batch_stats, x.astype(DTYPES[network.spec.dtype]), start=start)
     return logits[PRIMARY]

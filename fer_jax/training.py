@@ -87,7 +87,7 @@ def rehearse(run: Setup) -> dict[str, Any]:
     for phase in run.phases:
         state, fixed = run.enter(phase, phase.first, params, stats)
         begun = time.perf_counter()
-        batch = run.feed.resident, run.feed.host(phase.first)
+        batch = run.abstract_batch(phase)
         memory = run.step_function(phase).lower(state, fixed, *batch).compile().memory_analysis()
         needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
         sizes[phase.index] = needed
@@ -161,7 +161,8 @@ def train_phase(
     Raises:
       Stopped: asked to; the state is on disk.
     """
-    take_step = run.step_function(phase)
+    scorer.forget_features()
+    take_step, feed = run.step_function(phase), run.feed_for(phase, state, fixed)
     role, metric = run.select
     sign = 1 if SELECTABLE[metric] else -1
     scores = [
@@ -171,7 +172,7 @@ def train_phase(
         if phase.stalled(scores):
             recorder.say(f'phase {phase.index} ends early: {phase.stop_after} evaluations brought no better {metric}')
             break
-        state = take_step(state, fixed, run.feed.resident, run.feed.host(step - 1))
+        state = take_step(state, fixed, feed.resident, feed.host(step - 1))
         recorder.stepped()
         if step % run.config['log_every'] == 0 or step in run.evaluations:
             state = record(run, phase, state, step, recorder)
@@ -228,7 +229,8 @@ def evaluate(
     """Scores the selecting split, records it, and returns the selecting metric."""
     role, metric = run.select
     begun = time.perf_counter()
-    scores = scorer.score(role, *train_state.scored(state, fixed))[role]
+    start = phase.features.boundary if phase.features else None
+    scores = scorer.score(role, *train_state.scored(state, fixed), start=start)[role]
     recorder.took(step, 'evaluate', time.perf_counter() - begun)
     epoch = run.evaluations[step]
     recorder.metrics(step, epoch, phase.index, role, {name: scores[name] for name in (*RECORDED, 'accuracy_ci95')})

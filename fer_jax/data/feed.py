@@ -28,12 +28,13 @@ AHEAD = 4  # batches that a stream keeps decoded
 def gather(resident: Mapping[str, jax.Array], host: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """The batch {'x': uint8 [B, H, W, C], 'y', 'id': int32 [B], 'weight': float32 [B]}; called inside jit.
 
-    'y' is int32 [B] of classes, or float32 [B, classes] of distributions or attributes; 'id' is the position in
-    the split.
+    'y' is int32 [B] of classes, or float32 [B, classes] of distributions or attributes; 'id' is the position in the
+    split. Of features, see `fer_jax.features`, 'x' is [B, ...], and 'row' says where it stands.
     """
     if 'x' in host:
         return dict(host)
-    x, y, weight = (jnp.take(resident[name], host['id'], axis=0) for name in ('x', 'y', 'weight'))
+    y, weight = (jnp.take(resident[name], host['id'], axis=0) for name in ('y', 'weight'))
+    x = jnp.take(resident['x'], host.get('row', host['id']), axis=0)
     return {'x': x, 'y': y, 'id': host['id'], 'weight': weight * host['weight']}
 
 
@@ -159,10 +160,15 @@ def choose(split: Split, placement: str, mesh: Mesh, role: str) -> str:
         raise UserError(f'data.placement={placement!r} is unknown; choose {", ".join(PLACEMENTS)}')
     if placement != 'auto':
         return placement
-    size, free = len(split.labels) * int(np.prod(split.shape)), free_memory(mesh)
-    chosen = 'device' if size <= SHARE_OF_MEMORY * free else 'stream'
-    log.info('%s: %.0f MB of images, %.1f GB free: placement %s', role, size / 1e6, free / 1e9, chosen)
+    size = len(split.labels) * int(np.prod(split.shape))
+    chosen = 'device' if keeps_on_device(size, mesh) else 'stream'
+    log.info('%s: %.0f MB of images: placement %s', role, size / 1e6, chosen)
     return chosen
+
+
+def keeps_on_device(size: int, mesh: Mesh) -> bool:
+    """Whether `size` bytes are at most a quarter of a device's free memory."""
+    return size <= SHARE_OF_MEMORY * free_memory(mesh)
 
 
 def free_memory(mesh: Mesh) -> int:

@@ -123,10 +123,15 @@ def _pointwise(x: jax.Array, matrix: jax.Array) -> jax.Array:
     return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], matrix.shape[-1])
 
 
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """In which sums of bfloat16 are taken; float64 stays what it is."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def _shifted_products(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], edges: Padding) -> jax.Array:
     window = kernel.shape[:2]
     out = [_out(*sizes) for sizes in zip(x.shape[1:3], window, strides, edges, strict=True)]
-    wide = kernel.astype(jnp.float32)  # sums of bfloat16 products are float32, as in lax
+    wide = at_least_float32(kernel)  # as lax does
     products = [tap * wide[i, j, 0] for (i, j), tap in _taps(x, window, strides, edges, out)]
     return functools.reduce(jnp.add, products).astype(x.dtype)
 
@@ -150,14 +155,14 @@ def _depthwise_backward(
         of_x = _shifted_products(g, kernel[::-1, ::-1], strides, turned)
     else:
         places = [(i, j) for i in range(window[0]) for j in range(window[1])]
-        parts = [((i, j), g * kernel[i, j, 0].astype(jnp.float32)) for i, j in places]
+        parts = [((i, j), g * at_least_float32(kernel[i, j, 0])) for i, j in places]
         of_x = _scatter_taps(parts, window, strides, edges, x.shape).astype(x.dtype)
     # All taps in one reduction over each image, 5 to 15 times faster than a sum over the batch for each tap. The
     # barriers keep XLA from fusing the padding into it, and it into the stacking: both would undo that.
     padded = lax.optimization_barrier(jnp.pad(x, ((0, 0), *edges, (0, 0))))
     taps = _taps(padded, window, strides, ((0, 0), (0, 0)), g.shape[1:3])
-    products = [(tap * g).astype(jnp.float32) for _, tap in taps]
-    zeros = [np.float32(0)] * len(products)
+    products = [at_least_float32(tap * g) for _, tap in taps]
+    zeros = [np.zeros((), products[0].dtype)] * len(products)
     sums = lax.reduce(products, zeros, lambda a, b: [p + q for p, q in zip(a, b, strict=True)], (1, 2))
     of_kernel = jnp.stack(lax.optimization_barrier(sums)).sum(1)
     return of_x, of_kernel.reshape(kernel.shape).astype(kernel.dtype)

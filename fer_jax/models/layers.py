@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from fer_jax.models.kernels import Kernels
+from fer_jax.models.kernels import Kernels, at_least_float32
 
 kaiming_fan_out = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
@@ -43,7 +43,7 @@ class BatchNorm(nnx.Module):
         if not train:
             factor = self.scale[...] * jax.lax.rsqrt(self.var[...] + self.eps)
             offset = self.bias[...] - self.mean[...] * factor
-            return (x.astype(jnp.float32) * factor + offset).astype(x.dtype)
+            return (at_least_float32(x) * factor + offset).astype(x.dtype)
         y, mean, var = _normalise(x, self.scale[...], self.bias[...], self.eps)
         count = x.size // x.shape[-1]
         self.mean[...] = (1 - self.momentum) * self.mean[...] + self.momentum * mean
@@ -59,7 +59,7 @@ def _normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> t
     It makes a pass over the activations where the derived one makes two, which on a CPU is what the layer costs.
     """
     axes = tuple(range(x.ndim - 1))
-    wide = x.astype(jnp.float32)
+    wide = at_least_float32(x)
     mean = wide.mean(axes)
     var = jnp.square(wide - mean).mean(axes)
     factor = scale * jax.lax.rsqrt(var + eps)
@@ -74,8 +74,8 @@ def _normalise_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: flo
 def _normalise_backward(eps: float, saved: Any, gradients: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, scale, mean, inverse = saved
     axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
-    g = gradients[0].astype(jnp.float32)
-    centred = x.astype(jnp.float32) - mean
+    g = at_least_float32(gradients[0])
+    centred = at_least_float32(x) - mean
     of_bias = g.sum(axes)
     of_scale = (g * centred).sum(axes) * inverse
     of_x = (scale * inverse) * (g - of_bias / count - centred * (inverse * of_scale / count))
@@ -140,7 +140,7 @@ def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
 
 
 def _averages(length: int, size: int) -> np.ndarray:
-    matrix = np.zeros((size, length), np.float32)
+    matrix = np.zeros((size, length))
     for cell in range(size):
         low, high = cell * length // size, -(-(cell + 1) * length // size)
         matrix[cell, low:high] = 1 / (high - low)
@@ -191,4 +191,4 @@ class Head(nnx.Module):
             x = dropout(nnx.relu(self.fc7(x)), 0.5, train=train, key=keys[1])
         else:
             x = dropout(x, self.rate, train=train, key=key)
-        return {task: getattr(self, task)(x.astype(jnp.float32)) for task in self.tasks}
+        return {task: getattr(self, task)(at_least_float32(x)) for task in self.tasks}

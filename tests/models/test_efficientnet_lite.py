@@ -5,18 +5,21 @@ from flax import nnx
 
 from fer_jax import models
 from fer_jax.partition import flatten
-from tests.parity import check_parity, torch_model
+from tests.parity import torch_model
+from tests.torch_reference import check_parity
+
+POINTS = {'stem': 'bn1', **{f'blocks{index}': f'blocks.{index}' for index in range(7)}, 'conv_head': 'bn2'}
 
 
 def test_equals_timm():
     """Odd sizes too: TensorFlow's SAME padding is asymmetric, and depends on the size."""
-    check_parity('efficientnet_lite0', sizes=((75, 51), (96, 96)), train_size=(64, 64))
+    check_parity('efficientnet_lite0', sizes=((75, 51), (96, 96)), train_size=(64, 64), points=POINTS)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['efficientnet_lite1', 'efficientnet_lite2'])
 def test_the_larger_ones_equal_timm(name):
-    check_parity(name, sizes=((51, 64),))
+    check_parity(name, sizes=((51, 64),), points=POINTS)
 
 
 @pytest.mark.parametrize(('number', 'millions'), [(0, 4.65), (1, 5.42), (2, 6.09)])

@@ -5,23 +5,26 @@ from flax import nnx
 
 from fer_jax import models
 from fer_jax.partition import flatten
-from tests.parity import check_parity, filled, forward, reference_logits, renamed, state_of, torch_model
+from tests.parity import filled, forward, reference_logits, renamed, state_of, torch_model
+from tests.torch_reference import check_parity
+
+POINTS = {'stem': 'maxpool'} | {stage: stage for stage in ('layer1', 'layer2', 'layer3', 'layer4')}
 
 
 @pytest.mark.parametrize('name', ['resnet18', pytest.param('resnet34', marks=pytest.mark.slow), 'resnet50'])
 def test_equals_torchvision(name):
-    check_parity(name, sizes=((75, 51),), train_size=(64, 64))
+    check_parity(name, sizes=((75, 51), (64, 64)), train_size=(64, 64), points=POINTS)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['resnet101', 'resnet152'])
 def test_the_deep_ones_equal_torchvision(name):
-    check_parity(name, sizes=((51, 64),))
+    check_parity(name, sizes=((51, 64),), points=POINTS)
 
 
 def test_equals_torchvision_at_native_fer2013_size():
     """At 48 px layer4 works on 2x2 maps, where the CPU takes other kernels."""
-    check_parity('resnet18', sizes=((48, 48), (33, 47)), train_size=(48, 48))
+    check_parity('resnet18', sizes=((48, 48), (33, 47)), train_size=(48, 48), points=POINTS)
 
 
 def test_grey_stem_equals_torchvision():

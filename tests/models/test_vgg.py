@@ -3,19 +3,26 @@ import pytest
 from flax import nnx
 
 from fer_jax import models
+from fer_jax.models.vgg import layout
 from fer_jax.partition import flatten
-from tests.parity import check_parity
+from tests.torch_reference import check_parity
+
+
+def points(name):
+    """The pools that end the blocks, and the classifier's ReLUs."""
+    pools = {f'block{number}': f'features.{block[-1][1]}' for number, block in enumerate(layout(name), 1)}
+    return pools | {'fc6': 'classifier.1', 'fc7': 'classifier.4'}
 
 
 @pytest.mark.parametrize('name', ['vgg16', 'vgg16_bn'])
 def test_equals_torchvision(name):
-    check_parity(name, sizes=((75, 51),), train_size=(64, 64))
+    check_parity(name, sizes=((75, 51), (64, 64)), train_size=(64, 64), points=points(name))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['vgg11', 'vgg13_bn', 'vgg19'])
 def test_the_other_depths_equal_torchvision(name):
-    check_parity(name, sizes=((51, 64),))
+    check_parity(name, sizes=((51, 64),), points=points(name))
 
 
 @pytest.mark.parametrize(

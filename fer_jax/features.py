@@ -1,0 +1,287 @@
+"""The feature cache: what a frozen part of a network says of each image, computed once and kept.
+
+Where nothing below a phase's boundary can change, the activations there are a function of the image, the view and the
+weights. They are computed once, kept on disk under a key of everything that they depend on, and take the place of
+images in the batch: a phase of many epochs then costs one pass through the frozen part, and the next run none.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from fer_jax import cache, progress, sharding
+from fer_jax.data.augment import Augment, augment
+from fer_jax.data.feed import Feed, gather, keeps_on_device, targets
+from fer_jax.data.geometry import resize
+from fer_jax.errors import UserError
+from fer_jax.network import DTYPES, Network
+from fer_jax.partition import Flat, stage_of
+
+VIEWS, OFFSETS = 0x76696577, 0x6F666673  # streams of random numbers that nothing else draws from
+BATCH = 64
+SOURCES = ('features.py', 'network.py', 'models/*.py', 'data/augment.py', 'data/geometry.py', 'data/colour.py')
+
+Compute = Callable[[Mapping[str, Any], Mapping[str, Any], int], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Which features of an image.
+
+    Attributes:
+      boundary: the stage that they enter.
+      image_size: side of the images, in pixels.
+      views: how many of each image. The first is the plain image, the others are augmented.
+      settings, seed: of the augmented ones.
+      dtype: 'float32' or 'bfloat16', as they are kept.
+    """
+
+    boundary: str
+    image_size: int
+    views: int = 1
+    settings: Augment = Augment()
+    seed: int = 0
+    dtype: str = 'float32'
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise UserError(f'cache_dtype={self.dtype!r} is unknown; choose {" or ".join(DTYPES)}')
+        if self.views > 1 and self.settings == Augment():
+            raise UserError(f'cache_views={self.views} of images that are not augmented would all be the same; give 1')
+
+
+class FeatureFeed:
+    """Batches of features in place of images; see `data.feed.Feed`.
+
+    Attributes:
+      features: [views * N, ...], a memory-mapped file.
+      resident: {'x': all features, 'y', 'weight'} on every device where they fit, else {}.
+    """
+
+    def __init__(self, images: Feed, features: np.ndarray, *, views: int, seed: int, mesh: Mesh):
+        self.split = images.split
+        self.features = features
+        self._views, self._sharding = views, sharding.batch(mesh)
+        self._offsets = np.random.Generator(np.random.Philox(key=[seed, OFFSETS])).integers(
+            0, views, len(self.split.ids)
+        )
+        self.resident: dict[str, jax.Array] = {}
+        if keeps_on_device(features.nbytes, mesh):
+            arrays = {'x': features, 'y': targets(self.split), 'weight': self.split.weights}
+            self.resident = jax.device_put(arrays, sharding.replicated(mesh))
+
+    def rows(self, index: np.ndarray, epoch: np.ndarray | int) -> np.ndarray:
+        """int64 [B]: where the features of the examples `index` stand in `epoch`; an image's views come in turn."""
+        return (self._offsets[index] + epoch) % self._views * len(self.split.ids) + index
+
+    def batch(self, index: np.ndarray, weight: np.ndarray, epoch: np.ndarray | int) -> dict[str, jax.Array]:
+        """The host's half of the batch of the examples `index` [B], on the devices."""
+        rows = self.rows(index, epoch)
+        batch = {'id': index.astype(np.int32), 'weight': weight.astype(np.float32)}
+        if self.resident:
+            batch['row'] = rows.astype(np.int32)
+        else:
+            batch |= {'x': self.features[rows], 'y': targets(self.split)[index]}
+            batch['weight'] *= self.split.weights[index]
+        return jax.device_put(batch, self._sharding)
+
+    def in_order(self, batch_size: int) -> Iterator[tuple[dict[str, jax.Array], np.ndarray]]:
+        """As `Feed.in_order`."""
+        count = len(self.split.ids)
+        for first in range(0, count, batch_size):
+            positions = np.arange(first, first + batch_size)
+            weight = (positions < count).astype(np.float32)
+            yield self.batch(np.where(positions < count, positions, 0), weight, 0), weight
+
+
+class TrainFeatures:
+    """The training order over a split's features; see `data.feed.TrainFeed`."""
+
+    def __init__(self, features: FeatureFeed, indices: Callable[[int], np.ndarray]):
+        self.resident, self.indices, self._features = features.resident, indices, features
+
+    def host(self, step: int) -> dict[str, jax.Array]:
+        """The host's half of step `step`, counted from 0."""
+        index = self.indices(step)
+        epoch = (step * len(index) + np.arange(len(index))) // len(self._features.split.ids)
+        return self._features.batch(index, np.ones(len(index)), epoch)
+
+
+def check(network: Network, boundary: str, settings: Augment) -> None:
+    """Raises UserError where nothing lies below `boundary`, or images are mixed: features are of one image each."""
+    if boundary == next(iter(network.stages)):
+        raise UserError(
+            f'cache_views keeps what frozen stages compute, but the first stage, {boundary}, trains: freeze it by '
+            'rates, or set cache_views to 0'
+        )
+    if settings.mixup or settings.cutmix:
+        raise UserError(
+            f'cache_views with mixup={settings.mixup}, cutmix={settings.cutmix}: features are of one image each; set '
+            'both to 0 in this phase, or cache_views to 0'
+        )
+
+
+def shape_of(network: Network, recipe: Recipe) -> tuple[int, ...]:
+    """Of one image's features."""
+
+    def one(params: Flat, stats: Flat) -> jax.Array:
+        images = jnp.zeros((1, recipe.image_size, recipe.image_size, network.spec.channels))
+        return network.features(params, stats, network.normalise(images), recipe.boundary)
+
+    return jax.eval_shape(one, network.params, network.batch_stats).shape[1:]
+
+
+def compute(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat) -> Compute:
+    """(resident, host, view) -> the features of a batch, [B, ...].
+
+    A view depends on (seed, view, example) alone, so neither on the batch nor on the number of devices.
+    """
+
+    @functools.partial(jax.jit, static_argnames='plain')
+    def features(
+        params: Flat, batch_stats: Flat, resident: Any, host: Any, view: jax.Array, *, plain: bool
+    ) -> jax.Array:
+        batch = gather(resident, host)
+        images = resize(batch['x'], recipe.image_size)
+        if not plain:
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(recipe.seed), VIEWS), view)
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch['id'])
+            images = augment(batch['x'], keys, recipe.image_size, recipe.settings)
+        x = network.features(params, batch_stats, network.normalise(images), recipe.boundary)
+        return x.astype(DTYPES[recipe.dtype])
+
+    return lambda resident, host, view: features(params, batch_stats, resident, host, jnp.int32(view), plain=view == 0)
+
+
+def key_of(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, **data: str) -> str:
+    """sha256 of all that features depend on.
+
+    Args:
+      data: fingerprint of the data, and the role of the split.
+    """
+    order = list(network.stages)
+    below = set(order[: order.index(recipe.boundary)])
+    digest = hashlib.sha256()
+    for path, leaf in sorted((params | batch_stats).items()):
+        if stage_of(path, network.stages) in below:
+            digest.update(f'{path}\0{leaf.shape}\0{leaf.dtype}\0'.encode() + np.asarray(leaf).tobytes())
+    package = Path(__file__).parent
+    for pattern in SOURCES:
+        for file in sorted(package.glob(pattern)):
+            digest.update(file.name.encode() + file.read_bytes())
+    device = jax.devices()[0]
+    look = {name: getattr(network.spec, name) for name in ('name', 'channels', 'dtype', 'mean', 'std', 'order')}
+    facts = {
+        'recipe': dataclasses.asdict(recipe),
+        'network': look,
+        'data': data,
+        'weights and source': digest.hexdigest(),
+        'jax': jax.__version__,
+        'platform': [device.platform, device.device_kind, jax.device_count(), os.cpu_count()],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def kept(
+    images: Feed, compute: Compute, *, key: str, views: int, shape: tuple[int, ...], dtype: str, mesh: Mesh, what: str
+) -> np.ndarray:
+    """The features of a split, [views * N, *shape]: from disk where they are whole, otherwise computed and kept there.
+
+    The file is `<cache>/features/<key>.bin`; `<key>.json` beside it, written last, says its shape and sha256.
+
+    Raises:
+      UserError: the disk is too small.
+    """
+    count = len(images.split.ids)
+    whole = (views * count, *shape)
+    kind = np.dtype(DTYPES[dtype])
+    path = cache.root() / 'features' / f'{key[:32]}.bin'
+    if not _is_whole(path, whole, kind):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size, free = int(np.prod(whole)) * kind.itemsize, shutil.disk_usage(path.parent).free
+        if size > free:
+            raise UserError(
+                f'the feature cache needs {size / 1e9:.1f} GB in {path.parent}, {free / 1e9:.1f} GB are free; lower '
+                'cache_views, set cache_dtype=bfloat16, set FER_JAX_CACHE to another disk, or set cache_views to 0'
+            )
+        _fill(images, compute, path, views, whole, kind, mesh, what)
+    return np.memmap(path, kind, 'r', shape=whole)
+
+
+def _fill(
+    images: Feed,
+    compute: Compute,
+    path: Path,
+    views: int,
+    whole: tuple[int, ...],
+    kind: np.dtype,
+    mesh: Mesh,
+    what: str,
+) -> None:
+    scratch = path.with_name(f'.{path.name}.{os.getpid()}')
+    digest = hashlib.sha256()
+    batch_size = -(-BATCH // mesh.size) * mesh.size
+    try:
+        with scratch.open('wb') as file, progress.bar(None, f'features of {what}', whole[0]) as bar:
+            for view in range(views):
+                for host, weight in images.in_order(batch_size):
+                    rows = np.asarray(compute(images.resident, host, view))[weight > 0]
+                    data = rows.tobytes()
+                    digest.update(data)
+                    file.write(data)
+                    bar.update(len(rows))
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+        about = {'shape': whole, 'dtype': kind.name, 'sha256': digest.hexdigest(), 'what': what}
+        note = scratch.with_suffix('.json')
+        note.write_text(json.dumps(about) + '\n')
+        note.replace(path.with_suffix('.json'))
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _is_whole(path: Path, shape: tuple[int, ...], kind: np.dtype) -> bool:
+    try:
+        about = json.loads(path.with_suffix('.json').read_text())
+        with path.open('rb') as file:
+            found = hashlib.file_digest(file, 'sha256').hexdigest()
+    except (OSError, ValueError):
+        return False
+    return (tuple(about.get('shape', ())), about.get('dtype'), about.get('sha256')) == (shape, kind.name, found)
+
+
+def feed(
+    network: Network,
+    recipe: Recipe,
+    params: Flat,
+    batch_stats: Flat,
+    images: Feed,
+    *,
+    fingerprint: str,
+    role: str,
+    mesh: Mesh,
+) -> FeatureFeed:
+    """A split's features, placed."""
+    array = kept(
+        images,
+        compute(network, recipe, params, batch_stats),
+        key=key_of(network, recipe, params, batch_stats, fingerprint=fingerprint, role=role),
+        views=recipe.views,
+        shape=shape_of(network, recipe),
+        dtype=recipe.dtype,
+        mesh=mesh,
+        what=role,
+    )
+    return FeatureFeed(images, array, views=recipe.views, seed=recipe.seed, mesh=mesh)
