@@ -136,7 +136,9 @@ def get_config() -> ConfigDict:
     config.data.dir = ''  # a folder of class folders
     config.data.manifest = ''  # a .csv or .jsonl that lists images
     config.data.subject = ''  # dir: a regular expression that finds the subject in an image's path
+    config.data.label = 'class'  # 'subject': tell who is shown
     config.data.target = 'label'  # votes: 'probability', 'cross_entropy', 'multi_target' (with the loss of that name)
+    config.data.annotation = ''  # 'action_units': tell these attributes of the set (loss 'binary_cross_entropy')
     config.data.drop_classes = ()  # ('contempt',): leave out their examples
     config.data.train_examples = 0  # 5000: train on so many, chosen by a hash of their ids, classes keep their shares
     config.data.splits = ConfigDict({'train': 'train', 'validation': 'validation', 'test': 'test'})
@@ -150,9 +152,10 @@ def get_config() -> ConfigDict:
     config.data.augment = augment(flip=0.5)
 
     config.loss = ConfigDict()
-    config.loss.name = 'cross_entropy'  # 'focal', 'logit_adjusted', 'generalised_cross_entropy', 'multi_target'
+    config.loss.name = 'cross_entropy'  # LOSSES of fer_jax/losses.py: 'focal', 'logit_adjusted', ...
     config.loss.label_smoothing = 0.0
     config.loss.class_weights = 'none'  # 'inverse', 'effective', or one number a class
+    config.loss.positive_weights = 'none'  # of binary_cross_entropy: 'inverse', or one number an attribute
     config.loss.beta = 0.999  # of effective class weights
     config.loss.gamma = 2.0  # of focal
     config.loss.tau = 1.0  # of logit_adjusted

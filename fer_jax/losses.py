@@ -92,6 +92,57 @@ def multi_target(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.
     return loss, jnp.ones(logits.shape[0])
 
 
+def kl_divergence(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """KL divergence of softmax(logits) from the targets: their cross-entropy less their own entropy.
+
+    Its gradient is that of cross-entropy; its value says how much is left to learn.
+
+    Args:
+      logits, targets: as in `cross_entropy`.
+    """
+    loss, weight = cross_entropy(logits, targets)
+    shares = _distribution(targets, logits.shape[-1])
+    entropy = -jnp.sum(shares * jnp.log(jnp.where(shares > 0, shares, 1)), -1)
+    return loss - entropy, weight
+
+
+def binary_cross_entropy(
+    logits: jax.Array, targets: jax.Array, *, positive_weights: tuple[float, ...] = ()
+) -> tuple[jax.Array, jax.Array]:
+    """Mean over the attributes of an example of the cross-entropy of sigmoid(logits).
+
+    Args:
+      logits: [B, K].
+      targets: float [B, K] from 0 to 1; NaN where unknown, which is left out.
+      positive_weights: [K], factors of the terms of present attributes, as in torch.nn.BCEWithLogitsLoss.
+
+    Returns:
+      (loss [B], weight [B]), float32; the weight is 0 where nothing is known.
+    """
+    logits = logits.astype(jnp.float32)
+    known = ~jnp.isnan(targets)
+    shares = jnp.where(known, targets, 0)
+    positive = shares * jax.nn.softplus(-logits)
+    if positive_weights:
+        positive *= jnp.asarray(positive_weights, jnp.float32)
+    terms = jnp.where(known, positive + (1 - shares) * jax.nn.softplus(logits), 0)
+    count = known.sum(-1)
+    return terms.sum(-1) / jnp.maximum(count, 1), (count > 0).astype(jnp.float32)
+
+
+def class_hits(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """bool [B]: whether the largest logit is the label, or the largest share of the distribution."""
+    labels = targets if targets.ndim == 1 else jnp.argmax(targets, -1)
+    return jnp.argmax(logits, -1) == labels
+
+
+def attribute_hits(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """float32 [B]: the share of the known attributes [B, K] that are told at probability 0.5."""
+    known = ~jnp.isnan(targets)
+    right = ((logits > 0) == (targets > 0.5)) & known
+    return right.sum(-1) / jnp.maximum(known.sum(-1), 1)
+
+
 def _distribution(targets: jax.Array, classes: int) -> jax.Array:
     return jax.nn.one_hot(targets, classes) if targets.ndim == 1 else targets.astype(jnp.float32)
 
@@ -129,7 +180,44 @@ def class_weights(counts: np.ndarray, scheme: str | Sequence[float], *, beta: fl
     return tuple((counts.sum() / (np.sum(counts / sizes) * sizes)).tolist())
 
 
-LOSSES = ('cross_entropy', 'focal', 'logit_adjusted', 'generalised_cross_entropy', 'multi_target')
+def positive_weights(attributes: np.ndarray | None, scheme: str | Sequence[float]) -> tuple[float, ...]:
+    """Weights [K] of present attributes.
+
+    Args:
+      attributes: [N, K] of the training split, 0, 1 or NaN; None where classes are learnt.
+      scheme: 'none' gives (); 'inverse' the number of examples without an attribute over that with it; numbers, one an
+        attribute, are taken as they are.
+
+    Raises:
+      UserError: the scheme is unknown, there are no attributes, one is never present, or the numbers do not fit.
+    """
+    if isinstance(scheme, str) and scheme == 'none':
+        return ()
+    if attributes is None:
+        raise UserError(f"loss.positive_weights={scheme!r} are for attributes; set data.annotation, or this to 'none'")
+    if isinstance(scheme, str):
+        if scheme != 'inverse':
+            raise UserError(f'loss.positive_weights={scheme!r} is unknown; choose none, inverse, or a number each')
+        present, absent = (attributes > 0.5).sum(0), (attributes <= 0.5).sum(0)
+        if not (present.all() and absent.all()):
+            at = int(np.argmin(np.minimum(present, absent)))
+            raise UserError(f"loss.positive_weights='inverse': attribute {at} is the same in all training examples")
+        return tuple((absent / present).tolist())
+    if len(scheme) != attributes.shape[1] or not all(0 < weight < float('inf') for weight in scheme):
+        raise UserError(f'loss.positive_weights={scheme!r}; expected {attributes.shape[1]} numbers above 0')
+    return tuple(map(float, scheme))
+
+
+LOSSES = (
+    'cross_entropy',
+    'focal',
+    'logit_adjusted',
+    'generalised_cross_entropy',
+    'multi_target',
+    'kl_divergence',
+    'binary_cross_entropy',
+)
+PLAIN = ('generalised_cross_entropy', 'multi_target', 'kl_divergence', 'binary_cross_entropy')  # no label smoothing
 
 
 def make(
@@ -137,7 +225,9 @@ def make(
     *,
     target: str = 'label',
     label_smoothing: float = 0.0,
+    attributes: bool = False,
     class_weights: tuple[float, ...] = (),
+    positive_weights: tuple[float, ...] = (),
     gamma: float = 2.0,
     q: float = 0.7,
     tau: float = 1.0,
@@ -147,7 +237,9 @@ def make(
 
     Args:
       target: what is trained on, see `data.targets`; 'multi_target' and the loss of that name go together.
+      attributes: whether attributes are learnt; they and 'binary_cross_entropy' go together.
       label_smoothing: of 'cross_entropy', 'focal' and 'logit_adjusted'.
+      positive_weights: of 'binary_cross_entropy'.
       class_weights: of 'cross_entropy' and 'focal'.
       gamma, tau, q: of 'focal', 'logit_adjusted', 'generalised_cross_entropy'.
       counts: int [C], training examples of each class; for 'logit_adjusted'.
@@ -168,12 +260,19 @@ def make(
             raise UserError(f'loss.{field}={value} is out of range; see fer_jax/losses.py')
     if (name == 'multi_target') != (target == 'multi_target'):
         raise UserError(f'loss.name={name!r} with data.target={target!r}; multi_target needs to be set in both')
+    if (name == 'binary_cross_entropy') != attributes:
+        what = 'attributes' if attributes else 'classes; for attributes set data.annotation'
+        raise UserError(f'loss.name={name!r}, but the data has {what}; binary_cross_entropy is for attributes alone')
     if class_weights and name not in ('cross_entropy', 'focal'):
         raise UserError(f'loss.class_weights do not apply to the loss {name}; set them to none')
-    if label_smoothing and name in ('generalised_cross_entropy', 'multi_target'):
+    if label_smoothing and name in PLAIN:
         raise UserError(f'loss.label_smoothing={label_smoothing} does not apply to the loss {name}; set it to 0')
     if name == 'multi_target':
         return multi_target
+    if name == 'kl_divergence':
+        return kl_divergence
+    if name == 'binary_cross_entropy':
+        return functools.partial(binary_cross_entropy, positive_weights=positive_weights)
     if name == 'generalised_cross_entropy':
         return functools.partial(generalised_cross_entropy, q=q)
     if name == 'logit_adjusted':

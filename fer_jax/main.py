@@ -1,6 +1,7 @@
 """Command line: `python -m fer_jax.main --config configs/quickstart.py [--workdir DIR] [--config.key=value ...]`."""
 
 import difflib
+import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from fer_jax.errors import UserError
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: a file of configs/.')
 WORKDIR = flags.DEFINE_string('workdir', '', 'Folder of the run; the same folder again resumes. Empty: a new one.')
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Check everything, compile a step, print the parameter table, stop.')
+
+SEEDS = flags.DEFINE_list('seeds', [], '0,1,2: a run a seed in WORKDIR/seed-<n>, pooled.')
+FOLDS = flags.DEFINE_enum('folds', None, ['all'], 'All folds of config.data.folds in WORKDIR/fold-<n>, pooled.')
 
 
 def keys(config: Any, prefix: str = 'config') -> Iterator[str]:
@@ -74,6 +78,25 @@ def _check_config() -> ConfigDict:
     return CONFIG.value
 
 
+def run(config: ConfigDict) -> None:
+    """One run, or the runs of several seeds or folds, as the flags say."""
+    from fer_jax import pooling, training
+
+    plain = json.loads(config.to_json())
+    if SEEDS.value and FOLDS.value:
+        raise UserError(f'--seeds={",".join(SEEDS.value)} and --folds={FOLDS.value}; give one of them')
+    if DRY_RUN.value or not (SEEDS.value or FOLDS.value):
+        training.train(plain, WORKDIR.value, dry_run=DRY_RUN.value)
+        return
+    workdir = Path(WORKDIR.value) if WORKDIR.value else training.free_workdir(plain)
+    if FOLDS.value:
+        pooling.train_folds(plain, workdir)
+        return
+    if wrong := [seed for seed in SEEDS.value if not seed.strip().isdecimal()]:
+        raise UserError(f'--seeds={",".join(SEEDS.value)}: {wrong[0]!r} is no whole number, 0 or more')
+    pooling.train_seeds(plain, [int(seed) for seed in SEEDS.value], workdir)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 0 finished, 2 wrong input, 75 stopped and saved."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
@@ -87,10 +110,9 @@ def main(argv: list[str] | None = None) -> int:
         parse(arguments)
         config = _check_config()
         from fer_jax.signals import Stopped
-        from fer_jax.training import train
 
         try:
-            train(config, WORKDIR.value, dry_run=DRY_RUN.value)
+            run(config)
         except Stopped as stopped:
             print(stopped, file=sys.stderr)
             return 75

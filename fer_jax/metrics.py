@@ -1,6 +1,7 @@
 """Numbers about predictions, on the host, in float64."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,6 +16,34 @@ def wilson_interval(successes: int, n: int, z: float = Z95) -> tuple[float, floa
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def subject_interval(hits: np.ndarray, subjects: np.ndarray, draws: int = 10_000) -> tuple[float, float]:
+    """95 % percentile interval of a mean, from resampling whole subjects (Field and Welsh 2007), always the same draws.
+
+    Where every subject has the same mean it has no width.
+
+    Args:
+      hits: bool or float [N].
+      subjects: str [N], at least two different ones.
+    """
+    names, member, sizes = np.unique(subjects, return_inverse=True, return_counts=True)
+    sums = np.bincount(member, hits)
+    generator = np.random.default_rng(0)
+    means = []
+    for first in range(0, draws, 1000):
+        taken = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), min(1000, draws - first))
+        means.append(taken @ sums / (taken @ sizes))
+    low, high = np.percentile(np.concatenate(means), (2.5, 97.5))
+    return float(low), float(high)
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean of at least two independent values (Student 1908)."""
+    from scipy.special import stdtrit
+
+    half = stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(len(values))
+    return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
 def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
@@ -42,6 +71,20 @@ def macro_f1(matrix: np.ndarray) -> float:
     """Mean F1 of the classes that are present or predicted (as scikit-learn)."""
     seen = (matrix.sum(0) + matrix.sum(1)) > 0
     return float(precision_recall_f1(matrix)[2][seen].mean())
+
+
+def average_precision(scores: np.ndarray, present: np.ndarray) -> float:
+    """Area under the steps of precision over recall (as scikit-learn); 0 where nothing is present.
+
+    Args:
+      scores: float [N], larger where presence is likelier.
+      present: bool [N].
+    """
+    order = np.argsort(-scores, kind='stable')
+    hits, scores = np.cumsum(present[order]), scores[order]
+    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # of equal scores all count at once
+    precision, found = hits[last] / (last + 1), hits[last]
+    return float(np.sum(np.diff(found, prepend=0) * precision) / max(hits[-1], 1))
 
 
 def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray) -> float:

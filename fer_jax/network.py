@@ -32,6 +32,7 @@ class ModelSpec:
       dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
       mean, std: of x / 255, one value a channel.
       order: of a colour network's channels, 'RGB' or 'BGR'; images come as RGB.
+      activation: from logits to probabilities: 'softmax', or 'sigmoid' where each class is an attribute of its own.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ModelSpec:
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     order: str = 'RGB'
+    activation: str = 'softmax'
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

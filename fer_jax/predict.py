@@ -35,6 +35,7 @@ class Predictor:
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         self._params, self._stats = store.restore_model(step, *network.abstract(device))
         self._step = jax.jit(functools.partial(eval_step, network=network))
+        self._activation = jax.nn.sigmoid if spec.activation == 'sigmoid' else jax.nn.softmax
         self.classes = spec.classes[PRIMARY]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -45,7 +46,7 @@ class Predictor:
             grey ones [B, H, W] are understood too.
 
         Returns:
-          Probabilities float32 [B, classes].
+          Probabilities float32 [B, classes], of each attribute where the run learnt attributes.
 
         Raises:
           ValueError: the array is not uint8 or has another shape.
@@ -57,7 +58,7 @@ class Predictor:
             raise ValueError(f'expected uint8 images [B, H, W, 1 or 3], got {images.dtype} {list(images.shape)}')
         batch = {'x': images, 'y': np.zeros(len(images), np.int32), 'weight': np.ones(len(images), np.float32)}
         logits = self._step(self._params, self._stats, {}, batch)
-        return np.asarray(jax.nn.softmax(logits, -1))
+        return np.asarray(self._activation(logits))
 
 
 def load(workdir: str | Path) -> Predictor:

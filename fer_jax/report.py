@@ -50,10 +50,13 @@ def pictures(workdir: Path, results: dict[str, Any], history: list[dict[str, Any
 
 
 def confusions(workdir: Path, results: dict[str, Any]) -> None:
-    """Writes confusion_<split>.png for each scored split."""
+    """Writes confusion_<split>.png, or attributes_<split>.png, for each scored split."""
     for split, one in results['splits'].items():
         title = f'{split}: {one["accuracy"]:.1%} of {one["n"]:,}'
-        confusion_png(workdir / f'confusion_{split}.png', np.array(one['confusion']), results['classes'], title)
+        if 'per_attribute' in one:
+            attributes_png(workdir / f'attributes_{split}.png', one['per_attribute'], title)
+        elif 'confusion' in one:
+            confusion_png(workdir / f'confusion_{split}.png', np.array(one['confusion']), results['classes'], title)
 
 
 def figure(width: float, height: float) -> Any:
@@ -106,6 +109,29 @@ def confusion_png(path: Path, matrix: np.ndarray, classes: Sequence[str], title:
     axes.set_yticks(np.arange(count - 1) + 0.5, minor=True)
     axes.grid(which='minor', color='white', linewidth=1.5)
     axes.tick_params(which='minor', length=0)
+    drawn.savefig(path)
+
+
+def attributes_png(path: Path, per_attribute: dict[str, dict[str, Any]], title: str) -> None:
+    """The accuracy of each attribute with its interval, against always giving the more frequent answer."""
+    names, each = list(per_attribute), list(per_attribute.values())
+    accuracy = np.array([one['accuracy'] for one in each])
+    interval = np.array([one['accuracy_ci95'] for one in each])
+    constant = np.array([max(one['present'], one['n'] - one['present']) / one['n'] for one in each])
+    drawn = figure(6.5, 1.4 + 0.28 * len(names))
+    axes = drawn.subplots()
+    rows = np.arange(len(names))
+    whiskers = np.abs(interval - accuracy[:, None]).T
+    axes.errorbar(accuracy, rows, xerr=whiskers, fmt='o', color=VALIDATION, markersize=5, label='accuracy')
+    axes.plot(constant, rows, linestyle='', marker='|', markersize=11, color=SELECTED, label='the more frequent answer')
+    axes.set_yticks(rows, [f'{name} ({one["present"]:,})' for name, one in zip(names, each, strict=True)])
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
+    axes.grid(axis='x', color=GRID)
+    axes.set_axisbelow(True)
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.set_title(title, loc='left')
+    drawn.legend(frameon=False, loc='outside lower center', ncols=2)
     drawn.savefig(path)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,15 @@ from fer_jax.features import FeatureFeed
 from fer_jax.network import Network
 from fer_jax.partition import Flat
 from fer_jax.steps import eval_step
+
+PREDICTED = ('ids', 'labels', 'subjects', 'logits')
+LISTED = 50  # with more classes there is no confusion matrix, and no table by class
+INTERVALS = {
+    'wilson': 'Wilson',
+    'examples': "Student's t over examples",
+    'subjects': 'resampled by subject',
+    'seeds': "Student's t over seeds",
+}
 
 
 class Scorer:
@@ -71,24 +81,49 @@ class Scorer:
 
     def score(self, role: str, params: Flat, batch_stats: Flat, start: str | None = None) -> dict[str, dict[str, Any]]:
         """{role: scores} and, for each subset of the split, {role_subset: scores}; see `scores` and `logits`."""
-        split = self._data.splits[role]
-        logits = self.logits(role, params, batch_stats, start)
-        result = {role: scores(logits, split.labels, self._data.classes)}
+        return self.scores(role, self.logits(role, params, batch_stats, start))
+
+    def scores(self, role: str, logits: np.ndarray) -> dict[str, dict[str, Any]]:
+        """As `score`, of logits that are known already."""
+        split, classes = self._data.splits[role], self._data.classes
+        result = {role: scores(logits, split.truth, classes, split.subjects)}
         for name, mask in split.subsets.items():
-            result[f'{role}_{name}'] = scores(logits[mask], split.labels[mask], self._data.classes)
+            result[f'{role}_{name}'] = scores(logits[mask], split.truth[mask], classes, split.subjects[mask])
         return result
 
+    def write_predictions(self, path: Path, logits: Mapping[str, np.ndarray]) -> None:
+        """Every scored example, as .npz: '<role>/ids', '<role>/labels', '<role>/subjects', '<role>/logits'."""
+        arrays: dict[str, Any] = {}
+        for role, rows in logits.items():
+            split = self._data.splits[role]
+            of_role = {'ids': split.ids, 'labels': split.truth, 'subjects': split.subjects, 'logits': rows}
+            arrays |= {f'{role}/{name}': array for name, array in of_role.items()}
+        scratch = path.with_name(f'.{path.name}.tmp.npz')
+        np.savez(scratch, **arrays)
+        scratch.replace(path)
 
-def scores(logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
+
+def read_predictions(path: Path, role: str) -> dict[str, np.ndarray]:
+    """{'ids': str [N], 'labels': int32 [N] or float32 [N, C], 'subjects': str [N], 'logits': float32 [N, C]}."""
+    with np.load(path) as file:
+        return {name: file[f'{role}/{name}'] for name in PREDICTED}
+
+
+def scores(
+    logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], subjects: np.ndarray | None = None
+) -> dict[str, Any]:
     """Plain numbers, ready for JSON.
 
     Args:
       logits: [N, C].
-      labels: int [N].
+      labels: int [N]; or float [N, C] of attributes, see `attribute_scores`.
+      subjects: str [N], '' where unknown. Where all are known, and at least two, whole subjects are resampled for the
+        interval of the accuracy; images of one person are not independent.
 
     Returns:
-      n, accuracy, accuracy_ci95 (Wilson), balanced_accuracy, macro_f1, nll, confusion [C][C] (row: label) and per_class
-      {name: n, precision, recall, recall_ci95, f1}. A prediction is the largest logit, the first among equals.
+      n, accuracy, accuracy_ci95, interval ('wilson' or 'subjects', how that was found), balanced_accuracy, macro_f1,
+      nll, per_class {name: n, precision, recall, recall_ci95 (Wilson), f1} and, of up to 50 classes, confusion [C][C]
+      (row: label). A prediction is the largest logit, the first among equals.
 
     Raises:
       ValueError: there is nothing to score, or a logit is NaN or infinite (JSON has no word for the NLL of those).
@@ -98,9 +133,13 @@ def scores(logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> 
     broken = int((~np.isfinite(logits)).any(-1).sum())
     if broken:
         raise ValueError(f'{broken} of {len(labels)} examples have logits that are NaN or infinite')
-    matrix = metrics.confusion(labels, logits.argmax(-1), len(classes))
+    if labels.ndim == 2:
+        return attribute_scores(logits, labels, classes, subjects)
+    predictions = logits.argmax(-1)
+    matrix = metrics.confusion(labels, predictions, len(classes))
     precision, recall, f1 = metrics.precision_recall_f1(matrix)
     hits, n = int(np.trace(matrix)), len(labels)
+    interval = _by_subject(predictions == labels, subjects)
     per_class = {
         name: {
             'n': int(matrix[c].sum()),
@@ -111,15 +150,77 @@ def scores(logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> 
         }
         for c, name in enumerate(classes)
     }
-    return {
+    found = {
         'n': n,
         'accuracy': hits / n,
-        'accuracy_ci95': list(metrics.wilson_interval(hits, n)),
+        'accuracy_ci95': list(interval or metrics.wilson_interval(hits, n)),
+        'interval': 'subjects' if interval else 'wilson',
         'balanced_accuracy': metrics.balanced_accuracy(matrix),
         'macro_f1': metrics.macro_f1(matrix),
         'nll': metrics.negative_log_likelihood(logits, labels),
         'per_class': per_class,
-        'confusion': matrix.tolist(),
+    }
+    return found | ({'confusion': matrix.tolist()} if len(classes) <= LISTED else {})
+
+
+def _by_subject(hits: np.ndarray, subjects: np.ndarray | None) -> tuple[float, float] | None:
+    """The interval of the mean of `hits` [N] from resampled subjects; None where these are not known."""
+    if subjects is None or not subjects.all() or len(np.unique(subjects)) < 2:
+        return None
+    return metrics.subject_interval(hits, subjects)
+
+
+def attribute_scores(
+    logits: np.ndarray, labels: np.ndarray, names: tuple[str, ...], subjects: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Plain numbers, ready for JSON; an attribute is told present at a probability above 0.5.
+
+    Args:
+      logits: [N, K].
+      labels: [N, K] of 0, 1, or NaN where unknown; every example has one that is known.
+      subjects: as in `scores`.
+
+    Returns:
+      n; accuracy, the mean over examples of the share of their attributes that is right, which without unknown ones is
+      the mean over attributes; accuracy_ci95 and interval ('examples' or 'subjects'); balanced_accuracy, macro_f1 (of
+      presence) and average_precision, means over attributes; nll, the mean over examples of the mean over attributes;
+      per_attribute {name: n, present, accuracy, accuracy_ci95 (Wilson), balanced_accuracy, f1, average_precision}.
+    """
+    known, present, told = ~np.isnan(labels), labels > 0.5, logits > 0
+    right = (told == present) & known
+    each = right.sum(1) / known.sum(1)
+    interval = _by_subject(each, subjects)
+    losses = np.logaddexp(0, logits, dtype=np.float64) - present * logits
+    per_attribute = {}
+    for k, name in enumerate(names):
+        if not (rows := known[:, k]).any():
+            continue
+        matrix = metrics.confusion(present[rows, k].astype(int), told[rows, k].astype(int), 2)
+        n, hits = int(rows.sum()), int(np.trace(matrix))
+        per_attribute[name] = {
+            'n': n,
+            'present': int(matrix[1].sum()),
+            'accuracy': hits / n,
+            'accuracy_ci95': list(metrics.wilson_interval(hits, n)),
+            'balanced_accuracy': metrics.balanced_accuracy(matrix),
+            'f1': float(metrics.precision_recall_f1(matrix)[2][1]),
+            'average_precision': metrics.average_precision(logits[rows, k], present[rows, k]),
+        }
+    mean = {
+        score: float(np.mean([one[score] for one in per_attribute.values()]))
+        for score in ('balanced_accuracy', 'f1', 'average_precision')
+    }
+    by_example = metrics.t_interval(each.tolist()) if len(each) > 1 else (0.0, 1.0)
+    return {
+        'n': len(labels),
+        'accuracy': float(each.mean()),
+        'accuracy_ci95': list(interval or by_example),
+        'interval': 'subjects' if interval else 'examples',
+        'balanced_accuracy': mean['balanced_accuracy'],
+        'macro_f1': mean['f1'],
+        'average_precision': mean['average_precision'],
+        'nll': float((np.where(known, losses, 0).sum(1) / known.sum(1)).mean()),
+        'per_attribute': per_attribute,
     }
 
 
@@ -137,7 +238,9 @@ def share(value: float, interval: list[float]) -> str:
 
 def summary(results: dict[str, Any]) -> str:
     """The table at the end of a run: phases, splits, and each class of the last official split."""
-    lines = [f'selected on {results["selected_on"]}, step {results["step"]}; intervals are Wilson, 95 %', '']
+    how = ' or '.join(dict.fromkeys(INTERVALS[one['interval']] for one in results['splits'].values()))
+    steps = ', '.join(map(str, results['steps'])) if 'steps' in results else results['step']
+    lines = [f'selected on {results["selected_on"]}, step {steps}; 95 % intervals of the accuracy: {how}', '']
     role = results['selected_on'].split('/')[0]
     for entry in results.get('phases', []):
         lines.append(
@@ -150,11 +253,21 @@ def summary(results: dict[str, Any]) -> str:
             f'{name:<16}{one["n"]:>7,}  {share(one["accuracy"], one["accuracy_ci95"]):<24}'
             f'{one["balanced_accuracy"]:>9.2%}{one["macro_f1"]:>10.3f}{one["nll"]:>8.3f}'
         )
+        if 'each' in one:
+            lines.append('  each: ' + ', '.join(f'{100 * value:.1f}' for value in one['each']['accuracy']))
     last = 'test' if 'test' in results['splits'] else next(iter(results['splits']))
-    lines += ['', f'{last + ", by class":<24}{"n":>7}  {"recall":<24}{"precision":>10}{"F1":>8}']
-    for name, one in results['splits'][last]['per_class'].items():
-        lines.append(
-            f'{name:<24}{one["n"]:>7,}  {share(one["recall"], one["recall_ci95"]):<24}'
-            f'{one["precision"]:>10.2%}{one["f1"]:>8.3f}'
-        )
+    if 'confusion' in results['splits'][last]:
+        lines += ['', f'{last + ", by class":<24}{"n":>7}  {"recall (Wilson)":<24}{"precision":>10}{"F1":>8}']
+        for name, one in results['splits'][last]['per_class'].items():
+            lines.append(
+                f'{name:<24}{one["n"]:>7,}  {share(one["recall"], one["recall_ci95"]):<24}'
+                f'{one["precision"]:>10.2%}{one["f1"]:>8.3f}'
+            )
+    if 'per_attribute' in results['splits'][last]:
+        lines += ['', f'{last + ", by attribute":<24}{"present":>9}  {"accuracy (Wilson)":<24}{"AP":>7}{"F1":>8}']
+        for name, one in results['splits'][last]['per_attribute'].items():
+            lines.append(
+                f'{name:<24}{one["present"]:>9,}  {share(one["accuracy"], one["accuracy_ci95"]):<24}'
+                f'{one["average_precision"]:>7.3f}{one["f1"]:>8.3f}'
+            )
     return '\n'.join(lines)

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -116,6 +117,7 @@ class Setup:
             network=self.network,
             phase=phase,
             loss=self.loss,
+            hits=losses.class_hits if self.data.splits['train'].attributes is None else losses.attribute_hits,
             seed=self.config['seed'],
             draw_targets=self.config['data']['target'] == 'probability',
             guard=self.guard,
@@ -127,9 +129,10 @@ class Setup:
         spec = self.network.spec
         counts = ', '.join(f'{role} {len(split.labels):,}' for role, split in self.data.splits.items())
         origin = 'from scratch' if self.weights is None else f'from {self.weights.metadata.get("source", "weights")}'
+        names = textwrap.shorten(', '.join(self.data.classes), 300, placeholder=' ...')
         return (
             f'{spec.name} {origin}, {spec.image_size} px; {self.data.name}: {counts}; '
-            f'{len(self.data.classes)} classes: {", ".join(self.data.classes)}; '
+            f'{len(self.data.classes)} classes: {names}; '
             f'{self.mesh.size} x {self.mesh.devices.flat[0].device_kind}, batch {self.batch_size}'
         )
 
@@ -171,6 +174,7 @@ def prepare(config: Mapping[str, Any]) -> Setup:
             mean=look.mean,
             std=look.std,
             order=look.order,
+            activation='softmax' if train.attributes is None else 'sigmoid',
         )
     )
     lengths = {'examples': len(train.labels), 'batch_size': batch_size}
@@ -182,7 +186,7 @@ def prepare(config: Mapping[str, Any]) -> Setup:
                 f'phases[{phase.index}].l2_sp={phase.l2_sp} pulls toward the source weights, but model.weights is '
                 "'scratch'; set it to 0, or give weights"
             )
-    counts = np.bincount(train.labels, minlength=len(data.classes))
+    counts = np.bincount(train.labels[train.labels >= 0], minlength=len(data.classes))
     loss = config['loss']
     return Setup(
         config=config,
@@ -196,7 +200,9 @@ def prepare(config: Mapping[str, Any]) -> Setup:
         loss=losses.make(
             loss['name'],
             target=settings['target'],
+            attributes=train.attributes is not None,
             label_smoothing=loss['label_smoothing'],
+            positive_weights=losses.positive_weights(train.attributes, loss['positive_weights']),
             class_weights=losses.class_weights(counts, loss['class_weights'], beta=loss['beta']),
             gamma=loss['gamma'],
             q=loss['q'],

@@ -1,6 +1,6 @@
 """The training and the evaluation step: pure functions over explicit trees."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import optax
 from fer_jax.data.augment import augment_batch, example_keys
 from fer_jax.data.feed import gather
 from fer_jax.data.geometry import resize
-from fer_jax.losses import Loss
+from fer_jax.losses import Loss, class_hits
 from fer_jax.network import DTYPES, PRIMARY, Network
 from fer_jax.partition import Flat
 from fer_jax.phases import Phase
@@ -26,6 +26,7 @@ def train_step(
     network: Network,
     phase: Phase,
     loss: Loss,
+    hits: Callable[[jax.Array, jax.Array], jax.Array] = class_hits,
     seed: int,
     draw_targets: bool = False,
     guard: int | None = None,
@@ -38,6 +39,7 @@ def train_step(
     Args:
       resident, host: the two halves of a batch, see `data.feed`.
       loss: (logits [B, C], labels [B] or distributions [B, C]) -> per-example loss [B] and weight [B].
+      hits: of the same -> [B], what of an example is right, from 0 to 1.
       draw_targets: each example's label is drawn from its distribution, anew at every step.
       guard: how many steps may have an update that is not finite; such an update is not kept, and after one more no
         other is. None keeps everything.
@@ -77,8 +79,7 @@ def train_step(
             return jnp.sum(losses * weights), (jnp.sum(weights), logits[PRIMARY], after)
 
         (total, (weight, logits, after)), gradients = jax.value_and_grad(objective, has_aux=True)(trainable)
-        labels = targets if targets.ndim == 1 else jnp.argmax(targets, -1)
-        return gradients, {'loss': total, 'weight': weight, 'correct': jnp.sum(jnp.argmax(logits, -1) == labels)}, after
+        return gradients, {'loss': total, 'weight': weight, 'correct': jnp.sum(hits(logits, targets))}, after
 
     def gradients_at(trainable: Flat) -> tuple[Flat, dict[str, Any], Flat]:
         if phase.accumulate == 1:

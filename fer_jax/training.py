@@ -124,6 +124,8 @@ def introduce(run: Setup, workdir: Path, changes: list[str]) -> None:
 def train_phases(run: Setup, workdir: Path, store: Checkpoints, scorer: Scorer, stop: StopRequest) -> None:
     """Takes all steps that the newest checkpoint has not done."""
     step, total = store.latest_step() or 0, run.phases[-1].last
+    if step < total:
+        (workdir / 'results.json').unlink(missing_ok=True)  # those of a shorter run
     if step:
         longer = f'; to train longer raise phases[{run.phases[-1].index}].epochs' if step >= total else ''
         print(f'resuming at step {step} of {total}{longer}')
@@ -219,7 +221,7 @@ def check_health(run: Setup, phase: Phase, state: TrainState, recorder: Recorder
         step=step,
         rate=float(phase.schedule(step - 1 - phase.first)) * float(state.scale),
         ids=[str(split.ids[at]) for at in index],
-        labels=[run.data.classes[split.labels[at]] for at in index],
+        labels=[run.data.label_of('train', at) for at in index],
         images=split.read(index),
     )
 
@@ -257,9 +259,10 @@ def finish(run: Setup, workdir: Path, store: Checkpoints, scorer: Scorer) -> dic
         'phases': best_of_phases(history, *run.select),
         'splits': {},
     }
-    for role in run.data.splits:
-        if role != 'train':
-            results['splits'] |= scorer.score(role, params, stats)
+    logits = {role: scorer.logits(role, params, stats) for role in run.data.splits if role != 'train'}
+    for role, rows in logits.items():
+        results['splits'] |= scorer.scores(role, rows)
+    scorer.write_predictions(workdir / 'predictions.npz', logits)
     scoring.write(workdir / 'results.json', results)
     print(scoring.summary(results))
     report.pictures(workdir, results, history)

@@ -9,16 +9,15 @@ trains on the votes of FER+ and selects by its majority labels; it is scored, li
 
 import argparse
 import json
+import logging
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-import fer_jax
 from configs import default, fer2013_resnet18
-from fer_jax import cache, records, scoring, sharding
+from fer_jax import cache, pooling, records, scoring, sharding
 from fer_jax.checkpoints import Checkpoints, read_spec
 from fer_jax.data import datasets
 from fer_jax.errors import UserError
@@ -52,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--image_size', type=int, default=64)
     parser.add_argument('--smoke', action='store_true', help='a few images, one epoch: does it work?')
     arguments = parser.parse_args(argv)
+    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every save without a metric
     settings = FULL | {'epochs': arguments.epochs, 'image_size': arguments.image_size}
     names = arguments.cells.split(',')
     try:
@@ -70,17 +70,12 @@ def main(argv: list[str] | None = None) -> int:
 def fill(arguments: argparse.Namespace, names: list[str], settings: dict[str, Any]) -> None:
     """Runs the cells that are not finished, and writes what there is after each."""
     rows: list[dict[str, Any]] = []
-    left = [name for name in names if not (arguments.out / name / 'results.json').exists()]
-    begun, done = time.perf_counter(), 0
-    for name in names:
+    for done, name in enumerate(names, 1):
         workdir = arguments.out / name
-        if name in left:
-            fer_jax.train(config_of(name, source=arguments.source, **settings), workdir)
-            done += 1
+        pooling.once(json.loads(config_of(name, source=arguments.source, **settings).to_json()), workdir)
         rows.append(row(name, workdir))
-        if name in left:
-            minutes = (time.perf_counter() - begun) / 60
-            print(f'{name}: {done} of {len(left)} cells, about {minutes / done * (len(left) - done):.0f} minutes left')
+        minutes = sum(one['minutes'] for one in rows) / done * (len(names) - done)
+        print(f'{name}: {done} of {len(names)} cells, about {minutes:.0f} minutes left')
         if arguments.output:
             arguments.output.parent.mkdir(parents=True, exist_ok=True)
             arguments.output.write_text(''.join(json.dumps(entry) + '\n' for entry in rows))

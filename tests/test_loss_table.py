@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-import fer_jax
-from fer_jax import scoring
+from fer_jax import pooling, scoring
 from fer_jax.signals import Stopped
 from scripts import loss_table
 
@@ -32,10 +31,10 @@ def trained(monkeypatch):
         workdir.mkdir(parents=True, exist_ok=True)
         splits = {'test': scores(10 + len(names)), 'test_clean': scores(10)}
         (workdir / 'results.json').write_text(json.dumps({'splits': splits}))
-        (workdir / 'config.json').write_text(config.to_json())
+        (workdir / 'config.json').write_text(json.dumps(config))
         (workdir / 'timing.jsonl').write_text('{"step": 1, "event": "train", "seconds": 90.0}\n')
 
-    monkeypatch.setattr(fer_jax, 'train', train, raising=False)
+    monkeypatch.setattr(pooling, 'train', train)
     return names
 
 

@@ -172,3 +172,70 @@ def test_multi_target_takes_the_best_of_the_votes():
             losses.make('multi_target', **settings)
     with pytest.raises(UserError, match='multi_target needs to be set in both'):
         losses.make('cross_entropy', target='multi_target')
+
+
+@pytest.mark.parametrize('weights', [(), WEIGHTS])
+def test_binary_cross_entropy_is_torchs(weights):
+    torch = pytest.importorskip('torch')
+    targets = (RNG.random((12, 7)) < 0.3).astype(np.float32)
+    loss = losses.make('binary_cross_entropy', attributes=True, positive_weights=weights)
+    value, gradient = jax.value_and_grad(lambda logits: mean(loss, logits, jnp.asarray(targets)))(LOGITS)
+    logits = torch.tensor(LOGITS, requires_grad=True)
+    factors = torch.tensor(weights) if weights else None
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, torch.tensor(targets), pos_weight=factors)
+    expected.backward()
+    np.testing.assert_allclose(value, expected.item(), rtol=1e-6)
+    np.testing.assert_allclose(gradient, logits.grad.numpy(), atol=1e-7)
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_binary_cross_entropy_leaves_out_what_is_unknown(dtype):
+    """Also at large logits, and where nothing of an example is known."""
+    nan = np.nan
+    targets = jnp.asarray([[1, 0, nan], [0, nan, nan], [nan, nan, nan]], jnp.float32)
+    logits = jnp.asarray([[1e4, 1e4, -1e4], [-1e4, 1e4, 0], [1e4, -1e4, 0]], dtype)
+    values, weights = losses.binary_cross_entropy(logits, targets, positive_weights=(2.0, 3.0, 4.0))
+    np.testing.assert_allclose(values, [float(logits[0, 1]) / 2, 0, 0])
+    assert weights.tolist() == [1, 1, 0]
+    loss = losses.make('binary_cross_entropy', attributes=True)
+    gradient = jax.grad(lambda x: mean(loss, x, targets))(logits)
+    np.testing.assert_allclose(np.asarray(gradient, np.float32), [[0, 0.25, 0], [0, 0, 0], [0, 0, 0]])
+    np.testing.assert_allclose(losses.attribute_hits(logits, targets), [0.5, 1, 0])
+
+
+def test_kl_divergence_is_scipys():
+    """Zero where the prediction is the target; its gradient is that of cross-entropy."""
+    special = pytest.importorskip('scipy.special')
+    targets = SOFT.copy()
+    targets[:4, 2:] = 0
+    targets /= targets.sum(1, keepdims=True)
+    loss = losses.make('kl_divergence')
+    expected = special.rel_entr(targets, softmax(LOGITS.astype(float))).sum(1)
+    soft = jnp.asarray(targets, jnp.float32)
+    np.testing.assert_allclose(loss(LOGITS, soft)[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(loss(jnp.log(SOFT), jnp.asarray(SOFT))[0], 0, atol=1e-6)
+    gradient, plain = (jax.grad(lambda z, f=f: mean(f, z, soft))(LOGITS) for f in (loss, losses.cross_entropy))
+    np.testing.assert_allclose(gradient, plain, atol=1e-7)
+    hard = jnp.asarray(LABELS)
+    np.testing.assert_allclose(loss(LOGITS, hard)[0], losses.cross_entropy(LOGITS, hard)[0])
+    huge = jnp.full((1, 7), -1e4).at[0, 3].set(1e4)
+    assert np.isfinite(loss(huge, soft[:1])[0]).all()
+
+
+def test_positive_weights_are_absent_over_present():
+    attributes = np.array([[1, 0], [0, 0], [0, 1], [np.nan, 0]], np.float32)
+    assert losses.positive_weights(attributes, 'inverse') == (2.0, 3.0)
+    assert losses.positive_weights(attributes, (2, 1.5)) == (2.0, 1.5)
+    assert losses.positive_weights(None, 'none') == ()
+    for given, scheme, message in (
+        (None, 'inverse', 'set data.annotation'),
+        (attributes, 'invers', 'is unknown'),
+        (attributes, (1.0,), 'expected 2 numbers'),
+        (attributes[:2], 'inverse', 'attribute 1 is the same'),
+    ):
+        with pytest.raises(UserError, match=message):
+            losses.positive_weights(given, scheme)
+    with pytest.raises(UserError, match='for attributes alone'):
+        losses.make('binary_cross_entropy')
+    with pytest.raises(UserError, match='the data has attributes'):
+        losses.make('cross_entropy', attributes=True)

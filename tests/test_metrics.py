@@ -52,3 +52,33 @@ def test_nll_is_scipys_and_does_not_overflow(scale):
     logits = (RNG.normal(size=(400, 6)) * scale).astype(np.float32)
     expected = -special.log_softmax(logits.astype(float), axis=-1)[np.arange(400), LABELS].mean()
     assert metrics.negative_log_likelihood(logits, LABELS) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_interval_over_subjects_is_scipys_bootstrap():
+    subjects = np.repeat(np.arange(40), RNG.integers(1, 20, 40))
+    skill = RNG.beta(4, 2, 40)[subjects]
+    hits = RNG.random(len(subjects)) < skill
+    sums, sizes = np.bincount(subjects, hits), np.bincount(subjects)
+    expected = stats.bootstrap(
+        (sums, sizes), lambda hit, all, axis: hit.sum(axis) / all.sum(axis), paired=True, vectorized=True,
+        n_resamples=10_000, method='percentile', rng=0,
+    ).confidence_interval  # fmt: skip
+    found = metrics.subject_interval(hits, subjects.astype(str))
+    np.testing.assert_allclose(found, expected, atol=0.004)
+    assert found == metrics.subject_interval(hits, subjects.astype(str))
+    low, high = metrics.wilson_interval(int(hits.sum()), len(hits))
+    assert found[1] - found[0] > 1.3 * (high - low)  # subjects differ: their images say less than as many people's
+
+
+def test_the_interval_over_runs_is_students():
+    values = [0.61, 0.64, 0.60, 0.66]
+    expected = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    np.testing.assert_allclose(metrics.t_interval(values), expected)
+
+
+@pytest.mark.parametrize('values', [1000, 5])  # of which 5 are mostly ties
+def test_average_precision_is_scikit_learns(values):
+    scores, present = RNG.integers(0, values, 200) / 7, RNG.random(200) < 0.2
+    expected = reference.average_precision_score(present, scores)
+    assert metrics.average_precision(scores, present) == pytest.approx(expected, abs=1e-12)
+    assert metrics.average_precision(scores, np.zeros(200, bool)) == 0

@@ -91,3 +91,39 @@ def test_the_pictures_are_pictures(tmp_path):
         with Image.open(tmp_path / name) as image:
             assert min(image.size) > 400
             assert len(image.convert('RGB').getcolors(2**24)) > 10
+
+
+def test_attribute_scores_are_scikit_learns():
+    logits, labels = RNG.normal(size=(200, 3)), (RNG.random((200, 3)) < 0.3).astype(np.float32)
+    one = scoring.scores(logits, labels, ('AU1', 'AU2', 'AU4'))
+    told = logits > 0
+    assert one['accuracy'] == pytest.approx((told == labels).mean()) and one['interval'] == 'examples'
+    shares = 1 / (1 + np.exp(-logits))
+    assert one['nll'] == pytest.approx(np.mean([reference.log_loss(labels[:, k], shares[:, k]) for k in range(3)]))
+    assert one['macro_f1'] == pytest.approx(reference.f1_score(labels, told, average='macro'))
+    assert one['average_precision'] == pytest.approx(reference.average_precision_score(labels, logits))
+    for k, row in enumerate(one['per_attribute'].values()):
+        expected = stats.binomtest(int((told == labels)[:, k].sum()), 200).proportion_ci(0.95, method='wilson')
+        np.testing.assert_allclose(row['accuracy_ci95'], (expected.low, expected.high), atol=1e-12)
+        assert row['balanced_accuracy'] == pytest.approx(reference.balanced_accuracy_score(labels[:, k], told[:, k]))
+    json.dumps(one)
+
+
+def test_unknown_attributes_do_not_count(tmp_path):
+    nan = np.nan
+    labels = np.array([[1, 0, nan], [0, nan, nan], [1, 1, nan]], np.float32)
+    logits = np.array([[1, 1, 5], [-1, 5, 5], [1, 1, 5.0]])
+    one = scoring.scores(logits, labels, ('AU1', 'AU2', 'AU4'), np.array(['a', 'b', 'b']))
+    assert one['accuracy'] == pytest.approx((0.5 + 1 + 1) / 3) and one['interval'] == 'subjects'
+    assert one['accuracy_ci95'] == [0.5, 1.0]
+    assert {name: row['n'] for name, row in one['per_attribute'].items()} == {'AU1': 3, 'AU2': 2}
+    results = {
+        'selected_on': 'validation/accuracy',
+        'step': 1,
+        'classes': ['AU1', 'AU2', 'AU4'],
+        'splits': {'test': one},
+    }
+    text = scoring.summary(results)
+    assert 'test, by attribute' in text and '\nAU2 ' in text
+    report.confusions(tmp_path, results)
+    assert (tmp_path / 'attributes_test.png').stat().st_size > 5000

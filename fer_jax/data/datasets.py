@@ -15,7 +15,8 @@ from fer_jax.errors import UserError
 
 # fields of `config.data` that say what is loaded, as `load` takes them
 SOURCE = (
-    'name', 'dir', 'manifest', 'subject', 'target', 'drop_classes', 'train_examples', 'folds', 'fold', 'split_seed',
+    'name', 'dir', 'manifest', 'subject', 'label', 'target', 'annotation', 'drop_classes', 'train_examples',
+    'folds', 'fold', 'split_seed',
 )  # fmt: skip
 
 
@@ -25,7 +26,8 @@ class Split:
 
     Attributes:
       ids: str [N], unique in the set.
-      labels: int32 [N], what predictions are scored against.
+      labels: int32 [N], what predictions are scored against where there are no attributes; -1 where there is none.
+      attributes: float32 [N, classes] of 0, 1 or NaN where unknown, trained on and scored in place of labels, or None.
       shape: (H, W, C) of every image.
       read: int [B] indices -> uint8 [B, H, W, C]; a pure function, safe in threads.
       weights: float32 [N], of each example in the loss.
@@ -37,6 +39,7 @@ class Split:
 
     ids: np.ndarray
     labels: np.ndarray
+    attributes: np.ndarray | None
     shape: tuple[int, int, int]
     read: Callable[[np.ndarray], np.ndarray]
     weights: np.ndarray
@@ -46,12 +49,18 @@ class Split:
     subsets: Mapping[str, np.ndarray]
     targets: Mapping[str, np.ndarray]
 
+    @property
+    def truth(self) -> np.ndarray:
+        """What predictions are scored against: int32 [N] labels, or float32 [N, classes] attributes."""
+        return self.labels if self.attributes is None else self.attributes
+
 
 @dataclass(frozen=True)
 class Dataset:
     """Splits by role ('train', 'validation', 'test') and what they have in common.
 
     Attributes:
+      classes: names of the labels, or of the attributes.
       columns: names of the columns of each of the splits' `targets`.
       fingerprint: sha256 over ids, labels, distributions, weights and encoded images of these splits.
     """
@@ -61,6 +70,13 @@ class Dataset:
     splits: dict[str, Split]
     columns: Mapping[str, tuple[str, ...]]
     fingerprint: str
+
+    def label_of(self, role: str, at: int) -> str:
+        """The label of one example in words, or its attributes."""
+        truth = self.splits[role].truth[at]
+        if truth.ndim:
+            return ', '.join(name for name, value in zip(self.classes, truth, strict=True) if value > 0)
+        return self.classes[truth] if truth >= 0 else 'unknown'
 
 
 def open_table(*, name: str, dir: str, manifest: str, subject: str, root: Path) -> Table:
@@ -91,7 +107,9 @@ def load(
     dir: str = '',
     manifest: str = '',
     subject: str = '',
+    label: str = 'class',
     target: str = 'label',
+    annotation: str = '',
     drop_classes: tuple[str, ...] = (),
     train_examples: int = 0,
     folds: int = 0,
@@ -107,7 +125,11 @@ def load(
       channels: 1 or 3, of the stored images; grey sets stay grey.
       root: where prepared sets lie.
       name, dir, manifest, subject: see `open_table`, `folder.scan`.
+      label: 'class', or 'subject' to tell who is shown: the set's own splits, between which people differ, are then
+        not used, and examples of every person are dealt to each split.
       target: 'label', or how votes become a distribution to train on, see `targets.distributions`.
+      annotation: a further annotation of the set, such as 'action_units', whose columns become attributes to tell in
+        place of classes: present above 0, unknown where NaN. '' for none.
       drop_classes: classes whose examples are left out.
       train_examples: of the role 'train', a fixed choice that keeps the shares of its classes; 0 for all of them. A
         larger choice holds the smaller one, but for rounding.
@@ -118,7 +140,14 @@ def load(
     """
     table = open_table(name=name, dir=dir, manifest=manifest, subject=subject, root=root)
     table = _without(table, tuple(drop_classes))
+    if label == 'subject':
+        table = roles.of_subjects(table)
+    elif label != 'class':
+        raise UserError(f'data.label={label!r} is unknown; choose class or subject')
     train_on, usable = target_modes.distributions(table, target)
+    attributes = target_modes.attributes(table, annotation, target) if annotation else None
+    if attributes is not None:
+        usable = ~np.isnan(attributes).all(1)
     available = roles.assign(table, folds=folds, fold=fold, split_seed=split_seed)
     height, width, native = table.shape
     channels = min(channels, native)
@@ -133,7 +162,7 @@ def load(
                 continue
             raise UserError(f'data.splits.{role}={own!r} is no split of {table.name}; it has {", ".join(available)}')
         kept = available[own]
-        kept = kept[usable[kept] if role == 'train' else table.labels[kept] >= 0]
+        kept = kept[usable[kept] if role == 'train' or annotation else table.labels[kept] >= 0]
         if not len(kept):
             raise UserError(f'data.splits.{role}={own!r} of {table.name} has no labelled example')
         if train_examples and role == 'train':
@@ -142,6 +171,7 @@ def load(
         opened[role] = Split(
             ids=part.ids,
             labels=part.labels,
+            attributes=None if attributes is None else attributes[kept],
             shape=shape,
             read=_reader(part, shape, None if fits else side),
             weights=part.weights.astype(np.float32),
@@ -152,7 +182,7 @@ def load(
             targets=part.targets,
         )
         _add_to(digest, role, part, opened[role])
-    return Dataset(table.name, table.classes, opened, table.columns, digest.hexdigest())
+    return Dataset(table.name, table.columns.get(annotation, table.classes), opened, table.columns, digest.hexdigest())
 
 
 def _without(table: Table, names: tuple[str, ...]) -> Table:
@@ -192,7 +222,9 @@ def _add_to(digest: 'hashlib._Hash', role: str, part: Table, split: Split) -> No
     digest.update(f'{role}\0{len(part)}\0{part.weights.tobytes().hex() if (part.weights != 1).any() else ""}'.encode())
     for at, (name, label) in enumerate(zip(part.ids, part.labels, strict=True)):
         digest.update(
-            f'{name}\0{part.classes[label]}\0'.encode('utf-8', 'surrogateescape') + part.digests[at].tobytes()
+            f'{name}\0{part.classes[label] if part.classes else ""}\0'.encode('utf-8', 'surrogateescape')
+            + part.digests[at].tobytes()
         )
-    if split.distributions is not None:
-        digest.update(split.distributions.tobytes())
+    for extra in (split.distributions, split.attributes):
+        if extra is not None:
+            digest.update(extra.tobytes())

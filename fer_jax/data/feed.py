@@ -28,8 +28,8 @@ AHEAD = 4  # batches that a stream keeps decoded
 def gather(resident: Mapping[str, jax.Array], host: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """The batch {'x': uint8 [B, H, W, C], 'y', 'id': int32 [B], 'weight': float32 [B]}; called inside jit.
 
-    'y' is int32 [B] of classes, or float32 [B, classes] of distributions; 'id' is the position in the split. Of
-    features, see `fer_jax.features`, 'x' is [B, ...], and 'row' says where it stands.
+    'y' is int32 [B] of classes, or float32 [B, classes] of distributions or attributes; 'id' is the position in the
+    split. Of features, see `fer_jax.features`, 'x' is [B, ...], and 'row' says where it stands.
     """
     if 'x' in host:
         return dict(host)
@@ -40,7 +40,7 @@ def gather(resident: Mapping[str, jax.Array], host: Mapping[str, jax.Array]) -> 
 
 def targets(split: Split) -> np.ndarray:
     """What a split is trained on: int32 [N], or float32 [N, classes]."""
-    return split.labels if split.distributions is None else split.distributions
+    return split.truth if split.distributions is None else split.distributions
 
 
 def decoded(split: Split, index: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:

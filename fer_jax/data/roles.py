@@ -4,6 +4,7 @@ The hash of an example's id, or of its subject where that is known, decides; so 
 split, but for rounding, and nobody stands in two splits.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 
@@ -36,6 +37,25 @@ def assign(table: Table, *, folds: int = 0, fold: int = 0, split_seed: int = 0) 
     if 'validation' not in own and 'train' in own:
         own |= _deal(table, own['train'], CARVED, split_seed)
     return own
+
+
+def of_subjects(table: Table) -> Table:
+    """The examples with their subjects as classes, and without splits and subjects.
+
+    Raises:
+      UserError: they are not known.
+    """
+    if not table.subjects.all():
+        raise UserError(f"data.label='subject': {table.name} does not say who is shown; set data.label='class'")
+    names, member = np.unique(table.subjects, return_inverse=True)
+    return dataclasses.replace(
+        table,
+        classes=tuple(map(str, names)),
+        labels=member.astype(np.int32),
+        subjects=np.full(len(table), ''),
+        splits=np.full(len(table), 'all'),
+        subsets={},
+    )
 
 
 def stratified(table: Table, positions: np.ndarray, count: int, split_seed: int = 0) -> np.ndarray:

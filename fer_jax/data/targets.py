@@ -29,7 +29,7 @@ def distributions(table: Table, mode: str) -> tuple[np.ndarray | None, np.ndarra
         raise UserError(f'data.target={mode!r} is unknown; choose {", ".join(MODES)}')
     if mode == 'label':
         return None, table.labels >= 0
-    if 'votes' not in table.targets:
+    if 'votes' not in table.targets or not set(table.classes) <= set(table.columns['votes']):
         raise UserError(f"data.target={mode!r} needs votes, {table.name} has labels; set data.target='label'")
     columns, votes = table.columns['votes'], without_outliers(table.targets['votes'])
     chosen = most_votes(votes, columns) if mode in ('probability', 'cross_entropy') else shared_votes(votes)
@@ -38,6 +38,21 @@ def distributions(table: Table, mode: str) -> tuple[np.ndarray | None, np.ndarra
     part = chosen[:, places]
     usable &= part.any(1)
     return (part / np.maximum(part.sum(1, keepdims=True), 1)).astype(np.float32), usable
+
+
+def attributes(table: Table, annotation: str, target: str) -> np.ndarray:
+    """float32 [N, K]: 1 where an annotation of the set is above 0, else 0; NaN where it is unknown.
+
+    Raises:
+      UserError: the set has no such annotation, or `target` asks for something else to train on.
+    """
+    if annotation not in table.targets:
+        there = ', '.join(table.targets) or 'none'
+        raise UserError(f'data.annotation={annotation!r} is no annotation of {table.name}; it has {there}')
+    if target != 'label':
+        raise UserError(f"data.annotation={annotation!r} with data.target={target!r}; set data.target='label'")
+    values = table.targets[annotation]
+    return np.where(np.isnan(values), np.nan, values > 0).astype(np.float32)
 
 
 def without_outliers(votes: np.ndarray) -> np.ndarray:

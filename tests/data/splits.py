@@ -13,6 +13,7 @@ def split_of(images: np.ndarray, labels: np.ndarray, **changes: Any) -> Split:
     fields: dict[str, Any] = {
         'ids': np.arange(count).astype(str),
         'labels': labels.astype(np.int32),
+        'attributes': None,
         'shape': images.shape[1:],
         'read': lambda index: images[index],
         'weights': np.ones(count, np.float32),

@@ -114,3 +114,15 @@ def test_a_stratified_choice_keeps_the_shares_of_the_classes():
     assert np.array_equal(roles.stratified(table, positions, 500), positions)
     with pytest.raises(UserError, match='train_examples=501; the training split of made has 500'):
         roles.stratified(table, positions, 501)
+
+
+def test_subjects_are_told_from_images_in_every_split():
+    subjects = [f's{at % 10}' for at in range(200)]
+    table = roles.of_subjects(table_of(['train'] * 150 + ['test'] * 50, np.arange(200) % 3, subjects))
+    assert table.classes == tuple(f's{at}' for at in range(10))
+    assert [table.classes[label] for label in table.labels] == subjects
+    dealt = roles.assign(table)
+    whole(dealt, 200)
+    assert all(set(table.labels[places]) == set(range(10)) for places in dealt.values())
+    with pytest.raises(UserError, match='does not say who is shown'):
+        roles.of_subjects(table_of('train', np.arange(20) % 3))

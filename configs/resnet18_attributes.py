@@ -1,0 +1,31 @@
+"""ResNet-18 tells attributes, a sigmoid each: the action units of the synthetic faces, or CelebA's forty.
+
+    python -m fer_jax.main --config configs/resnet18_attributes.py
+    python -m fer_jax.main --config configs/resnet18_attributes.py --config.data.name=celeb_a \\
+        --config.data.annotation=attributes --config.model.image_size=128
+
+The second needs CelebA prepared, see docs/datasets.md. Images are normalised by the mean and std of the training split.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    config = default.get_config()
+    config.model.name = 'resnet18'
+    config.model.weights = 'scratch'
+    config.model.image_size = 64
+    config.data.name = 'synthetic_faces'
+    config.data.annotation = 'action_units'
+    config.data.batch_size = 32
+    config.data.augment = default.augment(flip=0.5, crop=0.7, brightness=0.2, contrast=0.2, saturation=0.2, erase=0.5)
+    config.loss.name = 'binary_cross_entropy'
+    config.parallel.devices = 2  # on CPU: two devices of one core each
+    config.phases = (
+        default.phase(
+            epochs=10, optimizer='adam', learning_rate=3e-4, schedule='step', step_epochs=5.0, step_factor=0.5
+        ),
+    )
+    return config

@@ -1,0 +1,120 @@
+"""Several runs of one config as a unit: other seeds, or the folds of a cross-validation."""
+
+import gc
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from fer_jax import drift, metrics, report, scoring
+from fer_jax.errors import UserError
+from fer_jax.signals import Stopped, stop_request
+from fer_jax.training import train
+
+AVERAGED = ('accuracy', 'balanced_accuracy', 'macro_f1', 'nll')
+
+
+def train_seeds(config: Mapping[str, Any], seeds: Sequence[int], workdir: Path) -> dict[str, Any]:
+    """Runs `config` once a seed, each in `workdir/seed-<n>`, and pools the scores.
+
+    The same call goes on with what is not finished. Intervals are Student's t over the seeds: they say how far the
+    mean of other seeds might lie, on these test images.
+
+    Returns:
+      As results.json, which it writes: `splits` has the mean of each score, `<score>_ci95`, and the scores `each`.
+
+    Raises:
+      UserError: fewer than two seeds, one twice, or a run cannot start.
+      Stopped: a signal asked to stop.
+    """
+    if len(seeds) < 2 or len(set(seeds)) < len(seeds):
+        raise UserError(f'--seeds={",".join(map(str, seeds))}; give at least two, each once')
+    configs = {f'seed-{seed}': {**config, 'seed': seed} for seed in seeds}
+    runs = list(_train_all(configs, workdir).values())
+    splits = {name: over_seeds([run['splits'][name] for run in runs]) for name in runs[0]['splits']}
+    return _write(workdir, {**_common(runs), 'seeds': list(seeds), 'splits': splits})
+
+
+def train_folds(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
+    """Runs every fold of `config`, each in `workdir/fold-<n>`; every example is scored once, by its own test fold.
+
+    The same call goes on with what is not finished.
+
+    Returns:
+      As results.json, which it writes: the scores of all examples together, and the accuracy of `each` fold.
+
+    Raises:
+      UserError: data.folds is 0, or a run cannot start.
+      Stopped: a signal asked to stop.
+    """
+    count = config['data']['folds']
+    if not count:
+        raise UserError('--folds=all needs folds; set --config.data.folds=10')
+    configs = {f'fold-{fold}': {**config, 'data': {**config['data'], 'fold': fold}} for fold in range(count)}
+    runs = _train_all(configs, workdir)
+    splits = {}
+    for role in ('validation', 'test'):
+        parts = [scoring.read_predictions(workdir / name / 'predictions.npz', role) for name in runs]
+        splits[role] = over_folds(parts, next(iter(runs.values()))['classes'])
+        splits[role]['each'] = {'accuracy': [run['splits'][role]['accuracy'] for run in runs.values()]}
+    results = _write(workdir, {**_common(list(runs.values())), 'folds': count, 'splits': splits})
+    report.confusions(workdir, results)
+    return results
+
+
+def once(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
+    """The results of the run in `workdir`, which is trained, or trained on, unless it is finished under this config."""
+    results = workdir / 'results.json'
+    if results.is_file() and not drift.check(workdir, config):
+        return json.loads(results.read_text())
+    found = train(config, workdir)
+    jax.clear_caches()  # compiled programs, which live on in the compilation cache
+    gc.collect()
+    return found
+
+
+def over_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means of the scores of one split, their intervals, and the scores of each run."""
+    each = {name: [run[name] for run in runs] for name in AVERAGED}
+    pooled: dict[str, Any] = {'n': runs[0]['n'], 'interval': 'seeds'}
+    for name, values in each.items():
+        pooled[name] = float(np.mean(values))
+        pooled[f'{name}_ci95'] = list(metrics.t_interval(values))
+    return pooled | {'each': each}
+
+
+def over_folds(parts: Sequence[Mapping[str, np.ndarray]], classes: Sequence[str]) -> dict[str, Any]:
+    """Scores of the predictions of all folds together.
+
+    Raises:
+      ValueError: an example stands in two folds.
+    """
+    pooled = {name: np.concatenate([part[name] for part in parts]) for name in scoring.PREDICTED}
+    if len(np.unique(pooled['ids'])) < len(pooled['ids']):
+        raise ValueError('an example stands in two folds')
+    return scoring.scores(pooled['logits'], pooled['labels'], tuple(classes), pooled['subjects'])
+
+
+def _train_all(configs: Mapping[str, Mapping[str, Any]], workdir: Path) -> dict[str, dict[str, Any]]:
+    runs: dict[str, dict[str, Any]] = {}
+    with stop_request() as stop:
+        for name, config in configs.items():
+            if stop:
+                raise Stopped(f'stopped by {stop.name} before {name}; the same command with --workdir goes on')
+            print(f'{name}, {len(runs) + 1} of {len(configs)}')
+            runs[name] = once(config, workdir / name)
+    return runs
+
+
+def _common(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {name: runs[0][name] for name in ('selected_on', 'classes')} | {'steps': [run['step'] for run in runs]}
+
+
+def _write(workdir: Path, results: dict[str, Any]) -> dict[str, Any]:
+    scoring.write(workdir / 'results.json', results)
+    print(scoring.summary(results))
+    print(f'the runs and their pooled results are in {workdir}')
+    return results
