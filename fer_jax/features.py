@@ -25,6 +25,7 @@ from fer_jax.data.augment import Augment, augment
 from fer_jax.data.feed import Feed, gather, keeps_on_device, targets
 from fer_jax.data.geometry import resize
 from fer_jax.errors import UserError
+from fer_jax.models.layers import adaptive_average_pool
 from fer_jax.network import DTYPES, Network
 from fer_jax.partition import Flat, stage_of
 
@@ -40,15 +41,17 @@ class Recipe:
     """Which features of an image.
 
     Attributes:
-      boundary: the stage that they enter.
+      stages: whose outputs they are.
+      pool: each output is averaged to so many cells a side, and all are laid end to end; 0 for one output as it is.
       image_size: side of the images, in pixels.
       views: how many of each image. The first is the plain image, the others are augmented.
       settings, seed: of the augmented ones.
       dtype: 'float32' or 'bfloat16', as they are kept.
     """
 
-    boundary: str
+    stages: tuple[str, ...]
     image_size: int
+    pool: int = 0
     views: int = 1
     settings: Augment = Augment()
     seed: int = 0
@@ -132,14 +135,27 @@ def check(network: Network, boundary: str, settings: Augment) -> None:
         )
 
 
+def boundary_recipe(network: Network, boundary: str, image_size: int, **fields: Any) -> Recipe:
+    """Of the activations that enter `boundary`."""
+    order = list(network.stages)
+    return Recipe((order[order.index(boundary) - 1],), image_size, **fields)
+
+
+def extract(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, images: jax.Array) -> jax.Array:
+    """The features of images, float [B, H, W, C] of 0..255, in the network's type."""
+    outputs = network.outputs(params, batch_stats, network.normalise(images), recipe.stages)
+    if not recipe.pool:
+        (features,) = outputs.values()
+        return features
+    cells = [adaptive_average_pool(x, recipe.pool) if x.ndim == 4 else x for x in outputs.values()]
+    return jnp.concatenate([x.reshape(len(x), -1) for x in cells], -1)
+
+
 def shape_of(network: Network, recipe: Recipe) -> tuple[int, ...]:
     """Of one image's features."""
-
-    def one(params: Flat, stats: Flat) -> jax.Array:
-        images = jnp.zeros((1, recipe.image_size, recipe.image_size, network.spec.channels))
-        return network.features(params, stats, network.normalise(images), recipe.boundary)
-
-    return jax.eval_shape(one, network.params, network.batch_stats).shape[1:]
+    images = jax.ShapeDtypeStruct((1, recipe.image_size, recipe.image_size, network.spec.channels), jnp.float32)
+    made = functools.partial(extract, network, recipe)
+    return jax.eval_shape(made, network.params, network.batch_stats, images).shape[1:]
 
 
 def compute(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat) -> Compute:
@@ -158,8 +174,7 @@ def compute(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat) -
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(recipe.seed), VIEWS), view)
             keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch['id'])
             images = augment(batch['x'], keys, recipe.image_size, recipe.settings)
-        x = network.features(params, batch_stats, network.normalise(images), recipe.boundary)
-        return x.astype(DTYPES[recipe.dtype])
+        return extract(network, recipe, params, batch_stats, images).astype(DTYPES[recipe.dtype])
 
     return lambda resident, host, view: features(params, batch_stats, resident, host, jnp.int32(view), plain=view == 0)
 
@@ -171,7 +186,7 @@ def key_of(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, **
       data: fingerprint of the data, and the role of the split.
     """
     order = list(network.stages)
-    below = set(order[: order.index(recipe.boundary)])
+    below = set(order[: 1 + max(map(order.index, recipe.stages))])
     digest = hashlib.sha256()
     for path, leaf in sorted((params | batch_stats).items()):
         if stage_of(path, network.stages) in below:

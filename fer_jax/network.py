@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -130,10 +131,16 @@ class Network:
         logits = models.run(model, x, start=start, train=train, key=key)
         return logits, flatten(nnx.state(model, nnx.BatchStat))
 
-    def features(self, params: Flat, batch_stats: Flat, x: jax.Array, stop: str) -> jax.Array:
-        """The activations that enter stage `stop`, in evaluation mode; x as in `forward`."""
+    def outputs(self, params: Flat, batch_stats: Flat, x: jax.Array, stages: Collection[str]) -> dict[str, jax.Array]:
+        """What these stages, none of them the head, give in evaluation mode; x as in `forward`."""
         model = nnx.merge(self.graphdef, unflatten(params), unflatten(batch_stats), copy=True)
-        return models.run(model, x, stop=stop)
+        found, start, order = {}, None, list(self.stages)
+        for stage in order:
+            if stage in stages:
+                after = order[order.index(stage) + 1]
+                x = models.run(model, x, start=start, stop=after)
+                found[stage], start = x, after
+        return found
 
     def normalise(self, images: jax.Array) -> jax.Array:
         """float32 [B, H, W, 1 or 3] of 0..255 -> compute dtype [B, H, W, channels], by the weights' mean and std.
@@ -150,7 +157,13 @@ class Network:
 
 
 def build(spec: ModelSpec) -> Network:
-    """Shapes only: no parameter is made."""
+    """Shapes only: no parameter is made.
+
+    Raises:
+      UserError: the network is unknown, or its images are smaller than it admits.
+    """
+    models.check_name(spec.name)
+    models.check_size(models.CONSTRUCTORS[spec.name], spec.image_size)
     model: Any = nnx.eval_shape(lambda: spec.create(nnx.Rngs(0)))
     graphdef, params, stats = split_module(model)
     return Network(spec, graphdef, dict(model.stages), params, stats)

@@ -10,7 +10,7 @@ import optax
 from fer_jax import optimizers
 from fer_jax.data.augment import Augment
 from fer_jax.errors import UserError
-from fer_jax.features import Recipe, check
+from fer_jax.features import Recipe, boundary_recipe, check
 from fer_jax.network import Network
 from fer_jax.partition import Partition, partition
 
@@ -132,7 +132,8 @@ def plan(
                 check(network, split.boundary, settings)
                 views = fields['cache_views']
                 drawn, of = (settings, seed) if views > 1 else (Augment(), 0)
-                features = Recipe(split.boundary, size, views, drawn, of, fields['cache_dtype'])
+                fields_of = {'views': views, 'settings': drawn, 'seed': of, 'dtype': fields['cache_dtype']}
+                features = boundary_recipe(network, split.boundary, size, **fields_of)
             except UserError as error:
                 raise UserError(f'phases[{index}].{error}') from None
         planned.append(

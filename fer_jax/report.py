@@ -59,7 +59,8 @@ def confusions(workdir: Path, results: dict[str, Any]) -> None:
             confusion_png(workdir / f'confusion_{split}.png', np.array(one['confusion']), results['classes'], title)
 
 
-def _figure(width: float, height: float) -> Any:
+def figure(width: float, height: float) -> Any:
+    """An empty one of so many inches, at 120 dots an inch."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -82,8 +83,8 @@ def confusion_png(path: Path, matrix: np.ndarray, classes: Sequence[str], title:
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     names = [textwrap.fill(name, 14) for name in classes]
     side = max(4.5, 0.85 * count + 1.4)
-    figure = _figure(side + 0.6, side + 0.2)
-    axes = figure.add_subplot()
+    drawn = figure(side + 0.6, side + 0.2)
+    axes = drawn.add_subplot()
     axes.imshow(shares, cmap='Blues', vmin=0, vmax=1)
     for row in range(count):
         for column in range(count):
@@ -108,7 +109,7 @@ def confusion_png(path: Path, matrix: np.ndarray, classes: Sequence[str], title:
     axes.set_yticks(np.arange(count - 1) + 0.5, minor=True)
     axes.grid(which='minor', color='white', linewidth=1.5)
     axes.tick_params(which='minor', length=0)
-    figure.savefig(path)
+    drawn.savefig(path)
 
 
 def attributes_png(path: Path, per_attribute: dict[str, dict[str, Any]], title: str) -> None:
@@ -117,8 +118,8 @@ def attributes_png(path: Path, per_attribute: dict[str, dict[str, Any]], title: 
     accuracy = np.array([one['accuracy'] for one in each])
     interval = np.array([one['accuracy_ci95'] for one in each])
     constant = np.array([max(one['present'], one['n'] - one['present']) / one['n'] for one in each])
-    figure = _figure(6.5, 1.4 + 0.28 * len(names))
-    axes = figure.subplots()
+    drawn = figure(6.5, 1.4 + 0.28 * len(names))
+    axes = drawn.subplots()
     rows = np.arange(len(names))
     whiskers = np.abs(interval - accuracy[:, None]).T
     axes.errorbar(accuracy, rows, xerr=whiskers, fmt='o', color=VALIDATION, markersize=5, label='accuracy')
@@ -139,8 +140,8 @@ def attributes_png(path: Path, per_attribute: dict[str, dict[str, Any]], title: 
     axes.set_axisbelow(True)
     axes.spines[['top', 'right']].set_visible(False)
     axes.set_title(title, loc='left')
-    figure.legend(frameon=False, loc='outside lower center', ncols=2)
-    figure.savefig(path)
+    drawn.legend(frameon=False, loc='outside lower center', ncols=2)
+    drawn.savefig(path)
 
 
 def curves_png(path: Path, history: list[dict[str, Any]], role: str, selected: int) -> None:
@@ -148,8 +149,8 @@ def curves_png(path: Path, history: list[dict[str, Any]], role: str, selected: i
 
     The training loss is the one that is minimised, with label smoothing and class weights; the other is the NLL.
     """
-    figure = _figure(10, 4.2)
-    left, right = figure.subplots(1, 2)
+    drawn = figure(10, 4.2)
+    left, right = drawn.subplots(1, 2)
     right.yaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
     panels = ((left, 'loss', 'nll', f'loss (train) and NLL ({role})'), (right, 'accuracy', 'accuracy', 'accuracy'))
     chosen = [entry for entry in history if entry['split'] == role and entry['step'] == selected]
@@ -177,7 +178,7 @@ def curves_png(path: Path, history: list[dict[str, Any]], role: str, selected: i
         axes.spines[['top', 'right']].set_visible(False)
     if history:
         right.legend(frameon=False, loc='lower right')
-    figure.savefig(path)
+    drawn.savefig(path)
 
 
 def _phase_starts(history: list[dict[str, Any]]) -> dict[int, float]:

@@ -64,7 +64,7 @@ class Scorer:
                 images: Any = self._feed(role, params, batch_stats, None)
                 feed = features.feed(
                     self._network,
-                    features.Recipe(start, spec.image_size, dtype=spec.dtype),
+                    features.boundary_recipe(self._network, start, spec.image_size, dtype=spec.dtype),
                     params,
                     batch_stats,
                     images,

@@ -67,7 +67,7 @@ def train_step(
             )
             x = network.normalise(images)
         else:
-            start = phase.features.boundary
+            start = phase.partition.boundary
             x = part['x'].astype(DTYPES[network.spec.dtype])
 
         def objective(trainable: Flat) -> tuple[jax.Array, Any]:

@@ -22,6 +22,7 @@ from fer_jax.errors import UserError
 from fer_jax.lock import one_writer
 from fer_jax.partition import Flat
 from fer_jax.phases import Phase
+from fer_jax.probe import probe
 from fer_jax.records import Recorder
 from fer_jax.scoring import Scorer
 from fer_jax.setup import Setup
@@ -47,6 +48,8 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path = '', *, d
       Stopped: a signal asked to stop; the state is saved and the same call goes on.
     """
     plain = json.loads(config.to_json()) if isinstance(config, ConfigDict) else config
+    if 'probe' in plain:
+        return probe(plain, Path(workdir) if workdir else free_workdir(plain), dry_run=dry_run)
     with stop_request() as stop:
         run = setup.prepare(plain)
         if dry_run:
@@ -229,7 +232,7 @@ def evaluate(
     """Scores the selecting split, records it, and returns the selecting metric."""
     role, metric = run.select
     begun = time.perf_counter()
-    start = phase.features.boundary if phase.features else None
+    start = phase.partition.boundary if phase.features else None
     scores = scorer.score(role, *train_state.scored(state, fixed), start=start)[role]
     recorder.took(step, 'evaluate', time.perf_counter() - begun)
     epoch = run.evaluations[step]

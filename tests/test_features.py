@@ -110,7 +110,7 @@ def opened(faces, **phase):
 def test_views_come_in_turn_and_depend_on_the_example_alone(faces):
     """Over three epochs every example shows its plain view once and its two others once."""
     run, state, fixed = opened(faces)
-    recipe = Recipe('head', 32, 3, Augment(flip=0.5, shift=0.2), seed=5)
+    recipe = Recipe(('pool',), 32, views=3, settings=Augment(flip=0.5, shift=0.2), seed=5)
     params = state.trainable | fixed.frozen
     place = {'fingerprint': 'f', 'role': 'train', 'mesh': run.mesh}
     feed = features.feed(run.network, recipe, params, state.batch_stats, run.feed, **place)
@@ -129,7 +129,7 @@ def test_views_come_in_turn_and_depend_on_the_example_alone(faces):
 
 def test_the_key_covers_all_that_features_depend_on(faces, tmp_path, monkeypatch):
     run, state, fixed = opened(faces)
-    recipe, stats = Recipe('layer4', 32), state.batch_stats
+    recipe, stats = Recipe(('layer3',), 32), state.batch_stats
 
     def key(recipe=recipe, params=fixed.frozen, stats=stats, network=run.network, **data):
         return features.key_of(network, recipe, params, stats, **{'fingerprint': 'f', 'role': 'train'} | data)
@@ -151,7 +151,8 @@ def test_the_key_covers_all_that_features_depend_on(faces, tmp_path, monkeypatch
         *(
             key(recipe=dataclasses.replace(recipe, **field))
             for field in (
-                {'boundary': 'layer3'},
+                {'stages': ('layer2',)},
+                {'stages': ('layer2', 'layer3'), 'pool': 2},
                 {'image_size': 48},
                 {'dtype': 'bfloat16'},
                 {'views': 2, 'settings': Augment(flip=0.5)},

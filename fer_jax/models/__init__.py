@@ -8,20 +8,22 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fer_jax.errors import UserError
-from fer_jax.models import efficientnet_lite, resnet, vgg
+from fer_jax.models import efficientnet, inception_resnet_v1, inception_resnet_v2, resnet, vgg
 from fer_jax.models import kernels as kernel_forms
 from fer_jax.models.layers import Head
-from fer_jax.models.stages import run
+from fer_jax.models.stages import check_size, run
 
 CONSTRUCTORS: dict[str, Any] = {
     **dict.fromkeys(resnet.DEPTHS, resnet.ResNet),
     **dict.fromkeys((f'{name}{norm}' for name in vgg.DEPTHS for norm in ('', '_bn')), vgg.VGG),
-    **dict.fromkeys(efficientnet_lite.SCALES, efficientnet_lite.EfficientNetLite),
+    **dict.fromkeys(efficientnet.FORMS, efficientnet.EfficientNet),
+    'inception_resnet_v1': inception_resnet_v1.InceptionResNetV1,
+    'inception_resnet_v2': inception_resnet_v2.InceptionResNetV2,
 }
 NAMES = tuple(CONSTRUCTORS)
 HEADS = ('linear', 'mlp')
 
-__all__ = ['CONSTRUCTORS', 'NAMES', 'check_name', 'create', 'run']
+__all__ = ['CONSTRUCTORS', 'NAMES', 'check_name', 'check_size', 'create', 'run']
 
 
 def check_name(name: str) -> None:

@@ -88,7 +88,7 @@ _normalise.defvjp(_normalise_forward, _normalise_backward)
 def conv(
     features_in: int,
     features_out: int,
-    size: int,
+    size: int | tuple[int, int],
     *,
     stride: int = 1,
     padding: int | str | None = None,
@@ -99,14 +99,17 @@ def conv(
     kernels: Kernels,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """A square convolution; `padding` None means size // 2 on every side, as torch writes it."""
-    edge = size // 2 if padding is None else padding
+    """A convolution; `size` is a side or (height, width), `padding` None means size // 2 at each edge, as in torch."""
+    window = (size, size) if isinstance(size, int) else size
+    edges: Any = padding
+    if not isinstance(padding, str):
+        edges = tuple((edge, edge) for edge in (side // 2 if padding is None else padding for side in window))
     return nnx.Conv(
         features_in,
         features_out,
-        (size, size),
+        window,
         strides=(stride, stride),
-        padding=edge if isinstance(edge, str) else ((edge, edge), (edge, edge)),
+        padding=edges,
         feature_group_count=groups,
         use_bias=bias,
         kernel_init=kernel_init,
@@ -145,6 +148,14 @@ def _averages(length: int, size: int) -> np.ndarray:
         low, high = cell * length // size, -(-(cell + 1) * length // size)
         matrix[cell, low:high] = 1 / (high - low)
     return matrix
+
+
+def average_pool(x: jax.Array, size: int) -> jax.Array:
+    """[B, H, W, C] -> the same shape: the mean of the pixels around each, of fewer at the edges; `size` is odd.
+
+    torch's padding with count_include_pad=False, TensorFlow's SAME.
+    """
+    return nnx.avg_pool(x, (size, size), padding='SAME', count_include_pad=False)
 
 
 def flatten_channels_first(x: jax.Array) -> jax.Array:

@@ -5,6 +5,8 @@ from typing import Any
 
 import jax
 
+from fer_jax.errors import UserError
+
 
 def run(
     model: Any,
@@ -30,6 +32,7 @@ def run(
 
     Raises:
       ValueError: `start`, `stop` or one of `train` is not a stage.
+      UserError: the images are smaller than the network admits.
     """
     names = list(model.stages)
     for name in (*filter(None, (start, stop)), *train):
@@ -37,8 +40,20 @@ def run(
             raise ValueError(f'{name!r} is not a stage; there are {", ".join(names)}')
     first = names.index(start) if start else 0
     last = names.index(stop) if stop else len(names)
+    if first == 0:
+        check_size(type(model), min(x.shape[1:3]))
     for index in range(first, last):
         name = names[index]
         stage_key = None if key is None else jax.random.fold_in(key, index)
         x = model.stage(name, x, train=name in train, key=stage_key)
     return x
+
+
+def check_size(network: type, side: int) -> None:
+    """Raises UserError where images of `side` pixels are smaller than a network's `min_size`, if it has one."""
+    smallest = getattr(network, 'min_size', 1)
+    if side < smallest:
+        raise UserError(
+            f'images of {side} pixels are too small for {network.__name__}, whose layers would leave nothing of them; '
+            f'expected {smallest} or more: set model.image_size to that, or choose another network'
+        )

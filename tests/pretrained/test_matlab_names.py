@@ -1,0 +1,55 @@
+"""The original VGG-Face: a VGG16 with 2,622 classes in MatConvNet's names and layout."""
+
+import numpy as np
+import pytest
+
+from fer_jax.errors import UserError
+from fer_jax.pretrained import convert
+from fer_jax.pretrained.matlab_names import MATCONVNET_VGGFACE, matconvnet_vgg
+from tests.parity import compare, filled, state_of, torch_model
+from tests.torch_reference import torch_reference
+
+IDENTITIES = 2622
+# torchvision's modules in the order of the .mat file's layers
+LAYERS = ['conv1_1', 'conv1_2', 'conv2_1', 'conv2_2', 'conv3_1', 'conv3_2', 'conv3_3', 'conv4_1', 'conv4_2', 'conv4_3']
+LAYERS += ['conv5_1', 'conv5_2', 'conv5_3', 'fc6', 'fc7', 'fc8']
+
+
+def matconvnet(state):
+    """A torchvision VGG16's tensors as MatConvNet has them: all layers are convolutions, [h, w, in, out]."""
+    names = list(dict.fromkeys(name.rpartition('.')[0] for name in state))
+    shapes = {'fc6': (4096, 512, 7, 7), 'fc7': (4096, 4096, 1, 1), 'fc8': (IDENTITIES, 4096, 1, 1)}
+    entries = {}
+    for layer, name in zip(LAYERS, names, strict=True):
+        weight = state[f'{name}.weight']
+        entries[f'{layer}/filters'] = weight.reshape(shapes.get(layer, weight.shape)).transpose(2, 3, 1, 0)
+        entries[f'{layer}/biases'] = state[f'{name}.bias'][:, None]
+    return entries
+
+
+@pytest.mark.slow
+def test_equals_torchvision():
+    module = torch_model('vgg16', classes=IDENTITIES)
+    state = state_of(module)
+    named = matconvnet_vgg(matconvnet(state))
+    wanted = convert(state, 'vgg16', metadata={}).params
+    assert set(named) == set(wanted)
+    for path, leaf in wanted.items():
+        np.testing.assert_array_equal(named[path], leaf, err_msg=path)
+    x = np.random.default_rng(0).normal(size=(2, 75, 51, 3)).astype(np.float32)
+    points = {f'block{number}': f'features.{index}' for number, index in enumerate((4, 9, 16, 23, 30), 1)}
+    points |= {'pool': 'avgpool', 'fc6': 'classifier.1', 'fc7': 'classifier.4'}
+    compare(filled('vgg16', named, classes=IDENTITIES), x, torch_reference(module, x, points), name='vgg16')
+
+
+@pytest.mark.parametrize(
+    ('name', 'shape'), [('conv6_1/filters', (3, 3, 512, 512)), ('conv1_1/momentum', (1,)), ('fc8/filters', (4096, 8))]
+)
+def test_entries_of_other_networks_are_named(name, shape):
+    with pytest.raises(UserError, match=f"'{name}' .*no entry of a MatConvNet vgg16"):
+        matconvnet_vgg({name: np.zeros(shape, np.float32)})
+
+
+def test_preprocessing_is_the_published_mean():
+    np.testing.assert_allclose(255 * np.array(MATCONVNET_VGGFACE.mean), [129.1863, 104.7624, 93.5940])
+    assert MATCONVNET_VGGFACE.order == 'RGB' and MATCONVNET_VGGFACE.std == (1 / 255,) * 3
