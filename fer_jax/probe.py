@@ -80,6 +80,8 @@ def check(fields: Mapping[str, Any], stages: Sequence[str]) -> None:
 
 def fit(run: Setup, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Everything between a prepared run and its results."""
+    if annotation := run.config['data']['annotation']:
+        raise UserError(f"data.annotation={annotation!r}: the heads of a probe tell classes; set it to ''")
     begun = time.perf_counter()
     views = 2 if fields['mirror'] else 1
     params, stats = run.initial()
@@ -128,10 +130,7 @@ def fit(run: Setup, fields: Mapping[str, Any]) -> dict[str, Any]:
     splits: dict[str, Any] = {}
     for name, split in run.data.splits.items():
         if name != 'train':
-            logits = scored(heads[best], name)
-            splits[name] = scoring.scores(logits, split.labels, run.data.classes)
-            for part, mask in split.subsets.items():
-                splits[f'{name}_{part}'] = scoring.scores(logits[mask], split.labels[mask], run.data.classes)
+            splits |= scoring.split_scores(name, split, scored(heads[best], name), run.data.classes)
     return {
         'selected_on': f'{role}/{metric}',
         'step': 0,

@@ -123,7 +123,16 @@ def attributes_png(path: Path, per_attribute: dict[str, dict[str, Any]], title: 
     rows = np.arange(len(names))
     whiskers = np.abs(interval - accuracy[:, None]).T
     axes.errorbar(accuracy, rows, xerr=whiskers, fmt='o', color=VALIDATION, markersize=5, label='accuracy')
-    axes.plot(constant, rows, linestyle='', marker='|', markersize=11, color=SELECTED, label='the more frequent answer')
+    axes.plot(
+        constant,
+        rows,
+        linestyle='',
+        marker='|',
+        markersize=11,
+        color=SELECTED,
+        zorder=3,
+        label='the more frequent answer',
+    )
     axes.set_yticks(rows, [f'{name} ({one["present"]:,})' for name, one in zip(names, each, strict=True)])
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(lambda value, _: f'{value:.0%}')

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fer_jax import features, metrics
-from fer_jax.data.datasets import Dataset
+from fer_jax.data.datasets import Dataset, Split
 from fer_jax.data.feed import Feed
 from fer_jax.features import FeatureFeed
 from fer_jax.network import Network
@@ -85,11 +85,7 @@ class Scorer:
 
     def scores(self, role: str, logits: np.ndarray) -> dict[str, dict[str, Any]]:
         """As `score`, of logits that are known already."""
-        split, classes = self._data.splits[role], self._data.classes
-        result = {role: scores(logits, split.truth, classes, split.subjects)}
-        for name, mask in split.subsets.items():
-            result[f'{role}_{name}'] = scores(logits[mask], split.truth[mask], classes, split.subjects[mask])
-        return result
+        return split_scores(role, self._data.splits[role], logits, self._data.classes)
 
     def write_predictions(self, path: Path, logits: Mapping[str, np.ndarray]) -> None:
         """Every scored example, as .npz: '<role>/ids', '<role>/labels', '<role>/subjects', '<role>/logits'."""
@@ -101,6 +97,14 @@ class Scorer:
         scratch = path.with_name(f'.{path.name}.tmp.npz')
         np.savez(scratch, **arrays)
         scratch.replace(path)
+
+
+def split_scores(role: str, split: Split, logits: np.ndarray, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """{role: scores} and, for each subset of the split, {role_subset: scores}; see `scores`."""
+    result = {role: scores(logits, split.truth, classes, split.subjects)}
+    for name, mask in split.subsets.items():
+        result[f'{role}_{name}'] = scores(logits[mask], split.truth[mask], classes, split.subjects[mask])
+    return result
 
 
 def read_predictions(path: Path, role: str) -> dict[str, np.ndarray]:
