@@ -1,8 +1,8 @@
 """ResNet (He et al. 2015) in the forms in which its weights are published, under torchvision's layer names.
 
-`resnet50` is torchvision's and timm's v1.5, whose bottlenecks stride at the 3x3 convolution. The original strides at the
-first 1x1: `resnet50_v1` as Keras Applications keeps it, `resnet50_caffe` and `senet50_caffe` as VGGFace2 was trained
-(Cao et al. 2018), the latter with squeeze-and-excite (Hu et al. 2018). Weights of one form are not another's.
+`resnet50` is torchvision's and timm's v1.5, whose bottlenecks stride at the 3x3 convolution. The original strides at
+the first 1x1: `resnet50_v1` as Keras Applications keeps it, `resnet50_caffe` and `senet50_caffe` as the networks of
+VGGFace2 (Cao et al. 2018), the latter with squeeze-and-excite (Hu et al. 2018). Weights of one form are not another's.
 """
 
 import functools

@@ -74,9 +74,7 @@ class ResNetV2(nnx.Module):
             blocks = []
             for index in range(depth):
                 stride = 2 if number < 4 and index == depth - 1 else 1
-                blocks.append(
-                    PreactivationBottleneck(features, width, stride=stride, projected=index == 0, **shared)
-                )
+                blocks.append(PreactivationBottleneck(features, width, stride=stride, projected=index == 0, **shared))
                 features = 4 * width
             setattr(self, f'layer{number}', nnx.List(blocks))
         self.post_bn = keras_norm(features)
