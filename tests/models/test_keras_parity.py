@@ -11,7 +11,8 @@ from fer_jax.pretrained import keras_names
 from fer_jax.pretrained.convert import expected
 from tests.keras_parity import check_keras, headless, import_keras
 
-SIZES = ((64, 64), (75, 51))
+# Small: each ReLU whose input rounds to either side of 0 moves the gradient, by more than the tolerance near the top.
+SIZES = ((32, 48), (51, 35))
 RESNET = {'stem': 'pool1_pool', 'pool': 'avg_pool'}
 RESNET |= {f'layer{n}': f'conv{n + 1}_block{blocks}_out' for n, blocks in enumerate((3, 4, 6, 3), 1)}
 
@@ -56,13 +57,13 @@ def test_inception_resnet_v2(keras, tmp_path):
     layers = {'stem': pools[1], 'block35': 'block35_10_ac', 'block17': 'block17_20_ac', 'block8': before}
     layers |= {name: name for name in ('mixed_5b', 'mixed_6a', 'mixed_7a')}
     layers |= {'conv_7b': 'conv_7b_ac', 'pool': 'avg_pool'}
-    sizes = ((75, 91), (88, 80))
+    sizes = ((75, 91), (80, 76))
     weights = check_keras(keras, 'inception_resnet_v2', model, layers, tmp_path / 'x.weights.h5', sizes=sizes)
     assert weights.preprocessing.size == 299
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('size', [(75, 51), (64, 38)])
+@pytest.mark.parametrize('size', [(51, 35), (64, 38)])
 def test_efficientnet(keras, size, tmp_path):
     """Its padding is computed for one size."""
     model = headless(keras, 'EfficientNetB0', size)
