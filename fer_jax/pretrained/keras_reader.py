@@ -35,7 +35,8 @@ OLD_LEAVES = {'W': 'kernel', 'b': 'bias'}
 def read_keras(path: Path) -> dict[str, np.ndarray]:
     """The variables in `path`: `<layer>/<leaf>` -> array, e.g. 'conv2_block1_1_conv/kernel', in Keras's layout.
 
-    Nothing outside the file is read, whatever it links to, and nothing larger than the file is allocated.
+    Nothing outside the file is read, whatever it links to, and no array larger than the file is allocated. The HDF5
+    library itself is trusted: damage among the strings of a Keras 3 file has been seen to make it loop for ever.
 
     Raises:
       UserError: the file is missing, damaged, or holds anything but weights.
