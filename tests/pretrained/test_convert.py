@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -52,7 +53,8 @@ def resnet18(tmp_path_factory):
     return converted('resnet18', tmp_path_factory.mktemp('resnet18'))[1]
 
 
-@pytest.mark.parametrize('model', models.NAMES)
+# the others are compared by what they convert to, in tests/models
+@pytest.mark.parametrize('model', [name for name in models.NAMES if re.match('resnet|vgg|efficientnet_lite', name)])
 def test_converted_weights_give_torchs_logits(model, tmp_path):
     """Random weights and statistics, two sizes, one of them odd."""
     reference, output = converted(model, tmp_path)

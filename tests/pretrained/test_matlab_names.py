@@ -5,9 +5,9 @@ import pytest
 
 from fer_jax.errors import UserError
 from fer_jax.pretrained import convert
-from fer_jax.pretrained.convert import expected
 from fer_jax.pretrained.matlab_names import MATCONVNET_VGGFACE, matconvnet_vgg
-from tests.parity import state_of, torch_model
+from tests.parity import compare, filled, state_of, torch_model
+from tests.torch_reference import torch_reference
 
 IDENTITIES = 2622
 # torchvision's modules in the order of the .mat file's layers
@@ -27,14 +27,19 @@ def matconvnet(state):
     return entries
 
 
-def test_gives_what_torchvisions_form_gives():
-    """Whose logits and stages the parity tests compare."""
-    state = state_of(torch_model('vgg16', classes=IDENTITIES))
+@pytest.mark.slow
+def test_equals_torchvision():
+    module = torch_model('vgg16', classes=IDENTITIES)
+    state = state_of(module)
     named = matconvnet_vgg(matconvnet(state))
     wanted = convert(state, 'vgg16', metadata={}).params
-    assert set(named) == set(wanted) == set(expected('vgg16', IDENTITIES)[0])
+    assert set(named) == set(wanted)
     for path, leaf in wanted.items():
         np.testing.assert_array_equal(named[path], leaf, err_msg=path)
+    x = np.random.default_rng(0).normal(size=(2, 75, 51, 3)).astype(np.float32)
+    points = {f'block{number}': f'features.{index}' for number, index in enumerate((4, 9, 16, 23, 30), 1)}
+    points |= {'pool': 'avgpool', 'fc6': 'classifier.1', 'fc7': 'classifier.4'}
+    compare(filled('vgg16', named, classes=IDENTITIES), x, torch_reference(module, x, points), name='vgg16')
 
 
 @pytest.mark.parametrize(
