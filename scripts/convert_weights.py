@@ -1,8 +1,8 @@
-"""Converts a torchvision or timm state dict to the safetensors that `model.weights` reads.
+"""Converts a torchvision or timm state dict, or a Keras .h5, to the safetensors that `model.weights` reads.
 
     python scripts/convert_weights.py --model resnet50 --source resnet50-11ad3fa6.pth
 
-Nothing in the source file is executed, and torch is not needed.
+Nothing in the source file is executed, and neither torch nor Keras is needed.
 """
 
 import argparse
@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where the input is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--model', required=True, help=f'one of {", ".join(models.NAMES)}')
-    parser.add_argument('--source', required=True, type=Path, help='.pth, .pt or .safetensors')
+    parser.add_argument('--source', required=True, type=Path, help='.pth, .pt, .safetensors or .h5')
     parser.add_argument('--output', type=Path, help="default: where model.weights='imagenet' looks")
     parser.add_argument('--licence', default='unknown', help="the weights' licence, kept in the file")
     parser.add_argument('--mean', type=float, nargs='+', help="of x / 255, RGB; default: the source framework's")

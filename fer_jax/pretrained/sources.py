@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from fer_jax import models
 from fer_jax.errors import UserError
-from fer_jax.pretrained.convert import convert
+from fer_jax.pretrained.convert import convert, convert_keras
 from fer_jax.pretrained.download import fetch
+from fer_jax.pretrained.keras_reader import HDF5, read_keras
 from fer_jax.pretrained.torch_reader import read_torch
 from fer_jax.pretrained.weights import Preprocessing, Weights, load, save
 
@@ -111,17 +112,31 @@ def cached_file(model: str, cache: Path) -> Path:
 def convert_file(
     file: Path, model: str, *, source: str, licence: str, preprocessing: Preprocessing | None = None
 ) -> Weights:
-    """Reads and converts a torch state dict (.pth, .pt, .safetensors).
+    """Reads and converts a torch state dict (.pth, .pt, .safetensors) or a Keras file (.h5, .weights.h5).
 
     Args:
+      file: its kind is known by its content, not by its name.
       preprocessing: that of the framework whose names the file has if None.
 
     Raises:
       UserError: the file cannot be read or is not this model's.
     """
     models.check_name(model)
-    entries = read_torch(file)
+    keras = kind_of(file) == 'keras'
+    entries = read_keras(file) if keras else read_torch(file)
     with file.open('rb') as opened:
         digest = hashlib.file_digest(opened, 'sha256').hexdigest()
     metadata = {'source': source, 'sha256': digest, 'licence': licence}
-    return convert(entries, model, metadata=metadata, preprocessing=preprocessing)
+    return (convert_keras if keras else convert)(entries, model, metadata=metadata, preprocessing=preprocessing)
+
+
+def kind_of(file: Path) -> str:
+    """'keras' (HDF5) or 'torch' (a pickle, a zip of one, safetensors), by the file's first bytes.
+
+    Raises:
+      UserError: it is missing.
+    """
+    if not file.is_file():
+        raise UserError(f'{file} is not a file; give a .pth, .pt, .safetensors or .h5 of weights')
+    with file.open('rb') as opened:
+        return 'keras' if opened.read(len(HDF5)) == HDF5 else 'torch'
