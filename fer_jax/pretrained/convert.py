@@ -11,8 +11,9 @@ from flax import nnx
 
 from fer_jax import models
 from fer_jax.errors import UserError
+from fer_jax.models import vgg
 from fer_jax.partition import Flat, split_module
-from fer_jax.pretrained import keras_names, torch_names
+from fer_jax.pretrained import keras_names, matlab_names, torch_names
 from fer_jax.pretrained.keras_names import KerasSource
 from fer_jax.pretrained.torch_names import IGNORED, Source
 from fer_jax.pretrained.weights import Preprocessing, Weights
@@ -90,6 +91,30 @@ def convert_keras(
         return [_keras_reading(entries, source) for source in keras_names.TABLES.get(name, ())]
 
     return _strictly(read, keras_names.TABLES, model, 'Keras file', metadata, preprocessing)
+
+
+def convert_matconvnet(
+    entries: Mapping[str, np.ndarray],
+    model: str,
+    *,
+    metadata: Mapping[str, str],
+    preprocessing: Preprocessing | None = None,
+) -> Weights:
+    """A MatConvNet VGG in fer_jax's names and layout, float32.
+
+    Args:
+      entries: `<layer>/filters`, `<layer>/biases`, as `matlab_reader.read_matconvnet` gives them.
+      metadata, preprocessing: as in `convert`; the mean is that of the original VGG-Face if None.
+
+    Raises:
+      UserError: an entry is unknown, missing or of another shape.
+    """
+
+    def read(name: str) -> list[Reading]:
+        named = matlab_names.matconvnet_vgg(entries, name)
+        return [Reading(named, [], 'nothing', lambda path, array, shape: array, matlab_names.MATCONVNET_VGGFACE)]
+
+    return _strictly(read, [*vgg.DEPTHS], model, 'MatConvNet file', metadata, preprocessing)
 
 
 def _strictly(
