@@ -127,6 +127,7 @@ def get_config() -> ConfigDict:
     config.model.weights = 'imagenet'  # 'imagenet', 'scratch', a converted .safetensors file, or the workdir of a run
     config.model.head = 'linear'  # or 'mlp': 4096, 4096, dropout
     config.model.dropout = 0.0
+    config.model.stochastic_depth = 0.0  # of the last residual block, from 0 for the first
     config.model.image_size = 224
     config.model.channels = 3
     config.model.dtype = 'float32'  # or 'bfloat16': compute; parameters stay float32

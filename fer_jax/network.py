@@ -29,6 +29,7 @@ class ModelSpec:
       channels: 1 (grey) or 3 (RGB) input channels of the stem.
       head: 'linear' or 'mlp'.
       dropout: rate before the linear head.
+      stochastic_depth: see `models.create`.
       dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
       mean, std: of x / 255, one value a channel.
       order: of a colour network's channels, 'RGB' or 'BGR'; images come as RGB.
@@ -46,6 +47,7 @@ class ModelSpec:
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     order: str = 'RGB'
     activation: str = 'softmax'
+    stochastic_depth: float = 0.0
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -63,6 +65,7 @@ class ModelSpec:
             channels=self.channels,
             head=self.head,
             dropout=self.dropout,
+            stochastic_depth=self.stochastic_depth,
             dtype=DTYPES[self.dtype],
             rngs=rngs,
         )

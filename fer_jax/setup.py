@@ -170,6 +170,7 @@ def prepare(config: Mapping[str, Any]) -> Setup:
             channels=model['channels'],
             head=model['head'],
             dropout=model['dropout'],
+            stochastic_depth=model['stochastic_depth'],
             dtype=model['dtype'],
             mean=look.mean,
             std=look.std,

@@ -22,6 +22,7 @@ CONSTRUCTORS: dict[str, Any] = {
     'inception_resnet_v2': inception_resnet_v2.InceptionResNetV2,
 }
 NAMES = tuple(CONSTRUCTORS)
+WITH_STOCHASTIC_DEPTH = (resnet.ResNet, resnet_v2.ResNetV2, efficientnet.EfficientNet)
 HEADS = ('linear', 'mlp')
 
 __all__ = ['CONSTRUCTORS', 'NAMES', 'check_name', 'check_size', 'create', 'run']
@@ -41,6 +42,7 @@ def create(
     channels: int = 3,
     head: str = 'linear',
     dropout: float = 0.0,
+    stochastic_depth: float = 0.0,
     dtype: Any = jnp.float32,
     kernels: str = 'auto',
     rngs: nnx.Rngs,
@@ -53,6 +55,8 @@ def create(
       channels: of the input images, 1 or 3.
       head: 'linear' or 'mlp', see `layers.Head`.
       dropout: rate before the linear head.
+      stochastic_depth: rate at which the last residual block is left out in training, from 0 for the first; of ResNets
+        and EfficientNets.
       dtype: compute type; parameters, BatchNorm statistics and logits are float32.
       kernels: 'auto', 'cpu' or 'lax', see `kernels.choose`.
 
@@ -61,19 +65,27 @@ def create(
       `stage(name, x, *, train, key)`; `run` applies them in order.
 
     Raises:
-      UserError: the name or the head is unknown, the dropout rate is not below 1, or a task's name cannot be part of
-        a parameter's path.
+      UserError: the name or the head is unknown, a rate is not below 1 or not for this network, or a task's name cannot
+        be part of a parameter's path.
     """
     check_name(name)
     if head not in HEADS:
         raise UserError(f'model.head={head!r} is unknown; choose {" or ".join(HEADS)}')
     if not 0 <= dropout < 1:
         raise UserError(f'model.dropout={dropout}; expected a rate from 0 up to, not including, 1')
+    family, options = CONSTRUCTORS[name], {}
+    if family in WITH_STOCHASTIC_DEPTH:
+        options['stochastic_depth'] = stochastic_depth
+    if not 0 <= stochastic_depth < 1 or (stochastic_depth and not options):
+        raise UserError(
+            f'model.stochastic_depth={stochastic_depth} for {name}; expected a rate from 0 up to, not including, 1, '
+            'of a ResNet or EfficientNet, and 0 for others'
+        )
     counts = {'primary': classes} if isinstance(classes, int) else dict(classes)
     for task in counts:
         if not task.isidentifier() or hasattr(Head, task) or task in Head.RESERVED:
             raise UserError(f'a task cannot be called {task!r}; choose a plain word, such as "valence"')
-    return CONSTRUCTORS[name](
+    return family(
         name,
         classes=counts,
         channels=channels,
@@ -82,4 +94,5 @@ def create(
         dtype=dtype,
         kernels=kernel_forms.choose(kernels),
         rngs=rngs,
+        **options,
     )

@@ -12,7 +12,16 @@ import jax
 from flax import nnx
 
 from fer_jax.models.kernels import Kernels
-from fer_jax.models.layers import BatchNorm, Head, adaptive_average_pool, conv, uniform
+from fer_jax.models.layers import (
+    BatchNorm,
+    Head,
+    adaptive_average_pool,
+    conv,
+    drop_branch,
+    run_blocks,
+    spread_drop,
+    uniform,
+)
 
 # B0 and Lite0, one row a stage: repeats, kernel, stride of the first, expansion, width
 BLOCKS = (
@@ -95,6 +104,8 @@ class SqueezeExcite(nnx.Module):
 class DepthwiseSeparable(nnx.Module):
     """Depthwise, then linear pointwise: the block of the first stage."""
 
+    drop = 0.0
+
     def __init__(self, features_in: int, features_out: int, *, kernel: int, stride: int, form: Form, **shared: Any):
         self.conv_dw = depthwise(features_in, kernel, stride, form, **shared)
         self.bn1 = BatchNorm(features_in, eps=form.eps)
@@ -103,15 +114,17 @@ class DepthwiseSeparable(nnx.Module):
         self.bn2 = BatchNorm(features_out, eps=form.eps)
         self.act, self.added = form.act, stride == 1 and features_in == features_out
 
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool, key: jax.Array | None = None) -> jax.Array:
         y = self.act(self.bn1(self.conv_dw(x), train=train))
         y = self.se(y) if self.se else y
         y = self.bn2(self.conv_pw(y), train=train)
-        return x + y if self.added else y
+        return x + drop_branch(y, self.drop, train=train, key=key) if self.added else y
 
 
 class InvertedResidual(nnx.Module):
     """Expand, depthwise, project (Sandler et al. 2018)."""
+
+    drop = 0.0
 
     def __init__(
         self,
@@ -134,12 +147,12 @@ class InvertedResidual(nnx.Module):
         self.bn3 = BatchNorm(features_out, eps=form.eps)
         self.act, self.added = form.act, stride == 1 and features_in == features_out
 
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool, key: jax.Array | None = None) -> jax.Array:
         y = self.act(self.bn1(self.conv_pw(x), train=train))
         y = self.act(self.bn2(self.conv_dw(y), train=train))
         y = self.se(y) if self.se else y
         y = self.bn3(self.conv_pwl(y), train=train)
-        return x + y if self.added else y
+        return x + drop_branch(y, self.drop, train=train, key=key) if self.added else y
 
 
 def depthwise(features: int, kernel: int, stride: int, form: Form, **shared: Any) -> nnx.Conv:
@@ -174,6 +187,7 @@ class EfficientNet(nnx.Module):
         channels: int,
         head: str,
         dropout: float,
+        stochastic_depth: float,
         dtype: Any,
         kernels: Kernels,
         rngs: nnx.Rngs,
@@ -194,6 +208,7 @@ class EfficientNet(nnx.Module):
                     blocks.append(InvertedResidual(features, width, expansion=expansion, **options))
                 features = width
             stages.append(nnx.List(blocks))
+        spread_drop([block for stage in stages for block in stage], stochastic_depth)
         self.blocks = nnx.List(stages)
         wide = 4 * features if form is not LITE else 1280
         self.conv_head = conv(features, wide, 1, kernel_init=goog_conv, **shared)
@@ -219,6 +234,4 @@ class EfficientNet(nnx.Module):
             return adaptive_average_pool(x, 7) if self.pooled == 7 else x.mean((1, 2))
         if name == 'head':
             return self.head(x, train=train, key=key)
-        for block in self.blocks[int(name.removeprefix('blocks'))]:
-            x = block(x, train=train)
-        return x
+        return run_blocks(self.blocks[int(name.removeprefix('blocks'))], x, train=train, key=key)

@@ -1,7 +1,7 @@
 """Layers with the conventions of the source frameworks."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -130,6 +130,35 @@ def dropout(x: jax.Array, rate: float, *, train: bool, key: jax.Array | None) ->
         raise ValueError(f'dropout of {rate} needs a key in training')
     kept = jax.random.bernoulli(key, 1 - rate, x.shape)
     return jnp.where(kept, x / (1 - rate), 0)
+
+
+def drop_branch(y: jax.Array, rate: float, *, train: bool, key: jax.Array | None) -> jax.Array:
+    """Zeros a residual branch, y [B, ...], of a share `rate` of the examples, and scales the others up.
+
+    Stochastic depth (Huang et al. 2016); the identity where not in training.
+
+    Raises:
+      ValueError: training without a key.
+    """
+    if not train or rate == 0.0:
+        return y
+    if key is None:
+        raise ValueError(f'stochastic depth of {rate} needs a key in training')
+    kept = jax.random.bernoulli(key, 1 - rate, (y.shape[0],) + (1,) * (y.ndim - 1))
+    return jnp.where(kept, y / (1 - rate), 0)
+
+
+def spread_drop(blocks: Sequence[Any], rate: float) -> None:
+    """Gives residual blocks, in order, rates from 0 for the first to `rate` for the last."""
+    for index, block in enumerate(blocks):
+        block.drop = rate * index / max(len(blocks) - 1, 1)
+
+
+def run_blocks(blocks: Iterable[Any], x: jax.Array, *, train: bool, key: jax.Array | None) -> jax.Array:
+    """Residual blocks, one after the other, each with its own fold of the key."""
+    for index, block in enumerate(blocks):
+        x = block(x, train=train, key=None if key is None else jax.random.fold_in(key, index))
+    return x
 
 
 def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:

@@ -15,7 +15,17 @@ from flax import nnx
 
 from fer_jax.models.efficientnet import SqueezeExcite
 from fer_jax.models.kernels import Kernels
-from fer_jax.models.layers import BatchNorm, Head, adaptive_average_pool, conv, kaiming_fan_out, uniform
+from fer_jax.models.layers import (
+    BatchNorm,
+    Head,
+    adaptive_average_pool,
+    conv,
+    drop_branch,
+    kaiming_fan_out,
+    run_blocks,
+    spread_drop,
+    uniform,
+)
 
 
 class Form(NamedTuple):
@@ -55,6 +65,7 @@ FORMS = {
 
 class BasicBlock(nnx.Module):
     expansion = 1
+    drop = 0.0
 
     def __init__(self, features_in: int, width: int, *, stride: int, form: Form, **shared: Any):
         self.conv1 = conv(features_in, width, 3, stride=stride, **shared)
@@ -63,14 +74,16 @@ class BasicBlock(nnx.Module):
         self.bn2 = form.norm(width)
         self.downsample = shortcut(features_in, width, stride=stride, form=form, **shared)
 
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool, key: jax.Array | None = None) -> jax.Array:
         y = nnx.relu(self.bn1(self.conv1(x), train=train))
         y = self.bn2(self.conv2(y), train=train)
+        y = drop_branch(y, self.drop, train=train, key=key)
         return nnx.relu(y + shorten(self.downsample, x, train=train))
 
 
 class Bottleneck(nnx.Module):
     expansion = 4
+    drop = 0.0
 
     def __init__(self, features_in: int, width: int, *, stride: int, form: Form, **shared: Any):
         first, second = (stride, 1) if form.early else (1, stride)
@@ -84,11 +97,12 @@ class Bottleneck(nnx.Module):
         self.se = SqueezeExcite(4 * width, width // 4, act=nnx.relu, **own) if form.squeeze else None
         self.downsample = shortcut(features_in, 4 * width, stride=stride, form=form, **shared)
 
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool, key: jax.Array | None = None) -> jax.Array:
         y = nnx.relu(self.bn1(self.conv1(x), train=train))
         y = nnx.relu(self.bn2(self.conv2(y), train=train))
         y = self.bn3(self.conv3(y), train=train)
         y = self.se(y) if self.se else y
+        y = drop_branch(y, self.drop, train=train, key=key)
         return nnx.relu(y + shorten(self.downsample, x, train=train))
 
 
@@ -123,6 +137,7 @@ class ResNet(nnx.Module):
         channels: int,
         head: str,
         dropout: float,
+        stochastic_depth: float,
         dtype: Any,
         kernels: Kernels,
         rngs: nnx.Rngs,
@@ -133,7 +148,7 @@ class ResNet(nnx.Module):
         self.max_pool, self.caffe_pool = kernels.max_pool, form.caffe_pool
         self.conv1 = conv(channels, 64, 7, stride=2, **shared)
         self.bn1 = form.norm(64)
-        features = 64
+        features, chain = 64, []
         for number, depth in enumerate(DEPTHS[number_of_layers], 1):
             width = 32 * 2**number
             blocks = []
@@ -141,7 +156,9 @@ class ResNet(nnx.Module):
                 stride = 2 if number > 1 and index == 0 else 1
                 blocks.append(block(features, width, stride=stride, form=form, **shared))
                 features = width * block.expansion
+            chain += blocks
             setattr(self, f'layer{number}', nnx.List(blocks))
+        spread_drop(chain, stochastic_depth)
         self.pooled = 7 if head == 'mlp' else 1
         near = uniform(features**-0.5)
         self.head = Head(
@@ -166,6 +183,4 @@ class ResNet(nnx.Module):
             return adaptive_average_pool(x, 7) if self.pooled == 7 else x.mean((1, 2))
         if name == 'head':
             return self.head(x, train=train, key=key)
-        for block in getattr(self, name):
-            x = block(x, train=train)
-        return x
+        return run_blocks(getattr(self, name), x, train=train, key=key)

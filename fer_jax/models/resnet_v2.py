@@ -12,7 +12,7 @@ from flax import nnx
 
 from fer_jax.models import resnet
 from fer_jax.models.kernels import Kernels
-from fer_jax.models.layers import Head, adaptive_average_pool, conv
+from fer_jax.models.layers import Head, adaptive_average_pool, conv, drop_branch, run_blocks, spread_drop
 from fer_jax.models.resnet import keras_init, keras_norm
 
 DEPTHS = {f'resnet{depth}_v2': resnet.DEPTHS[depth] for depth in (50, 101, 152)}
@@ -24,6 +24,8 @@ class PreactivationBottleneck(nnx.Module):
     `projected` blocks have a 1x1 convolution of the first activation as their shortcut.
     """
 
+    drop = 0.0
+
     def __init__(self, features_in: int, width: int, *, stride: int, projected: bool, **shared: Any):
         self.preact_bn = keras_norm(features_in)
         self.conv1 = conv(features_in, width, 1, **shared)
@@ -34,12 +36,12 @@ class PreactivationBottleneck(nnx.Module):
         self.downsample = conv(features_in, 4 * width, 1, bias=True, **shared) if projected else None
         self.stride = stride
 
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool, key: jax.Array | None = None) -> jax.Array:
         y = nnx.relu(self.preact_bn(x, train=train))
         kept = self.downsample(y) if self.downsample else x[:, :: self.stride, :: self.stride]
         y = nnx.relu(self.bn1(self.conv1(y), train=train))
         y = nnx.relu(self.bn2(self.conv2(y), train=train))
-        return kept + self.conv3(y)
+        return kept + drop_branch(self.conv3(y), self.drop, train=train, key=key)
 
 
 class ResNetV2(nnx.Module):
@@ -61,6 +63,7 @@ class ResNetV2(nnx.Module):
         channels: int,
         head: str,
         dropout: float,
+        stochastic_depth: float,
         dtype: Any,
         kernels: Kernels,
         rngs: nnx.Rngs,
@@ -68,7 +71,7 @@ class ResNetV2(nnx.Module):
         shared = {'kernel_init': keras_init, 'dtype': dtype, 'kernels': kernels, 'rngs': rngs}
         self.max_pool = kernels.max_pool
         self.conv1 = conv(channels, 64, 7, stride=2, bias=True, **shared)
-        features = 64
+        features, chain = 64, []
         for number, depth in enumerate(DEPTHS[name], 1):
             width = 32 * 2**number
             blocks = []
@@ -76,7 +79,9 @@ class ResNetV2(nnx.Module):
                 stride = 2 if number < 4 and index == depth - 1 else 1
                 blocks.append(PreactivationBottleneck(features, width, stride=stride, projected=index == 0, **shared))
                 features = 4 * width
+            chain += blocks
             setattr(self, f'layer{number}', nnx.List(blocks))
+        spread_drop(chain, stochastic_depth)
         self.post_bn = keras_norm(features)
         self.pooled = 7 if head == 'mlp' else 1
         self.head = Head(
@@ -98,6 +103,5 @@ class ResNetV2(nnx.Module):
             return adaptive_average_pool(x, 7) if self.pooled == 7 else x.mean((1, 2))
         if name == 'head':
             return self.head(x, train=train, key=key)
-        for block in getattr(self, name):
-            x = block(x, train=train)
+        x = run_blocks(getattr(self, name), x, train=train, key=key)
         return nnx.relu(self.post_bn(x, train=train)) if name == 'layer4' else x

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from fer_jax import models
+from fer_jax.errors import UserError
 from fer_jax.models import layers
 from fer_jax.models.kernels import choose
+from fer_jax.models.layers import drop_branch
 
 torch = pytest.importorskip('torch')
 
@@ -128,3 +131,34 @@ def test_conv_pads_as_torch():
     with torch.no_grad():
         expected = reference(_torch(x)).permute(0, 2, 3, 1).numpy()
     np.testing.assert_allclose(layer(jnp.asarray(x)), expected, atol=1e-5)
+
+
+def test_a_dropped_branch_is_dropped_for_whole_examples():
+    y = jnp.ones((4000, 2, 3))
+    dropped = np.asarray(drop_branch(y, 0.25, train=True, key=jax.random.key(0)))
+    assert set(np.unique(dropped)) == {np.float32(0), np.float32(1 / 0.75)}
+    assert (dropped == dropped[:, :1, :1]).all()
+    np.testing.assert_allclose(dropped[:, 0, 0].mean(), 1, atol=4 * (0.25 / 0.75 / 4000) ** 0.5)
+    assert drop_branch(y, 0.25, train=False, key=None) is y and drop_branch(y, 0.0, train=True, key=None) is y
+    with pytest.raises(ValueError, match='needs a key'):
+        drop_branch(y, 0.25, train=True, key=None)
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'efficientnet_lite0', 'resnet50_v2'])
+def test_stochastic_depth_grows_with_depth_and_is_off_in_evaluation(name):
+    made = models.create(name, classes=3, stochastic_depth=0.5, rngs=nnx.Rngs(0))
+    layers = [getattr(made, f'layer{number}') for number in range(1, 5)] if 'resnet' in name else made.blocks
+    rates = [block.drop for stage in layers for block in stage]
+    np.testing.assert_allclose(rates, np.linspace(0, 0.5, len(rates)))
+    if name == 'resnet18':
+        x = jax.random.normal(jax.random.key(1), (6, 32, 32, 3))
+        plain = models.create(name, classes=3, rngs=nnx.Rngs(0))
+        assert np.array_equal(models.run(made, x)['primary'], models.run(plain, x)['primary'])
+        keys = jax.random.split(jax.random.key(2))
+        one, other = (models.run(made, x, train=('layer4',), key=key)['primary'] for key in keys)
+        assert not np.allclose(one, other)
+
+
+def test_a_network_without_residual_blocks_has_no_stochastic_depth():
+    with pytest.raises(UserError, match=r'model.stochastic_depth=0.1 for vgg11; .* of a ResNet or EfficientNet'):
+        models.create('vgg11', classes=3, stochastic_depth=0.1, rngs=nnx.Rngs(0))
