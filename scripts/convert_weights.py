@@ -1,8 +1,8 @@
-"""Converts a torchvision or timm state dict to the safetensors that `model.weights` reads.
+"""Converts weights of torch, Keras or MatConvNet to the safetensors that `model.weights` reads.
 
     python scripts/convert_weights.py --model resnet50 --source resnet50-11ad3fa6.pth
 
-Nothing in the source file is executed, and torch is not needed.
+Nothing in the source file is executed, and neither torch nor Keras is needed.
 """
 
 import argparse
@@ -18,11 +18,14 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where the input is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--model', required=True, help=f'one of {", ".join(models.NAMES)}')
-    parser.add_argument('--source', required=True, type=Path, help='.pth, .pt or .safetensors')
+    parser.add_argument('--source', required=True, type=Path, help='.pth, .pt, .safetensors, .h5, .mat or .pkl')
     parser.add_argument('--output', type=Path, help="default: where model.weights='imagenet' looks")
     parser.add_argument('--licence', default='unknown', help="the weights' licence, kept in the file")
-    parser.add_argument('--mean', type=float, nargs='+', help="of x / 255, RGB; default: the source framework's")
-    parser.add_argument('--std', type=float, nargs='+')
+    look = "how the network wants its images; default: the source framework's"
+    parser.add_argument('--mean', type=float, nargs='+', help=f'of x / 255, in the order of --order; {look}')
+    parser.add_argument('--std', type=float, nargs='+', help='of x / 255')
+    parser.add_argument('--order', choices=('RGB', 'BGR'), default='RGB', help='with --mean')
+    parser.add_argument('--size', type=int, default=224, help='with --mean')
     arguments = parser.parse_args(argv)
     try:
         convert(arguments)
@@ -35,7 +38,11 @@ def main(argv: list[str] | None = None) -> int:
 def convert(arguments: argparse.Namespace) -> None:
     if (arguments.mean is None) != (arguments.std is None):
         raise UserError('--mean and --std belong together; give both, or neither')
-    look = pretrained.Preprocessing(tuple(arguments.mean), tuple(arguments.std)) if arguments.mean else None
+    look = None
+    if arguments.mean:
+        look = pretrained.Preprocessing(
+            tuple(arguments.mean), tuple(arguments.std), order=arguments.order, size=arguments.size
+        )
     weights = pretrained.convert_file(
         arguments.source,
         arguments.model,

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fer_jax.errors import UserError
-from fer_jax.models import efficientnet, inception_resnet_v1, inception_resnet_v2, resnet, vgg
+from fer_jax.models import efficientnet, inception_resnet_v1, inception_resnet_v2, resnet, resnet_v2, vgg
 from fer_jax.models import kernels as kernel_forms
 from fer_jax.models.layers import Head
 from fer_jax.models.stages import check_size, run
 
 CONSTRUCTORS: dict[str, Any] = {
-    **dict.fromkeys(resnet.DEPTHS, resnet.ResNet),
+    **dict.fromkeys(resnet.FORMS, resnet.ResNet),
+    **dict.fromkeys(resnet_v2.DEPTHS, resnet_v2.ResNetV2),
     **dict.fromkeys((f'{name}{norm}' for name in vgg.DEPTHS for norm in ('', '_bn')), vgg.VGG),
     **dict.fromkeys(efficientnet.FORMS, efficientnet.EfficientNet),
     'inception_resnet_v1': inception_resnet_v1.InceptionResNetV1,

@@ -24,8 +24,8 @@ class Kernels(NamedTuple):
 
     Attributes:
       conv: as `lax.conv_general_dilated` for NHWC images and HWIO kernels.
-      max_pool: (x [B, H, W, C] >= 0, window, stride, padding) -> [B, H', W', C]. Padding counts as 0, so the input
-        must be rectified.
+      max_pool: (x [B, H, W, C], window, stride, padding) -> [B, H', W', C]. Padding counts as 0 in one
+        form and as nothing in the other, so an input that is padded must be rectified.
     """
 
     conv: Callable[..., jax.Array]

@@ -26,17 +26,16 @@ def uniform(bound: float) -> Any:
 class BatchNorm(nnx.Module):
     """Batch normalisation over all axes but the last (Ioffe and Szegedy 2015), as torch.nn.BatchNorm2d keeps it.
 
-    running = 0.9 running + 0.1 batch, with the unbiased batch variance. Statistics are float32 for any compute dtype.
+    running = (1 - momentum) running + momentum batch, with the unbiased batch variance. Keras keeps the biased one, and
+    what it calls momentum is 1 - momentum. Statistics are float32 for any compute dtype.
     """
 
-    momentum = 0.1
-
-    def __init__(self, features: int, *, eps: float = 1e-5):
+    def __init__(self, features: int, *, eps: float = 1e-5, momentum: float = 0.1, unbiased: bool = True):
         self.scale = nnx.Param(jnp.ones(features))
         self.bias = nnx.Param(jnp.zeros(features))
         self.mean = nnx.BatchStat(jnp.zeros(features))
         self.var = nnx.BatchStat(jnp.ones(features))
-        self.eps = eps
+        self.eps, self.momentum, self.unbiased = eps, momentum, unbiased
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """x [..., C] -> the same shape and dtype; in training mode by the batch's statistics, which are then kept."""
@@ -47,8 +46,8 @@ class BatchNorm(nnx.Module):
         y, mean, var = _normalise(x, self.scale[...], self.bias[...], self.eps)
         count = x.size // x.shape[-1]
         self.mean[...] = (1 - self.momentum) * self.mean[...] + self.momentum * mean
-        unbiased = var * (count / max(count - 1, 1))
-        self.var[...] = (1 - self.momentum) * self.var[...] + self.momentum * unbiased
+        kept = var * (count / max(count - 1, 1)) if self.unbiased else var
+        self.var[...] = (1 - self.momentum) * self.var[...] + self.momentum * kept
         return y
 
 

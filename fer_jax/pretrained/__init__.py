@@ -1,6 +1,7 @@
 """Where weights come from, how their images are normalised, and under which licence they stand."""
 
-from fer_jax.pretrained.convert import convert, fill
+from fer_jax.pretrained.convert import convert, convert_keras, fill
+from fer_jax.pretrained.keras_reader import read_keras
 from fer_jax.pretrained.sources import cached_file, convert_file, resolve
 from fer_jax.pretrained.torch_reader import read_torch
 from fer_jax.pretrained.weights import Preprocessing, Weights, load, save
@@ -11,8 +12,10 @@ __all__ = [
     'cached_file',
     'convert',
     'convert_file',
+    'convert_keras',
     'fill',
     'load',
+    'read_keras',
     'read_torch',
     'resolve',
     'save',

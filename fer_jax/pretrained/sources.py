@@ -2,14 +2,19 @@
 
 import hashlib
 import importlib.util
+import pickle
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fer_jax import models
 from fer_jax.errors import UserError
-from fer_jax.pretrained.convert import convert
+from fer_jax.pretrained.convert import convert, convert_keras, convert_matconvnet
 from fer_jax.pretrained.download import fetch
-from fer_jax.pretrained.torch_reader import read_torch
+from fer_jax.pretrained.keras_reader import HDF5, read_keras
+from fer_jax.pretrained.matlab_reader import MATLAB, read_matconvnet
+from fer_jax.pretrained.numpy_reader import read_arrays
+from fer_jax.pretrained.torch_reader import LEGACY_MAGIC, read_torch
 from fer_jax.pretrained.weights import Preprocessing, Weights, load, save
 
 
@@ -111,17 +116,51 @@ def cached_file(model: str, cache: Path) -> Path:
 def convert_file(
     file: Path, model: str, *, source: str, licence: str, preprocessing: Preprocessing | None = None
 ) -> Weights:
-    """Reads and converts a torch state dict (.pth, .pt, .safetensors).
+    """Reads and converts a file of weights.
+
+    These are: a torch state dict (.pth, .pt, .safetensors), a Keras file (.h5, .weights.h5), a MatConvNet network
+    (.mat) or a pickled dictionary of arrays under torch's names (.pkl, of VGGFace2).
 
     Args:
+      file: its kind is known by its content, not by its name.
       preprocessing: that of the framework whose names the file has if None.
 
     Raises:
       UserError: the file cannot be read or is not this model's.
     """
     models.check_name(model)
-    entries = read_torch(file)
+    read, into = READERS[kind_of(file)]
+    entries = read(file)
     with file.open('rb') as opened:
         digest = hashlib.file_digest(opened, 'sha256').hexdigest()
     metadata = {'source': source, 'sha256': digest, 'licence': licence}
-    return convert(entries, model, metadata=metadata, preprocessing=preprocessing)
+    return into(entries, model, metadata=metadata, preprocessing=preprocessing)
+
+
+# torch.save's first pickle, before 1.6
+TORCH_LEGACY = pickle.dumps(LEGACY_MAGIC, protocol=2)
+# kind of file -> what reads it, and what makes of its entries a network's
+READERS: dict[str, tuple[Callable[[Path], Any], Callable[..., Weights]]] = {
+    'keras': (read_keras, convert_keras),
+    'matlab': (read_matconvnet, convert_matconvnet),
+    'arrays': (read_arrays, convert),
+    'torch': (read_torch, convert),
+}
+
+
+def kind_of(file: Path) -> str:
+    """By the file's first bytes: 'keras' (HDF5), 'matlab', 'arrays' (a pickle of numpy's), or 'torch' (all else).
+
+    Raises:
+      UserError: it is missing.
+    """
+    if not file.is_file():
+        raise UserError(f'{file} is not a file; give a .pth, .pt, .safetensors, .h5, .mat or .pkl of weights')
+    with file.open('rb') as opened:
+        head = opened.read(16)
+    if head.startswith(HDF5):
+        return 'keras'
+    if head.startswith(MATLAB):
+        return 'matlab'
+    pickled = head.startswith((b'\x80', b'(d', b'ccollections'))
+    return 'arrays' if pickled and not head.startswith(TORCH_LEGACY) else 'torch'

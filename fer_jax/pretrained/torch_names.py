@@ -89,6 +89,26 @@ def _torchvision_block(match: re.Match[str]) -> str:
 
 # timm's ResNets have torchvision's names
 TORCHVISION_RESNET = Source(((r'fc', 'head.primary'), (r'((conv|bn)1|layer\d\..*)', r'\1')))
+# VGGFace2's ResNet-50 (Cao et al. 2018), from Caffe; images in 0..255 less the mean of its faces
+VGGFACE2 = Preprocessing(tuple(value / 255 for value in (91.4953, 103.8827, 131.0912)), (1 / 255,) * 3, order='BGR')
+VGGFACE2_RESNET = Source(TORCHVISION_RESNET.rules, VGGFACE2)
+VGGFACE2_SENET = Source(
+    (
+        (r'(layer\d\.\d+)\.conv4', r'\1.se.conv_reduce'),
+        (r'(layer\d\.\d+)\.conv5', r'\1.se.conv_expand'),
+        *TORCHVISION_RESNET.rules,
+    ),
+    VGGFACE2,
+)
+TIMM_LEGACY_SENET = Source(
+    (
+        (r'last_linear', 'head.primary'),
+        (r'layer0\.(conv1|bn1)', r'\1'),
+        (r'(layer\d\.\d+)\.se_module\.fc1', r'\1.se.conv_reduce'),
+        (r'(layer\d\.\d+)\.se_module\.fc2', r'\1.se.conv_expand'),
+        (r'layer[1-4]\..*', r'\g<0>'),
+    )
+)
 TORCHVISION_VGG = Source(
     (
         (r'features\.\d+', r'\g<0>'),
@@ -128,7 +148,9 @@ FACENET_PYTORCH = Source(
 )
 
 TABLES: dict[str, Sequence[Source]] = {
-    **dict.fromkeys(resnet.DEPTHS, (TORCHVISION_RESNET,)),
+    **{f'resnet{depth}': (TORCHVISION_RESNET,) for depth in resnet.DEPTHS},
+    'resnet50_caffe': (VGGFACE2_RESNET,),
+    'senet50_caffe': (VGGFACE2_SENET, TIMM_LEGACY_SENET),
     **dict.fromkeys((f'{name}{norm}' for name in vgg.DEPTHS for norm in ('', '_bn')), (TORCHVISION_VGG, TIMM_VGG)),
     **{name: (TIMM_EFFICIENTNET_LITE, package_efficientnet_lite(name)) for name in efficientnet.LITES},
     'efficientnet_b0': (timm_efficientnet(224), torchvision_efficientnet(224)),

@@ -129,7 +129,9 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UserError(f'{path} is not a file; give a .pth, .pt or .safetensors of weights')
     try:
-        if path.suffix == '.safetensors':
+        with path.open('rb') as file:
+            beginning = file.read(9)
+        if beginning[8:] == b'{':  # after the length of its header, which is JSON
             from safetensors.numpy import load_file
 
             return _without_prefix(load_file(path))

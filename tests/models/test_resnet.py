@@ -5,6 +5,9 @@ from flax import nnx
 
 from fer_jax import models
 from fer_jax.partition import flatten
+from fer_jax.pretrained import convert
+from fer_jax.pretrained.convert import expected
+from tests.models.torch_stages import check_torch
 from tests.parity import filled, forward, reference_logits, renamed, state_of, torch_model
 from tests.torch_reference import check_parity
 
@@ -35,20 +38,53 @@ def test_grey_stem_equals_torchvision():
     np.testing.assert_allclose(forward(model, x)[0], expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
+def test_senet50_equals_timm():
+    """timm's legacy_seresnet50 is VGGFace2's network but for its names; even and odd sides of the ceil-mode pool."""
+
+    def make():
+        return pytest.importorskip('timm').create_model('legacy_seresnet50', num_classes=7)
+
+    points = {'stem': 'pool0', **{f'layer{n}': f'layer{n}' for n in range(1, 5)}, 'pool': 'global_pool'}
+    check_torch('senet50_caffe', make, points, sizes=((32, 44), (51, 35)))
+
+
+def test_vggface2_names_are_read():
+    """fc1 and fc2 of a squeeze-and-excite are conv4 and conv5 there; the mean is subtracted from blue first."""
+    params, stats = expected('senet50_caffe', 8631)
+    modules = {'head.primary': 'fc', 'conv_reduce': 'conv4', 'conv_expand': 'conv5'}
+    leaves = {'scale': 'weight', 'kernel': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
+    entries = {}
+    for path, leaf in (params | stats).items():
+        module, _, kind = path.rpartition('.')
+        for ours, theirs in modules.items():
+            module = module.replace(f'se.{ours}', theirs).replace(ours, theirs)
+        shape = leaf.shape[::-1] if leaf.ndim == 2 else [leaf.shape[axis] for axis in (3, 2, 0, 1)][: leaf.ndim]
+        entries[f'{module}.{leaves[kind]}'] = np.broadcast_to(np.float32(0), shape if leaf.ndim > 1 else leaf.shape)
+    weights = convert(entries, 'senet50_caffe', metadata={})
+    look = weights.preprocessing
+    assert weights.metadata['classes'] == '8631' and look.order == 'BGR'
+    pixels = np.array([1.0, 2.0, 3.0])
+    np.testing.assert_allclose((pixels / 255 - look.mean) / look.std, pixels - [91.4953, 103.8827, 131.0912])
+    plain = {name: leaf for name, leaf in entries.items() if 'conv4' not in name and 'conv5' not in name}
+    assert convert(plain, 'resnet50_caffe', metadata={}).preprocessing == look
+
+
 @pytest.mark.parametrize(
-    ('name', 'expected'),
+    ('name', 'published'),
     [
         ('resnet18', 11_689_512),
         ('resnet34', 21_797_672),
         ('resnet50', 25_557_032),
         ('resnet101', 44_549_160),
         ('resnet152', 60_192_808),
+        ('senet50_caffe', 28_088_024),  # timm's results table: 28.09 million
     ],
 )
-def test_parameter_count_is_torchvisions(name, expected):
+def test_parameter_count_is_torchvisions(name, published):
     """Counts from torchvision's documentation."""
     made = nnx.eval_shape(lambda: models.create(name, classes=1000, rngs=nnx.Rngs(0)))
-    assert sum(leaf.size for leaf in flatten(nnx.state(made, nnx.Param)).values()) == expected
+    assert sum(leaf.size for leaf in flatten(nnx.state(made, nnx.Param)).values()) == published
 
 
 def test_initialisation_is_torchvisions():

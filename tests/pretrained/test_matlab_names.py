@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fer_jax.errors import UserError
-from fer_jax.pretrained import convert
+from fer_jax.pretrained import convert, matlab_names
 from fer_jax.pretrained.matlab_names import MATCONVNET_VGGFACE, matconvnet_vgg
 from tests.parity import compare, filled, state_of, torch_model
 from tests.torch_reference import torch_reference
@@ -53,3 +53,30 @@ def test_entries_of_other_networks_are_named(name, shape):
 def test_preprocessing_is_the_published_mean():
     np.testing.assert_allclose(255 * np.array(MATCONVNET_VGGFACE.mean), [129.1863, 104.7624, 93.5940])
     assert MATCONVNET_VGGFACE.order == 'RGB' and MATCONVNET_VGGFACE.std == (1 / 255,) * 3
+
+
+def test_a_file_converts_by_the_command(tmp_path, capsys):
+    """All of the way on a VGG11, whose file is smaller: .mat -> safetensors -> the tensors of torch."""
+    from scipy.io import savemat
+
+    from fer_jax import pretrained
+    from scripts import convert_weights
+
+    state = state_of(torch_model('vgg11', classes=5))
+    names = list(dict.fromkeys(name.rpartition('.')[0] for name in state))
+    layers = np.empty((1, len(names)), object)
+    for number, (layer, name) in enumerate(zip(matlab_names.vgg_layers('vgg11'), names, strict=True)):
+        weight = state[f'{name}.weight']
+        shape = {'fc6': (4096, 512, 7, 7)}.get(layer, (*weight.shape, 1, 1) if weight.ndim == 2 else weight.shape)
+        both = np.empty((1, 2), object)
+        both[0, 0], both[0, 1] = weight.reshape(shape).transpose(2, 3, 1, 0), state[f'{name}.bias'][None]
+        layers[0, number] = {'name': layer, 'type': 'conv', 'weights': both}
+    savemat(tmp_path / 'face.mat', {'layers': layers})
+    output = tmp_path / 'face.safetensors'
+    arguments = ['--model', 'vgg11', '--source', str(tmp_path / 'face.mat'), '--output', str(output)]
+    assert convert_weights.main(arguments) == 0
+    found, expected = pretrained.load(output, 'vgg11'), convert(state, 'vgg11', metadata={})
+    assert found.preprocessing == MATCONVNET_VGGFACE and found.metadata['classes'] == '5'
+    assert all(np.array_equal(found.params[path], leaf) for path, leaf in expected.params.items())
+    assert convert_weights.main([*arguments[:1], 'vgg13', *arguments[2:]]) == 2
+    assert 'these are not weights of vgg13' in capsys.readouterr().err
