@@ -137,7 +137,7 @@ def get_config() -> ConfigDict:
     config.data.dir = ''  # a folder of class folders
     config.data.manifest = ''  # a .csv or .jsonl that lists images
     config.data.subject = ''  # dir: a regular expression that finds the subject in an image's path
-    config.data.label = 'class'  # 'subject': tell who is shown
+    config.data.label = 'class'  # 'subject': tell who of the training split is shown
     config.data.target = 'label'  # votes: 'probability', 'cross_entropy', 'multi_target' (with the loss of that name)
     config.data.annotation = ''  # 'action_units': tell these attributes of the set (loss 'binary_cross_entropy')
     config.data.drop_classes = ()  # ('contempt',): leave out their examples

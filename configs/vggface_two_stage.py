@@ -4,7 +4,8 @@
     python -m fer_jax.main --config configs/vggface_two_stage.py:expression --workdir runs/expression \\
         --config.model.weights=runs/identities
 
-The first learns to tell people apart, with dropout before its last layer, from images of each of them in every split.
+The first learns to tell people apart, with dropout before its last layer, from images of each of them in every split:
+the people who train the second alone, so that it is scored on people whom neither has seen.
 The second learns expressions with focal loss: its head alone while the shared weights are fixed, then all of it, the
 shared weights at a small rate. As they stand both use the synthetic faces. For a VGG16 that VGGFace2 has taught, add
 the first line to the first and the second to both, and name the expressions' set with --config.data.name:

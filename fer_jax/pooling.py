@@ -14,7 +14,7 @@ from fer_jax.errors import UserError
 from fer_jax.signals import Stopped, stop_request
 from fer_jax.training import train
 
-AVERAGED = ('accuracy', 'balanced_accuracy', 'macro_f1', 'nll')
+AVERAGED = ('accuracy', 'balanced_accuracy', 'macro_f1', 'average_precision', 'nll')
 
 
 def train_seeds(config: Mapping[str, Any], seeds: Sequence[int], workdir: Path) -> dict[str, Any]:
@@ -47,16 +47,18 @@ def train_folds(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
       As results.json, which it writes: the scores of all examples together, and the accuracy of `each` fold.
 
     Raises:
-      UserError: data.folds is 0, or a run cannot start.
+      UserError: data.folds is 0, the config is a probe's, which keeps no predictions, or a run cannot start.
       Stopped: a signal asked to stop.
     """
     count = config['data']['folds']
     if not count:
         raise UserError('--folds=all needs folds; set --config.data.folds=10')
+    if 'probe' in config:
+        raise UserError('--folds=all pools predictions, which a probe does not keep; give --config.data.fold=0, 1, ...')
     configs = {f'fold-{fold}': {**config, 'data': {**config['data'], 'fold': fold}} for fold in range(count)}
     runs = _train_all(configs, workdir)
     splits = {}
-    for role in ('validation', 'test'):
+    for role in (name for name in ('validation', 'test') if config['data']['splits'][name]):
         parts = [scoring.read_predictions(workdir / name / 'predictions.npz', role) for name in runs]
         splits[role] = over_folds(parts, next(iter(runs.values()))['classes'])
         splits[role]['each'] = {'accuracy': [run['splits'][role]['accuracy'] for run in runs.values()]}
@@ -78,7 +80,7 @@ def once(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
 
 def over_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Means of the scores of one split, their intervals, and the scores of each run."""
-    each = {name: [run[name] for run in runs] for name in AVERAGED}
+    each = {name: [run[name] for run in runs] for name in AVERAGED if name in runs[0]}
     pooled: dict[str, Any] = {'n': runs[0]['n'], 'interval': 'seeds'}
     for name, values in each.items():
         pooled[name] = float(np.mean(values))

@@ -5,6 +5,7 @@
 Every cell is a run in a folder of `--out` with one thing changed; the same command goes on where it stopped and leaves
 finished cells alone. `--output` has one JSON object a cell, and the Markdown table beside it. The cell `ferplus`
 trains on the votes of FER+ and selects by its majority labels; it is scored, like the others, on FER2013's own labels.
+Its 5,000 images are chosen in the same way among those with usable votes: 4,819 of them are the others'.
 """
 
 import argparse

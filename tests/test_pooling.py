@@ -68,6 +68,34 @@ def test_seeds_are_pooled_and_the_same_call_goes_on(trained, tmp_path, capsys):
         pooling.train_seeds(config, [1, 1], tmp_path)
 
 
+def test_folds_pool_the_splits_that_there_are(monkeypatch, tmp_path):
+    def train(config, workdir):
+        fold, labels = config['data']['fold'], np.arange(4) % 2
+        logits = np.eye(2, dtype=np.float32)[labels if fold else 1 - labels]
+        workdir.mkdir(parents=True)
+        ids, subjects = np.array([f'{fold}/{at}' for at in range(4)]), np.full(4, '')
+        arrays = {'ids': ids, 'labels': labels, 'subjects': subjects, 'logits': logits}
+        np.savez(workdir / 'predictions.npz', **{f'validation/{name}': array for name, array in arrays.items()})
+        splits = {'validation': scoring.scores(logits, labels, ('happy', 'sad'))}
+        return {'selected_on': 'validation/accuracy', 'step': 5, 'classes': ['happy', 'sad'], 'splits': splits}
+
+    monkeypatch.setattr(pooling, 'train', train)
+    config = {'data': {'folds': 3, 'splits': {'train': 'train', 'validation': 'validation', 'test': ''}}}
+    splits = pooling.train_folds(config, tmp_path)['splits']
+    assert list(splits) == ['validation'] and splits['validation']['n'] == 12
+    assert splits['validation']['accuracy'] == 8 / 12 and splits['validation']['each']['accuracy'] == [0, 1, 1]
+    with pytest.raises(UserError, match='which a probe does not keep'):
+        pooling.train_folds({**config, 'probe': {}}, tmp_path / 'probe')
+
+
+def test_average_precision_is_pooled_where_there_are_attributes():
+    noise, labels = np.random.default_rng(0), np.eye(2, dtype=np.float32)[np.arange(20) % 2]
+    runs = [scoring.scores(noise.normal(size=(20, 2)), labels, ('AU1', 'AU2')) for _ in range(3)]
+    pooled = pooling.over_seeds(runs)
+    assert pooled['average_precision'] == pytest.approx(np.mean([run['average_precision'] for run in runs]))
+    assert len(pooled['average_precision_ci95']) == 2
+
+
 @pytest.fixture
 def people(tmp_path):
     """Two classes of noise from 9 people, 4 images each."""

@@ -125,8 +125,8 @@ def load(
       channels: 1 or 3, of the stored images; grey sets stay grey.
       root: where prepared sets lie.
       name, dir, manifest, subject: see `open_table`, `folder.scan`.
-      label: 'class', or 'subject' to tell who is shown: the set's own splits, between which people differ, are then
-        not used, and examples of every person are dealt to each split.
+      label: 'class', or 'subject' to tell who is shown: the people of what trains on classes (before folds), whose
+        examples are dealt to each split.
       target: 'label', or how votes become a distribution to train on, see `targets.distributions`.
       annotation: a further annotation of the set, such as 'action_units', whose columns become attributes to tell in
         place of classes: present above 0, unknown where NaN. '' for none.
@@ -141,7 +141,7 @@ def load(
     table = open_table(name=name, dir=dir, manifest=manifest, subject=subject, root=root)
     table = _without(table, tuple(drop_classes))
     if label == 'subject':
-        table = roles.of_subjects(table)
+        table = roles.of_subjects(table, split_seed=split_seed)
     elif label != 'class':
         raise UserError(f'data.label={label!r} is unknown; choose class or subject')
     train_on, usable = target_modes.distributions(table, target)

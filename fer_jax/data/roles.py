@@ -39,21 +39,28 @@ def assign(table: Table, *, folds: int = 0, fold: int = 0, split_seed: int = 0) 
     return own
 
 
-def of_subjects(table: Table) -> Table:
-    """The examples with their subjects as classes, and without splits and subjects.
+def of_subjects(table: Table, *, split_seed: int = 0) -> Table:
+    """The examples that train on expressions, with their subjects as classes, and without splits and subjects.
+
+    Those that select and test on expressions are left out: a network that starts from these identities has not seen
+    them.
 
     Raises:
-      UserError: they are not known.
+      UserError: the subjects are not known, or nothing trains.
     """
     if not table.subjects.all():
         raise UserError(f"data.label='subject': {table.name} does not say who is shown; set data.label='class'")
-    names, member = np.unique(table.subjects, return_inverse=True)
+    own = assign(table, split_seed=split_seed)
+    if 'train' not in own:
+        raise UserError(f"data.label='subject': {table.name} has no training split, only {', '.join(own)}")
+    part = table.take(own['train'])
+    names, member = np.unique(part.subjects, return_inverse=True)
     return dataclasses.replace(
-        table,
+        part,
         classes=tuple(map(str, names)),
         labels=member.astype(np.int32),
-        subjects=np.full(len(table), ''),
-        splits=np.full(len(table), 'all'),
+        subjects=np.full(len(part), ''),
+        splits=np.full(len(part), 'all'),
         subsets={},
     )
 

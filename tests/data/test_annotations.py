@@ -47,14 +47,17 @@ def test_attributes_are_the_columns_of_the_annotation(load):
     assert plain.label_of('train', 0) in ('happy', 'sad') and plain.fingerprint != data.fingerprint
 
 
-def test_subjects_are_classes_and_their_splits_share_them(load):
-    data, table = load(label='subject')
-    assert data.classes == ('S0', 'S1', 'S2', 'S3')
-    assert sum(len(split.labels) for split in data.splits.values()) == 40
+def test_subjects_are_classes_and_none_of_them_tests_expressions(load):
+    data, _ = load(label='subject')
+    expressions, _ = load()
+    people = set(expressions.splits['train'].subjects)
+    assert set(data.classes) == people and len(people) == 2
+    ids = [name for split in data.splits.values() for name in split.ids]
+    assert sorted(ids) == sorted(expressions.splits['train'].ids)
     for split in data.splits.values():
-        assert set(split.labels) == {0, 1, 2, 3} and not split.subjects.any()
+        assert set(split.labels) == {0, 1} and not split.subjects.any()
         assert [data.classes[label] for label in split.labels] == [name.split('/')[1][:2] for name in split.ids]
-    assert len(load(train_examples=8)[0].splits['train'].labels) == 8
+    assert len(load(label='subject', train_examples=8)[0].splits['train'].labels) == 8
 
 
 @pytest.mark.parametrize(

@@ -117,12 +117,16 @@ def test_a_stratified_choice_keeps_the_shares_of_the_classes():
 
 
 def test_subjects_are_told_from_images_in_every_split():
-    subjects = [f's{at % 10}' for at in range(200)]
-    table = roles.of_subjects(table_of(['train'] * 150 + ['test'] * 50, np.arange(200) % 3, subjects))
-    assert table.classes == tuple(f's{at}' for at in range(10))
-    assert [table.classes[label] for label in table.labels] == subjects
+    subjects = [f's{at % 10}' for at in range(150)] + [f's{10 + at % 4}' for at in range(50)]
+    published = table_of(['train'] * 150 + ['test'] * 50, np.arange(200) % 3, subjects)
+    trained = roles.assign(published)['train']
+    table = roles.of_subjects(published)
+    assert list(table.ids) == list(published.ids[trained])  # nobody who selects or tests on expressions
+    assert [table.classes[label] for label in table.labels] == [subjects[at] for at in trained]
     dealt = roles.assign(table)
-    whole(dealt, 200)
-    assert all(set(table.labels[places]) == set(range(10)) for places in dealt.values())
+    whole(dealt, len(trained))
+    assert len(table.classes) == 9 and all(set(table.labels[at]) == set(range(9)) for at in dealt.values())
     with pytest.raises(UserError, match='does not say who is shown'):
         roles.of_subjects(table_of('train', np.arange(20) % 3))
+    with pytest.raises(UserError, match='no training split, only test'):
+        roles.of_subjects(table_of('test', np.arange(4) % 2, list('abcd')))
