@@ -54,7 +54,9 @@ def resnet18(tmp_path_factory):
 
 
 # the others are compared by what they convert to, in tests/models
-@pytest.mark.parametrize('model', [name for name in models.NAMES if re.match(r'resnet\d+$|vgg|efficientnet_lite', name)])
+@pytest.mark.parametrize(
+    'model', [name for name in models.NAMES if re.match(r'resnet\d+$|vgg|efficientnet_lite', name)]
+)
 def test_converted_weights_give_torchs_logits(model, tmp_path):
     """Random weights and statistics, two sizes, one of them odd."""
     reference, output = converted(model, tmp_path)
