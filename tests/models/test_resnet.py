@@ -59,8 +59,9 @@ def test_vggface2_names_are_read():
         module, _, kind = path.rpartition('.')
         for ours, theirs in modules.items():
             module = module.replace(f'se.{ours}', theirs).replace(ours, theirs)
-        shape = leaf.shape[::-1] if leaf.ndim == 2 else [leaf.shape[axis] for axis in (3, 2, 0, 1)][: leaf.ndim]
-        entries[f'{module}.{leaves[kind]}'] = np.broadcast_to(np.float32(0), shape if leaf.ndim > 1 else leaf.shape)
+        order = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}[leaf.ndim]
+        shape = [leaf.shape[axis] for axis in order]
+        entries[f'{module}.{leaves[kind]}'] = np.broadcast_to(np.float32(0), shape)
     weights = convert(entries, 'senet50_caffe', metadata={})
     look = weights.preprocessing
     assert weights.metadata['classes'] == '8631' and look.order == 'BGR'
