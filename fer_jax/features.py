@@ -5,13 +5,17 @@ weights. They are computed once, kept on disk under a key of everything that the
 images in the batch: a phase of many epochs then costs one pass through the frozen part, and the next run none.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import os
 import shutil
+import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +35,10 @@ from fer_jax.partition import Flat, stage_of
 
 VIEWS, OFFSETS = 0x76696577, 0x6F666673  # streams of random numbers that nothing else draws from
 BATCH = 64
-SOURCES = ('features.py', 'network.py', 'models/*.py', 'data/augment.py', 'data/geometry.py', 'data/colour.py')
+SOURCES: tuple[str, ...] = ('features.py', 'network.py', 'models/*.py')
+SOURCES += tuple(f'data/{name}.py' for name in ('augment', 'colour', 'feed', 'geometry', 'images'))
+VERSIONS = ('jax', 'jaxlib', 'flax', 'numpy', 'opencv-python-headless', 'pillow')
+LEFT = 24 * 3600.0  # seconds after which what a killed process was writing is taken for left behind
 
 Compute = Callable[[Mapping[str, Any], Mapping[str, Any], int], jax.Array]
 
@@ -179,11 +186,11 @@ def compute(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat) -
     return lambda resident, host, view: features(params, batch_stats, resident, host, jnp.int32(view), plain=view == 0)
 
 
-def key_of(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, **data: str) -> str:
+def key_of(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, **data: Any) -> str:
     """sha256 of all that features depend on.
 
     Args:
-      data: fingerprint of the data, and the role of the split.
+      data: fingerprint of the data, role of the split, and the shape in which its images are stored.
     """
     order = list(network.stages)
     below = set(order[: 1 + max(map(order.index, recipe.stages))])
@@ -202,7 +209,8 @@ def key_of(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, **
         'network': look,
         'data': data,
         'weights and source': digest.hexdigest(),
-        'jax': jax.__version__,
+        'versions': {package: metadata.version(package) for package in VERSIONS},
+        'precision': jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
         'platform': [device.platform, device.device_kind, jax.device_count(), os.cpu_count()],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -244,27 +252,35 @@ def _fill(
     mesh: Mesh,
     what: str,
 ) -> None:
-    scratch = path.with_name(f'.{path.name}.{os.getpid()}')
+    for old in path.parent.glob('.*.bin.*'):
+        with contextlib.suppress(OSError):  # another process may sweep too
+            if time.time() - old.stat().st_mtime > LEFT:
+                old.unlink()
+    scratch = path.with_name(f'.{path.name}.{socket.gethostname()}.{os.getpid()}')
+    note = scratch.with_name(f'{scratch.name}.json')
     digest = hashlib.sha256()
     batch_size = -(-BATCH // mesh.size) * mesh.size
     try:
-        with scratch.open('wb') as file, progress.bar(None, f'features of {what}', whole[0]) as bar:
+        with scratch.open('wb') as written, progress.bar(None, f'features of {what}', whole[0]) as bar:
             for view in range(views):
                 for host, weight in images.in_order(batch_size):
                     rows = np.asarray(compute(images.resident, host, view))[weight > 0]
                     data = rows.tobytes()
                     digest.update(data)
-                    file.write(data)
+                    written.write(data)
                     bar.update(len(rows))
-            file.flush()
-            os.fsync(file.fileno())
+            written.flush()
+            os.fsync(written.fileno())
         scratch.replace(path)
         about = {'shape': whole, 'dtype': kind.name, 'sha256': digest.hexdigest(), 'what': what}
-        note = scratch.with_suffix('.json')
-        note.write_text(json.dumps(about) + '\n')
+        with note.open('w') as file:
+            file.write(json.dumps(about) + '\n')
+            file.flush()
+            os.fsync(file.fileno())
         note.replace(path.with_suffix('.json'))
     finally:
-        scratch.unlink(missing_ok=True)
+        for left in (scratch, note):
+            left.unlink(missing_ok=True)
 
 
 def _is_whole(path: Path, shape: tuple[int, ...], kind: np.dtype) -> bool:
@@ -292,7 +308,7 @@ def feed(
     array = kept(
         images,
         compute(network, recipe, params, batch_stats),
-        key=key_of(network, recipe, params, batch_stats, fingerprint=fingerprint, role=role),
+        key=key_of(network, recipe, params, batch_stats, fingerprint=fingerprint, role=role, stored=images.split.shape),
         views=recipe.views,
         shape=shape_of(network, recipe),
         dtype=recipe.dtype,

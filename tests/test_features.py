@@ -147,6 +147,7 @@ def test_the_key_covers_all_that_features_depend_on(faces, tmp_path, monkeypatch
         key(stats=changed(stats, 'bn1.var')),
         key(fingerprint='g'),
         key(role='validation'),
+        key(stored=(64, 64, 3)),
         key(network=dataclasses.replace(run.network, spec=spec)),
         *(
             key(recipe=dataclasses.replace(recipe, **field))
@@ -161,9 +162,11 @@ def test_the_key_covers_all_that_features_depend_on(faces, tmp_path, monkeypatch
             )
         ),
     ]
-    monkeypatch.setattr(jax, '__version__', '0.0.0')
+    monkeypatch.setattr(features.metadata, 'version', lambda package: '0.0.0')
     others.append(key())
     monkeypatch.undo()
+    with jax.default_matmul_precision('float32'):
+        others.append(key())
     monkeypatch.setattr(features, 'SOURCES', (*features.SOURCES, 'errors.py'))
     others.append(key())
     assert len({first, *others}) == len(others) + 1
@@ -218,6 +221,43 @@ run.feed_for(run.phases[0], state, fixed)
     assert not list((tmp_path / 'cache' / 'features').glob('[!.]*.bin'))
     run, state, fixed = opened(faces)
     assert len(run.feed_for(run.phases[0], state, fixed).resident['x']) == len(run.data.splits['train'].ids)
+
+
+def test_two_processes_may_fill_the_same_cache(faces, tmp_path):
+    """Both write all of it under names of their own; what remains is whole, and nothing is left over."""
+    (tmp_path / 'config.json').write_text(config_of(faces, cache_views=1).to_json())
+    script = """
+import json, sys
+from fer_jax import features, setup
+run = setup.prepare(json.load(open(sys.argv[1])))
+state, fixed = run.enter(run.phases[0], 0, *run.initial())
+print('ready', flush=True); sys.stdin.readline()
+run.feed_for(run.phases[0], state, fixed)
+"""
+    environment = os.environ | {'FER_JAX_CACHE': str(tmp_path / 'cache')}
+    command = [sys.executable, '-c', script, str(tmp_path / 'config.json')]
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True}
+    both = [subprocess.Popen(command, cwd=REPOSITORY, env=environment, **pipes) for _ in range(2)]
+    assert [process.stdout.readline() for process in both] == ['ready\n'] * 2
+    for process in both:
+        process.stdin.write('go\n')
+        process.stdin.flush()
+    for process in both:
+        process.communicate()
+    assert [process.returncode for process in both] == [0, 0]
+    names = sorted(path.suffix for path in (tmp_path / 'cache' / 'features').iterdir())
+    assert names == ['.bin', '.json']
+
+
+def test_what_a_killed_process_left_is_swept_after_a_day(faces, own_cache):
+    own_cache.mkdir(parents=True)
+    old, new = own_cache / '.a.bin.host.1', own_cache / '.b.bin.host.2'
+    for path in (old, new):
+        path.write_bytes(b'x')
+    os.utime(old, (0, 0))
+    run, state, fixed = opened(faces)
+    run.feed_for(run.phases[0], state, fixed)
+    assert not old.exists() and new.exists()
 
 
 @pytest.mark.parametrize(

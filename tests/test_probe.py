@@ -45,7 +45,7 @@ def test_ridge_is_scikit_learns(data, strength):
 def test_a_head_of_the_grid_is_what_it_would_be_alone(data):
     heads = probe.trained(*data, 3, FIELDS)
     assert len(heads) == 8
-    for head in heads:
+    for head in heads[::3]:
         what = head['what']
         single = {'learning_rates': (what['learning_rate'],), 'weight_decays': (what['weight_decay'],)}
         (alone,) = probe.trained(*data, 3, FIELDS | single | {'seeds': (what['seed'],)})
@@ -69,13 +69,14 @@ def test_training_finds_what_logistic_regression_does(data):
 def config(shared_data, tmp_path):
     for name in ('happy', 'surprise', 'anger'):
         (tmp_path / 'faces' / name).mkdir(parents=True)
-        for path in sorted((shared_data / 'ck48' / name).iterdir())[:30]:
+        for path in sorted((shared_data / 'ck48' / name).iterdir())[:20]:
             (tmp_path / 'faces' / name / path.name).symlink_to(path)
     config = probe_config.get_config()
-    config.model.image_size = 48
+    config.model.image_size = 32
     config.parallel.devices = 0
-    config.data.update({'name': '', 'dir': str(tmp_path / 'faces')})
-    config.probe.update({'epochs': 4, 'learning_rates': (1e-3, 1e-2), 'weight_decays': (0.1, 1.0)})
+    config.data.update({'name': '', 'dir': str(tmp_path / 'faces'), 'batch_size': 16})
+    config.probe.update({'stages': ('blocks1', 'blocks2'), 'epochs': 4, 'mirror': False})
+    config.probe.update({'learning_rates': (1e-3, 1e-2), 'weight_decays': (0.1, 1.0)})
     return config
 
 
@@ -83,13 +84,13 @@ def test_a_probe_picks_on_validation_and_leaves_what_it_promises(config, tmp_pat
     monkeypatch.setattr(features.cache, 'root', lambda: tmp_path / 'cache')
     results = fer_jax.train(config, tmp_path / 'run')
     assert json.loads((tmp_path / 'run' / 'results.json').read_text()) == results
-    assert len(results['grid']) == 8 and results['features'] == 9 * (80 + 112 + 192)
+    assert len(results['grid']) == 8 and results['features'] == 9 * (24 + 40)
     best = max(one['accuracy'] for one in results['grid'])
-    assert results['pick']['accuracy'] == best == results['splits']['validation']['accuracy'] > 0.6
-    assert results['splits']['test']['n'] == 12
+    assert results['pick']['accuracy'] == best == results['splits']['validation']['accuracy'] > 0.5
+    assert results['splits']['test']['n'] == 9
     for name in ('grid.png', 'confusion_test.png', 'config.json', 'environment.json'):
         assert (tmp_path / 'run' / name).stat().st_size > 0
-    assert 'heads on 3,456 features' in capsys.readouterr().out
+    assert 'heads on 576 features' in capsys.readouterr().out
     monkeypatch.setattr(features, '_fill', None)  # a second grid computes no features
     config.probe.ridge = (10.0,)
     assert fer_jax.train(config, tmp_path / 'second')['grid'][0]['strength'] == 10
