@@ -1,0 +1,230 @@
+"""What the feature cache saves: epochs of a head on a frozen ResNet-18, against PyTorch on the same machine.
+
+    python scripts/benchmark_cache.py --epochs 10,100 --out docs/results/cache_cpu.jsonl
+
+Five contenders, each in a process of its own: fer_jax with the feature cache (empty at the start) and without, PyTorch
+with its frozen backbone run every epoch, PyTorch on features that it computes once, and fer_jax's grid of 64 heads
+against one. Time is that of the whole training, from images in memory to the validation score, compilation included,
+imports not. What would take longer than `--most` epochs of a frozen backbone is computed from fewer, and says so.
+Weights are random: they do not matter for time. Needs torch and torchvision, and FER2013 prepared.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BATCH, SIZE, FEATURES = 128, 64, 512
+CONTENDERS = ('fer_jax cached', 'PyTorch cached', 'fer_jax', 'PyTorch')
+HEADS = (1, 64)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--epochs', default='10,100', help='of the head, one or several')
+    parser.add_argument('--examples', type=int, default=0, help='training images; 0: all 28,709')
+    parser.add_argument('--most', type=int, default=2, help='epochs of a frozen backbone that are run')
+    parser.add_argument('--out', type=Path, help='append one JSON line a measurement')
+    parser.add_argument('--measure', choices=[*CONTENDERS, 'probe'], help=argparse.SUPPRESS)
+    parser.add_argument('--cache', type=Path, help=argparse.SUPPRESS)
+    parser.add_argument('--heads', type=int, default=1, help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.measure:
+        with contextlib.redirect_stdout(sys.stderr):
+            found = measure(arguments)
+        print(json.dumps(found))
+        return 0
+    compare(arguments)
+    return 0
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """All contenders at each number of epochs, their ratios, and the grid of heads."""
+    for epochs in map(int, arguments.epochs.split(',')):
+        seconds: dict[str, float] = {}
+        for contender in CONTENDERS:
+            run = epochs if contender.endswith('cached') else min(epochs, arguments.most)
+            found = in_process(arguments, contender, run)
+            once = found.get('once', 0.0)
+            seconds[contender] = once + (found['seconds'] - once) * epochs / run
+            record(arguments, {'contender': contender, 'epochs': epochs, 'epochs_run': run, **found})
+            computed = '' if run == epochs else f', computed from {run} epochs'
+            print(f'{epochs} epochs, {contender}: {seconds[contender]:.1f} s{computed}', flush=True)
+        ours = seconds['fer_jax cached']
+        for peer in CONTENDERS[1:]:
+            print(f'{epochs} epochs, {peer} / fer_jax cached: {seconds[peer] / ours:.2f}', flush=True)
+    with tempfile.TemporaryDirectory() as cache:
+        in_process(arguments, 'probe', 1, heads=1, cache=Path(cache))  # fills the cache
+        grid = {heads: in_process(arguments, 'probe', 10, heads=heads, cache=Path(cache)) for heads in HEADS}
+    with tempfile.TemporaryDirectory() as cache:
+        whole = {}
+        for heads in HEADS:
+            whole[heads] = in_process(arguments, 'probe', 10, heads=heads, cache=Path(cache) / str(heads))
+    for heads in HEADS:
+        record(arguments, {'contender': 'probe', 'heads': heads, 'cached': grid[heads], 'whole': whole[heads]})
+    print(f'64 heads / one head, training alone: {grid[64]["heads_seconds"] / grid[1]["heads_seconds"]:.2f}')
+    print(f'64 heads / one head, whole command: {whole[64]["seconds"] / whole[1]["seconds"]:.2f}')
+
+
+def record(arguments: argparse.Namespace, entry: dict[str, Any]) -> None:
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        with arguments.out.open('a') as file:
+            file.write(json.dumps({'part': 'cache', 'cpus': os.cpu_count(), **entry}) + '\n')
+
+
+def in_process(arguments: argparse.Namespace, contender: str, epochs: int, **options: Any) -> dict[str, Any]:
+    command = [sys.executable, __file__, '--measure', contender, '--epochs', str(epochs)]
+    command += ['--examples', str(arguments.examples)]
+    for name, value in options.items():
+        command += [f'--{name}', str(value)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    if run.returncode:
+        sys.exit(f'{contender}: status {run.returncode}\n{run.stderr[-2000:]}')
+    return json.loads(run.stdout)
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """One contender; seconds of the training, and of what of it is done once whatever the epochs."""
+    epochs = int(arguments.epochs)
+    if arguments.measure.startswith('PyTorch'):
+        return torch_head(arguments.examples, epochs, cached=arguments.measure.endswith('cached'))
+    if arguments.measure == 'probe':
+        return jax_probe(arguments, epochs)
+    return jax_head(arguments.examples, epochs, cached=arguments.measure.endswith('cached'))
+
+
+def config_of(examples: int, epochs: int, cached: bool) -> Any:
+    from configs import default
+
+    config = default.get_config()
+    config.model.update({'name': 'resnet18', 'weights': 'scratch', 'image_size': SIZE})
+    config.data.update({'name': 'fer2013', 'train_examples': examples, 'batch_size': BATCH})
+    config.data.augment = default.augment('none')
+    config.data.splits.test = ''
+    config.parallel.devices = os.cpu_count() if cpu_only() else 0
+    config.checkpoint.every = float(epochs)
+    phase = {'epochs': epochs, 'rates': default.HEAD_ONLY, 'learning_rate': 1e-3, 'cache_views': int(cached)}
+    config.phases = (default.phase(**phase),)
+    return config
+
+
+def cpu_only() -> bool:
+    import jax
+
+    return jax.config.jax_platforms == 'cpu' or not Path('/proc/driver/nvidia').exists()  # type: ignore[attr-defined]
+
+
+def jax_head(examples: int, epochs: int, *, cached: bool) -> dict[str, Any]:
+    import fer_jax
+    from fer_jax import features, training  # noqa: F401
+
+    with tempfile.TemporaryDirectory() as folder:
+        features.cache.root, root = (lambda: Path(folder)), features.cache.root
+        (Path(folder) / 'datasets').symlink_to(root() / 'datasets')
+        begun = time.perf_counter()
+        results = fer_jax.train(config_of(examples, epochs, cached), Path(folder) / 'run')
+        return {'seconds': time.perf_counter() - begun, 'accuracy': results['splits']['validation']['accuracy']}
+
+
+def jax_probe(arguments: argparse.Namespace, epochs: int) -> dict[str, Any]:
+    import fer_jax
+    from fer_jax import features, training  # noqa: F401
+
+    root = features.cache.root()
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+    if not (arguments.cache / 'datasets').exists():
+        (arguments.cache / 'datasets').symlink_to(root / 'datasets')
+    features.cache.root = lambda: arguments.cache
+    from configs import probe
+
+    config = probe.get_config()
+    config.update(config_of(arguments.examples, 1, False))
+    grid = {'learning_rates': (1e-3,), 'weight_decays': (0.1,), 'seeds': (0,)}
+    if arguments.heads == 64:
+        grid = {
+            'learning_rates': (1e-4, 3e-4, 1e-3, 3e-3),
+            'weight_decays': (0.01, 0.1, 1.0, 3.0),
+            'seeds': (0, 1, 2, 3),
+        }
+    config.probe.update({'stages': ('pool',), 'pool': 1, 'ridge': (), 'epochs': epochs, 'dtype': 'float32', **grid})
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.perf_counter()
+        results = fer_jax.train(config, Path(folder) / 'run')
+        return {'seconds': time.perf_counter() - begun, 'heads_seconds': results['seconds']['heads']}
+
+
+def torch_head(examples: int, epochs: int, *, cached: bool) -> dict[str, Any]:
+    """The usual loop: the frozen backbone in evaluation mode under no_grad, channels last, on all cores."""
+    train, validation = arrays(examples)
+    import torch
+
+    from tests.parity import declare_torchvision_operators
+
+    declare_torchvision_operators()
+    import torchvision
+
+    begun = time.perf_counter()
+    backbone = torchvision.models.resnet18(weights=None)
+    backbone.fc = torch.nn.Identity()
+    backbone.eval().to(memory_format=torch.channels_last).requires_grad_(False)
+    head = torch.nn.Linear(FEATURES, 7)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * -(-len(train[0]) // BATCH))
+
+    def features(images: np.ndarray) -> Any:
+        x = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255)
+        x = torch.nn.functional.interpolate(x, SIZE, mode='bilinear', antialias=True)
+        x = ((x - 0.5) / 0.25).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            return backbone(x)
+
+    def all_features(images: np.ndarray) -> Any:
+        return torch.cat([features(images[at : at + BATCH]) for at in range(0, len(images), BATCH)])
+
+    labels = torch.from_numpy(train[1]).long()
+    kept = all_features(train[0]) if cached else None
+    once = time.perf_counter() - begun if cached else 0.0
+    for _ in range(epochs):
+        for index in torch.randperm(len(labels)).split(BATCH):
+            x = features(train[0][index.numpy()]) if kept is None else kept[index]
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(head(x), labels[index]).backward()
+            optimizer.step()
+            schedule.step()
+    trained = time.perf_counter()
+    predicted = head(all_features(validation[0])).argmax(1).numpy()
+    seconds = time.perf_counter() - begun
+    once += time.perf_counter() - trained
+    return {'seconds': seconds, 'once': once, 'accuracy': float(np.mean(predicted == validation[1]))}
+
+
+def arrays(examples: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(uint8 [N, 48, 48, 1], int [N]) of the training and the validation split."""
+    from fer_jax import cache
+    from fer_jax.data import datasets
+
+    data = datasets.load(
+        name='fer2013',
+        splits={'train': 'train', 'validation': 'validation'},
+        image_size=SIZE,
+        channels=1,
+        root=cache.root() / 'datasets',
+        train_examples=examples,
+    )
+    return [
+        (data.splits[role].read(np.arange(len(data.splits[role].labels))), data.splits[role].labels)
+        for role in ('train', 'validation')
+    ]
+
+
+if __name__ == '__main__':
+    sys.exit(main())
