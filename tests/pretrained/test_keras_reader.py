@@ -182,8 +182,10 @@ def test_the_kind_of_a_file_is_known_by_its_content(tmp_path):
     assert kind_of(disguised) == 'keras'
     with pytest.raises(UserError, match='not weights of resnet50_v1: .*missing'):
         convert_file(disguised, 'resnet50_v1', source='x', licence='none')
-    (tmp_path / 'y.h5').write_bytes(b'\x80\x02')
+    (tmp_path / 'y.h5').write_bytes(b'PK')
     assert kind_of(tmp_path / 'y.h5') == 'torch'
+    (tmp_path / 'z.h5').write_bytes(b'\x80\x02')
+    assert kind_of(tmp_path / 'z.h5') == 'arrays'
     with pytest.raises(UserError, match='is not a file'):
         kind_of(tmp_path / 'absent.h5')
 

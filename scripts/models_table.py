@@ -1,0 +1,64 @@
+"""Writes the table of docs/models.md: every network, its size, its source, and how far it is from it.
+
+    FER_JAX_PARITY_TABLE=parity.jsonl scripts/test tests/models tests/pretrained
+    python scripts/models_table.py parity.jsonl
+
+The parity tests append their deviations to the file that the variable names; the largest of each network are shown.
+A network that its own test does not compare stage by stage has '-'.
+"""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+from flax import nnx
+
+from fer_jax import models
+from fer_jax.partition import flatten
+from fer_jax.pretrained import keras_names, torch_names
+
+START, END = '<!-- table -->\n', '<!-- end of table -->\n'
+PAGE = Path(__file__).parents[1] / 'docs' / 'models.md'
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('parity', type=Path, help='JSON lines that the parity tests wrote')
+    arguments = parser.parse_args(argv)
+    rows = [json.loads(line) for line in arguments.parity.read_text().splitlines()]
+    text = PAGE.read_text()
+    before, after = text.split(START)[0], text.split(END)[1]
+    PAGE.write_text(before + START + table(rows) + END + after)
+    return 0
+
+
+def table(rows: list[dict]) -> str:
+    """Markdown, a line a network."""
+    lines = [
+        '| `model.name` | parameters | smallest side | names of | images | logits | stages | gradient |',
+        '|---|---|---|---|---|---|---|---|',
+    ]
+    for name in models.NAMES:
+        made = nnx.eval_shape(lambda name=name: models.create(name, classes=1000, rngs=nnx.Rngs(0)))
+        count = sum(math.prod(leaf.shape) for leaf in flatten(nnx.state(made, nnx.Param)).values())
+        sources = [*torch_names.TABLES.get(name, ()), *keras_names.TABLES.get(name, ())]
+        frameworks = [kind for kind, known in (('torch', torch_names), ('Keras', keras_names)) if name in known.TABLES]
+        looks = dict.fromkeys(described(source.look) for source in sources if hasattr(source, 'look'))
+        own = [row for row in rows if row['name'] == name]
+        far = [f'{max(row[key] for row in own):.0e}' if own else '-' for key in ('logits', 'stages', 'gradient')]
+        smallest = getattr(models.CONSTRUCTORS[name], 'min_size', 1)
+        cells = [f'`{name}`', f'{count:,}', str(smallest), ', '.join(frameworks), '; '.join(looks), *far]
+        lines.append(f'| {" | ".join(cells)} |')
+    return '\n'.join(lines) + '\n'
+
+
+def described(look: object) -> str:
+    """'RGB, mean 0.485 0.456 0.406, std 0.229 0.224 0.225, 224 px bilinear'"""
+    mean, std = (' '.join(f'{value:.3g}' for value in dict.fromkeys(values)) for values in (look.mean, look.std))
+    return f'{look.order}, mean {mean}, std {std}, {look.size} px {look.interpolation}'
+
+
+if __name__ == '__main__':
+    sys.exit(main())
