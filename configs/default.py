@@ -124,7 +124,8 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.name = 'resnet50'
-    config.model.weights = 'imagenet'  # 'imagenet', 'scratch', a converted .safetensors file, or the workdir of a run
+    config.model.weights = 'imagenet'  # 'scratch', published ones (docs/weights.md), a file, a workdir
+    config.model.partial = False  # weights of a smaller or larger network: what agrees is taken
     config.model.head = 'linear'  # or 'mlp': 4096, 4096, dropout
     config.model.dropout = 0.0
     config.model.stochastic_depth = 0.0  # of the last residual block, from 0 for the first

@@ -7,12 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from fer_jax import models
 from fer_jax.errors import UserError
+from fer_jax.models import families
 from fer_jax.partition import Flat, flatten, split_module, unflatten
+from fer_jax.pretrained import Preprocessing
 
 PRIMARY = 'primary'
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
@@ -59,7 +60,7 @@ class ModelSpec:
 
     def create(self, rngs: nnx.Rngs) -> nnx.Module:
         """The network with fresh parameters."""
-        return models.create(
+        return families.create(
             self.name,
             classes={task: len(names) for task, names in self.classes.items()},
             channels=self.channels,
@@ -90,12 +91,14 @@ class Network:
     params: dict[str, jax.ShapeDtypeStruct]
     batch_stats: dict[str, jax.ShapeDtypeStruct]
 
-    def init(self, seed: int) -> tuple[Flat, Flat]:
-        """Fresh (params, batch_stats), initialised as the source framework does it."""
+    def init(self, seed: int, prefix: str = '') -> tuple[Flat, Flat]:
+        """Fresh (params, batch_stats), initialised as the source framework does it; those below `prefix` alone."""
 
         @jax.jit
         def make(key: jax.Array) -> tuple[Flat, Flat]:
-            return split_module(self.spec.create(nnx.Rngs(key)))[1:]
+            _, *trees = split_module(self.spec.create(nnx.Rngs(key)))
+            params, stats = ({path: leaf for path, leaf in tree.items() if path.startswith(prefix)} for tree in trees)
+            return params, stats
 
         return make(jax.random.key(seed))
 
@@ -153,10 +156,8 @@ class Network:
         channels = self.spec.channels
         if images.shape[-1] == 3 and channels == 1:
             images = images @ jnp.asarray([[0.299], [0.587], [0.114]], images.dtype)
-        if images.shape[-1] == 3 and self.spec.order == 'BGR':
-            images = images[..., ::-1]
-        mean, std = (255 * np.array(values, np.float32) for values in (self.spec.mean, self.spec.std))
-        return ((images - mean) / std).astype(DTYPES[self.spec.dtype])
+        look = Preprocessing(self.spec.mean, self.spec.std, self.spec.order)
+        return look.normalise(images).astype(DTYPES[self.spec.dtype])
 
 
 def build(spec: ModelSpec) -> Network:

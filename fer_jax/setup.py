@@ -66,7 +66,8 @@ class Setup:
 
     def initial(self) -> tuple[Flat, Flat]:
         """(params, batch_stats) of step 0."""
-        return start.initial(self.network, self.weights, self.config['seed'], self.replicated)
+        partial = self.config['model']['partial']
+        return start.initial(self.network, self.weights, self.config['seed'], self.replicated, partial=partial)
 
     def enter(
         self, phase: Phase, step: int, params: Flat, batch_stats: Flat, ema: Mapping[str, Flat] | None = None
@@ -130,6 +131,9 @@ class Setup:
         counts = ', '.join(f'{role} {len(split.labels):,}' for role, split in self.data.splits.items())
         origin = 'from scratch' if self.weights is None else f'from {self.weights.metadata.get("source", "weights")}'
         names = textwrap.shorten(', '.join(self.data.classes), 300, placeholder=' ...')
+        if self.config['model']['partial'] and self.weights is not None:
+            of = self.weights.metadata['of']
+            origin += f' ({of}; {start.taken_by_stage(self.network, self.weights)})'
         return (
             f'{spec.name} {origin}, {spec.image_size} px; {self.data.name}: {counts}; '
             f'{len(self.data.classes)} classes: {names}; '
@@ -152,7 +156,7 @@ def prepare(config: Mapping[str, Any]) -> Setup:
         raise UserError(f'on_nonfinite={config["on_nonfinite"]!r} is unknown; choose stop or skip')
     mesh = sharding.make_mesh(config['parallel']['devices'])
     batch_size = settings['batch_size']
-    weights = start.source(model['weights'], model['name'])
+    weights = start.source(model['weights'], model['name'], partial=model['partial'])
     data = datasets.load(
         **{field: settings[field] for field in datasets.SOURCE},
         splits={role: split for role, split in settings['splits'].items() if split},
@@ -178,6 +182,8 @@ def prepare(config: Mapping[str, Any]) -> Setup:
             activation='softmax' if train.attributes is None else 'sigmoid',
         )
     )
+    if model['partial'] and weights is not None:
+        weights = start.agreeing(weights, network)
     lengths = {'examples': len(train.labels), 'batch_size': batch_size}
     planned = phases.plan(config['phases'], network, augment=settings['augment'], seed=config['seed'], **lengths)
     for phase in planned:

@@ -1,7 +1,10 @@
 """Where a run's first parameters come from: fresh, converted weights, or another run."""
 
 import dataclasses
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,14 +15,17 @@ from fer_jax.checkpoints import Checkpoints, read_spec
 from fer_jax.data.datasets import Split
 from fer_jax.errors import UserError
 from fer_jax.network import Network, build
-from fer_jax.partition import Flat
+from fer_jax.partition import Flat, stage_of
 from fer_jax.pretrained import Preprocessing, Weights
 
 STATISTICS_SAMPLE = 2048
 
 
-def source(weights: str, model: str) -> Weights | None:
+def source(weights: str, model: str, *, partial: bool = False) -> Weights | None:
     """The weights that `model.weights` names; None for 'scratch'.
+
+    Args:
+      partial: those of a run or of a converted file may be another network's.
 
     Raises:
       UserError: they cannot be found, or are another model's.
@@ -27,13 +33,20 @@ def source(weights: str, model: str) -> Weights | None:
     if weights == 'scratch':
         return None
     if (Path(weights) / 'checkpoints').is_dir():
-        return _of_run(Path(weights), model)
+        return of_run(Path(weights), None if partial else model)
+    if partial and Path(weights).is_file():
+        return pretrained.load(Path(weights), None)
     return pretrained.resolve(weights, model, cache=cache.root())
 
 
-def _of_run(workdir: Path, model: str) -> Weights:
+def of_run(workdir: Path, model: str | None = None) -> Weights:
+    """The selected checkpoint of a run, with its head.
+
+    Raises:
+      UserError: there is none, or it is of another network than `model`.
+    """
     spec = read_spec(workdir)
-    if spec.name != model:
+    if model and spec.name != model:
         raise UserError(f'model.weights={str(workdir)!r} is a run of {spec.name}, model.name is {model!r}')
     network = build(spec)
     checkpoints = Checkpoints(workdir, spec, read_only=True)
@@ -42,10 +55,10 @@ def _of_run(workdir: Path, model: str) -> Weights:
         raise UserError(f'model.weights={str(workdir)!r} holds no evaluated checkpoint yet; let that run go on')
     params, stats = checkpoints.restore_model(step, network.params, network.batch_stats)
     return Weights(
-        model=model,
+        model=spec.name,
         params={path: np.asarray(leaf) for path, leaf in params.items()},
         stats={path: np.asarray(leaf) for path, leaf in stats.items()},
-        preprocessing=Preprocessing(spec.mean, spec.std, spec.order),
+        preprocessing=Preprocessing(spec.mean, spec.std, spec.order, spec.image_size),
         metadata={'source': str(workdir), 'step': str(step)},
     )
 
@@ -73,9 +86,46 @@ def _spread(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     return values * channels if len(values) == 1 else (float(np.mean(values)),) * channels
 
 
-def initial(network: Network, weights: Weights | None, seed: int, sharding: NamedSharding) -> tuple[Flat, Flat]:
-    """(params, batch_stats) of step 0, on all devices."""
-    params, stats = network.init(seed)
-    if weights is not None:
-        params, stats = pretrained.fill(params, stats, weights, head=False)
-    return jax.device_put((params, stats), sharding)
+def agreeing(weights: Weights, network: Network) -> Weights:
+    """What of another network's weights this one has too: the same path, the same shape, not of the head.
+
+    The metadata gain 'taken': all those paths.
+
+    Raises:
+      UserError: there is nothing.
+    """
+
+    def take(given: Mapping[str, Any], wanted: Flat) -> dict[str, Any]:
+        paths = [path for path in given if path in wanted and not path.startswith('head.')]
+        return {path: leaf for path in paths if (leaf := given[path]).shape == wanted[path].shape}
+
+    params, stats = take(weights.params, network.params), take(weights.stats, network.batch_stats)
+    if not params:
+        raise UserError(f'model.partial: nothing of {weights.model} fits {network.spec.name}; choose nearer relatives')
+    taken = {'taken': ', '.join((*params, *stats)), 'of': weights.model}
+    return dataclasses.replace(weights, params=params, stats=stats, metadata=weights.metadata | taken)
+
+
+def taken_by_stage(network: Network, weights: Weights) -> str:
+    """'stem 3 of 3, layer1 12 of 18, ...': parameters taken of those that the stage has; fresh ones are the rest."""
+    has, taken = (
+        Counter(stage_of(path, network.stages) for path in paths) for paths in (network.params, weights.params)
+    )
+    return ', '.join(f'{stage} {taken[stage]} of {has[stage]}' for stage in network.stages if has[stage])
+
+
+def initial(
+    network: Network, weights: Weights | None, seed: int, sharding: NamedSharding, *, partial: bool = False
+) -> tuple[Flat, Flat]:
+    """(params, batch_stats) of step 0, on all devices.
+
+    Args:
+      weights: all but the head are taken; with `partial` they need not be all that the network has.
+    """
+    if weights is None or partial:
+        params, stats = network.init(seed)
+        if weights is not None:
+            params, stats = params | dict(weights.params), stats | dict(weights.stats)
+        return jax.device_put((params, stats), sharding)
+    params = network.params | network.init(seed, 'head.')[0]
+    return pretrained.fill(params, network.batch_stats, weights, head=False, sharding=sharding)

@@ -170,7 +170,7 @@ def torch_batches(arguments: argparse.Namespace, side: int, channels: int, size:
     sys.path.insert(0, str(Path(__file__).parents[1]))
     import torch
 
-    from tests.parity import declare_torchvision_operators
+    from tests.torch_reference import declare_torchvision_operators
 
     declare_torchvision_operators()
     from PIL import Image

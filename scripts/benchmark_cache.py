@@ -167,7 +167,7 @@ def torch_head(examples: int, epochs: int, *, cached: bool) -> dict[str, Any]:
     train, validation = arrays(examples)
     import torch
 
-    from tests.parity import declare_torchvision_operators
+    from tests.torch_reference import declare_torchvision_operators
 
     declare_torchvision_operators()
     import torchvision

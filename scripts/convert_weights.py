@@ -19,7 +19,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--model', required=True, help=f'one of {", ".join(models.NAMES)}')
     parser.add_argument('--source', required=True, type=Path, help='.pth, .pt, .safetensors, .h5, .mat or .pkl')
-    parser.add_argument('--output', type=Path, help="default: where model.weights='imagenet' looks")
+    parser.add_argument('--weights', default='imagenet', help='their name in the cache, where model.weights finds them')
+    parser.add_argument('--output', type=Path, help='default: in the cache')
     parser.add_argument('--licence', default='unknown', help="the weights' licence, kept in the file")
     look = "how the network wants its images; default: the source framework's"
     parser.add_argument('--mean', type=float, nargs='+', help=f'of x / 255, in the order of --order; {look}')
@@ -50,7 +51,7 @@ def convert(arguments: argparse.Namespace) -> None:
         licence=arguments.licence,
         preprocessing=look,
     )
-    default = pretrained.cached_file(arguments.model, cache.root())
+    default = pretrained.cached_file(arguments.model, cache.root(), arguments.weights)
     output = arguments.output or default
     pretrained.save(output, weights)
     leaves = [*weights.params.values(), *weights.stats.values()]
@@ -62,7 +63,7 @@ def convert(arguments: argparse.Namespace) -> None:
         print(f'  {name:<9} {", ".join(f"{value:.4g}" for value in values)} of x / 255')
     look = weights.preprocessing
     print(f'  {"images":<9} {look.order}, {look.size} px, {look.interpolation}')
-    flag = 'imagenet' if output == default else output
+    flag = arguments.weights if output == default else output
     print(f'use it with --config.model.name={arguments.model} --config.model.weights={flag}')
 
 

@@ -18,8 +18,11 @@ from flax import nnx
 from fer_jax import models
 from fer_jax.partition import flatten
 from fer_jax.pretrained import keras_names, torch_names
+from fer_jax.pretrained.registry import FACES_TERMS, PUBLISHED
 
 START, END = '<!-- table -->\n', '<!-- end of table -->\n'
+COLUMNS = ('`model.name`', 'parameters', 'smallest side', 'names of', 'weights and their licence', 'images')
+COLUMNS += ('logits', 'stages', 'gradient')
 PAGE = Path(__file__).parents[1] / 'docs' / 'models.md'
 
 
@@ -37,21 +40,37 @@ def main(argv: list[str] | None = None) -> int:
 def table(rows: list[dict]) -> str:
     """Markdown, a line a network."""
     lines = [
-        '| `model.name` | parameters | smallest side | names of | images | logits | stages | gradient |',
-        '|---|---|---|---|---|---|---|---|',
+        f'| {" | ".join(COLUMNS)} |',
+        '|---' * len(COLUMNS) + '|',
     ]
     for name in models.NAMES:
         made = nnx.eval_shape(lambda name=name: models.create(name, classes=1000, rngs=nnx.Rngs(0)))
         count = sum(math.prod(leaf.shape) for leaf in flatten(nnx.state(made, nnx.Param)).values())
-        sources = [*torch_names.TABLES.get(name, ()), *keras_names.TABLES.get(name, ())]
+        sources = [*torch_names.TABLES.get(name, {}).values(), *keras_names.TABLES.get(name, {}).values()]
         frameworks = [kind for kind, known in (('torch', torch_names), ('Keras', keras_names)) if name in known.TABLES]
         looks = dict.fromkeys(described(source.look) for source in sources if hasattr(source, 'look'))
         own = [row for row in rows if row['name'] == name]
         far = [f'{max(row[key] for row in own):.0e}' if own else '-' for key in ('logits', 'stages', 'gradient')]
         smallest = getattr(models.CONSTRUCTORS[name], 'min_size', 1)
-        cells = [f'`{name}`', f'{count:,}', str(smallest), ', '.join(frameworks), '; '.join(looks), *far]
+        cells = [
+            f'`{name}`',
+            f'{count:,}',
+            str(smallest),
+            ', '.join(frameworks),
+            licences(name),
+            '; '.join(looks),
+            *far,
+        ]
         lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join(lines) + '\n'
+
+
+def licences(name: str) -> str:
+    """'imagenet: BSD-3-Clause'"""
+    known = [known for known in PUBLISHED if known.model == name]
+    return '; '.join(
+        f'{one.weights}: {one.licence}' + (', non-commercial' if one.terms == FACES_TERMS else '') for one in known
+    )
 
 
 def described(look: object) -> str:

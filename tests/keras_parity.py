@@ -1,7 +1,7 @@
 """Keras networks on Keras's JAX backend, with random weights, carried over by way of Keras's own files."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def randomise(model: Any) -> None:
 
 
 def keras_reference(keras: Any, model: Any, stages: Mapping[str, Any], x: np.ndarray, scale: float) -> Reference:
-    """What a functional Keras model makes of scale * x, float32 [B, H, W, C].
+    """What a functional Keras model of float64 makes of scale * x, float32 [B, H, W, C].
 
     Args:
       model: returns logits [B, C].
@@ -72,15 +72,31 @@ def keras_reference(keras: Any, model: Any, stages: Mapping[str, Any], x: np.nda
 
         return jax.grad(loss, has_aux=True)(x)
 
-    gradient, (outputs, logits) = jax.tree.map(np.asarray, run(x))
+    with jax.enable_x64(True):
+        gradient, (outputs, logits) = jax.tree.map(np.asarray, run(x.astype(np.float64)))
+    assert gradient.dtype == logits.dtype == np.float64
     return Reference(logits, dict(zip(stages, outputs, strict=True)), gradient)
+
+
+def in_float64(keras: Any, make: Callable[[], Any], model: Any) -> Any:
+    """What `make` gives, in float64 and with the weights of `model`."""
+    keras.config.set_floatx('float64')
+    keras.config.set_dtype_policy('float64')
+    try:
+        with jax.enable_x64(True):
+            wide = make()
+            wide.set_weights([weight.astype(np.float64) for weight in model.get_weights()])
+    finally:
+        keras.config.set_floatx('float32')
+        keras.config.set_dtype_policy('float32')
+    return wide
 
 
 def check_keras(
     keras: Any,
     name: str,
-    model: Any,
-    layers: Mapping[str, str],
+    make: Callable[[], Any],
+    layers: Callable[[Any], Mapping[str, str]],
     file: Path,
     *,
     sizes: Sequence[tuple[int, int]],
@@ -89,19 +105,22 @@ def check_keras(
     """Compares fer_jax's `name` with a Keras model, by way of `file`, which Keras writes and fer_jax converts.
 
     Args:
-      layers: stage of fer_jax -> name of the Keras layer whose output it should equal.
+      make: gives the model.
+      layers: of a model: stage of fer_jax -> name of the Keras layer whose output it should equal.
       sizes: (height, width) of the images.
       scale: what the Keras model divides its input by.
 
     Returns:
       The converted weights.
     """
+    model = make()
     randomise(model)
     model.save_weights(file) if file.name.endswith('.weights.h5') else model.save(file)
     weights = convert_file(file, name, source='random', licence='none')
     found = filled(name, dict(weights.params | weights.stats), classes=int(weights.metadata['classes']))
-    stages = {stage: model.get_layer(layer).output for stage, layer in layers.items()}
+    wide = in_float64(keras, make, model)
+    stages = {stage: wide.get_layer(layer).output for stage, layer in layers(wide).items()}
     for size in sizes:
         x = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
-        compare(found, x, keras_reference(keras, model, stages, x, scale), name=name)
+        compare(found, x, keras_reference(keras, wide, stages, x, scale), name=name)
     return weights

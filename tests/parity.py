@@ -1,4 +1,4 @@
-"""The reference networks in torch, with random weights, and what they are called in fer_jax."""
+"""Networks of fer_jax held to what another implementation makes of the same weights and images."""
 
 import json
 import os
@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from flax import nnx
 
 from fer_jax import models
@@ -99,79 +98,6 @@ def deviation(value: np.ndarray, expected: np.ndarray) -> float:
     return off if np.isfinite(off) else float('inf')
 
 
-def torch_model(name: str, classes: int = 1000, seed: int = 0, channels: int = 3) -> Any:
-    """torchvision's or timm's `name` as a torch.nn.Module in eval mode, every tensor random.
-
-    Skips the test where torch is not installed. BatchNorm variances are 0.5 to 2, and means, scales and biases away
-    from their initial 0 and 1, so that one that is dropped or swapped shows. Kernels keep the size of activations.
-    """
-    torch = pytest.importorskip('torch')
-    declare_torchvision_operators()
-    torch.manual_seed(seed)
-    with torch.device('meta'):  # without the default initialisation, 10 s for a VGG
-        if name.startswith('efficientnet_lite'):
-            timm = pytest.importorskip('timm')
-            model = timm.create_model(f'tf_{name}', pretrained=False, num_classes=classes, in_chans=channels)
-        else:
-            torchvision = pytest.importorskip('torchvision')
-            model = getattr(torchvision.models, name)(weights=None, num_classes=classes)
-            if channels != 3:
-                model.conv1 = torch.nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
-    model.to_empty(device='cpu')
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(0, 0.2)
-                module.running_mean.normal_(0, 0.2)
-                module.running_var.uniform_(0.5, 2)
-                module.num_batches_tracked.zero_()
-            elif isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-                module.weight.normal_(0, (2 / module.weight[0].numel()) ** 0.5)
-                if module.bias is not None:
-                    module.bias.normal_(0, 0.1)
-    return model.eval()
-
-
-_libraries: list[Any] = []  # a declaration lives as long as its library
-
-
-def declare_torchvision_operators() -> None:
-    """torchvision registers shapes for these at import, and fails where its compiled part does not fit torch."""
-    import torch
-
-    if _libraries:
-        return
-    _libraries.append(torch.library.Library('torchvision', 'FRAGMENT'))
-    for name in ('nms', 'qnms'):
-        if not hasattr(torch.ops.torchvision, name):
-            _libraries[0].define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
-
-
-def state_of(model: Any) -> dict[str, np.ndarray]:
-    """The state dict as numpy arrays."""
-    return {name: value.detach().numpy().copy() for name, value in model.state_dict().items()}
-
-
-def renamed(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A state dict in fer_jax's names and layout, parameters and statistics together.
-
-    Written apart from `fer_jax.pretrained`, so that networks and conversion are each tested without the other.
-    """
-    modules = {'fc': 'head.primary', 'classifier': 'head.primary'}
-    modules |= {'classifier.0': 'fc6', 'classifier.3': 'fc7', 'classifier.6': 'head.primary'}
-    leaves = {'running_mean': 'mean', 'running_var': 'var'}
-    out = {}
-    for name, value in state.items():
-        module, _, leaf = name.rpartition('.')
-        if leaf == 'weight':
-            leaf = 'scale' if value.ndim == 1 else 'kernel'
-            value = np.moveaxis(value, (0, 1), (-1, -2)) if value.ndim > 1 else value
-        if leaf != 'num_batches_tracked':
-            out[f'{modules.get(module, module)}.{leaves.get(leaf, leaf)}'] = value
-    return out
-
-
 def filled(name: str, leaves: dict[str, np.ndarray], **options: Any) -> nnx.Module:
     """fer_jax's `name` with these leaves, which must be all it has and no more."""
     made = nnx.eval_shape(lambda: models.create(name, **options, rngs=nnx.Rngs(0)))
@@ -195,16 +121,3 @@ def forward(model: nnx.Module, x: np.ndarray, *, train: bool = False) -> tuple[n
         return logits, flatten(nnx.state(network, nnx.BatchStat))
 
     return jax.tree.map(np.asarray, apply(params, stats, x))
-
-
-def reference_logits(reference: Any, x: np.ndarray, *, train: bool = False) -> np.ndarray:
-    """[B, H, W, C] through a torch model; in training mode only BatchNorm trains, dropout stays off."""
-    import torch
-
-    for module in reference.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.train(train)
-    with torch.no_grad():
-        logits = reference(torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))).numpy()
-    reference.eval()
-    return logits

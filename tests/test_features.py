@@ -223,6 +223,7 @@ run.feed_for(run.phases[0], state, fixed)
     assert len(run.feed_for(run.phases[0], state, fixed).resident['x']) == len(run.data.splits['train'].ids)
 
 
+@pytest.mark.slow
 def test_two_processes_may_fill_the_same_cache(faces, tmp_path):
     """Both write all of it under names of their own; what remains is whole, and nothing is left over."""
     (tmp_path / 'config.json').write_text(config_of(faces, cache_views=1).to_json())

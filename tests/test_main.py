@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.parity import torch_model
+from tests.torch_reference import torchvision_model
 
 REPOSITORY = Path(__file__).parents[1]
 SMALL = [
@@ -127,7 +127,7 @@ def test_the_first_command_people_type(faces, tmp_path):
     ]  # fmt: skip
     done = run(*common, cache=tmp_path / 'cache')
     assert done.returncode == 2 and '--config.model.weights=scratch' in done.stderr
-    torch.save(torch_model('resnet50').state_dict(), tmp_path / 'resnet50.pth')
+    torch.save(torchvision_model('resnet50').state_dict(), tmp_path / 'resnet50.pth')
     converted = subprocess.run(
         [sys.executable, 'scripts/convert_weights.py', '--model=resnet50', f'--source={tmp_path}/resnet50.pth'],
         cwd=REPOSITORY, capture_output=True, text=True, check=False,

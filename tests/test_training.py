@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 import fer_jax
 from configs import default
-from fer_jax import checkpoints, evaluate, models, setup
+from fer_jax import checkpoints, evaluate, export, models, pretrained, setup
 from fer_jax.errors import UserError
 from fer_jax.network import build
 from fer_jax.partition import Flat, unflatten
@@ -250,6 +250,7 @@ def test_frozen_parameters_and_statistics_stand_still(faces, tmp_path):
         assert (not np.array_equal(leaf, before[1][path])) == path.startswith('layer4'), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('model', 'last'),
     [
@@ -418,6 +419,47 @@ def test_a_run_is_a_source_of_weights(finished, faces, tmp_path):
     config.model.name = 'resnet50'
     with pytest.raises(UserError, match="is a run of resnet18, model.name is 'resnet50'"):
         fer_jax.train(config, tmp_path / 'other')
+
+
+def test_a_larger_network_starts_from_a_smaller_one(finished, faces, tmp_path, capsys):
+    """A ResNet-18 has the stem of a ResNet-34 and the first blocks of its stages; of a ResNet-50 far less."""
+    workdir, _ = finished
+    config = config_of(faces)
+    config.model.update({'name': 'resnet34', 'weights': str(workdir), 'partial': True})
+    run = setup.prepare(config.to_dict())
+    (params, stats), source = run.initial(), restored(workdir, best=True)
+    taken = run.weights.metadata['taken'].split(', ')
+    assert set(taken) == {*source['params'], *source['stats']} - {'head.primary.kernel', 'head.primary.bias'}
+    for path in taken:
+        np.testing.assert_array_equal((params | stats)[path], (source['params'] | source['stats'])[path])
+    assert '(resnet18; stem 3 of 3, layer1 12 of 18, layer2 15 of 27, ' in run.describe()
+    assert 'head 0 of 2)' in run.describe()
+    config.model.name = 'resnet50'
+    assert 'stem 3 of 3' in setup.prepare(config.to_dict()).describe()
+    config.model.name = 'vgg11'
+    with pytest.raises(UserError, match='model.partial: nothing of resnet18 fits vgg11'):
+        setup.prepare(config.to_dict())
+
+
+def test_a_run_goes_back_to_torchvision(finished, tmp_path, capsys):
+    """As float32 tensors that torchvision's network takes strictly; in again it is the same to the bit."""
+    workdir, _ = finished
+    output = tmp_path / 'resnet18.safetensors'
+    command = ['--workdir', str(workdir), '--output', str(output)]
+    assert export.main([*command, '--format', 'torchvision']) == 0
+    assert 'classes  anger, happy, surprise\nimages   RGB, 32 px' in capsys.readouterr().out
+    again = pretrained.convert_file(output, 'resnet18', source='x', licence='none')
+    source = restored(workdir, best=True)
+    for path, leaf in (source['params'] | source['stats']).items():
+        np.testing.assert_array_equal((again.params | again.stats)[path], leaf)
+    assert export.main([*command, '--format', 'keras']) == 2
+    assert '--format=keras is not a form of resnet18; choose torchvision, safetensors' in capsys.readouterr().err
+    assert export.main([*command, '--format', 'safetensors']) == 0
+    own = pretrained.load(output, 'resnet18')
+    assert own.preprocessing.size == 32 and own.metadata['classes'] == '3'
+    assert export.main(['--workdir', str(tmp_path), '--output', str(output), '--format', 'safetensors']) == 2
+    assert export.main(['--workdir', str(workdir), '--output', str(tmp_path), '--format', 'torchvision']) == 2
+    assert 'choose another --output' in capsys.readouterr().err
 
 
 def test_the_best_step_outlives_a_score_that_is_not_a_number(finished, tmp_path):

@@ -1,98 +1,73 @@
-"""The networks, by name."""
+"""The networks, by name: `create` makes one with fresh or with published parameters, `run` applies its stages."""
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 from flax import nnx
 
+from fer_jax import cache, pretrained
 from fer_jax.errors import UserError
-from fer_jax.models import efficientnet, inception_resnet_v1, inception_resnet_v2, resnet, resnet_v2, vgg
-from fer_jax.models import kernels as kernel_forms
-from fer_jax.models.layers import Head
+from fer_jax.models import families
+from fer_jax.models.families import CONSTRUCTORS, NAMES, check_name
 from fer_jax.models.stages import check_size, run
-
-CONSTRUCTORS: dict[str, Any] = {
-    **dict.fromkeys(resnet.FORMS, resnet.ResNet),
-    **dict.fromkeys(resnet_v2.DEPTHS, resnet_v2.ResNetV2),
-    **dict.fromkeys((f'{name}{norm}' for name in vgg.DEPTHS for norm in ('', '_bn')), vgg.VGG),
-    **dict.fromkeys(efficientnet.FORMS, efficientnet.EfficientNet),
-    'inception_resnet_v1': inception_resnet_v1.InceptionResNetV1,
-    'inception_resnet_v2': inception_resnet_v2.InceptionResNetV2,
-}
-NAMES = tuple(CONSTRUCTORS)
-WITH_STOCHASTIC_DEPTH = (resnet.ResNet, resnet_v2.ResNetV2, efficientnet.EfficientNet)
-HEADS = ('linear', 'mlp')
+from fer_jax.partition import split_module, unflatten
 
 __all__ = ['CONSTRUCTORS', 'NAMES', 'check_name', 'check_size', 'create', 'run']
-
-
-def check_name(name: str) -> None:
-    """Raises UserError, with the nearest names, where no network is called `name`."""
-    if name not in CONSTRUCTORS:
-        near = difflib.get_close_matches(name, NAMES, n=2, cutoff=0.0)
-        raise UserError(f'model.name={name!r} is unknown; the nearest are {" and ".join(near)}, of {", ".join(NAMES)}')
 
 
 def create(
     name: str,
     *,
-    classes: int | Mapping[str, int],
-    channels: int = 3,
-    head: str = 'linear',
-    dropout: float = 0.0,
-    stochastic_depth: float = 0.0,
-    dtype: Any = jnp.float32,
-    kernels: str = 'auto',
-    rngs: nnx.Rngs,
+    classes: int | Mapping[str, int] | None = None,
+    weights: str = 'scratch',
+    rngs: nnx.Rngs | None = None,
+    **options: Any,
 ) -> Any:
-    """A network with fresh parameters, initialised as its source framework does.
+    """A network to call, to look into stage by stage, and to replace the head of.
+
+        network = fer_jax.models.create('resnet50', classes=7, weights='imagenet')
+        logits = network(network.preprocessing.normalise(images))['primary']
 
     Args:
       name: one of `NAMES`.
-      classes: outputs of each task's head; a number means {'primary': number}.
-      channels: of the input images, 1 or 3.
-      head: 'linear' or 'mlp', see `layers.Head`.
-      dropout: rate before the linear head.
-      stochastic_depth: rate at which the last residual block is left out in training, from 0 for the first; of ResNets
-        and EfficientNets.
-      dtype: compute type; parameters, BatchNorm statistics and logits are float32.
-      kernels: 'auto', 'cpu' or 'lax', see `kernels.choose`.
+      classes: outputs of each task's head, which is fresh; a number means {'primary': number}; None keeps the head of
+        the weights.
+      weights: 'scratch', or what `model.weights` may name: 'imagenet', another of `pretrained.registry.KNOWN`, or a
+        converted file.
+      rngs: of the fresh parameters; seed 0 if None.
+      options: channels, head, dropout, stochastic_depth, dtype, kernels: see `families.create`.
 
     Returns:
-      A module with `stages` (an ordered table, stage -> parameter-path prefixes) and
-      `stage(name, x, *, train, key)`; `run` applies them in order.
+      A module. `network(x)` is {task: logits, float32 [B, classes]} of x, float [B, H, W, channels], normalised;
+      `network.stages` is the ordered table, stage -> parameter-path prefixes; `network.stage(name, x, train=, key=)`
+      applies one, and `run` a range of them; `network.preprocessing` says how images are prepared, and is None from
+      scratch.
 
     Raises:
-      UserError: the name or the head is unknown, a rate is not below 1 or not for this network, or a task's name cannot
-        be part of a parameter's path.
+      UserError: an argument is unknown, or the weights cannot be found or do not fit.
     """
-    check_name(name)
-    if head not in HEADS:
-        raise UserError(f'model.head={head!r} is unknown; choose {" or ".join(HEADS)}')
-    if not 0 <= dropout < 1:
-        raise UserError(f'model.dropout={dropout}; expected a rate from 0 up to, not including, 1')
-    family, options = CONSTRUCTORS[name], {}
-    if family in WITH_STOCHASTIC_DEPTH:
-        options['stochastic_depth'] = stochastic_depth
-    if not 0 <= stochastic_depth < 1 or (stochastic_depth and not options):
-        raise UserError(
-            f'model.stochastic_depth={stochastic_depth} for {name}; expected a rate from 0 up to, not including, 1, '
-            'of a ResNet or EfficientNet, and 0 for others'
-        )
-    counts = {'primary': classes} if isinstance(classes, int) else dict(classes)
-    for task in counts:
-        if not task.isidentifier() or hasattr(Head, task) or task in Head.RESERVED:
-            raise UserError(f'a task cannot be called {task!r}; choose a plain word, such as "valence"')
-    return family(
-        name,
-        classes=counts,
-        channels=channels,
-        head=head,
-        dropout=dropout,
-        dtype=dtype,
-        kernels=kernel_forms.choose(kernels),
-        rngs=rngs,
-        **options,
-    )
+    rngs = rngs or nnx.Rngs(0)
+    if weights == 'scratch':
+        if classes is None:
+            raise UserError("classes=None keeps the head of the weights, of which weights='scratch' has none")
+        return families.create(name, classes=classes, rngs=rngs, **options)
+    found = pretrained.resolve(weights, name, cache=cache.root())
+    keep = classes is None
+    count = int(found.metadata['classes']) if classes is None else classes
+    key = rngs.params()
+
+    def make(key: jax.Array) -> Any:
+        return families.create(name, classes=count, rngs=nnx.Rngs(key), **options)
+
+    graphdef, params, stats = split_module(nnx.eval_shape(lambda: make(key)))
+    if not keep:
+        params |= jax.jit(lambda key: _heads(split_module(make(key))[1]))(key)
+    params, stats = pretrained.fill(params, stats, found, head=keep)
+    network = nnx.merge(graphdef, unflatten(params), unflatten(stats), copy=True)
+    network.preprocessing = found.preprocessing
+    return network
+
+
+def _heads(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {path: leaf for path, leaf in params.items() if path.startswith('head.')}

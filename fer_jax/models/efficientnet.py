@@ -22,6 +22,7 @@ from fer_jax.models.layers import (
     spread_drop,
     uniform,
 )
+from fer_jax.models.stages import Staged
 
 # B0 and Lite0, one row a stage: repeats, kernel, stride of the first, expansion, width
 BLOCKS = (
@@ -33,6 +34,7 @@ BLOCKS = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
+
 SCALES = {'b0': (1.0, 1.0), 'b2': (1.1, 1.2), 'lite0': (1.0, 1.0), 'lite1': (1.0, 1.1), 'lite2': (1.1, 1.2)}
 
 # timm draws the head from +-1/sqrt(classes), here for ImageNet's 1,000: seven classes would start at logits of +-10,
@@ -168,7 +170,7 @@ def depthwise(features: int, kernel: int, stride: int, form: Form, **shared: Any
     )
 
 
-class EfficientNet(nnx.Module):
+class EfficientNet(Staged):
     """Stages stem, blocks0 to blocks6, conv_head, pool, head. Input float [B, H, W, channels] of any size."""
 
     stages: Mapping[str, tuple[str, ...]] = {

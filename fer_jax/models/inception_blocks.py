@@ -9,6 +9,7 @@ from flax import nnx
 
 from fer_jax.models.kernels import Kernels
 from fer_jax.models.layers import BatchNorm, conv
+from fer_jax.models.stages import Staged
 
 Size = int | tuple[int, int]
 # For each branch its layers: width, kernel and stride (1 if left out)
@@ -92,7 +93,7 @@ class Residual(Branches):
         return nnx.relu(y) if self.rectified else y
 
 
-class InceptionResNet(nnx.Module):
+class InceptionResNet(Staged):
     """What both networks begin with: conv2d_1a to conv2d_4a, from an image of side n to 192 channels of about n / 4."""
 
     stages: Mapping[str, tuple[str, ...]]

@@ -26,6 +26,7 @@ from fer_jax.models.layers import (
     spread_drop,
     uniform,
 )
+from fer_jax.models.stages import Staged
 
 
 class Form(NamedTuple):
@@ -119,7 +120,7 @@ def shorten(downsample: nnx.List | None, x: jax.Array, *, train: bool) -> jax.Ar
     return downsample[1](downsample[0](x), train=train)
 
 
-class ResNet(nnx.Module):
+class ResNet(Staged):
     """Stages stem, layer1 to layer4, pool, head. Input float [B, H, W, channels] of any size."""
 
     stages: Mapping[str, tuple[str, ...]] = {

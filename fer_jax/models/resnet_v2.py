@@ -14,6 +14,7 @@ from fer_jax.models import resnet
 from fer_jax.models.kernels import Kernels
 from fer_jax.models.layers import Head, adaptive_average_pool, conv, drop_branch, run_blocks, spread_drop
 from fer_jax.models.resnet import keras_init, keras_norm
+from fer_jax.models.stages import Staged
 
 DEPTHS = {f'resnet{depth}_v2': resnet.DEPTHS[depth] for depth in (50, 101, 152)}
 
@@ -44,7 +45,7 @@ class PreactivationBottleneck(nnx.Module):
         return kept + drop_branch(self.conv3(y), self.drop, train=train, key=key)
 
 
-class ResNetV2(nnx.Module):
+class ResNetV2(Staged):
     """Stages stem, layer1 to layer4 (which ends rectified), pool, head. Input float [B, H, W, channels] of any size."""
 
     stages: Mapping[str, tuple[str, ...]] = {

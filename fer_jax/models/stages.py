@@ -4,8 +4,22 @@ from collections.abc import Collection
 from typing import Any
 
 import jax
+from flax import nnx
 
 from fer_jax.errors import UserError
+
+
+class Staged(nnx.Module):
+    """A network: `stages`, an ordered table of parameter-path prefixes, and `stage(name, x, *, train, key)`.
+
+    `preprocessing` is how the images of its weights were prepared, where `models.create` loaded them.
+    """
+
+    preprocessing: Any = None
+
+    def __call__(self, x: jax.Array, *, train: Collection[str] = (), key: jax.Array | None = None) -> Any:
+        """All stages: float [B, H, W, C], normalised -> logits {task: float32 [B, classes]}; see `run`."""
+        return run(self, x, train=train, key=key)
 
 
 def run(

@@ -8,6 +8,7 @@ from flax import nnx
 
 from fer_jax.models.kernels import Kernels
 from fer_jax.models.layers import BatchNorm, Head, adaptive_average_pool, conv, dropout, flatten_channels_first
+from fer_jax.models.stages import Staged
 
 WIDTHS = (64, 128, 256, 512, 512)
 DEPTHS = {
@@ -29,7 +30,7 @@ def layout(name: str) -> list[list[tuple[str, int]]]:
     return blocks
 
 
-class VGG(nnx.Module):
+class VGG(Staged):
     """Stages block1 to block5, pool (to 7x7, for any input from 32 pixels on), fc6, fc7, head.
 
     With `head='mlp'` the head takes the place of fc6 and fc7.

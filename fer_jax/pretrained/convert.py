@@ -9,9 +9,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from fer_jax import models
 from fer_jax.errors import UserError
-from fer_jax.models import vgg
+from fer_jax.models import families, vgg
 from fer_jax.partition import Flat, split_module
 from fer_jax.pretrained import keras_names, matlab_names, torch_names
 from fer_jax.pretrained.keras_names import KerasSource
@@ -62,7 +61,7 @@ def convert(
     """
 
     def read(name: str) -> list[Reading]:
-        return [_torch_reading(entries, source) for source in torch_names.TABLES.get(name, ())]
+        return [_torch_reading(entries, source) for source in torch_names.TABLES.get(name, {}).values()]
 
     return _strictly(read, torch_names.TABLES, model, 'torch state dict', metadata, preprocessing)
 
@@ -88,7 +87,7 @@ def convert_keras(
     """
 
     def read(name: str) -> list[Reading]:
-        return [_keras_reading(entries, source) for source in keras_names.TABLES.get(name, ())]
+        return [_keras_reading(entries, source) for source in keras_names.TABLES.get(name, {}).values()]
 
     return _strictly(read, keras_names.TABLES, model, 'Keras file', metadata, preprocessing)
 
@@ -125,7 +124,7 @@ def _strictly(
     metadata: Mapping[str, str],
     preprocessing: Preprocessing | None,
 ) -> Weights:
-    models.check_name(model)
+    families.check_name(model)
     if model not in known:
         raise UserError(f'no {kind} of {model} is known; those of {", ".join(known)} are')
     attempts = [Attempt.of(reading, model) for reading in read(model)]
@@ -149,7 +148,7 @@ def _strictly(
 @functools.cache
 def expected(model: str, classes: int) -> tuple[Flat, Flat]:
     """Shapes of (params, batch_stats) of a network with one head of `classes`."""
-    made = nnx.eval_shape(lambda: models.create(model, classes=classes, rngs=nnx.Rngs(0)))
+    made = nnx.eval_shape(lambda: families.create(model, classes=classes, rngs=nnx.Rngs(0)))
     return split_module(made)[1:]
 
 
@@ -260,12 +259,16 @@ def _few(what: str, names: list[str]) -> str:
     return f'{len(names)} {what}' + (f' ({", ".join(names[:3])}{", ..." if len(names) > 3 else ""})' if names else '')
 
 
-def fill(params: Flat, stats: Flat, weights: Weights, *, head: bool) -> tuple[Flat, Flat]:
-    """Replaces parameters and statistics by those of `weights`, strictly in both directions.
+def fill(
+    params: Flat, stats: Flat, weights: Weights, *, head: bool, sharding: jax.sharding.Sharding | None = None
+) -> tuple[Flat, Flat]:
+    """Replaces parameters and statistics by those of `weights`, strictly in both directions, one after the other.
 
     Args:
+      params, stats: of what is replaced, shapes are enough.
       head: whether to take the head too; otherwise this network's own stays, and the weights' is left out, with those
         layers that this head has in their place (fc6 and fc7 of a VGG).
+      sharding: where each is put; the first device if None.
 
     Raises:
       UserError: a leaf is missing in either, or the shapes differ. A stem for colour fills one for grey: its kernel is
@@ -274,16 +277,19 @@ def fill(params: Flat, stats: Flat, weights: Weights, *, head: bool) -> tuple[Fl
     own_head = {path for path in params if path.startswith('head.')}
     replaced = {path.removeprefix('head.') for path in own_head}
 
-    def take(own: Flat, source: Flat) -> Flat:
-        if not head:
-            source = {p: leaf for p, leaf in source.items() if not p.startswith('head.') and p not in replaced}
+    def take(own: Flat, source: Mapping[str, np.ndarray]) -> Flat:
+        given = {path for path in source if head or not (path.startswith('head.') or path in replaced)}
         needed = set(own) if head else set(own) - own_head
-        if needed != set(source):
+        if needed != given:
             raise UserError(
                 'the weights do not fit this network: '
-                f'{_few("missing", sorted(needed - set(source)))}; {_few("not used", sorted(set(source) - needed))}'
+                f'{_few("missing", sorted(needed - given))}; {_few("not used", sorted(given - needed))}'
             )
-        return own | {path: _fitted(path, leaf, own[path].shape) for path, leaf in source.items()}
+        found = {}
+        for path in own:
+            leaf = _fitted(path, source[path], own[path].shape) if path in given else own[path]
+            found[path] = jax.device_put(leaf, sharding)
+        return found
 
     return take(params, weights.params), take(stats, weights.stats)
 

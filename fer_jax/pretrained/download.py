@@ -18,14 +18,15 @@ TRIES = 4
 TIMEOUT = 30.0  # seconds without a byte
 
 
-def fetch(url: str, path: Path, *, sha256: str, pause: float = 2.0) -> None:
-    """Downloads `url` to `path`, unless it is there.
+def fetch(url: str, path: Path, *, digest: str, pause: float = 2.0) -> None:
+    """Downloads `url` to `path`, unless the file is there, put there by hand perhaps.
 
     What has come before a connection broke stays in `<path>.part`, and the next try, in this call or a later one, asks
     for the rest.
 
     Args:
-      sha256: the digest, or its first digits, as torch writes them into file names.
+      digest: 'sha256:' or 'md5:' and the digits or the first of them, as torch writes them into file names; empty where
+        none is known, so that any file that comes whole is taken.
       pause: seconds before the second of `TRIES`, doubled before each further one.
 
     Raises:
@@ -33,6 +34,8 @@ def fetch(url: str, path: Path, *, sha256: str, pause: float = 2.0) -> None:
         another one.
     """
     if path.is_file():
+        if found := _other(path, digest):
+            raise UserError(f'{path} is {found}, not the file of {url} ({digest}); move it away, or put that one there')
         return
     if os.environ.get(OFFLINE, '') not in ('', '0'):
         raise UserError(f'{url} is not downloaded because {OFFLINE} is set; put the file at {path}, or unset it')
@@ -52,12 +55,20 @@ def fetch(url: str, path: Path, *, sha256: str, pause: float = 2.0) -> None:
                     f'the file at {path}'
                 ) from None
             time.sleep(pause * 2**number)
-    with part.open('rb') as file:
-        found = hashlib.file_digest(file, 'sha256').hexdigest()
-    if not found.startswith(sha256):
+    if found := _other(part, digest):
         part.unlink()
-        raise UserError(f'{url} gave a file of sha256 {found[:16]}..., expected {sha256}...; it was thrown away')
+        raise UserError(f'{url} gave a file of {found}, expected {digest}...; it was thrown away')
     part.replace(path)
+
+
+def _other(path: Path, digest: str) -> str:
+    """The digest of a file where it is another one than `digest`, which may be shorter; else empty."""
+    if not digest:
+        return ''
+    kind, _, digits = digest.partition(':')
+    with path.open('rb') as file:
+        found = hashlib.file_digest(file, kind).hexdigest()
+    return '' if found.startswith(digits) else f'{kind}:{found[:16]}...'
 
 
 def _go_on(url: str, part: Path) -> None:

@@ -57,6 +57,36 @@ def _branches(block: str, *lengths: int) -> Iterator[str]:
         yield from [branch] if length == 1 else [f'{branch}.{index}' for index in range(length)]
 
 
+# In the order in which Keras makes them; the automatic names are those of a session's first network.
+INCEPTION_LAYERS = (
+    *(f'{kind}{f"_{number}" if number else ""}' for number in range(203) for kind in ('conv2d', 'batch_normalization')),
+    *(
+        f'{kind}_{n}_conv'
+        for kind, count in (('block35', 10), ('block17', 20), ('block8', 10))
+        for n in range(1, count + 1)
+    ),
+    *('conv_7b', 'conv_7b_bn', 'predictions'),
+)
+EFFICIENTNET_LAYERS = (
+    *('stem_conv', 'stem_bn', 'top_conv', 'top_bn', 'predictions'),
+    *(
+        f'block{stage}{block}_{layer}'
+        for stage in range(1, 8)
+        for block in 'abcdefgh'
+        for layer in (
+            'expand_conv',
+            'expand_bn',
+            'dwconv',
+            'bn',
+            'se_reduce',
+            'se_expand',
+            'project_conv',
+            'project_bn',
+        )
+    ),
+)
+
+
 def efficientnet(layers: Iterable[str]) -> dict[str, str]:
     """Keras Applications' EfficientNetB*: {layer: path} of those of `layers` that are part of it.
 

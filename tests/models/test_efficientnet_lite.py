@@ -5,21 +5,21 @@ from flax import nnx
 
 from fer_jax import models
 from fer_jax.partition import flatten
-from tests.parity import torch_model
-from tests.torch_reference import check_parity
+from tests.torch_reference import check_torch, declare_torchvision_operators, timm_model
 
 POINTS = {'stem': 'bn1', **{f'blocks{index}': f'blocks.{index}' for index in range(7)}, 'conv_head': 'bn2'}
 
 
 def test_equals_timm():
     """Odd sizes too: TensorFlow's SAME padding is asymmetric, and depends on the size."""
-    check_parity('efficientnet_lite0', sizes=((75, 51), (96, 96)), train_size=(64, 64), points=POINTS)
+    module = timm_model('tf_efficientnet_lite0', classes=7)
+    check_torch('efficientnet_lite0', module, POINTS, sizes=((75, 51), (96, 96)), train_size=(64, 64))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['efficientnet_lite1', 'efficientnet_lite2'])
 def test_the_larger_ones_equal_timm(name):
-    check_parity(name, sizes=((51, 64),), points=POINTS)
+    check_torch(name, timm_model(f'tf_{name}', classes=7), POINTS, sizes=((51, 64), (75, 51)))
 
 
 @pytest.mark.parametrize(('number', 'millions'), [(0, 4.65), (1, 5.42), (2, 6.09)])
@@ -49,7 +49,7 @@ def test_initialisation_is_timms():
 
 def test_initialisation_has_the_spread_of_timms_own():
     torch = pytest.importorskip('torch')
-    torch_model('efficientnet_lite0')  # makes timm importable
+    declare_torchvision_operators()  # timm imports torchvision
     timm = pytest.importorskip('timm')
     torch.manual_seed(0)
     reference = timm.create_model('tf_efficientnet_lite0', pretrained=False, num_classes=1000)

@@ -7,7 +7,7 @@ from fer_jax.errors import UserError
 from fer_jax.network import PRIMARY, ModelSpec, build
 from fer_jax.partition import flatten
 from fer_jax.pretrained import Preprocessing
-from tests.models.torch_stages import check_torch
+from tests.torch_reference import check_torch, randomised, timm_model
 
 # stage -> the reference's module whose output it is
 BLOCKS_V1 = ('repeat_1', 'mixed_6a', 'repeat_2', 'mixed_7a', 'repeat_3', 'block8')
@@ -27,10 +27,8 @@ STAGES_V2 = {
 
 @pytest.mark.slow
 def test_v2_equals_timm():
-    def make():
-        return pytest.importorskip('timm').create_model('inception_resnet_v2', num_classes=7)
-
-    weights = check_torch('inception_resnet_v2', make, STAGES_V2, sizes=((75, 91), (139, 107)))
+    module = timm_model('inception_resnet_v2', classes=7)
+    weights = check_torch('inception_resnet_v2', module, STAGES_V2, sizes=((75, 91), (139, 107)))
     stated = pytest.importorskip('timm').get_pretrained_cfg('inception_resnet_v2')
     assert weights.preprocessing == Preprocessing(
         stated.mean, stated.std, size=stated.input_size[-1], interpolation=stated.interpolation
@@ -39,10 +37,10 @@ def test_v2_equals_timm():
 
 @pytest.mark.slow
 def test_v1_equals_facenet_pytorch():
-    def make():
-        return pytest.importorskip('facenet_pytorch').InceptionResnetV1(classify=True, num_classes=7)
-
-    weights = check_torch('inception_resnet_v1', make, STAGES_V1, sizes=((75, 91), (96, 96)))
+    pytest.importorskip('torch')
+    facenet = pytest.importorskip('facenet_pytorch')
+    module = randomised(lambda: facenet.InceptionResnetV1(classify=True, num_classes=7))
+    weights = check_torch('inception_resnet_v1', module, STAGES_V1, sizes=((75, 91), (96, 96)))
     look, pixels = weights.preprocessing, np.arange(256.0)
     np.testing.assert_allclose((pixels / 255 - look.mean[0]) / look.std[0], (pixels - 127.5) / 128, atol=1e-6)
     assert look.size == 160

@@ -84,7 +84,7 @@ def test_stage_names(name, stages):
     assert list(_abstract(name).stages) == stages
 
 
-@pytest.mark.parametrize('name', ['resnet18', 'efficientnet_lite0'])
+@pytest.mark.parametrize('name', ['resnet18', pytest.param('efficientnet_lite0', marks=pytest.mark.slow)])
 def test_cutting_at_any_stage_changes_nothing(name):
     """Also in training mode, where dropout's key depends on the stage and not on where the pass began."""
     model = _randomised(models.create(name, classes=7, dropout=0.5, rngs=nnx.Rngs(0)))
@@ -175,3 +175,24 @@ def test_unknown_stages_are_refused():
     for options in ({'start': 'layer5'}, {'stop': 'bottom'}, {'train': ('heads',)}):
         with pytest.raises(ValueError, match='is not a stage'):
             models.run(model, None, **options)
+
+
+def test_a_network_with_published_weights(monkeypatch, tmp_path):
+    """Its own head or a fresh one on the same backbone, which `run` stops before; heads can be replaced."""
+    monkeypatch.setenv('FER_JAX_CACHE', str(tmp_path))
+    own = models.create('efficientnet_lite0', weights='imagenet')
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    x = own.preprocessing.normalise(images)
+    np.testing.assert_allclose(x, (images - 127.0) / 128, atol=1e-5)
+    logits = own(x)['primary']
+    assert logits.shape == (2, 1000) and logits.std() > 0.5
+    features = models.run(own, x, stop='head')
+    ours = models.create('efficientnet_lite0', classes=7, weights='imagenet')
+    np.testing.assert_allclose(models.run(ours, x, stop='head'), features, atol=1e-5)
+    assert ours(x)['primary'].shape == (2, 7)
+    other = models.create('efficientnet_lite0', classes=7, weights='imagenet', rngs=nnx.Rngs(1))
+    assert not np.array_equal(other.head.primary.kernel, ours.head.primary.kernel)
+    ours.head.primary = nnx.Linear(ours.head.primary.in_features, 3, rngs=nnx.Rngs(0))
+    assert ours(x)['primary'].shape == (2, 3)
+    with pytest.raises(UserError, match='classes=None keeps the head of the weights'):
+        models.create('resnet18')

@@ -7,34 +7,44 @@ from fer_jax import models
 from fer_jax.partition import flatten
 from fer_jax.pretrained import convert
 from fer_jax.pretrained.convert import expected
-from tests.models.torch_stages import check_torch
-from tests.parity import filled, forward, reference_logits, renamed, state_of, torch_model
-from tests.torch_reference import check_parity
+from tests.parity import compare, filled, forward
+from tests.torch_reference import (
+    check_torch,
+    state_of,
+    timm_model,
+    torch_logits,
+    torch_reference,
+    torchvision_model,
+)
 
 POINTS = {'stem': 'maxpool'} | {stage: stage for stage in ('layer1', 'layer2', 'layer3', 'layer4')}
 
 
 @pytest.mark.parametrize('name', ['resnet18', pytest.param('resnet34', marks=pytest.mark.slow), 'resnet50'])
 def test_equals_torchvision(name):
-    check_parity(name, sizes=((75, 51), (64, 64)), train_size=(64, 64), points=POINTS)
+    check_torch(name, torchvision_model(name, classes=7), POINTS, sizes=((75, 51), (64, 64)), train_size=(64, 64))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['resnet101', 'resnet152'])
 def test_the_deep_ones_equal_torchvision(name):
-    check_parity(name, sizes=((51, 64),), points=POINTS)
+    check_torch(name, torchvision_model(name, classes=7), POINTS, sizes=((51, 64), (64, 48)))
 
 
 def test_equals_torchvision_at_native_fer2013_size():
     """At 48 px layer4 works on 2x2 maps, where the CPU takes other kernels."""
-    check_parity('resnet18', sizes=((48, 48), (33, 47)), train_size=(48, 48), points=POINTS)
+    module = torchvision_model('resnet18', classes=7)
+    check_torch('resnet18', module, POINTS, sizes=((48, 48), (33, 47)), train_size=(48, 48))
 
 
 def test_grey_stem_equals_torchvision():
-    reference = torch_model('resnet18', classes=7, channels=1)
-    model = filled('resnet18', renamed(state_of(reference)), classes=7, channels=1)
+    reference = torchvision_model('resnet18', classes=7, channels=1)
+    state = state_of(reference)
+    weights = convert(state | {'conv1.weight': state['conv1.weight'].repeat(3, 1)}, 'resnet18', metadata={})
+    stem = {'conv1.kernel': weights.params['conv1.kernel'][:, :, :1]}
+    model = filled('resnet18', weights.params | weights.stats | stem, classes=7, channels=1)
     x = np.random.default_rng(1).normal(size=(2, 64, 64, 1)).astype(np.float32)
-    expected = reference_logits(reference, x)
+    expected = torch_logits(reference, x)
     np.testing.assert_allclose(forward(model, x)[0], expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
@@ -42,11 +52,23 @@ def test_grey_stem_equals_torchvision():
 def test_senet50_equals_timm():
     """timm's legacy_seresnet50 is VGGFace2's network but for its names; even and odd sides of the ceil-mode pool."""
 
-    def make():
-        return pytest.importorskip('timm').create_model('legacy_seresnet50', num_classes=7)
-
     points = {'stem': 'pool0', **{f'layer{n}': f'layer{n}' for n in range(1, 5)}, 'pool': 'global_pool'}
-    check_torch('senet50_caffe', make, points, sizes=((32, 44), (51, 35)))
+    check_torch('senet50_caffe', timm_model('legacy_seresnet50', classes=7), points, sizes=((32, 44), (51, 35)))
+
+
+@pytest.mark.slow
+def test_caffes_resnet50_equals_timms_senet_without_its_gates():
+    module = timm_model('legacy_seresnet50', classes=7)
+    for child in module.modules():
+        if hasattr(child, 'se_module'):
+            child.se_module = type(module.layer0)()  # an empty Sequential: the identity
+    state = {name.replace('layer0.', '').replace('last_linear', 'fc'): leaf for name, leaf in state_of(module).items()}
+    weights = convert(state, 'resnet50_caffe', metadata={})
+    model = filled('resnet50_caffe', weights.params | weights.stats, classes=7)
+    points = {'stem': 'pool0', **{f'layer{n}': f'layer{n}' for n in range(1, 5)}, 'pool': 'global_pool'}
+    for size in ((32, 44), (51, 35)):
+        x = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
+        compare(model, x, torch_reference(module, x, points), name='resnet50_caffe')
 
 
 def test_vggface2_names_are_read():

@@ -5,7 +5,7 @@ from flax import nnx
 from fer_jax import models
 from fer_jax.models.vgg import layout
 from fer_jax.partition import flatten
-from tests.torch_reference import check_parity
+from tests.torch_reference import check_torch, torchvision_model
 
 
 def points(name):
@@ -16,13 +16,14 @@ def points(name):
 
 @pytest.mark.parametrize('name', ['vgg16', 'vgg16_bn'])
 def test_equals_torchvision(name):
-    check_parity(name, sizes=((75, 51), (64, 64)), train_size=(64, 64), points=points(name))
+    module = torchvision_model(name, classes=7)
+    check_torch(name, module, points(name), sizes=((75, 51), (64, 64)), train_size=(64, 64))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['vgg11', 'vgg13_bn', 'vgg19'])
+@pytest.mark.parametrize('name', ['vgg11', 'vgg11_bn', 'vgg13', 'vgg13_bn', 'vgg19', 'vgg19_bn'])
 def test_the_other_depths_equal_torchvision(name):
-    check_parity(name, sizes=((51, 64),), points=points(name))
+    check_torch(name, torchvision_model(name, classes=7), points(name), sizes=((51, 64), (75, 51)))
 
 
 @pytest.mark.parametrize(

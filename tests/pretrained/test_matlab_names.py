@@ -6,8 +6,8 @@ import pytest
 from fer_jax.errors import UserError
 from fer_jax.pretrained import convert, matlab_names
 from fer_jax.pretrained.matlab_names import MATCONVNET_VGGFACE, matconvnet_vgg
-from tests.parity import compare, filled, state_of, torch_model
-from tests.torch_reference import torch_reference
+from tests.parity import compare, filled
+from tests.torch_reference import state_of, torch_reference, torchvision_model
 
 IDENTITIES = 2622
 # torchvision's modules in the order of the .mat file's layers
@@ -29,7 +29,7 @@ def matconvnet(state):
 
 @pytest.mark.slow
 def test_equals_torchvision():
-    module = torch_model('vgg16', classes=IDENTITIES)
+    module = torchvision_model('vgg16', classes=IDENTITIES)
     state = state_of(module)
     named = matconvnet_vgg(matconvnet(state))
     wanted = convert(state, 'vgg16', metadata={}).params
@@ -62,7 +62,7 @@ def test_a_file_converts_by_the_command(tmp_path, capsys):
     from fer_jax import pretrained
     from scripts import convert_weights
 
-    state = state_of(torch_model('vgg11', classes=5))
+    state = state_of(torchvision_model('vgg11', classes=5))
     names = list(dict.fromkeys(name.rpartition('.')[0] for name in state))
     layers = np.empty((1, len(names)), object)
     for number, (layer, name) in enumerate(zip(matlab_names.vgg_layers('vgg11'), names, strict=True)):
