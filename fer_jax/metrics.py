@@ -21,7 +21,7 @@ def wilson_interval(successes: int, n: int, z: float = Z95) -> tuple[float, floa
 def subject_interval(hits: np.ndarray, subjects: np.ndarray, draws: int = 10_000) -> tuple[float, float]:
     """95 % percentile interval of a mean, from resampling whole subjects (Field and Welsh 2007), always the same draws.
 
-    Where every subject has the same mean it has no width.
+    Where all hits are 1, or all 0, resampling finds nothing else, and the interval is Wilson's, of so many subjects.
 
     Args:
       hits: bool or float [N].
@@ -29,6 +29,8 @@ def subject_interval(hits: np.ndarray, subjects: np.ndarray, draws: int = 10_000
     """
     names, member, sizes = np.unique(subjects, return_inverse=True, return_counts=True)
     sums = np.bincount(member, hits)
+    if hits.min() == hits.max() and hits[0] in (0, 1):
+        return wilson_interval(len(names) * int(hits[0]), len(names))
     generator = np.random.default_rng(0)
     means = []
     for first in range(0, draws, 1000):

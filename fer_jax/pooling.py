@@ -84,7 +84,8 @@ def over_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     pooled: dict[str, Any] = {'n': runs[0]['n'], 'interval': 'seeds'}
     for name, values in each.items():
         pooled[name] = float(np.mean(values))
-        pooled[f'{name}_ci95'] = list(metrics.t_interval(values))
+        low, high = metrics.t_interval(values)
+        pooled[f'{name}_ci95'] = [low, high] if name == 'nll' else [max(low, 0.0), min(high, 1.0)]
     return pooled | {'each': each}
 
 

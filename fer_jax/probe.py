@@ -44,7 +44,7 @@ def probe(config: Mapping[str, Any], workdir: Path, *, dry_run: bool = False) ->
     """
     fields = config['probe']
     run = setup.prepare(config)
-    check(fields, list(run.network.stages))
+    check(fields, list(run.network.stages), run.select)
     if dry_run:
         print(run.describe())
         return {'dry_run': True}
@@ -65,8 +65,13 @@ def probe(config: Mapping[str, Any], workdir: Path, *, dry_run: bool = False) ->
     return results
 
 
-def check(fields: Mapping[str, Any], stages: Sequence[str]) -> None:
-    """Raises UserError where the probe's fields are wrong."""
+def check(fields: Mapping[str, Any], stages: Sequence[str], select: tuple[str, str]) -> None:
+    """Raises UserError where the probe's fields, or what it selects on, are wrong."""
+    if select[1] == 'nll':
+        raise UserError(
+            f'checkpoint.select={"/".join(select)!r}: a probe compares ridge heads, which give no probabilities, with '
+            "softmax heads; choose 'validation/accuracy', 'validation/balanced_accuracy' or 'validation/macro_f1'"
+        )
     for stage in fields['stages']:
         if stage not in stages[:-1]:
             raise UserError(f'probe.stages: {stage!r} is no stage below the head; there are {", ".join(stages[:-1])}')
@@ -123,10 +128,11 @@ def fit(run: Setup, fields: Mapping[str, Any]) -> dict[str, Any]:
 
     grid = []
     for head in heads:
-        scores = scoring.scores(scored(head, role), labels[role], run.data.classes)
-        grid.append({**head['what'], metric: scores[metric], 'n': scores['n']})
-    sign = -1 if metric == 'nll' else 1
-    best = max(range(len(grid)), key=lambda at: sign * grid[at][metric])
+        logits = scored(head, role)
+        scores = scoring.scores(np.nan_to_num(logits), labels[role], run.data.classes)
+        diverged = not np.isfinite(logits).all()  # by too large a learning rate
+        grid.append({**head['what'], metric: 0.0 if diverged else scores[metric], 'n': scores['n']})
+    best = max(range(len(grid)), key=lambda at: grid[at][metric])
     splits: dict[str, Any] = {}
     for name, split in run.data.splits.items():
         if name != 'train':

@@ -21,8 +21,7 @@ def named(what: Mapping[str, Any]) -> str:
 def summary(results: Mapping[str, Any]) -> str:
     """The best heads, and the scores of the pick."""
     metric = results['selected_on'].split('/')[1]
-    sign = -1 if metric == 'nll' else 1
-    ranked = sorted(results['grid'], key=lambda one: -sign * one[metric])
+    ranked = sorted(results['grid'], key=lambda one: -one[metric])
     seconds = results['seconds']
     lines = [
         f'{len(results["grid"])} heads on {results["features"]:,} features: {seconds["features"]} s for the features, '

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from fer_jax import divergence, drift, provenance, records, report, scoring, setup, train_state
 from fer_jax.checkpoints import SELECTABLE, Checkpoints
 from fer_jax.data import feed
+from fer_jax.data.augment import Augment
 from fer_jax.errors import UserError
 from fer_jax.lock import one_writer
 from fer_jax.partition import Flat
@@ -165,6 +166,8 @@ def train_phase(
       Stopped: asked to; the state is on disk.
     """
     scorer.forget_features()
+    if phase.features and phase.features.views == 1 and phase.augment != Augment():
+        print(f'phase {phase.index} trains on plain images: cache_views=1 keeps no augmented view')
     take_step, feed = run.step_function(phase), run.feed_for(phase, state, fixed)
     role, metric = run.select
     sign = 1 if SELECTABLE[metric] else -1

@@ -70,6 +70,12 @@ def test_the_interval_over_subjects_is_scipys_bootstrap():
     assert found[1] - found[0] > 1.3 * (high - low)  # subjects differ: their images say less than as many people's
 
 
+@pytest.mark.parametrize('all_right', [True, False])
+def test_where_resampling_finds_nothing_else_the_subjects_count(all_right):
+    hits, subjects = np.full(40, all_right), np.repeat(np.arange(8), 5).astype(str)
+    assert metrics.subject_interval(hits, subjects) == metrics.wilson_interval(8 * all_right, 8)
+
+
 def test_the_interval_over_runs_is_students():
     values = [0.61, 0.64, 0.60, 0.66]
     expected = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))

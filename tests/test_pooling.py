@@ -68,6 +68,12 @@ def test_seeds_are_pooled_and_the_same_call_goes_on(trained, tmp_path, capsys):
         pooling.train_seeds(config, [1, 1], tmp_path)
 
 
+def test_an_interval_of_a_share_is_one_of_a_share():
+    runs = [{'n': 10, 'accuracy': share, 'nll': 0.1 * share} for share in (0.8, 1.0)]
+    pooled = pooling.over_seeds(runs)
+    assert pooled['accuracy_ci95'] == [0.0, 1.0] and pooled['nll_ci95'][0] < 0
+
+
 def test_folds_pool_the_splits_that_there_are(monkeypatch, tmp_path):
     def train(config, workdir):
         fold, labels = config['data']['fold'], np.arange(4) % 2

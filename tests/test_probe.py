@@ -92,8 +92,11 @@ def test_a_probe_picks_on_validation_and_leaves_what_it_promises(config, tmp_pat
         assert (tmp_path / 'run' / name).stat().st_size > 0
     assert 'heads on 576 features' in capsys.readouterr().out
     monkeypatch.setattr(features, '_fill', None)  # a second grid computes no features
-    config.probe.ridge = (10.0,)
-    assert fer_jax.train(config, tmp_path / 'second')['grid'][0]['strength'] == 10
+    config.probe.update({'ridge': (10.0,), 'learning_rates': (1e38, 1e-2)})  # the first diverges, and loses
+    again = fer_jax.train(config, tmp_path / 'second')
+    assert again['grid'][0]['strength'] == 10
+    assert [one['accuracy'] for one in again['grid'] if one.get('learning_rate') == 1e38] == [0, 0]
+    assert again['pick'].get('learning_rate') != 1e38
 
 
 @pytest.mark.parametrize(
@@ -108,4 +111,10 @@ def test_a_probe_picks_on_validation_and_leaves_what_it_promises(config, tmp_pat
 def test_what_a_probe_cannot_do_is_said(config, tmp_path, fields, said):
     config.probe.update(fields)
     with pytest.raises(UserError, match=said):
+        fer_jax.train(config, tmp_path / 'run')
+
+
+def test_a_probe_does_not_select_on_likelihood(config, tmp_path):
+    config.checkpoint.select = 'validation/nll'
+    with pytest.raises(UserError, match="checkpoint.select='validation/nll': a probe compares ridge heads"):
         fer_jax.train(config, tmp_path / 'run')
