@@ -1,6 +1,6 @@
 """Writes the table of docs/models.md: every network, its size, its source, and how far it is from it.
 
-    FER_JAX_PARITY_TABLE=parity.jsonl scripts/test tests/models tests/pretrained
+    FER_JAX_PARITY_TABLE=parity.jsonl scripts/test -m parity
     python scripts/models_table.py parity.jsonl
 
 The parity tests append their deviations to the file that the variable names; the largest of each network are shown.

@@ -80,6 +80,7 @@ def jax_steps(name, weights, images, labels, rates):
     return found, state
 
 
+@pytest.mark.parity
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'rates'),

@@ -24,11 +24,13 @@ def check_timm(name, sizes):
     )
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize('name', ['efficientnet_b0', 'tf_efficientnet_b0'])
 def test_equals_timm(name):
     check_timm(name, [(75, 64)])
 
 
+@pytest.mark.parity
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'sizes'),
@@ -43,6 +45,7 @@ def test_equals_timm_at_other_sizes_and_depths(name, sizes):
     check_timm(name, sizes)
 
 
+@pytest.mark.parity
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['efficientnet_b0', 'efficientnet_b2'])
 def test_equals_torchvision(name):

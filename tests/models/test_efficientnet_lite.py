@@ -10,12 +10,14 @@ from tests.torch_reference import check_torch, declare_torchvision_operators, ti
 POINTS = {'stem': 'bn1', **{f'blocks{index}': f'blocks.{index}' for index in range(7)}, 'conv_head': 'bn2'}
 
 
+@pytest.mark.parity
 def test_equals_timm():
     """Odd sizes too: TensorFlow's SAME padding is asymmetric, and depends on the size."""
     module = timm_model('tf_efficientnet_lite0', classes=7)
     check_torch('efficientnet_lite0', module, POINTS, sizes=((75, 51), (96, 96)), train_size=(64, 64))
 
 
+@pytest.mark.parity
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['efficientnet_lite1', 'efficientnet_lite2'])
 def test_the_larger_ones_equal_timm(name):

@@ -25,6 +25,7 @@ STAGES_V2 = {
 }
 
 
+@pytest.mark.parity
 @pytest.mark.slow
 def test_v2_equals_timm():
     module = timm_model('inception_resnet_v2', classes=7)
@@ -35,6 +36,7 @@ def test_v2_equals_timm():
     )
 
 
+@pytest.mark.parity
 @pytest.mark.slow
 def test_v1_equals_facenet_pytorch():
     pytest.importorskip('torch')

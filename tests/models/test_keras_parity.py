@@ -26,6 +26,7 @@ def stages(depth):
     return layers | {'stem': 'pool1_pool', 'pool': 'avg_pool'}
 
 
+@pytest.mark.parity
 @pytest.mark.slow
 @pytest.mark.parametrize('depth', [50, 101, 152])
 def test_resnet(keras, depth, tmp_path):
@@ -36,6 +37,7 @@ def test_resnet(keras, depth, tmp_path):
     assert weights.preprocessing == keras_names.CAFFE
 
 
+@pytest.mark.parity
 @pytest.mark.slow
 @pytest.mark.parametrize('depth', [50, 101, 152])
 def test_resnet_v2(keras, depth, tmp_path):
@@ -49,6 +51,7 @@ def test_resnet_v2(keras, depth, tmp_path):
     assert weights.preprocessing == keras_names.TF
 
 
+@pytest.mark.parity
 @pytest.mark.slow
 def test_vgg16(keras, tmp_path):
     """fc1 reads a 7x7 map, which all sizes from 224 to 255 have."""
@@ -65,6 +68,7 @@ def test_vgg16(keras, tmp_path):
     assert weights.preprocessing == keras_names.CAFFE
 
 
+@pytest.mark.parity
 @pytest.mark.slow
 def test_inception_resnet_v2(keras, tmp_path):
     def layers(model):
@@ -88,6 +92,7 @@ def test_inception_resnet_v2(keras, tmp_path):
     assert weights.preprocessing.size == 299
 
 
+@pytest.mark.parity
 @pytest.mark.slow
 @pytest.mark.parametrize(('number', 'size'), [(0, (51, 35)), (0, (64, 38)), (2, (64, 38)), (2, (51, 75))])
 def test_efficientnet(keras, number, size, tmp_path):

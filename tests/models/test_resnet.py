@@ -20,23 +20,27 @@ from tests.torch_reference import (
 POINTS = {'stem': 'maxpool'} | {stage: stage for stage in ('layer1', 'layer2', 'layer3', 'layer4')}
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize('name', ['resnet18', pytest.param('resnet34', marks=pytest.mark.slow), 'resnet50'])
 def test_equals_torchvision(name):
     check_torch(name, torchvision_model(name, classes=7), POINTS, sizes=((75, 51), (64, 64)), train_size=(64, 64))
 
 
+@pytest.mark.parity
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['resnet101', 'resnet152'])
 def test_the_deep_ones_equal_torchvision(name):
     check_torch(name, torchvision_model(name, classes=7), POINTS, sizes=((51, 64), (64, 48)))
 
 
+@pytest.mark.parity
 def test_equals_torchvision_at_native_fer2013_size():
     """At 48 px layer4 works on 2x2 maps, where the CPU takes other kernels."""
     module = torchvision_model('resnet18', classes=7)
     check_torch('resnet18', module, POINTS, sizes=((48, 48), (33, 47)), train_size=(48, 48))
 
 
+@pytest.mark.parity
 def test_grey_stem_equals_torchvision():
     reference = torchvision_model('resnet18', classes=7, channels=1)
     state = state_of(reference)
@@ -48,6 +52,7 @@ def test_grey_stem_equals_torchvision():
     np.testing.assert_allclose(forward(model, x)[0], expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.parity
 @pytest.mark.slow
 def test_senet50_equals_timm():
     """timm's legacy_seresnet50 is VGGFace2's network but for its names; even and odd sides of the ceil-mode pool."""
@@ -56,6 +61,7 @@ def test_senet50_equals_timm():
     check_torch('senet50_caffe', timm_model('legacy_seresnet50', classes=7), points, sizes=((32, 44), (51, 35)))
 
 
+@pytest.mark.parity
 @pytest.mark.slow
 def test_caffes_resnet50_equals_timms_senet_without_its_gates():
     module = timm_model('legacy_seresnet50', classes=7)

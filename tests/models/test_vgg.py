@@ -14,12 +14,14 @@ def points(name):
     return pools | {'fc6': 'classifier.1', 'fc7': 'classifier.4'}
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize('name', ['vgg16', 'vgg16_bn'])
 def test_equals_torchvision(name):
     module = torchvision_model(name, classes=7)
     check_torch(name, module, points(name), sizes=((75, 51), (64, 64)), train_size=(64, 64))
 
 
+@pytest.mark.parity
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['vgg11', 'vgg11_bn', 'vgg13', 'vgg13_bn', 'vgg19', 'vgg19_bn'])
 def test_the_other_depths_equal_torchvision(name):

@@ -274,6 +274,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
 SIZES = {LITE0: 224, 'efficientnet_lite1': 240, 'efficientnet_lite2': 260}
 
 
+@pytest.mark.parity
 @pytest.mark.slow
 @pytest.mark.parametrize('model', SIZES)
 def test_imagenet_weights_name_the_sample_as_torch_does(shared_data, tmp_path, model):

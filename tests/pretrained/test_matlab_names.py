@@ -27,6 +27,7 @@ def matconvnet(state):
     return entries
 
 
+@pytest.mark.parity
 @pytest.mark.slow
 def test_equals_torchvision():
     module = torchvision_model('vgg16', classes=IDENTITIES)

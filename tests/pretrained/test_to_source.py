@@ -54,6 +54,7 @@ def test_everything_has_a_way_back():
     assert {name for name, _ in OURS} | set(LARGE) == set(models.NAMES)
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize(
     ('name', 'target'),
     [
@@ -85,6 +86,7 @@ def test_torch_takes_it_strictly_and_has_its_own_state_again(name, target):
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
 
 
+@pytest.mark.parity
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'called', 'size'), [('resnet50_v2', 'ResNet50V2', 64), ('tf_efficientnet_b0', 'EfficientNetB0', 64)]
