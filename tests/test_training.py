@@ -447,7 +447,7 @@ def test_a_run_goes_back_to_torchvision(finished, tmp_path, capsys):
     output = tmp_path / 'resnet18.safetensors'
     command = ['--workdir', str(workdir), '--output', str(output)]
     assert export.main([*command, '--format', 'torchvision']) == 0
-    assert 'classes  anger, happy, surprise\nimages   RGB, 32 px' in capsys.readouterr().out
+    assert 'classes  anger, happy, surprise\nimages   grey, 32 px' in capsys.readouterr().out
     again = pretrained.convert_file(output, 'resnet18', source='x', licence='none')
     source = restored(workdir, best=True)
     for path, leaf in (source['params'] | source['stats']).items():

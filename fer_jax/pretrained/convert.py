@@ -50,7 +50,7 @@ def convert(
     """A torch state dict in fer_jax's names and layout, float32.
 
     Convolutions go from [out, in, h, w] to [h, w, in, out], matrices are transposed; where a matrix is wanted, a
-    convolution over the whole map is one on its channels-first flattening.
+    convolution over the whole map is one on its channels-first flattening. The stem may be one for grey images.
 
     Args:
       metadata: source, sha256, licence; the number of classes and what was ignored are added.
@@ -250,9 +250,14 @@ def _difference(named: Flat, unknown: list[str], wanted: Flat) -> str:
     if missing or unused:
         return f'{_few("missing", missing)}; {_few("not used", unused)}'
     for path, leaf in wanted.items():
-        if named[path].shape != leaf.shape:
+        if named[path].shape not in (leaf.shape, _grey(leaf.shape)):
             return f'{path} has the shape {list(named[path].shape)}, expected {list(leaf.shape)}'
     return ''
+
+
+def _grey(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that the kernel of a colour network's stem has in a grey one; others as they are."""
+    return (*shape[:2], 1, shape[3]) if len(shape) == 4 and shape[2] == 3 else shape
 
 
 def _few(what: str, names: list[str]) -> str:
@@ -295,7 +300,7 @@ def fill(
 
 
 def _fitted(path: str, leaf: np.ndarray | jax.Array, shape: tuple[int, ...]) -> np.ndarray | jax.Array:
-    if leaf.ndim == 4 and leaf.shape[2] == 3 and shape == (*leaf.shape[:2], 1, leaf.shape[3]):
+    if leaf.shape != shape == _grey(leaf.shape):
         return leaf.sum(2, keepdims=True)
     if leaf.shape != shape:
         raise UserError(f'the weights do not fit this network: {path} is {list(leaf.shape)}, expected {list(shape)}')
