@@ -59,9 +59,8 @@ def export(workdir: Path, form: str, output: Path) -> None:
     mean, std = (', '.join(f'{value:.4g}' for value in values) for values in (look.mean, look.std))
     print(f'{workdir} -> {output}: {spec.name} of {form}')
     print(f'classes  {", ".join(classes)}')
-    print(
-        f'images   {look.order if spec.channels == 3 else "grey"}, {spec.image_size} px; (x / 255 - mean) / std, mean {mean}, std {std}'
-    )
+    order = look.order if spec.channels == 3 else 'grey'
+    print(f'images   {order}, {spec.image_size} px; (x / 255 - mean) / std, mean {mean}, std {std}')
 
 
 if __name__ == '__main__':
