@@ -76,7 +76,7 @@ def fill(arguments: argparse.Namespace) -> None:
 
 def scratch(config: ConfigDict, source: str) -> None:
     """ResNet-18, fresh."""
-    _resnet18(config, 'scratch', image_size=48)
+    _resnet18(config, 'scratch')
     config.phases = (default.phase(epochs=15, learning_rate=2e-3, weight_decay=0.1, warmup_epochs=2.0),)
 
 
@@ -114,8 +114,8 @@ def fer2013_fine_tuned(config: ConfigDict, source: str) -> None:
     config.phases = (default.phase(epochs=6, learning_rate=3e-4, weight_decay=0.05, warmup_epochs=1.0),)
 
 
-def _resnet18(config: ConfigDict, weights: str, image_size: int = 64) -> None:
-    config.model.update({'name': 'resnet18', 'weights': weights, 'image_size': image_size, 'channels': 1})
+def _resnet18(config: ConfigDict, weights: str) -> None:
+    config.model.update({'name': 'resnet18', 'weights': weights, 'image_size': 64, 'channels': 1})
 
 
 def _lite0(config: ConfigDict) -> None:

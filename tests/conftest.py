@@ -1,10 +1,21 @@
+import gc
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['FER_JAX_OFFLINE'] = '1'
 
 import pytest
+
+
+@pytest.fixture(scope='module', autouse=True)
+def programs_are_let_go():
+    """After each file: compiled programs of a hundred networks would fill the memory."""
+    yield
+    if jax := sys.modules.get('jax'):
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope='session')
