@@ -53,7 +53,8 @@ def of_run(workdir: Path, model: str | None = None) -> Weights:
     step = checkpoints.best_step()
     if step is None:
         raise UserError(f'model.weights={str(workdir)!r} holds no evaluated checkpoint yet; let that run go on')
-    params, stats = checkpoints.restore_model(step, network.params, network.batch_stats)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    params, stats = checkpoints.restore_model(step, *network.abstract(device))
     return Weights(
         model=spec.name,
         params={path: np.asarray(leaf) for path, leaf in params.items()},

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 import fer_jax
 from configs import default
-from fer_jax import checkpoints, evaluate, export, models, pretrained, setup
+from fer_jax import checkpoints, evaluate, export, models, pretrained, setup, start
 from fer_jax.errors import UserError
 from fer_jax.network import build
 from fer_jax.partition import Flat, unflatten
@@ -419,6 +419,29 @@ def test_a_run_is_a_source_of_weights(finished, faces, tmp_path):
     config.model.name = 'resnet50'
     with pytest.raises(UserError, match="is a run of resnet18, model.name is 'resnet50'"):
         fer_jax.train(config, tmp_path / 'other')
+
+
+def test_a_run_on_two_devices_is_a_source_on_one(finished, tmp_path):
+    workdir, _ = finished
+    script = """
+import sys, jax, optax
+from pathlib import Path
+from fer_jax import sharding, start, train_state
+from fer_jax.checkpoints import Checkpoints, read_spec
+from fer_jax.train_state import Fixed
+source, target = map(Path, sys.argv[1:])
+weights, everywhere = start.of_run(source), sharding.replicated(sharding.make_mesh(2))
+state = train_state.create(1, dict(weights.params), dict(weights.stats), optax.identity())
+store = Checkpoints(target, read_spec(source))
+store.save(jax.device_put(state, everywhere), Fixed({}, {}), 0.5)
+store.close()
+"""
+    environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
+    command = [sys.executable, '-c', script, str(workdir), str(tmp_path)]
+    subprocess.run(command, check=True, cwd=REPOSITORY, env=environment)
+    ours, theirs = (start.of_run(folder) for folder in (tmp_path, workdir))
+    for path in theirs.params:
+        np.testing.assert_array_equal(ours.params[path], theirs.params[path])
 
 
 def test_a_larger_network_starts_from_a_smaller_one(finished, faces, tmp_path, capsys):
