@@ -5,8 +5,8 @@
 Five contenders, each in a process of its own: fer_jax with the feature cache (empty at the start) and without, PyTorch
 with its frozen backbone run every epoch, PyTorch on features that it computes once, and fer_jax's grid of 64 heads
 against one. Time is that of the whole training, from images in memory to the validation score, compilation included,
-imports not. Where a frozen backbone runs every epoch, `--most` epochs are run, and the time of all is computed from them.
-Weights are random: they do not matter for time. Needs torch and torchvision, and FER2013 prepared.
+imports not. Where a frozen backbone runs every epoch, `--most` epochs are run, and the time of all is computed from
+them. Weights are random: they do not matter for time. Needs torch and torchvision, and FER2013 prepared.
 """
 
 import argparse
