@@ -89,6 +89,22 @@ def average_precision(scores: np.ndarray, present: np.ndarray) -> float:
     return float(np.sum(np.diff(found, prepend=0) * precision) / max(hits[-1], 1))
 
 
+def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """What logits are divided by to make their softmax likeliest, from 0.05 to 20 (Guo et al. 2017).
+
+    Args:
+      logits: float [N, C].
+      labels: int [N].
+    """
+    from scipy.optimize import minimize_scalar
+
+    wide = logits.astype(np.float64)
+    found = minimize_scalar(
+        lambda log: negative_log_likelihood(wide / np.exp(log), labels), bounds=np.log((0.05, 20)), method='bounded'
+    )
+    return float(np.exp(found.x))
+
+
 def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray) -> float:
     """Mean of -log softmax(logits)[label]."""
     logits = logits.astype(np.float64)

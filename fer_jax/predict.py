@@ -17,6 +17,7 @@ class Predictor:
 
     Attributes:
       classes: class names, in the order of the probabilities.
+      image_size: side at which faces were scored; others are resized to it.
     """
 
     def __init__(self, workdir: str | Path):
@@ -37,6 +38,7 @@ class Predictor:
         self._step = jax.jit(functools.partial(eval_step, network=network))
         self._activation = jax.nn.sigmoid if spec.activation == 'sigmoid' else jax.nn.softmax
         self.classes = spec.classes[PRIMARY]
+        self.image_size = spec.image_size
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Classifies aligned face crops.

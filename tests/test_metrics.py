@@ -76,6 +76,17 @@ def test_where_resampling_finds_nothing_else_the_subjects_count(all_right):
     assert metrics.subject_interval(hits, subjects) == metrics.wilson_interval(8 * all_right, 8)
 
 
+def test_temperature_is_the_one_that_made_the_labels():
+    """And a stationary point of the likelihood, by finite differences."""
+    logits = RNG.normal(size=(40_000, 5)) * 4
+    shares = np.exp(logits / 2.5) / np.exp(logits / 2.5).sum(1, keepdims=True)
+    labels = (shares.cumsum(1) < RNG.random((len(shares), 1))).sum(1)
+    found = metrics.temperature(logits, labels)
+    assert found == pytest.approx(2.5, rel=0.03)
+    around = [metrics.negative_log_likelihood(logits / (found * factor), labels) for factor in (0.99, 1.0, 1.01)]
+    assert around[1] < min(around[0], around[2])
+
+
 def test_the_interval_over_runs_is_students():
     values = [0.61, 0.64, 0.60, 0.66]
     expected = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))

@@ -13,16 +13,19 @@ import jax
 import numpy as np
 import optax
 import pytest
+import scipy.special
 from flax import nnx
 from ml_collections import ConfigDict
 
 import fer_jax
 from configs import default
-from fer_jax import checkpoints, evaluate, export, models, pretrained, setup, start
+from fer_jax import checkpoints, evaluate, export, models, pretrained, scoring, setup, start
+from fer_jax.data import images, manifest
 from fer_jax.errors import UserError
 from fer_jax.network import build
 from fer_jax.partition import Flat, unflatten
 from fer_jax.train_state import Fixed
+from scripts import pseudo_label
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -442,6 +445,33 @@ store.close()
     ours, theirs = (start.of_run(folder) for folder in (tmp_path, workdir))
     for path in theirs.params:
         np.testing.assert_array_equal(ours.params[path], theirs.params[path])
+
+
+def test_a_run_labels_what_it_is_sure_of(finished, faces, tmp_path, capsys):
+    """As it would by its own probabilities, calibrated; the labelled rows come first and stay as they are."""
+    workdir, results = finished
+    labelled = tmp_path / 'labelled.csv'
+    image = next((faces / 'happy').iterdir())
+    labelled.write_text(f'path,split,label\n{image},validation,happy\n')
+    output = tmp_path / 'pseudo.csv'
+    command = ['--workdir', str(workdir), '--data', str(faces / 'anger'), '--output', str(output)]
+    assert pseudo_label.main([*command, '--labelled', str(labelled), '--threshold', '0.4', '--most', '7']) == 0
+    record, table = json.loads(output.with_suffix('.json').read_text()), manifest.read(output)
+    assert table.splits[0] == 'validation' and set(table.splits[1:]) <= {'train'} and len(table) > 1
+    assert len(table) - 1 == sum(record['kept'].values()) and max(record['kept'].values()) <= 7
+    part = scoring.read_predictions(workdir / 'predictions.npz', 'test')
+    shares = scipy.special.softmax(part['logits'] / record['temperature'], axis=1)
+    kept = shares.max(1) >= 0.4
+    assert record['test']['n'] == kept.sum() and record['step'] == results['step']
+    assert record['test']['precision'] == np.mean((shares.argmax(1) == part['labels'])[kept])
+    predictor = fer_jax.load(workdir)
+    name = str(table.ids[1])
+    face = images.decode(Path(name).read_bytes(), 32, 3, name)
+    assert table.classes[table.labels[1]] == predictor.classes[predictor(face[None]).argmax()]
+    assert 'are right' in capsys.readouterr().out
+    assert pseudo_label.main([*command, '--threshold', '1.5']) == 2
+    assert pseudo_label.main(['--workdir', str(tmp_path), *command[2:]]) == 2
+    assert 'holds no finished run' in capsys.readouterr().err
 
 
 def test_a_larger_network_starts_from_a_smaller_one(finished, faces, tmp_path, capsys):
