@@ -118,6 +118,26 @@ def phase(**fields: object) -> ConfigDict:
     return defaults
 
 
+def task(weight: float = 1.0, *, head: str = '', align: float = 0.0, **data: object) -> ConfigDict:
+    """A further task, learnt beside the primary one: `config.joint.<name> = task(0.5, name='rafdb')`.
+
+    Every step takes a batch of each task; they share the backbone, and `data.augment`, `placement` and `workers` of
+    the primary one. What is minimised is the primary loss and, of each other task, `weight` times its loss.
+
+    Args:
+      head: 'primary' tells the primary task's classes with its head, where names agree (data.rename, data.drop_classes
+        see to it); '' has a head of its own.
+      align: strength at which second-order statistics of what enters the head are pulled to those of the primary
+        task's images (CORAL); all there is for images without labels (data.label='none').
+      data: fields of its `data` that differ from their defaults; `loss` has its own.
+    """
+    plain = get_config()
+    fields = {name: plain.data[name] for name in plain.data if name not in ('augment', 'placement', 'workers')}
+    fields = ConfigDict(fields)
+    fields.update(data)
+    return ConfigDict({'weight': weight, 'head': head, 'align': align, 'data': fields, 'loss': plain.loss})
+
+
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
@@ -138,9 +158,12 @@ def get_config() -> ConfigDict:
     config.data.dir = ''  # a folder of class folders
     config.data.manifest = ''  # a .csv or .jsonl that lists images
     config.data.subject = ''  # dir: a regular expression that finds the subject in an image's path
-    config.data.label = 'class'  # 'subject': tell who of the training split is shown
+    config.data.label = 'class'  # 'subject': tell who of the training split is shown; 'none': joint tasks, no labels
     config.data.target = 'label'  # votes: 'probability', 'cross_entropy', 'multi_target' (with the loss of that name)
-    config.data.annotation = ''  # 'action_units': tell these attributes of the set (loss 'binary_cross_entropy')
+    config.data.annotation = (
+        ''  # 'action_units': attributes of the set (loss 'binary_cross_entropy'); levels ('squared_error')
+    )
+    config.data.rename = ()  # (('contempt', 'neutral'),): classes under other names; of one name, they become one
     config.data.drop_classes = ()  # ('contempt',): leave out their examples
     config.data.train_examples = 0  # 5000: train on so many, chosen by a hash of their ids, classes keep their shares
     config.data.splits = ConfigDict({'train': 'train', 'validation': 'validation', 'test': 'test'})
@@ -162,6 +185,7 @@ def get_config() -> ConfigDict:
     config.loss.gamma = 2.0  # of focal
     config.loss.tau = 1.0  # of logit_adjusted
     config.loss.q = 0.7  # of generalised_cross_entropy
+    config.joint = ConfigDict()  # further tasks by name, see `task`
     config.phases = (phase(),)
 
     config.checkpoint = ConfigDict({'every': 1.0, 'select': 'validation/accuracy'})  # every: epochs

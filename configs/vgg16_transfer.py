@@ -2,9 +2,14 @@
 
     python -m fer_jax.main --config configs/vgg16_transfer.py
     python -m fer_jax.main --config configs/vgg16_transfer.py --config.data.name= --config.data.dir=DIR
+    python -m fer_jax.main --config configs/vgg16_transfer.py:joint
 
-SGD, batch 128, cross-entropy, the best checkpoint by validation accuracy. The first needs FER2013 prepared, see
-docs/datasets.md; both need the weights, see scripts/convert_weights.py.
+SGD, batch 128, cross-entropy, the best checkpoint by validation accuracy. FER2013 is to be prepared, see
+docs/datasets.md, and the weights are those of docs/weights.md.
+
+The third is its joint form: source (who is shown, of VGGFace2) and target (expressions) share the last block and the
+classifier but for its last layer, and every step takes a batch of each; alpha * target loss + beta * source loss is
+minimised, beta / alpha being joint.source.weight, alpha the learning rate's share.
 """
 
 from ml_collections import ConfigDict
@@ -12,17 +17,22 @@ from ml_collections import ConfigDict
 from configs import default
 
 
-def get_config() -> ConfigDict:
+def get_config(form: str = 'target') -> ConfigDict:
+    if form not in ('target', 'joint'):
+        raise ValueError(f'{form!r} is no form; choose configs/vgg16_transfer.py or configs/vgg16_transfer.py:joint')
     config = default.get_config()
     config.model.name = 'vgg16'
     config.model.head = 'mlp'
     config.data.name = 'fer2013'
     config.data.batch_size = 128
     config.checkpoint.select = 'validation/accuracy'
+    joint = form == 'joint'
+    if joint:
+        config.joint.source = default.task(1.0, name='vggface2', label='subject', batch_size=128)
     config.phases = (
         default.phase(
             epochs=20,
-            rates=default.HEAD_ONLY,
+            rates=default.train_from('block5', 'head') if joint else default.HEAD_ONLY,
             optimizer='sgd',
             learning_rate=1e-3,
             momentum=0.9,

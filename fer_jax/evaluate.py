@@ -6,15 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fer_jax import cache, scoring, sharding
+from fer_jax import scoring, sharding, tasks
 from fer_jax.checkpoints import Checkpoints, read_spec
-from fer_jax.data import datasets
 from fer_jax.errors import UserError
 from fer_jax.network import PRIMARY, build
 
 
 def evaluate(workdir: str | Path, split: str = 'test') -> dict[str, Any]:
-    """Restores the selected checkpoint of a run and scores one split of the data that it was trained on.
+    """Restores the selected checkpoint of a run and scores one split of the data of each task.
 
     Args:
       workdir: folder of the run.
@@ -34,30 +33,30 @@ def evaluate(workdir: str | Path, split: str = 'test') -> dict[str, Any]:
     step = store.best_step()
     if step is None:
         raise UserError(f'workdir={str(workdir)!r} has no evaluated checkpoint yet; let the run reach its first one')
-    roles = {role: name for role, name in config['data']['splits'].items() if name}
+    roles = [role for role, name in config['data']['splits'].items() if name]
     if split not in roles:
         raise UserError(f'--split={split!r} is not a split of this run; it has {", ".join(roles)}')
-    data = datasets.load(
-        **{field: config['data'][field] for field in datasets.SOURCE if field in config['data']},
-        splits={split: roles[split]},
-        image_size=spec.image_size,
-        channels=spec.channels,
-        root=cache.root() / 'datasets',
-    )
-    if data.classes != spec.classes[PRIMARY]:
-        raise UserError(
-            f'{data.name} has the classes {", ".join(data.classes)}, the checkpoint {", ".join(spec.classes[PRIMARY])}'
-        )
-    mesh = sharding.mesh_for(config['data']['batch_size'])
+    data = tasks.load(config, image_size=spec.image_size, channels=spec.channels)
+    for name, classes in tasks.heads(config, data).items():
+        if classes != spec.classes[name]:
+            raise UserError(
+                f'{data[name].name} has the classes {", ".join(classes)}, the checkpoint '
+                f'{", ".join(spec.classes[name])}'
+            )
+    batch_size, placement = config['data']['batch_size'], config['data']['placement']
+    mesh = sharding.mesh_for(batch_size)
     params, stats = store.restore_model(step, *network.abstract(sharding.replicated(mesh)))
-    scorer = scoring.Scorer(
-        network, data, batch_size=config['data']['batch_size'], placement=config['data']['placement'], mesh=mesh
-    )
+    splits: dict[str, Any] = {}
+    for name, task in tasks.fields(config).items():
+        if split in data[name].splits and data[name].classes:
+            place: dict[str, Any] = {'batch_size': batch_size, 'placement': placement, 'mesh': mesh}
+            scorer = scoring.Scorer(network, data[name], **place, task=name, head=task['head'])
+            splits |= scorer.score(split, params, stats)
     return {
         'selected_on': config['checkpoint']['select'],
         'step': step,
-        'classes': list(data.classes),
-        'splits': scorer.score(split, params, stats),
+        'classes': list(data[PRIMARY].classes),
+        'splits': splits,
     }
 
 

@@ -130,6 +130,41 @@ def binary_cross_entropy(
     return terms.sum(-1) / jnp.maximum(count, 1), (count > 0).astype(jnp.float32)
 
 
+def coral(source: jax.Array, target: jax.Array) -> jax.Array:
+    """How far apart the second-order statistics of two batches are (Sun and Saenko 2016).
+
+    Args:
+      source, target: [N, ..., D] and [M, ..., D], N and M of 2 or more; what lies between is averaged.
+
+    Returns:
+      The squared Frobenius distance of their covariance matrices over 4 D^2, float32.
+    """
+
+    def covariance(rows: jax.Array) -> jax.Array:
+        rows = rows.astype(jnp.float32)
+        rows = rows.mean(range(1, rows.ndim - 1))
+        rows -= rows.mean(0)
+        return rows.T @ rows / (len(rows) - 1)
+
+    return jnp.sum(jnp.square(covariance(source) - covariance(target))) / (4 * source.shape[-1] ** 2)
+
+
+def squared_error(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean over the levels of an example of the squared error.
+
+    Args:
+      logits: [B, K], predictions as they are.
+      targets: float [B, K]; NaN where unknown, which is left out.
+
+    Returns:
+      (loss [B], weight [B]), float32; the weight is 0 where nothing is known.
+    """
+    known = ~jnp.isnan(targets)
+    errors = jnp.where(known, logits.astype(jnp.float32) - jnp.where(known, targets, 0), 0)
+    count = known.sum(-1)
+    return jnp.square(errors).sum(-1) / jnp.maximum(count, 1), (count > 0).astype(jnp.float32)
+
+
 def class_hits(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """bool [B]: whether the largest logit is the label, or the largest share of the distribution."""
     labels = targets if targets.ndim == 1 else jnp.argmax(targets, -1)
@@ -216,8 +251,15 @@ LOSSES = (
     'multi_target',
     'kl_divergence',
     'binary_cross_entropy',
+    'squared_error',
 )
-PLAIN = ('generalised_cross_entropy', 'multi_target', 'kl_divergence', 'binary_cross_entropy')  # no label smoothing
+PLAIN = (
+    'generalised_cross_entropy',
+    'multi_target',
+    'kl_divergence',
+    'binary_cross_entropy',
+    'squared_error',
+)  # no label smoothing
 
 
 def make(
@@ -226,6 +268,7 @@ def make(
     target: str = 'label',
     label_smoothing: float = 0.0,
     attributes: bool = False,
+    levels: bool = False,
     class_weights: tuple[float, ...] = (),
     positive_weights: tuple[float, ...] = (),
     gamma: float = 2.0,
@@ -238,6 +281,7 @@ def make(
     Args:
       target: what is trained on, see `data.targets`; 'multi_target' and the loss of that name go together.
       attributes: whether attributes are learnt; they and 'binary_cross_entropy' go together.
+      levels: whether levels are learnt; they and 'squared_error' go together.
       label_smoothing: of 'cross_entropy', 'focal' and 'logit_adjusted'.
       positive_weights: of 'binary_cross_entropy'.
       class_weights: of 'cross_entropy' and 'focal'.
@@ -263,6 +307,8 @@ def make(
     if (name == 'binary_cross_entropy') != attributes:
         what = 'attributes' if attributes else 'classes; for attributes set data.annotation'
         raise UserError(f'loss.name={name!r}, but the data has {what}; binary_cross_entropy is for attributes alone')
+    if (name == 'squared_error') != levels:
+        raise UserError(f'loss.name={name!r} learns the numbers of an annotation; set data.annotation')
     if class_weights and name not in ('cross_entropy', 'focal'):
         raise UserError(f'loss.class_weights do not apply to the loss {name}; set them to none')
     if label_smoothing and name in PLAIN:
@@ -271,6 +317,8 @@ def make(
         return multi_target
     if name == 'kl_divergence':
         return kl_divergence
+    if name == 'squared_error':
+        return squared_error
     if name == 'binary_cross_entropy':
         return functools.partial(binary_cross_entropy, positive_weights=positive_weights)
     if name == 'generalised_cross_entropy':

@@ -89,6 +89,13 @@ def average_precision(scores: np.ndarray, present: np.ndarray) -> float:
     return float(np.sum(np.diff(found, prepend=0) * precision) / max(hits[-1], 1))
 
 
+def concordance(predicted: np.ndarray, true: np.ndarray) -> float:
+    """Concordance correlation coefficient of two float [N] (Lin 1989); 0 where neither varies."""
+    means, variances = (np.mean(predicted), np.mean(true)), np.var(predicted) + np.var(true)
+    apart = variances + (means[0] - means[1]) ** 2
+    return float(2 * np.mean((predicted - means[0]) * (true - means[1])) / apart) if apart else 0.0
+
+
 def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """What logits are divided by to make their softmax likeliest, from 0.05 to 20 (Guo et al. 2017).
 

@@ -121,7 +121,7 @@ class Network:
         start: str | None = None,
         train: frozenset[str] = frozenset(),
         key: jax.Array | None = None,
-    ) -> tuple[dict[str, jax.Array], Flat]:
+    ) -> tuple[dict[str, jax.Array], Flat, jax.Array]:
         """Runs the stages from `start` on.
 
         Args:
@@ -131,11 +131,12 @@ class Network:
           key: of dropout.
 
         Returns:
-          Logits {task: float32 [B, classes]} and the statistics after the pass.
+          Logits {task: float32 [B, classes]}, the statistics after the pass, and what entered the head, [B, ...].
         """
         model = nnx.merge(self.graphdef, unflatten(params), unflatten(batch_stats), copy=True)
-        logits = models.run(model, x, start=start, train=train, key=key)
-        return logits, flatten(nnx.state(model, nnx.BatchStat))
+        embedding = models.run(model, x, start=start, stop='head', train=train, key=key)
+        logits = models.run(model, embedding, start='head', train=train, key=key)
+        return logits, flatten(nnx.state(model, nnx.BatchStat)), embedding
 
     def outputs(self, params: Flat, batch_stats: Flat, x: jax.Array, stages: Collection[str]) -> dict[str, jax.Array]:
         """What these stages, none of them the head, give in evaluation mode; x as in `forward`."""

@@ -14,7 +14,8 @@ from fer_jax.errors import UserError
 from fer_jax.signals import Stopped, stop_request
 from fer_jax.training import train
 
-AVERAGED = ('accuracy', 'balanced_accuracy', 'macro_f1', 'average_precision', 'nll')
+BOUNDED = ('accuracy', 'balanced_accuracy', 'macro_f1', 'average_precision')
+AVERAGED = (*BOUNDED, 'nll', *scoring.OF_LEVELS)
 
 
 def train_seeds(config: Mapping[str, Any], seeds: Sequence[int], workdir: Path) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def over_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for name, values in each.items():
         pooled[name] = float(np.mean(values))
         low, high = metrics.t_interval(values)
-        pooled[f'{name}_ci95'] = [low, high] if name == 'nll' else [max(low, 0.0), min(high, 1.0)]
+        pooled[f'{name}_ci95'] = [max(low, 0.0), min(high, 1.0)] if name in BOUNDED else [low, high]
     return pooled | {'each': each}
 
 

@@ -24,6 +24,7 @@ from fer_jax.data.feed import Feed
 from fer_jax.errors import UserError
 from fer_jax.features import Recipe
 from fer_jax.lock import one_writer
+from fer_jax.network import PRIMARY
 from fer_jax.setup import Setup
 
 MIRROR = Augment(flip=1.0)
@@ -87,6 +88,8 @@ def fit(run: Setup, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Everything between a prepared run and its results."""
     if annotation := run.config['data']['annotation']:
         raise UserError(f"data.annotation={annotation!r}: the heads of a probe tell classes; set it to ''")
+    if len(run.tasks) > 1:
+        raise UserError(f'joint has {", ".join(list(run.tasks)[1:])}, but a probe trains one task; set joint to {{}}')
     begun = time.perf_counter()
     views = 2 if fields['mirror'] else 1
     params, stats = run.initial()
@@ -99,10 +102,12 @@ def fit(run: Setup, fields: Mapping[str, Any]) -> dict[str, Any]:
         dtype=fields['dtype'],
     )
 
+    train = run.tasks[PRIMARY].feed
+
     def of(role: str) -> np.ndarray:
         """[views, N, D]"""
         split = run.data.splits[role]
-        images = run.feed if role == 'train' else Feed(split, placement=run.feed.placement, mesh=run.mesh, role=role)
+        images = train if role == 'train' else Feed(split, placement=train.placement, mesh=run.mesh, role=role)
         found = features.feed(
             run.network, recipe, params, stats, images, fingerprint=run.data.fingerprint, role=role, mesh=run.mesh
         )

@@ -52,11 +52,14 @@ def pictures(workdir: Path, results: dict[str, Any], history: list[dict[str, Any
 def confusions(workdir: Path, results: dict[str, Any]) -> None:
     """Writes confusion_<split>.png, or attributes_<split>.png, for each scored split."""
     for split, one in results['splits'].items():
-        title = f'{split}: {one["accuracy"]:.1%} of {one["n"]:,}'
+        if 'accuracy' not in one:
+            continue
+        title, name = f'{split}: {one["accuracy"]:.1%} of {one["n"]:,}', split.replace('/', '_')
         if 'per_attribute' in one:
-            attributes_png(workdir / f'attributes_{split}.png', one['per_attribute'], title)
+            attributes_png(workdir / f'attributes_{name}.png', one['per_attribute'], title)
         elif 'confusion' in one:
-            confusion_png(workdir / f'confusion_{split}.png', np.array(one['confusion']), results['classes'], title)
+            classes = list(one['per_class'])
+            confusion_png(workdir / f'confusion_{name}.png', np.array(one['confusion']), classes, title)
 
 
 def figure(width: float, height: float) -> Any:

@@ -14,11 +14,12 @@ from fer_jax import features, metrics
 from fer_jax.data.datasets import Dataset, Split
 from fer_jax.data.feed import Feed
 from fer_jax.features import FeatureFeed
-from fer_jax.network import Network
+from fer_jax.network import PRIMARY, Network
 from fer_jax.partition import Flat
 from fer_jax.steps import eval_step
 
 PREDICTED = ('ids', 'labels', 'subjects', 'logits')
+OF_LEVELS = ('concordance', 'rmse')
 LISTED = 50  # with more classes there is no confusion matrix, and no table by class
 INTERVALS = {
     'wilson': 'Wilson',
@@ -29,12 +30,28 @@ INTERVALS = {
 
 
 class Scorer:
-    """Scores splits of one data set; each is placed at its first use, and all share one compiled step."""
+    """Scores splits of one task; each is placed at its first use, and all share one compiled step.
 
-    def __init__(self, network: Network, data: Dataset, *, batch_size: int, placement: str, mesh: Mesh):
+    Args:
+      task: its name, by which what is scored is called: 'test' of the primary task, 'test/<task>' of another.
+      head: the task whose head it uses; its own if ''.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        data: Dataset,
+        *,
+        batch_size: int,
+        placement: str,
+        mesh: Mesh,
+        task: str = PRIMARY,
+        head: str = '',
+    ):
         self._data, self._batch_size, self._placement, self._mesh = data, batch_size, placement, mesh
-        self._network = network
-        self._step = jax.jit(functools.partial(eval_step, network=network), static_argnames='start')
+        self._network, self._task = network, task
+        step = functools.partial(eval_step, network=network, task=head or task)
+        self._step = jax.jit(step, static_argnames='start')
         self._feeds: dict[tuple[str, str | None], Feed | FeatureFeed] = {}
 
     def logits(self, role: str, params: Flat, batch_stats: Flat, start: str | None = None) -> np.ndarray:
@@ -85,32 +102,41 @@ class Scorer:
 
     def scores(self, role: str, logits: np.ndarray) -> dict[str, dict[str, Any]]:
         """As `score`, of logits that are known already."""
-        return split_scores(role, self._data.splits[role], logits, self._data.classes)
+        found = split_scores(role, self._data.splits[role], logits, self._data.classes)
+        return {self.named(part): one for part, one in found.items()}
 
-    def write_predictions(self, path: Path, logits: Mapping[str, np.ndarray]) -> None:
-        """Every scored example, as .npz: '<role>/ids', '<role>/labels', '<role>/subjects', '<role>/logits'."""
-        arrays: dict[str, Any] = {}
-        for role, rows in logits.items():
-            split = self._data.splits[role]
-            of_role = {'ids': split.ids, 'labels': split.truth, 'subjects': split.subjects, 'logits': rows}
-            arrays |= {f'{role}/{name}': array for name, array in of_role.items()}
-        scratch = path.with_name(f'.{path.name}.tmp.npz')
-        np.savez(scratch, **arrays)
-        scratch.replace(path)
+    def named(self, role: str) -> str:
+        """What the split of this role is called among those of all tasks."""
+        return role if self._task == PRIMARY else f'{role}/{self._task}'
+
+    def predictions(self, role: str, logits: np.ndarray) -> dict[str, np.ndarray]:
+        """{'<split>/ids', '<split>/labels', '<split>/subjects', '<split>/logits': arrays} of a scored split."""
+        split = self._data.splits[role]
+        arrays = (split.ids, split.truth, split.subjects, logits)
+        return {f'{self.named(role)}/{name}': array for name, array in zip(PREDICTED, arrays, strict=True)}
 
 
 def split_scores(role: str, split: Split, logits: np.ndarray, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """{role: scores} and, for each subset of the split, {role_subset: scores}; see `scores`."""
+    if split.levels is not None:
+        return {role: level_scores(logits, split.levels, classes)}
     result = {role: scores(logits, split.truth, classes, split.subjects)}
     for name, mask in split.subsets.items():
         result[f'{role}_{name}'] = scores(logits[mask], split.truth[mask], classes, split.subjects[mask])
     return result
 
 
-def read_predictions(path: Path, role: str) -> dict[str, np.ndarray]:
+def write_predictions(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """As .npz, whole or not at all; of what `Scorer.predictions` gives."""
+    scratch = path.with_name(f'.{path.name}.tmp.npz')
+    np.savez(scratch, **dict[str, Any](arrays))
+    scratch.replace(path)
+
+
+def read_predictions(path: Path, split: str) -> dict[str, np.ndarray]:
     """{'ids': str [N], 'labels': int32 [N] or float32 [N, C], 'subjects': str [N], 'logits': float32 [N, C]}."""
     with np.load(path) as file:
-        return {name: file[f'{role}/{name}'] for name in PREDICTED}
+        return {name: file[f'{split}/{name}'] for name in PREDICTED}
 
 
 def scores(
@@ -228,6 +254,36 @@ def attribute_scores(
     }
 
 
+def level_scores(predicted: np.ndarray, levels: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+    """Plain numbers, ready for JSON.
+
+    Args:
+      predicted, levels: [N, K]; the latter NaN where unknown.
+
+    Returns:
+      n; concordance (Lin 1989) and rmse, means over levels; per_level {name: n, concordance, rmse, same_sign (the
+      share of predictions on the same side of 0)}.
+
+    Raises:
+      ValueError: a prediction is NaN or infinite.
+    """
+    if not np.isfinite(predicted).all():
+        raise ValueError('a predicted level is NaN or infinite')
+    per_level = {}
+    for k, name in enumerate(names):
+        if not (known := ~np.isnan(levels[:, k])).any():
+            continue
+        told, true = predicted[known, k].astype(np.float64), levels[known, k].astype(np.float64)
+        per_level[name] = {
+            'n': int(known.sum()),
+            'concordance': metrics.concordance(told, true),
+            'rmse': float(np.sqrt(np.mean((told - true) ** 2))),
+            'same_sign': float(np.mean(np.sign(told) == np.sign(true))),
+        }
+    mean = {score: float(np.mean([one[score] for one in per_level.values()])) for score in OF_LEVELS}
+    return {'n': len(levels), **mean, 'per_level': per_level}
+
+
 def write(path: Path, results: dict[str, Any]) -> None:
     """As JSON, whole or not at all."""
     scratch = path.with_name(f'.{path.name}.tmp')
@@ -240,9 +296,18 @@ def share(value: float, interval: list[float]) -> str:
     return f'{value:.2%}'.replace('%', ' %') + f' [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]'
 
 
+def headline(one: dict[str, Any]) -> str:
+    """The first score of a split: 'accuracy 71.23 %', or 'concordance 0.412'."""
+    if 'per_level' in one:
+        return f'concordance {one["concordance"]:.3f}'
+    return f'accuracy {one["accuracy"]:.2%}'.replace('%', ' %')
+
+
 def summary(results: dict[str, Any]) -> str:
     """The table at the end of a run: phases, splits, and each class of the last official split."""
-    how = ' or '.join(dict.fromkeys(INTERVALS[one['interval']] for one in results['splits'].values()))
+    levels = {name: one for name, one in results['splits'].items() if 'concordance' in one}
+    told = {name: one for name, one in results['splits'].items() if name not in levels}
+    how = ' or '.join(dict.fromkeys(INTERVALS[one['interval']] for one in told.values()))
     steps = ', '.join(map(str, results['steps'])) if 'steps' in results else results['step']
     lines = [f'selected on {results["selected_on"]}, step {steps}; 95 % intervals of the accuracy: {how}', '']
     role = results['selected_on'].split('/')[0]
@@ -252,13 +317,15 @@ def summary(results: dict[str, Any]) -> str:
             f'{share(entry["accuracy"], entry["accuracy_ci95"])}'
         )
     lines += ['', f'{"split":<16}{"n":>7}  {"accuracy":<24}{"balanced":>9}{"macro F1":>10}{"NLL":>8}']
-    for name, one in results['splits'].items():
+    for name, one in told.items():
         lines.append(
             f'{name:<16}{one["n"]:>7,}  {share(one["accuracy"], one["accuracy_ci95"]):<24}'
             f'{one["balanced_accuracy"]:>9.2%}{one["macro_f1"]:>10.3f}{one["nll"]:>8.3f}'
         )
         if 'each' in one:
             lines.append('  each: ' + ', '.join(f'{100 * value:.1f}' for value in one['each']['accuracy']))
+    for name, one in levels.items():
+        lines.append(f'{name:<24}concordance {one["concordance"]:.3f}, RMSE {one["rmse"]:.3f}')
     last = 'test' if 'test' in results['splits'] else next(iter(results['splits']))
     if 'confusion' in results['splits'][last]:
         lines += ['', f'{last + ", by class":<24}{"n":>7}  {"recall (Wilson)":<24}{"precision":>10}{"F1":>8}']

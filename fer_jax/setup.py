@@ -8,19 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 
-from fer_jax import cache, checkpoints, features, losses, phases, sharding, start, train_state
+from fer_jax import cache, checkpoints, features, phases, sharding, start, tasks, train_state
 from fer_jax.data import datasets
-from fer_jax.data.feed import TrainFeed, gather
+from fer_jax.data.feed import Feeds, gather
 from fer_jax.errors import UserError
 from fer_jax.features import TrainFeatures
-from fer_jax.losses import Loss
 from fer_jax.network import PRIMARY, ModelSpec, Network, build
 from fer_jax.partition import Flat
 from fer_jax.phases import Phase
 from fer_jax.pretrained import Weights
 from fer_jax.steps import train_step
+from fer_jax.tasks import Task
 from fer_jax.train_state import Fixed, TrainState
 
 
@@ -30,6 +29,7 @@ class Setup:
 
     Attributes:
       config: the whole config as plain dicts, lists and scalars.
+      tasks: the primary one first.
       evaluations: step -> epochs done, where validation is scored and the state saved.
       select: (role, metric) that choose the checkpoint.
     """
@@ -37,13 +37,21 @@ class Setup:
     config: Mapping[str, Any]
     mesh: jax.sharding.Mesh
     weights: Weights | None
-    data: datasets.Dataset
+    tasks: dict[str, Task]
     network: Network
     phases: list[Phase]
     evaluations: dict[int, float]
     select: tuple[str, str]
-    loss: Loss
-    feed: TrainFeed
+
+    @property
+    def data(self) -> datasets.Dataset:
+        """That of the primary task."""
+        return self.tasks[PRIMARY].data
+
+    @functools.cached_property
+    def feed(self) -> Feeds:
+        """Images of every task."""
+        return Feeds({name: task.feed for name, task in self.tasks.items()})
 
     @property
     def batch_size(self) -> int:
@@ -78,38 +86,44 @@ class Setup:
           ema: the averages of the phase before.
         """
         trainable, frozen = phase.partition.split(params)
-        state = train_state.create(step, trainable, batch_stats, phase.tx, ema=dict(ema or {}) if phase.ema else None)
+        averages = dict(ema or {}) if phase.ema else None
+        state = train_state.create(step, trainable, batch_stats, phase.tx, tasks=self.tasks, ema=averages)
         source = {}
         if phase.l2_sp:
             own = {path for path, leaf in trainable.items() if leaf.ndim > 1 and not path.startswith('head.')}
             source = {path: leaf for path, leaf in self.initial()[0].items() if path in own}
         return jax.device_put(state, self.replicated), Fixed(frozen, source)
 
-    def feed_for(self, phase: Phase, state: TrainState, fixed: Fixed) -> TrainFeed | TrainFeatures:
+    def feed_for(self, phase: Phase, state: TrainState, fixed: Fixed) -> Feeds:
         """What the phase's batches come from: images, or what is computed of them once."""
         if phase.features is None:
             return self.feed
-        made = features.feed(
-            self.network,
-            phase.features,
-            state.trainable | fixed.frozen,
-            state.batch_stats,
-            self.feed,
-            fingerprint=self.data.fingerprint,
-            role='train',
-            mesh=self.mesh,
-        )
-        return TrainFeatures(made, self.feed.indices)
+        made = {}
+        for name, task in self.tasks.items():
+            of_task = features.feed(
+                self.network,
+                phase.features,
+                state.trainable | fixed.frozen,
+                state.batch_stats,
+                task.feed,
+                fingerprint=task.data.fingerprint,
+                role='train',
+                mesh=self.mesh,
+            )
+            made[name] = TrainFeatures(of_task, task.feed.indices)
+        return Feeds(made)
 
     def abstract_batch(self, phase: Phase) -> tuple[Any, Any]:
         """(resident, host) of a step of `phase`, for compiling it; of features their shapes alone."""
         resident, host = self.feed.resident, self.feed.host(phase.first)
         if phase.features is None:
             return resident, host
-        shape = features.shape_of(self.network, phase.features)
-        kind = features.DTYPES[phase.features.dtype]
-        batch = gather(resident, host) | {'x': jax.ShapeDtypeStruct((self.batch_size, *shape), kind)}
-        return {}, batch
+        shape, kind = features.shape_of(self.network, phase.features), features.DTYPES[phase.features.dtype]
+        batch = {}
+        for name in self.tasks:
+            of_task = gather(resident[name], host[name])
+            batch[name] = of_task | {'x': jax.ShapeDtypeStruct((len(of_task['y']), *shape), kind)}
+        return dict.fromkeys(batch, {}), batch
 
     def step_function(self, phase: Phase) -> Any:
         """The training step of one phase, to be compiled at its first call; it consumes the state."""
@@ -117,16 +131,14 @@ class Setup:
             train_step,
             network=self.network,
             phase=phase,
-            loss=self.loss,
-            hits=losses.class_hits if self.data.splits['train'].attributes is None else losses.attribute_hits,
+            objectives={name: task.objective for name, task in self.tasks.items()},
             seed=self.config['seed'],
-            draw_targets=self.config['data']['target'] == 'probability',
             guard=self.guard,
         )
         return jax.jit(bound, donate_argnums=0)
 
     def describe(self) -> str:
-        """What is trained on what, where, in one line."""
+        """What is trained on what, where, in one line a task."""
         spec = self.network.spec
         counts = ', '.join(f'{role} {len(split.labels):,}' for role, split in self.data.splits.items())
         origin = 'from scratch' if self.weights is None else f'from {self.weights.metadata.get("source", "weights")}'
@@ -134,11 +146,14 @@ class Setup:
         if self.config['model']['partial'] and self.weights is not None:
             of = self.weights.metadata['of']
             origin += f' ({of}; {start.taken_by_stage(self.network, self.weights)})'
-        return (
+        lines = [
             f'{spec.name} {origin}, {spec.image_size} px; {self.data.name}: {counts}; '
             f'{len(self.data.classes)} classes: {names}; '
             f'{self.mesh.size} x {self.mesh.devices.flat[0].device_kind}, batch {self.batch_size}'
-        )
+        ]
+        for name, task in list(self.tasks.items())[1:]:
+            lines.append(f'beside it {name}: {tasks.describe(task)}')
+        return '\n'.join(lines)
 
 
 def prepare(config: Mapping[str, Any]) -> Setup:
@@ -157,19 +172,13 @@ def prepare(config: Mapping[str, Any]) -> Setup:
     mesh = sharding.make_mesh(config['parallel']['devices'])
     batch_size = settings['batch_size']
     weights = start.source(model['weights'], model['name'], partial=model['partial'])
-    data = datasets.load(
-        **{field: settings[field] for field in datasets.SOURCE},
-        splits={role: split for role, split in settings['splits'].items() if split},
-        image_size=model['image_size'],
-        channels=model['channels'],
-        root=cache.root() / 'datasets',
-    )
-    train = data.splits['train']
+    data = tasks.load(config, image_size=model['image_size'], channels=model['channels'])
+    train = data[PRIMARY].splits['train']
     look = start.preprocessing(weights, train, model['channels'])
     network = build(
         ModelSpec(
             name=model['name'],
-            classes={PRIMARY: data.classes},
+            classes=tasks.heads(config, data),
             image_size=model['image_size'],
             channels=model['channels'],
             head=model['head'],
@@ -186,45 +195,32 @@ def prepare(config: Mapping[str, Any]) -> Setup:
         weights = start.agreeing(weights, network)
     lengths = {'examples': len(train.labels), 'batch_size': batch_size}
     planned = phases.plan(config['phases'], network, augment=settings['augment'], seed=config['seed'], **lengths)
+    fields = tasks.fields(config)
     for phase in planned:
-        sharding.check_batch(mesh, batch_size, phase.accumulate)
+        for name, task in fields.items():
+            where = '' if name == PRIMARY else f'joint.{name}.'
+            sharding.check_batch(mesh, task['data']['batch_size'], phase.accumulate, where=where)
         if phase.l2_sp and weights is None:
             raise UserError(
                 f'phases[{phase.index}].l2_sp={phase.l2_sp} pulls toward the source weights, but model.weights is '
                 "'scratch'; set it to 0, or give weights"
             )
-    counts = np.bincount(train.labels[train.labels >= 0], minlength=len(data.classes))
-    loss = config['loss']
     return Setup(
         config=config,
         mesh=mesh,
         weights=weights,
-        data=data,
+        tasks={
+            name: Task(
+                data[name],
+                tasks.objective(name, task, data[name]),
+                tasks.feed(name, task, data[name], config, mesh),
+            )
+            for name, task in fields.items()
+        },
         network=network,
         phases=planned,
         evaluations=phases.evaluation_steps(planned, every=config['checkpoint']['every'], **lengths),
         select=checkpoints.parse_select(config['checkpoint']['select']),
-        loss=losses.make(
-            loss['name'],
-            target=settings['target'],
-            attributes=train.attributes is not None,
-            label_smoothing=loss['label_smoothing'],
-            positive_weights=losses.positive_weights(train.attributes, loss['positive_weights']),
-            class_weights=losses.class_weights(counts, loss['class_weights'], beta=loss['beta']),
-            gamma=loss['gamma'],
-            q=loss['q'],
-            tau=loss['tau'],
-            counts=counts,
-        ),
-        feed=TrainFeed(
-            train,
-            batch_size=batch_size,
-            seed=config['seed'],
-            placement=settings['placement'],
-            mesh=mesh,
-            balance=settings['balance'],
-            workers=settings['workers'],
-        ),
     )
 
 

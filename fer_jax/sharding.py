@@ -45,12 +45,12 @@ def batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec('data'))
 
 
-def check_batch(mesh: Mesh, batch_size: int, microbatches: int = 1) -> None:
+def check_batch(mesh: Mesh, batch_size: int, microbatches: int = 1, *, where: str = '') -> None:
     """Raises UserError where `batch_size` cannot be cut evenly into microbatches and over the mesh."""
     parts = mesh.size * microbatches
     if batch_size <= 0 or batch_size % parts:
         cut = f'{microbatches} microbatches on ' if microbatches > 1 else ''
         raise UserError(
-            f'data.batch_size={batch_size} cannot be spread over {cut}{mesh.size} devices; '
+            f'{where}data.batch_size={batch_size} cannot be spread over {cut}{mesh.size} devices; '
             f'give a positive multiple of {parts}'
         )

@@ -1,92 +1,134 @@
 """The training and the evaluation step: pure functions over explicit trees."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from fer_jax.data.augment import augment_batch, example_keys
 from fer_jax.data.feed import gather
 from fer_jax.data.geometry import resize
-from fer_jax.losses import Loss, class_hits
+from fer_jax.losses import coral
 from fer_jax.network import DTYPES, PRIMARY, Network
 from fer_jax.partition import Flat
 from fer_jax.phases import Phase
+from fer_jax.tasks import Objective
 from fer_jax.train_state import Fixed, TrainState
+
+Batches = Mapping[str, Mapping[str, Any]]
 
 
 def train_step(
     state: TrainState,
     fixed: Fixed,
-    resident: Mapping[str, Any],
-    host: Mapping[str, Any],
+    resident: Batches,
+    host: Batches,
     *,
     network: Network,
     phase: Phase,
-    loss: Loss,
-    hits: Callable[[jax.Array, jax.Array], jax.Array] = class_hits,
+    objectives: Mapping[str, Objective],
     seed: int,
-    draw_targets: bool = False,
     guard: int | None = None,
 ) -> TrainState:
-    """One step on the whole batch, on however many devices it is spread.
+    """One step on the whole batch of every task, on however many devices it is spread.
 
-    Everything random comes from (seed, step, microbatch, position). Only `state.trainable` is differentiated, so that
-    no gradient of a frozen parameter exists and stages below the phase's boundary have no backward pass.
+    Everything random comes from (seed, step, microbatch, task, position). Only `state.trainable` is differentiated, so
+    that no gradient of a frozen parameter exists and stages below the phase's boundary have no backward pass. The
+    images of all tasks go through the network as one batch, over which BatchNorm takes its statistics.
 
     Args:
-      resident, host: the two halves of a batch, see `data.feed`.
-      loss: (logits [B, C], labels [B] or distributions [B, C]) -> per-example loss [B] and weight [B].
-      hits: of the same -> [B], what of an example is right, from 0 to 1.
-      draw_targets: each example's label is drawn from its distribution, anew at every step.
+      resident, host: the two halves of each task's batch, see `data.feed`.
+      objectives: of each task, the primary one first.
       guard: how many steps may have an update that is not finite; such an update is not kept, and after one more no
         other is. None keeps everything.
     """
-    batch = gather(resident, host)
+    batch = {task: gather(resident[task], host[task]) for task in objectives}
     key = jax.random.fold_in(jax.random.key(seed), state.step)
+    start = None if phase.features is None else phase.partition.boundary
+    ends = np.cumsum([part['x'].shape[0] // phase.accumulate for part in batch.values()])
+    rows = {
+        task: slice(end - batch[task]['x'].shape[0] // phase.accumulate, end)
+        for task, end in zip(objectives, ends.tolist(), strict=True)
+    }
+
+    def prepare(part: Batches, key: jax.Array) -> dict[str, Any]:
+        """{task: (what enters the network, targets)} of one microbatch."""
+        prepared = {}
+        for index, (task, objective) in enumerate(objectives.items()):
+            images_key, _, target_key = jax.random.split(jax.random.fold_in(key, index) if index else key, 3)
+            x, targets = part[task]['x'], part[task]['y']
+            if objective.draw_targets:
+                keys = example_keys(target_key, targets.shape[0])
+                targets = jax.vmap(jax.random.categorical)(keys, jnp.log(targets))
+            if start is None:
+                classes = len(network.spec.classes[objective.head])
+                x, targets = augment_batch(
+                    x, targets, images_key, size=phase.image_size, classes=classes, settings=phase.augment
+                )
+                x = network.normalise(x)
+            else:
+                x = x.astype(DTYPES[network.spec.dtype])
+            prepared[task] = x, targets
+        return prepared
+
+    def weights_of(part: Batches, prepared: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """{task: the sum of its examples' weights}, known before any loss is."""
+        sums = {}
+        for task, objective in objectives.items():
+            weight = part[task]['weight']
+            if objective.loss is not None:
+                blank = jnp.zeros((len(weight), len(network.spec.classes[objective.head])))
+                weight = weight * objective.loss(blank, prepared[task][1])[1]
+            sums[task] = jnp.sum(weight)
+        return sums
 
     def of_part(
-        trainable: Flat, stats: Flat, part: Mapping[str, Any], key: jax.Array
-    ) -> tuple[Flat, dict[str, Any], Flat]:
-        """Gradients and sums of one microbatch, not yet divided by the weight, and the statistics after it."""
-        images_key, dropout_key, target_key = jax.random.split(key, 3)
-        targets = part['y']
-        if draw_targets:
-            targets = jax.vmap(jax.random.categorical)(example_keys(target_key, targets.shape[0]), jnp.log(targets))
-        if phase.features is None:
-            start = None
-            images, targets = augment_batch(
-                part['x'],
-                targets,
-                images_key,
-                size=phase.image_size,
-                classes=len(network.spec.classes[PRIMARY]),
-                settings=phase.augment,
+        trainable: Flat, stats: Flat, part: Batches, prepared: Mapping[str, Any], total: Any, key: jax.Array
+    ) -> tuple[Flat, dict[str, jax.Array], Flat]:
+        """Gradients and sums of one microbatch, shares of those of the batch, and the statistics after it."""
+
+        def minimised(trainable: Flat) -> tuple[jax.Array, Any]:
+            logits, after, embedding = network.forward(
+                trainable | fixed.frozen,
+                stats,
+                jnp.concatenate([x for x, _ in prepared.values()]) if len(prepared) > 1 else prepared[PRIMARY][0],
+                start=start,
+                train=phase.partition.stages,
+                key=jax.random.split(key, 3)[1],
             )
-            x = network.normalise(images)
-        else:
-            start = phase.partition.boundary
-            x = part['x'].astype(DTYPES[network.spec.dtype])
+            value = jnp.zeros(())
+            sums: dict[str, jax.Array] = {}
+            for task, objective in objectives.items():
+                if objective.align:
+                    apart = coral(embedding[rows[PRIMARY]], embedding[rows[task]]) / phase.accumulate
+                    value += objective.align * apart
+                if objective.loss is None:
+                    sums |= {f'{task}/loss': apart, f'{task}/correct': jnp.zeros(())}
+                    continue
+                told, targets = logits[objective.head][rows[task]], prepared[task][1]
+                losses, weights = objective.loss(told, targets)
+                loss = jnp.sum(losses * weights * part[task]['weight']) / total[task]
+                value += objective.weight * loss
+                correct = jnp.zeros(()) if objective.hits is None else jnp.sum(objective.hits(told, targets))
+                sums |= {f'{task}/loss': loss, f'{task}/correct': correct}
+            return value, (sums, after)
 
-        def objective(trainable: Flat) -> tuple[jax.Array, Any]:
-            logits, after = network.forward(
-                trainable | fixed.frozen, stats, x, start=start, train=phase.partition.stages, key=dropout_key
-            )
-            losses, weights = loss(logits[PRIMARY], targets)
-            weights *= part['weight']
-            return jnp.sum(losses * weights), (jnp.sum(weights), logits[PRIMARY], after)
+        gradients, (sums, after) = jax.grad(minimised, has_aux=True)(trainable)
+        return gradients, sums, after
 
-        (total, (weight, logits, after)), gradients = jax.value_and_grad(objective, has_aux=True)(trainable)
-        return gradients, {'loss': total, 'weight': weight, 'correct': jnp.sum(hits(logits, targets))}, after
-
-    def gradients_at(trainable: Flat) -> tuple[Flat, dict[str, Any], Flat]:
+    def gradients_at(trainable: Flat) -> tuple[Flat, dict[str, jax.Array], Flat]:
         if phase.accumulate == 1:
-            gradients, sums, stats = of_part(trainable, state.batch_stats, batch, key)
+            prepared = prepare(batch, key)
+            gradients, sums, stats = of_part(
+                trainable, state.batch_stats, batch, prepared, weights_of(batch, prepared), key
+            )
         else:
-            gradients, sums, stats = _accumulate(of_part, trainable, state.batch_stats, batch, key, phase.accumulate)
-        gradients = {path: leaf / sums['weight'] for path, leaf in gradients.items()}
+            gradients, sums, stats = _accumulate(
+                of_part, prepare, weights_of, trainable, state.batch_stats, batch, key, phase.accumulate
+            )
         pulled = {path: phase.l2_sp * (trainable[path] - leaf) for path, leaf in fixed.source.items()}
         return {path: leaf + pulled.get(path, 0) for path, leaf in gradients.items()}, sums, stats
 
@@ -106,9 +148,8 @@ def train_step(
             gradients, state.opt_state, state.trainable, grad_fn=uphill
         )
         trainable = optax.apply_updates(state.trainable, {path: state.scale * leaf for path, leaf in updates.items()})
-        examples = batch['weight'].shape[0]
-        news = {'loss': sums['loss'] / sums['weight'], 'gradient_norm': norm, 'correct': sums['correct']}
-        news |= {'weight': examples, 'steps': 1}
+        examples = {f'{task}/examples': len(part['weight']) for task, part in batch.items()}
+        news = {'gradient_norm': norm, 'steps': 1, **examples, **sums}
         after = TrainState(
             step=state.step + 1,
             trainable=trainable,
@@ -126,7 +167,7 @@ def train_step(
 
     if guard is None:
         return update()[0]
-    watched = (sums['loss'], sums['weight'], norm, *stats.values())
+    watched = (norm, *sums.values(), *stats.values())
     return _guarded(state, update, jnp.stack([jnp.isfinite(leaf).all() for leaf in watched]).all(), guard)
 
 
@@ -147,24 +188,39 @@ def _guarded(before: TrainState, update: Any, finite: jax.Array, allowed: int) -
 
 
 def _accumulate(
-    of_part: Any, trainable: Flat, stats: Flat, batch: Mapping[str, Any], key: jax.Array, count: int
-) -> tuple[Flat, dict[str, Any], Flat]:
+    of_part: Any,
+    prepare: Any,
+    weights_of: Any,
+    trainable: Flat,
+    stats: Flat,
+    batch: Batches,
+    key: jax.Array,
+    count: int,
+) -> tuple[Flat, dict[str, jax.Array], Flat]:
     """`of_part` over `count` microbatches, one after the other.
 
-    Rows are dealt to them in turn, so that each device keeps its own.
+    Rows are dealt to them in turn, so that each device keeps its own. The weights of the whole batch come first: the
+    share of each microbatch depends on them.
     """
 
     def deal(leaf: jax.Array) -> jax.Array:
         return leaf.reshape(-1, count, *leaf.shape[1:]).swapaxes(0, 1)
 
+    def weigh(total: Any, at: Any) -> tuple[Any, None]:
+        index, part = at
+        return jax.tree.map(jnp.add, total, weights_of(part, prepare(part, jax.random.fold_in(key, index)))), None
+
     def add(carry: Any, at: Any) -> tuple[Any, None]:
         gradients, sums, stats = carry
         index, part = at
-        more, news, stats = of_part(trainable, stats, part, jax.random.fold_in(key, index))
+        own = jax.random.fold_in(key, index)
+        more, news, stats = of_part(trainable, stats, part, prepare(part, own), total, own)
         return (*jax.tree.map(jnp.add, (gradients, sums), (more, news)), stats), None
 
-    parts = {name: deal(leaf) for name, leaf in batch.items()}
-    shapes = jax.eval_shape(of_part, trainable, stats, {name: leaf[0] for name, leaf in parts.items()}, key)
+    parts = jax.tree.map(deal, batch)
+    total = jax.lax.scan(weigh, dict.fromkeys(batch, jnp.zeros(())), (jnp.arange(count), parts))[0]
+    first = jax.tree.map(lambda leaf: leaf[0], parts)
+    shapes = jax.eval_shape(of_part, trainable, stats, first, jax.eval_shape(prepare, first, key), total, key)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes[:2])
     return jax.lax.scan(add, (*zeros, stats), (jnp.arange(count), parts))[0]
 
@@ -188,8 +244,9 @@ def eval_step(
     *,
     network: Network,
     start: str | None = None,
+    task: str = PRIMARY,
 ) -> jax.Array:
-    """Logits float32 [B, classes] of the primary task, images resized with antialiasing and otherwise as they are.
+    """Logits float32 [B, classes] of one task's head, images resized with antialiasing and otherwise as they are.
 
     Args:
       start: the stage that the batch's features enter, where it holds those.
@@ -197,5 +254,4 @@ def eval_step(
     x = gather(resident, host)['x']
     if start is None:
         x = network.normalise(resize(x, network.spec.image_size))
-    logits, _ = network.forward(params, batch_stats, x.astype(DTYPES[network.spec.dtype]), start=start)
-    return logits[PRIMARY]
+    return network.forward(params, batch_stats, x.astype(DTYPES[network.spec.dtype]), start=start)[0][task]

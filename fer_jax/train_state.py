@@ -1,5 +1,6 @@
 """What a training step changes, and what it only reads."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -47,8 +48,10 @@ class Fixed(NamedTuple):
     source: Flat
 
 
-def zero_sums() -> dict[str, jax.Array]:
-    return {name: jnp.zeros((), jnp.float32) for name in ('loss', 'gradient_norm', 'correct', 'weight', 'steps')}
+def zero_sums(tasks: Iterable[str]) -> dict[str, jax.Array]:
+    """Of the steps, and of each task: '<task>/loss' (means of a batch), '<task>/correct' and '<task>/examples'."""
+    names = [f'{task}/{name}' for task in tasks for name in ('loss', 'correct', 'examples')]
+    return {name: jnp.zeros((), jnp.float32) for name in ('gradient_norm', 'steps', *names)}
 
 
 def create(
@@ -57,11 +60,13 @@ def create(
     batch_stats: Flat,
     tx: optax.GradientTransformation,
     *,
+    tasks: Iterable[str] = (),
     ema: dict[str, Flat] | None = None,
 ) -> TrainState:
     """The state at the first step of a phase: fresh optimizer state.
 
     Args:
+      tasks: those whose sums are kept.
       ema: averages of an earlier phase, {} if there are none, None to keep none. Leaves without one enter at their
         current value.
     """
@@ -77,7 +82,7 @@ def create(
         trainable=trainable,
         batch_stats=batch_stats,
         opt_state=tx.init(trainable),
-        sums=zero_sums(),
+        sums=zero_sums(tasks),
         scale=jnp.ones((), jnp.float32),
         health={name: jnp.zeros((), jnp.int32) for name in ('skipped', 'halted_at')},
         ema=averages,

@@ -21,6 +21,7 @@ from fer_jax.data import feed
 from fer_jax.data.augment import Augment
 from fer_jax.errors import UserError
 from fer_jax.lock import one_writer
+from fer_jax.network import PRIMARY
 from fer_jax.partition import Flat
 from fer_jax.phases import Phase
 from fer_jax.probe import probe
@@ -30,6 +31,7 @@ from fer_jax.setup import Setup
 from fer_jax.signals import Stopped, StopRequest, stop_request
 from fer_jax.train_state import Fixed, TrainState
 
+Scorers = Mapping[str, Scorer]
 RECORDED = ('accuracy', 'balanced_accuracy', 'macro_f1', 'nll')
 
 
@@ -61,15 +63,20 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path = '', *, d
             closing(Checkpoints(folder, run.network.spec, select=plain['checkpoint']['select'])) as store,
         ):
             introduce(run, folder, drift.check(folder, plain))
-            scorer = Scorer(
-                run.network,
-                run.data,
-                batch_size=run.batch_size,
-                placement=plain['data']['placement'],
-                mesh=run.mesh,
-            )
-            train_phases(run, folder, store, scorer, stop)
-            return finish(run, folder, store, scorer)
+            scorers = {
+                name: Scorer(
+                    run.network,
+                    task.data,
+                    batch_size=run.batch_size,
+                    placement=plain['data']['placement'],
+                    mesh=run.mesh,
+                    task=name,
+                    head=task.objective.head,
+                )
+                for name, task in run.tasks.items()
+            }
+            train_phases(run, folder, store, scorers, stop)
+            return finish(run, folder, store, scorers)
 
 
 def free_workdir(config: Mapping[str, Any]) -> Path:
@@ -113,8 +120,9 @@ def introduce(run: Setup, workdir: Path, changes: list[str]) -> None:
     print(f'workdir {workdir}\n{run.describe()}\n{table}')
     for change in changes:
         print(f'changed since this run began: {change}')
+    data = {name: {'name': task.data.name, 'fingerprint': task.data.fingerprint} for name, task in run.tasks.items()}
     environment = provenance.environment(
-        data={'name': run.data.name, 'fingerprint': run.data.fingerprint},
+        data=data.pop(PRIMARY) | ({'joint': data} if data else {}),
         weights={} if run.weights is None else run.weights.metadata,
     )
     (workdir / 'config.json').write_text(json.dumps(run.config, indent=2) + '\n')
@@ -122,7 +130,7 @@ def introduce(run: Setup, workdir: Path, changes: list[str]) -> None:
     (workdir / 'environment.json').write_text(json.dumps(environment, indent=2) + '\n')
 
 
-def train_phases(run: Setup, workdir: Path, store: Checkpoints, scorer: Scorer, stop: StopRequest) -> None:
+def train_phases(run: Setup, workdir: Path, store: Checkpoints, scorers: Scorers, stop: StopRequest) -> None:
     """Takes all steps that the newest checkpoint has not done."""
     step, total = store.latest_step() or 0, run.phases[-1].last
     if step < total:
@@ -142,7 +150,7 @@ def train_phases(run: Setup, workdir: Path, store: Checkpoints, scorer: Scorer, 
             state, fixed = run.enter(phase, max(step, phase.first), params, stats, ema)
             if step > phase.first:
                 state = store.restore_train(step, state)
-            state = train_phase(run, phase, state, fixed, store, scorer, recorder, stop)
+            state = train_phase(run, phase, state, fixed, store, scorers, recorder, stop)
             params, stats, ema = state.trainable | fixed.frozen, state.batch_stats, state.ema
             step = phase.last
         store.wait()
@@ -156,7 +164,7 @@ def train_phase(
     state: TrainState,
     fixed: Fixed,
     store: Checkpoints,
-    scorer: Scorer,
+    scorers: Scorers,
     recorder: Recorder,
     stop: StopRequest,
 ) -> TrainState:
@@ -165,7 +173,8 @@ def train_phase(
     Raises:
       Stopped: asked to; the state is on disk.
     """
-    scorer.forget_features()
+    for scorer in scorers.values():
+        scorer.forget_features()
     if phase.features and phase.features.views == 1 and phase.augment != Augment():
         print(f'phase {phase.index} trains on plain images: cache_views=1 keeps no augmented view')
     take_step, feed = run.step_function(phase), run.feed_for(phase, state, fixed)
@@ -183,7 +192,7 @@ def train_phase(
         if step % run.config['log_every'] == 0 or step in run.evaluations:
             state = record(run, phase, state, step, recorder)
         if step in run.evaluations:
-            value = evaluate(run, phase, state, fixed, step, scorer, recorder)
+            value = evaluate(run, phase, state, fixed, step, scorers, recorder)
             scores.append(sign * value)
             state = state._replace(scale=jax.device_put(np.float32(phase.scale(scores)), run.replicated))
             store.save(state, fixed, value)
@@ -203,14 +212,18 @@ def record(run: Setup, phase: Phase, state: TrainState, step: int, recorder: Rec
     epoch = step * run.batch_size / run.examples
     values: dict[str, Any] = {'learning_rate': rate}
     if sums['steps']:  # some were kept
-        means = {name: sums[name] / sums['steps'] for name in ('loss', 'gradient_norm')}
-        values = {'loss': means['loss'], 'accuracy': sums['correct'] / sums['weight'], **values, **means}
+        for name, task in run.tasks.items():
+            prefix = '' if name == PRIMARY else f'{name}/'
+            values[f'{prefix}loss'] = sums[f'{name}/loss'] / sums['steps']
+            if task.objective.hits is not None:
+                values[f'{prefix}accuracy'] = sums[f'{name}/correct'] / sums[f'{name}/examples']
+        values['gradient_norm'] = sums['gradient_norm'] / sums['steps']
     if skipped := int(state.health['skipped']):
         values['skipped'] = skipped
     recorder.metrics(step, epoch, phase.index, 'train', values)
     shown = {'loss': f'{values["loss"]:.3f}', 'acc': f'{values["accuracy"]:.1%}'} if sums['steps'] else {}
     recorder.rate(step, **shown, lr=f'{rate:.1e}', epoch=f'{epoch:.1f}')
-    return state._replace(sums=jax.device_put(train_state.zero_sums(), run.replicated))
+    return state._replace(sums=jax.device_put(train_state.zero_sums(run.tasks), run.replicated))
 
 
 def check_health(run: Setup, phase: Phase, state: TrainState, recorder: Recorder) -> None:
@@ -218,7 +231,7 @@ def check_health(run: Setup, phase: Phase, state: TrainState, recorder: Recorder
     step = int(state.health['halted_at'])
     if not step:
         return
-    split, index = run.data.splits['train'], run.feed.indices(step - 1)
+    split, index = run.data.splits['train'], run.tasks[PRIMARY].feed.indices(step - 1)
     raise divergence.report(
         recorder.workdir,
         step=step,
@@ -230,25 +243,32 @@ def check_health(run: Setup, phase: Phase, state: TrainState, recorder: Recorder
 
 
 def evaluate(
-    run: Setup, phase: Phase, state: TrainState, fixed: Fixed, step: int, scorer: Scorer, recorder: Recorder
+    run: Setup, phase: Phase, state: TrainState, fixed: Fixed, step: int, scorers: Scorers, recorder: Recorder
 ) -> float:
-    """Scores the selecting split, records it, and returns the selecting metric."""
+    """Scores the selecting split of every task, records it, and returns the selecting metric."""
     role, metric = run.select
     begun = time.perf_counter()
     start = phase.partition.boundary if phase.features else None
-    scores = scorer.score(role, *train_state.scored(state, fixed), start=start)[role]
+    found: dict[str, dict[str, Any]] = {}
+    for name, scorer in scorers.items():
+        if role in run.tasks[name].data.splits:
+            found |= {name: scorer.score(role, *train_state.scored(state, fixed), start=start)[scorer.named(role)]}
     recorder.took(step, 'evaluate', time.perf_counter() - begun)
-    epoch = run.evaluations[step]
-    recorder.metrics(step, epoch, phase.index, role, {name: scores[name] for name in (*RECORDED, 'accuracy_ci95')})
+    epoch, scores = run.evaluations[step], found.pop(PRIMARY)
+    values = {name: scores[name] for name in (*RECORDED, 'accuracy_ci95')}
+    for task, other in found.items():
+        values |= {f'{task}/{name}': other[name] for name in (*RECORDED, *scoring.OF_LEVELS) if name in other}
+    recorder.metrics(step, epoch, phase.index, role, values)
     low, high = scores['accuracy_ci95']
     recorder.say(
         f'phase {phase.index}, epoch {epoch:g}: {role} accuracy {scores["accuracy"]:.2%} [{low:.2%}, {high:.2%}], '
         f'macro F1 {scores["macro_f1"]:.3f}'
+        + ''.join(f'; {task} {scoring.headline(other)}' for task, other in found.items())
     )
     return scores[metric]
 
 
-def finish(run: Setup, workdir: Path, store: Checkpoints, scorer: Scorer) -> dict[str, Any]:
+def finish(run: Setup, workdir: Path, store: Checkpoints, scorers: Scorers) -> dict[str, Any]:
     """Scores the selected checkpoint on every split but train, once, and writes results and pictures."""
     best = store.best_step()
     if best is None:
@@ -262,10 +282,13 @@ def finish(run: Setup, workdir: Path, store: Checkpoints, scorer: Scorer) -> dic
         'phases': best_of_phases(history, *run.select),
         'splits': {},
     }
-    logits = {role: scorer.logits(role, params, stats) for role in run.data.splits if role != 'train'}
-    for role, rows in logits.items():
-        results['splits'] |= scorer.scores(role, rows)
-    scorer.write_predictions(workdir / 'predictions.npz', logits)
+    predictions: dict[str, np.ndarray] = {}
+    for name, scorer in scorers.items():
+        for role in (role for role in run.tasks[name].data.splits if role != 'train'):
+            logits = scorer.logits(role, params, stats)
+            results['splits'] |= scorer.scores(role, logits)
+            predictions |= scorer.predictions(role, logits)
+    scoring.write_predictions(workdir / 'predictions.npz', predictions)
     scoring.write(workdir / 'results.json', results)
     print(scoring.summary(results))
     report.pictures(workdir, results, history)

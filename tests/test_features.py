@@ -61,7 +61,7 @@ def losses_of(config, steps):
     losses = []
     for number in range(steps):
         state = step(state, fixed, feed.resident, feed.host(number))
-        losses.append(float(state.sums['loss']))
+        losses.append(float(state.sums['primary/loss']))
     return losses
 
 
@@ -113,7 +113,7 @@ def test_views_come_in_turn_and_depend_on_the_example_alone(faces):
     recipe = Recipe(('pool',), 32, views=3, settings=Augment(flip=0.5, shift=0.2), seed=5)
     params = state.trainable | fixed.frozen
     place = {'fingerprint': 'f', 'role': 'train', 'mesh': run.mesh}
-    feed = features.feed(run.network, recipe, params, state.batch_stats, run.feed, **place)
+    feed = features.feed(run.network, recipe, params, state.batch_stats, run.tasks['primary'].feed, **place)
     count = len(run.data.splits['train'].ids)
     everything = np.arange(count)
     rows = np.stack([feed.rows(everything, epoch) for epoch in range(4)])
@@ -123,7 +123,8 @@ def test_views_come_in_turn_and_depend_on_the_example_alone(faces):
     assert (np.abs(values[1] - values[0]).max(1) > 1e-4).all() and (np.abs(values[2] - values[1]).max(1) > 1e-4).all()
     compute = features.compute(run.network, recipe, params, state.batch_stats)
     backwards = everything[::-1][:16]
-    again = compute(run.feed.resident, run.feed.host_batch(backwards, np.ones(16)), 2)
+    images = run.tasks['primary'].feed
+    again = compute(images.resident, images.host_batch(backwards, np.ones(16)), 2)
     np.testing.assert_allclose(again, values[2][backwards], rtol=1e-4, atol=1e-5)
 
 
@@ -176,7 +177,7 @@ def test_the_key_covers_all_that_features_depend_on(faces, tmp_path, monkeypatch
 def test_a_damaged_cache_is_computed_again(faces, own_cache, harm):
     def rows():
         run, state, fixed = opened(faces)
-        return run.feed_for(run.phases[0], state, fixed).resident['x']
+        return run.feed_for(run.phases[0], state, fixed).resident['primary']['x']
 
     before = np.array(rows())  # on a CPU the features may be the mapped file itself
     (path,) = own_cache.glob('*.bin')
@@ -220,7 +221,7 @@ run.feed_for(run.phases[0], state, fixed)
     assert not list((tmp_path / 'cache' / 'features').glob('*.json'))
     assert not list((tmp_path / 'cache' / 'features').glob('[!.]*.bin'))
     run, state, fixed = opened(faces)
-    assert len(run.feed_for(run.phases[0], state, fixed).resident['x']) == len(run.data.splits['train'].ids)
+    assert len(run.feed_for(run.phases[0], state, fixed).resident['primary']['x']) == len(run.data.splits['train'].ids)
 
 
 @pytest.mark.slow

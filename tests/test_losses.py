@@ -239,3 +239,21 @@ def test_positive_weights_are_absent_over_present():
         losses.make('binary_cross_entropy')
     with pytest.raises(UserError, match='the data has attributes'):
         losses.make('cross_entropy', attributes=True)
+
+
+def test_squared_error_leaves_out_what_is_unknown():
+    """Value and gradient, by the sums written out."""
+    logits = jnp.array([[0.5, -2.0], [3.0, 1.0], [0.0, 0.0]])
+    levels = jnp.array([[1.0, jnp.nan], [-1.0, 0.5], [jnp.nan, jnp.nan]])
+    values, weights = losses.squared_error(logits, levels)
+    np.testing.assert_allclose(values, [0.25, (16 + 0.25) / 2, 0])
+    np.testing.assert_array_equal(weights, [1, 1, 0])
+    gradient = jax.grad(lambda x: losses.squared_error(x, levels)[0].sum())(logits)
+    np.testing.assert_allclose(gradient, [[-1, 0], [4, 0.5], [0, 0]])
+
+
+def test_coral_is_the_distance_of_covariances():
+    rng = np.random.default_rng(3)
+    ours, theirs = rng.normal(size=(20, 2, 2, 5)), 2 * rng.normal(size=(9, 5))
+    expected = np.square(np.cov(ours.mean((1, 2)).T) - np.cov(theirs.T)).sum() / (4 * 5**2)
+    assert losses.coral(jnp.asarray(ours), jnp.asarray(theirs)) == pytest.approx(expected, rel=1e-5)

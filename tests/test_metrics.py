@@ -87,6 +87,16 @@ def test_temperature_is_the_one_that_made_the_labels():
     assert around[1] < min(around[0], around[2])
 
 
+def test_concordance_is_lins():
+    """Pearson's correlation times how near the line of equality is (Lin 1989, equation 4)."""
+    told, true = RNG.normal(size=50), RNG.normal(size=50) + 0.5
+    told = 0.6 * true + 0.4 * told
+    scale, shift = np.std(told) / np.std(true), (np.mean(told) - np.mean(true)) / np.sqrt(np.std(told) * np.std(true))
+    expected = np.corrcoef(told, true)[0, 1] * 2 / (scale + 1 / scale + shift**2)
+    assert metrics.concordance(told, true) == pytest.approx(expected)
+    assert metrics.concordance(true, true) == pytest.approx(1) and metrics.concordance(np.ones(3), np.ones(3)) == 0
+
+
 def test_the_interval_over_runs_is_students():
     values = [0.61, 0.64, 0.60, 0.66]
     expected = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))

@@ -21,6 +21,15 @@ def test_the_classic_transfer_recipe():
     assert phase.rates == default.HEAD_ONLY and config.checkpoint.select == 'validation/accuracy'
 
 
+def test_source_and_target_are_learnt_together():
+    config = vgg16_transfer.get_config('joint')
+    source = config.joint.source
+    assert (source.data.name, source.data.label, source.weight, source.head) == ('vggface2', 'subject', 1.0, '')
+    assert dict(config.phases[0].rates)['block5/.*'] == 1.0
+    with pytest.raises(ValueError, match="'both' is no form"):
+        vgg16_transfer.get_config('both')
+
+
 def test_the_attribute_recipe():
     config = resnet18_attributes.get_config()
     (phase,) = config.phases

@@ -15,6 +15,7 @@ from fer_jax.network import PRIMARY
 from fer_jax.partition import Partition
 from fer_jax.phases import Phase
 from fer_jax.steps import train_step
+from fer_jax.tasks import Objective
 from fer_jax.train_state import Fixed
 
 COUNT, SIZE, CLASSES, RATE = 24, 6, 3, 0.5
@@ -24,7 +25,7 @@ KERNEL = np.random.default_rng(1).normal(size=(SIZE * SIZE, CLASSES)).astype(np.
 
 
 def forward(params, stats, x, **_):
-    return {PRIMARY: x.reshape(len(x), -1) @ params['kernel']}, stats
+    return {PRIMARY: x.reshape(len(x), -1) @ params['kernel']}, stats, x
 
 
 NETWORK = SimpleNamespace(
@@ -39,14 +40,19 @@ def stepped(settings=Augment(), *, sam=0.0, fields=None, source=None, scale=1.0,
     )
     phase = Phase(0, 0, 10, 1.0, Partition({}, frozenset(), ''), tx, lambda _: RATE, settings, SIZE, **(fields or {}))
     averages = {} if phase.ema else None
-    state = train_state.create(5, {'kernel': jnp.asarray(KERNEL)}, {}, tx, ema=averages)
+    state = train_state.create(5, {'kernel': jnp.asarray(KERNEL)}, {}, tx, tasks=[PRIMARY], ema=averages)
     state = state._replace(scale=scale, health=state.health | (health or {}))
     step = functools.partial(
-        train_step, network=NETWORK, phase=phase, loss=losses.make('cross_entropy', **loss), seed=3, guard=2
+        train_step,
+        network=NETWORK,
+        phase=phase,
+        objectives={PRIMARY: Objective(losses.make('cross_entropy', **loss))},
+        seed=3,
+        guard=2,
     )
     run = jax.jit(step, compiler_options={'xla_backend_optimization_level': 0})  # compiled quickly
     batch = {'x': IMAGES, 'y': LABELS, 'weight': np.full(COUNT, weight, np.float32)}
-    return jax.device_get(run(state, Fixed({}, source or {}), {}, batch))
+    return jax.device_get(run(state, Fixed({}, source or {}), {PRIMARY: {}}, {PRIMARY: batch}))
 
 
 def closed_form(images, targets, weights, kernel=KERNEL):
@@ -63,9 +69,9 @@ def assert_step(state, loss, gradient, correct):
     np.testing.assert_allclose(state.trainable['kernel'], KERNEL - RATE * gradient, atol=1e-4)
     assert state.sums.pop('gradient_norm') > 0
     assert state.sums == {
-        'loss': pytest.approx(loss, rel=1e-4),
-        'correct': pytest.approx(correct),
-        'weight': COUNT,
+        'primary/loss': pytest.approx(loss, rel=1e-4),
+        'primary/correct': pytest.approx(correct),
+        'primary/examples': COUNT,
         'steps': 1,
     }
 

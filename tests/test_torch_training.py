@@ -15,6 +15,7 @@ from fer_jax.partition import partition
 from fer_jax.phases import Phase
 from fer_jax.pretrained import convert, fill
 from fer_jax.steps import train_step
+from fer_jax.tasks import Objective
 from fer_jax.train_state import Fixed
 from tests.torch_reference import state_of, torchvision_model
 
@@ -68,15 +69,22 @@ def jax_steps(name, weights, images, labels, rates):
     )
     phase = Phase(0, 0, STEPS, 1.0, split, tx, lambda _: RATE, Augment(), SIZE)
     step = jax.jit(
-        functools.partial(train_step, network=network, phase=phase, loss=losses.make('cross_entropy'), seed=0, guard=0)
+        functools.partial(
+            train_step,
+            network=network,
+            phase=phase,
+            objectives={PRIMARY: Objective(losses.make('cross_entropy'))},
+            seed=0,
+            guard=0,
+        )
     )
-    state = train_state.create(0, trainable, jax.tree.map(jnp.asarray, stats), tx)
+    state = train_state.create(0, trainable, jax.tree.map(jnp.asarray, stats), tx, tasks=[PRIMARY])
     found = []
     for batch, target in zip(images, labels, strict=True):
         host = {'x': batch, 'y': target, 'weight': np.ones(BATCH, np.float32)}
-        before = float(state.sums['loss'])
-        state = step(state, Fixed(frozen, {}), {}, host)
-        found.append(float(state.sums['loss']) - before)
+        before = float(state.sums['primary/loss'])
+        state = step(state, Fixed(frozen, {}), {PRIMARY: {}}, {PRIMARY: host})
+        found.append(float(state.sums['primary/loss']) - before)
     return found, state
 
 

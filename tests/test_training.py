@@ -204,10 +204,10 @@ def test_a_phase_whose_scores_stall_ends_early(faces, tmp_path, capsys):
 
 @pytest.mark.parametrize('mode', ['stop', 'skip'])
 def test_a_step_that_is_not_finite_ends_the_run_or_is_left_out(faces, tmp_path, mode, capsys):
-    """A weight of 1e38 in a manifest overflows the loss of the batch that holds it."""
+    """A weight of 3.4e38 in a manifest overflows the loss of the batch that holds it."""
     lines = ['path,label,split,weight']
     for number, path in enumerate(sorted(faces.rglob('*.png'))):
-        split, weight = ('train', 'validation')[number % 10 == 0], 1e38 if number in (5, 35, 65) else 1
+        split, weight = ('train', 'validation')[number % 10 == 0], 3.4e38 if number in (5, 35, 65) else 1
         lines.append(f'{path},{path.parent.name},{split},{weight}')
     (tmp_path / 'faces.csv').write_text('\n'.join(lines))
     config = config_of(faces)
@@ -287,14 +287,15 @@ def test_a_step_costs_a_forward_pass_and_the_backward_pass_of_what_trains(faces,
     costs, expected = [], []
     for phase in run.phases:
         trainable, frozen = phase.partition.split(params)
-        state = jax.eval_shape(lambda t, s: fer_jax.train_state.create(0, t, s, phase.tx), trainable, stats)  # noqa: B023
-        costs.append(flops(run.step_function(phase), state, Fixed(frozen, {}), {}, batch))
+        create = functools.partial(fer_jax.train_state.create, 0, tx=phase.tx, tasks=['primary'])
+        state = jax.eval_shape(create, trainable, stats)
+        costs.append(flops(run.step_function(phase), state, Fixed(frozen, {}), {'primary': {}}, {'primary': batch}))
         below = functools.partial(up_to, phase.partition.boundary)
         x = jax.eval_shape(below, params, stats, images)
 
         def loss(trainable, frozen, stats, x, phase=phase):
             where = {'start': phase.partition.boundary, 'train': phase.partition.stages, 'key': jax.random.key(0)}
-            logits, stats = run.network.forward(trainable | frozen, stats, x, **where)
+            logits, stats, _ = run.network.forward(trainable | frozen, stats, x, **where)
             return -jax.nn.log_softmax(logits['primary'])[:, 0].mean(), stats
 
         def update(gradients, state, phase=phase):
@@ -347,7 +348,8 @@ params, stats = run.initial()
 state, fixed = run.enter(run.phases[0], 0, params, stats)
 step, losses = run.step_function(run.phases[0]), []
 for index in range(20):
-    state = step(state, fixed, run.feed.resident, run.feed.host(index)); losses.append(float(state.sums['loss']))
+    state = step(state, fixed, run.feed.resident, run.feed.host(index))
+    losses.append(float(state.sums['primary/loss']))
 leaves = {path: np.asarray(leaf) for path, leaf in (state.trainable | state.batch_stats).items()}
 np.savez(sys.argv[3], losses=np.array(losses), **leaves)
 """

@@ -1,13 +1,14 @@
 """Data sets as the program sees them: classes, split roles, and images by index."""
 
+import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from fer_jax.data import folder, manifest, prepared, roles
+from fer_jax.data import class_names, folder, manifest, prepared, roles
 from fer_jax.data import targets as target_modes
 from fer_jax.data.images import decode
 from fer_jax.data.table import Table
@@ -15,9 +16,10 @@ from fer_jax.errors import UserError
 
 # fields of `config.data` that say what is loaded, as `load` takes them
 SOURCE = (
-    'name', 'dir', 'manifest', 'subject', 'label', 'target', 'annotation', 'drop_classes', 'train_examples',
+    'name', 'dir', 'manifest', 'subject', 'label', 'target', 'annotation', 'rename', 'drop_classes', 'train_examples',
     'folds', 'fold', 'split_seed',
 )  # fmt: skip
+LABELS = ('class', 'subject', 'none')
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,10 @@ class Split:
 
     Attributes:
       ids: str [N], unique in the set.
+      digests: uint8 [N, 32], sha256 of the encoded images.
       labels: int32 [N], what predictions are scored against where there are no attributes; -1 where there is none.
       attributes: float32 [N, classes] of 0, 1 or NaN where unknown, trained on and scored in place of labels, or None.
+      levels: float32 [N, classes] of numbers, NaN where unknown, trained on and scored in place of labels, or None.
       shape: (H, W, C) of every image.
       read: int [B] indices -> uint8 [B, H, W, C]; a pure function, safe in threads.
       weights: float32 [N], of each example in the loss.
@@ -38,8 +42,10 @@ class Split:
     """
 
     ids: np.ndarray
+    digests: np.ndarray
     labels: np.ndarray
     attributes: np.ndarray | None
+    levels: np.ndarray | None
     shape: tuple[int, int, int]
     read: Callable[[np.ndarray], np.ndarray]
     weights: np.ndarray
@@ -51,7 +57,9 @@ class Split:
 
     @property
     def truth(self) -> np.ndarray:
-        """What predictions are scored against: int32 [N] labels, or float32 [N, classes] attributes."""
+        """What predictions are scored against: int32 [N] labels, or float32 [N, classes] attributes or levels."""
+        if self.levels is not None:
+            return self.levels
         return self.labels if self.attributes is None else self.attributes
 
 
@@ -60,7 +68,7 @@ class Dataset:
     """Splits by role ('train', 'validation', 'test') and what they have in common.
 
     Attributes:
-      classes: names of the labels, or of the attributes.
+      classes: names of the labels, of the attributes, or of the levels.
       columns: names of the columns of each of the splits' `targets`.
       fingerprint: sha256 over ids, labels, distributions, weights and encoded images of these splits.
     """
@@ -110,11 +118,15 @@ def load(
     label: str = 'class',
     target: str = 'label',
     annotation: str = '',
+    levels: bool = False,
+    rename: Sequence[tuple[str, str]] = (),
     drop_classes: tuple[str, ...] = (),
     train_examples: int = 0,
     folds: int = 0,
     fold: int = 0,
     split_seed: int = 0,
+    classes: tuple[str, ...] = (),
+    held_out: np.ndarray | None = None,
 ) -> Dataset:
     """Opens a set and gives its examples their roles.
 
@@ -126,29 +138,53 @@ def load(
       root: where prepared sets lie.
       name, dir, manifest, subject: see `open_table`, `folder.scan`.
       label: 'class', or 'subject' to tell who is shown: the people of what trains on classes (before folds), whose
-        examples are dealt to each split.
+        examples are dealt to each split; or 'none' for images without labels, of which there is a training split alone:
+        of `dir` all images anywhere below it.
       target: 'label', or how votes become a distribution to train on, see `targets.distributions`.
       annotation: a further annotation of the set, such as 'action_units', whose columns become attributes to tell in
         place of classes: present above 0, unknown where NaN. '' for none.
-      drop_classes: classes whose examples are left out.
+      levels: learn the annotation's numbers themselves.
+      rename: (class, new name) pairs; classes of one name become one, and the votes for them add up.
+      drop_classes: classes, by their new names, whose examples are left out.
       train_examples: of the role 'train', a fixed choice that keeps the shares of its classes; 0 for all of them. A
         larger choice holds the smaller one, but for rounding.
       folds, fold, split_seed: see `roles.assign`.
+      classes: those of another set, in its order, among which these labels are numbered.
+      held_out: uint8 [M, 32], digests of images on which nothing may train: they are left out of the role 'train'.
 
     Raises:
       UserError: there is no such set or split, or it is not prepared.
     """
-    table = open_table(name=name, dir=dir, manifest=manifest, subject=subject, root=root)
-    table = _without(table, tuple(drop_classes))
+    if label not in LABELS:
+        raise UserError(f'data.label={label!r} is unknown; choose {", ".join(LABELS)}')
+    whole = label == 'none' and dir != ''
+    if whole:
+        table = folder.unlabelled(Path(dir))
+    else:
+        table = open_table(name=name, dir=dir, manifest=manifest, subject=subject, root=root)
+    if label == 'none':
+        table = dataclasses.replace(table, classes=(), labels=np.full(len(table), -1, np.int32))
+        splits = {role: own for role, own in splits.items() if role == 'train'}
+    table = class_names.without(class_names.renamed(table, rename), drop_classes)
+    if classes:
+        table = class_names.numbered(table, classes)
     if label == 'subject':
         table = roles.of_subjects(table, split_seed=split_seed)
-    elif label != 'class':
-        raise UserError(f'data.label={label!r} is unknown; choose class or subject')
     train_on, usable = target_modes.distributions(table, target)
-    attributes = target_modes.attributes(table, annotation, target) if annotation else None
-    if attributes is not None:
-        usable = ~np.isnan(attributes).all(1)
-    available = roles.assign(table, folds=folds, fold=fold, split_seed=split_seed)
+    attributes = levels_of = None
+    if annotation:
+        values = target_modes.annotated(table, annotation, target)
+        usable = ~np.isnan(values).all(1)
+        if levels:
+            levels_of = values
+        else:
+            attributes = target_modes.attributes(values)
+    if label == 'none':
+        usable = np.ones(len(table), bool)
+    if whole:
+        available = {splits['train']: np.arange(len(table))}
+    else:
+        available = roles.assign(table, folds=folds, fold=fold, split_seed=split_seed)
     height, width, native = table.shape
     channels = min(channels, native)
     fits = height is not None and height == width and height <= image_size
@@ -165,13 +201,19 @@ def load(
         kept = kept[usable[kept] if role == 'train' or annotation else table.labels[kept] >= 0]
         if not len(kept):
             raise UserError(f'data.splits.{role}={own!r} of {table.name} has no labelled example')
+        if held_out is not None and role == 'train':
+            kept = kept[~_among(table.digests[kept], held_out)]
+            if not len(kept):
+                raise UserError(f'data.splits.train={own!r} of {table.name}: all its images are held out for scoring')
         if train_examples and role == 'train':
             kept = roles.stratified(table, kept, train_examples, split_seed)
         part = table.take(kept)
         opened[role] = Split(
             ids=part.ids,
+            digests=part.digests,
             labels=part.labels,
             attributes=None if attributes is None else attributes[kept],
+            levels=None if levels_of is None else levels_of[kept],
             shape=shape,
             read=_reader(part, shape, None if fits else side),
             weights=part.weights.astype(np.float32),
@@ -185,27 +227,10 @@ def load(
     return Dataset(table.name, table.columns.get(annotation, table.classes), opened, table.columns, digest.hexdigest())
 
 
-def _without(table: Table, names: tuple[str, ...]) -> Table:
-    """The table without these classes, its labels and votes renumbered."""
-    for name in names:
-        if name not in table.classes:
-            raise UserError(
-                f'data.drop_classes: {name!r} is no class of {table.name}; it has {", ".join(table.classes)}'
-            )
-    if not names:
-        return table
-    classes = tuple(name for name in table.classes if name not in names)
-    number = np.array([classes.index(name) if name in classes else -2 for name in table.classes] + [-1], np.int32)
-    labels = number[table.labels]
-    kept = np.flatnonzero(labels != -2)
-    columns = dict(table.columns)
-    cut = dict(table.targets)
-    if 'votes' in cut:
-        places = [at for at, column in enumerate(columns['votes']) if column not in names]
-        columns['votes'] = tuple(columns['votes'][at] for at in places)
-        cut['votes'] = cut['votes'][:, places]
-    changed = {'classes': classes, 'columns': columns, 'labels': labels[kept]}
-    return table.take(kept, **changed, targets={key: rows[kept] for key, rows in cut.items()})
+def _among(digests: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """bool [N]: which of the digests, uint8 [N, 32], are rows of the others, uint8 [M, 32]."""
+    known = {row.tobytes() for row in others}
+    return np.array([row.tobytes() in known for row in digests], bool)
 
 
 def _reader(part: Table, shape: tuple[int, int, int], size: int | None) -> Callable[[np.ndarray], np.ndarray]:
@@ -225,6 +250,6 @@ def _add_to(digest: 'hashlib._Hash', role: str, part: Table, split: Split) -> No
             f'{name}\0{part.classes[label] if part.classes else ""}\0'.encode('utf-8', 'surrogateescape')
             + part.digests[at].tobytes()
         )
-    for extra in (split.distributions, split.attributes):
+    for extra in (split.distributions, split.attributes, split.levels):
         if extra is not None:
             digest.update(extra.tobytes())

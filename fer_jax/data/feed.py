@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -120,7 +121,7 @@ class TrainFeed(Feed):
             raise UserError(f'data.workers={workers}; expected 0 or more')
         super().__init__(split, placement=placement, mesh=mesh, role='train')
         self._order = order.make(balance, split.labels, seed=seed, batch_size=batch_size)
-        self._workers, self._batch_size = workers, batch_size
+        self._workers, self.batch_size = workers, batch_size
         self._stream: Iterator[dict[str, np.ndarray]] = iter(())
         self._next = -1
 
@@ -131,7 +132,7 @@ class TrainFeed(Feed):
     def host(self, step: int) -> dict[str, jax.Array]:
         """The host's half of step `step`, counted from 0; a stream is fastest when steps are asked for in order."""
         if self.placement == 'device':
-            return self.host_batch(self._order(step), np.ones(self._batch_size))
+            return self.host_batch(self._order(step), np.ones(self.batch_size))
         if step != self._next:
             self._stream = self._read_from(step)
         self._next = step + 1
@@ -152,6 +153,22 @@ class TrainFeed(Feed):
                 flags.FLAGS.mark_as_parsed()
             stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
         return iter(stream)
+
+
+class Feeds:
+    """The feeds of several tasks as one: what each of them gives, by task.
+
+    Attributes:
+      resident: {task: what lies on the devices}.
+    """
+
+    def __init__(self, feeds: Mapping[str, Any]):
+        self._feeds = feeds
+        self.resident = {task: feed.resident for task, feed in feeds.items()}
+
+    def host(self, step: int) -> dict[str, dict[str, jax.Array]]:
+        """{task: the host's half of step `step`}, counted from 0."""
+        return {task: feed.host(step) for task, feed in self._feeds.items()}
 
 
 def choose(split: Split, placement: str, mesh: Mesh, role: str) -> str:

@@ -40,8 +40,8 @@ def distributions(table: Table, mode: str) -> tuple[np.ndarray | None, np.ndarra
     return (part / np.maximum(part.sum(1, keepdims=True), 1)).astype(np.float32), usable
 
 
-def attributes(table: Table, annotation: str, target: str) -> np.ndarray:
-    """float32 [N, K]: 1 where an annotation of the set is above 0, else 0; NaN where it is unknown.
+def annotated(table: Table, annotation: str, target: str) -> np.ndarray:
+    """float32 [N, K]: an annotation of the set, NaN where it is unknown.
 
     Raises:
       UserError: the set has no such annotation, or `target` asks for something else to train on.
@@ -51,7 +51,11 @@ def attributes(table: Table, annotation: str, target: str) -> np.ndarray:
         raise UserError(f'data.annotation={annotation!r} is no annotation of {table.name}; it has {there}')
     if target != 'label':
         raise UserError(f"data.annotation={annotation!r} with data.target={target!r}; set data.target='label'")
-    values = table.targets[annotation]
+    return table.targets[annotation].astype(np.float32)
+
+
+def attributes(values: np.ndarray) -> np.ndarray:
+    """float32 [N, K]: 1 where a value [N, K] is above 0, else 0; NaN where it is unknown."""
     return np.where(np.isnan(values), np.nan, values > 0).astype(np.float32)
 
 

@@ -12,8 +12,10 @@ def split_of(images: np.ndarray, labels: np.ndarray, **changes: Any) -> Split:
     count = len(images)
     fields: dict[str, Any] = {
         'ids': np.arange(count).astype(str),
+        'digests': np.zeros((count, 32), np.uint8),
         'labels': labels.astype(np.int32),
         'attributes': None,
+        'levels': None,
         'shape': images.shape[1:],
         'read': lambda index: images[index],
         'weights': np.ones(count, np.float32),

@@ -47,6 +47,14 @@ def test_attributes_are_the_columns_of_the_annotation(load):
     assert plain.label_of('train', 0) in ('happy', 'sad') and plain.fingerprint != data.fingerprint
 
 
+def test_levels_are_the_numbers_of_the_annotation(load):
+    data, table = load(annotation='units', levels=True)
+    for split in data.splits.values():
+        units = table.targets['units'][[list(table.ids).index(name) for name in split.ids]]
+        np.testing.assert_array_equal(split.truth, units)
+        assert split.attributes is None
+
+
 def test_subjects_are_classes_and_none_of_them_tests_expressions(load):
     data, _ = load(label='subject')
     expressions, _ = load()

@@ -1,0 +1,185 @@
+"""What a run learns: the primary task, and others beside it, each with its own images, loss and, mostly, head."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from fer_jax import cache, losses
+from fer_jax.data import datasets
+from fer_jax.data.datasets import Dataset
+from fer_jax.data.feed import TrainFeed
+from fer_jax.errors import UserError
+from fer_jax.losses import Loss
+from fer_jax.network import PRIMARY
+
+ALONE = {'weight': 1.0, 'head': '', 'align': 0.0}  # the primary task's own of the fields that a joint task has
+
+
+class Objective(NamedTuple):
+    """What a step minimises of one task: weight * mean loss + align * CORAL distance from the primary task.
+
+    Attributes:
+      loss: (logits [B, C], labels [B] or distributions [B, C]) -> per-example loss [B] and weight [B], of which the
+        latter depends on the targets alone; None for images without labels.
+      hits: of the same -> [B], what of an example is right, from 0 to 1; None where that is no question.
+      head: the task whose head it uses.
+      draw_targets: each example's label is drawn from its distribution, anew at every step.
+    """
+
+    loss: Loss | None
+    hits: Callable[[jax.Array, jax.Array], jax.Array] | None = losses.class_hits
+    head: str = PRIMARY
+    weight: float = 1.0
+    align: float = 0.0
+    draw_targets: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task, ready to train."""
+
+    data: Dataset
+    objective: Objective
+    feed: TrainFeed
+
+
+def fields(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """{task: {'data', 'loss', 'weight', 'head', 'align'}}, the primary task first, then those of `joint` by name.
+
+    Raises:
+      UserError: a name or a head cannot be.
+    """
+    found: dict[str, Mapping[str, Any]] = {PRIMARY: {'data': config['data'], 'loss': config['loss'], **ALONE}}
+    for name, task in sorted(config.get('joint', {}).items()):
+        if not name.isidentifier() or name == PRIMARY:
+            raise UserError(f'joint.{name}: a task needs a name of letters and digits, other than {PRIMARY}')
+        if task['head'] not in ('', PRIMARY):
+            raise UserError(f"joint.{name}.head={task['head']!r} is unknown; '' is a head of its own, or {PRIMARY!r}")
+        for field in ('weight', 'align'):
+            if not 0 <= task[field] < float('inf'):
+                raise UserError(f'joint.{name}.{field}={task[field]}; expected 0 or more')
+        if task['data']['label'] == 'none' and not task['align']:
+            raise UserError(f'joint.{name}: without labels there is only align, which is 0; give it a strength')
+        found[name] = task
+    return found
+
+
+def load(config: Mapping[str, Any], *, image_size: int, channels: int) -> dict[str, Dataset]:
+    """The data of every task.
+
+    No joint task trains on an image that is, to the byte, one on which the primary task is selected or tested.
+
+    Raises:
+      UserError: see `datasets.load`; the primary task has no labels.
+    """
+    found: dict[str, Dataset] = {}
+    for name, task in fields(config).items():
+        data = task['data']
+        levels = task['loss']['name'] == 'squared_error'
+        if name == PRIMARY and (data['label'] == 'none' or levels):
+            raise UserError(
+                "data.label='none' and loss.name='squared_error' are for joint tasks; the primary one tells "
+                'classes or attributes'
+            )
+        primary = found.get(PRIMARY)
+        others: dict[str, Any] = {}
+        if primary is not None:
+            scored = [split.digests for role, split in primary.splits.items() if role != 'train']
+            others['held_out'] = np.concatenate([np.empty((0, 32), np.uint8), *scored])
+            if task['head'] == PRIMARY:
+                others['classes'] = primary.classes
+        try:
+            found[name] = datasets.load(
+                **{field: data[field] for field in datasets.SOURCE if field in data},
+                splits={role: split for role, split in data['splits'].items() if split},
+                image_size=image_size,
+                channels=channels,
+                levels=levels,
+                root=cache.root() / 'datasets',
+                **others,
+            )
+        except UserError as error:
+            raise error if name == PRIMARY else UserError(f'joint.{name}: {error}') from None
+    return found
+
+
+def heads(config: Mapping[str, Any], data: Mapping[str, Dataset]) -> dict[str, tuple[str, ...]]:
+    """{task: class names} of the tasks that have a head of their own."""
+    return {
+        name: data[name].classes for name, task in fields(config).items() if data[name].classes and not task['head']
+    }
+
+
+def objective(name: str, task: Mapping[str, Any], data: Dataset) -> Objective:
+    """What is minimised of the task of this name.
+
+    Raises:
+      UserError: the loss is unknown, or does not fit the data.
+    """
+    train, loss, settings = data.splits['train'], task['loss'], task['data']
+    if settings['label'] == 'none':
+        return Objective(None, None, align=task['align'])
+    counts = np.bincount(train.labels[train.labels >= 0], minlength=len(data.classes))
+    try:
+        made = losses.make(
+            loss['name'],
+            target=settings['target'],
+            attributes=train.attributes is not None,
+            levels=train.levels is not None,
+            label_smoothing=loss['label_smoothing'],
+            positive_weights=losses.positive_weights(train.attributes, loss['positive_weights']),
+            class_weights=losses.class_weights(counts, loss['class_weights'], beta=loss['beta']),
+            gamma=loss['gamma'],
+            q=loss['q'],
+            tau=loss['tau'],
+            counts=counts,
+        )
+    except UserError as error:
+        raise error if name == PRIMARY else UserError(f'joint.{name}: {error}') from None
+    hits = losses.class_hits if train.attributes is None else losses.attribute_hits
+    return Objective(
+        made,
+        hits=None if train.levels is not None else hits,
+        head=task['head'] or name,
+        weight=task['weight'],
+        align=task['align'],
+        draw_targets=settings['target'] == 'probability',
+    )
+
+
+def feed(name: str, task: Mapping[str, Any], data: Dataset, config: Mapping[str, Any], mesh: Mesh) -> TrainFeed:
+    """The training split of the task of this name, in an order of its own."""
+    try:
+        return TrainFeed(
+            data.splits['train'],
+            batch_size=task['data']['batch_size'],
+            seed=config['seed'] if name == PRIMARY else seed_of(config['seed'], name),
+            placement=config['data']['placement'],
+            mesh=mesh,
+            balance=task['data']['balance'],
+            workers=config['data']['workers'],
+        )
+    except UserError as error:
+        raise error if name == PRIMARY else UserError(f'joint.{name}: {error}') from None
+
+
+def seed_of(seed: int, name: str) -> int:
+    """Of a joint task's order: where two tasks share a set, a step shows each its own examples."""
+    return int.from_bytes(hashlib.sha256(f'{seed}\0{name}'.encode()).digest()[:4])
+
+
+def describe(task: Task) -> str:
+    """What a joint task learns of what, in one line."""
+    objective, data = task.objective, task.data
+    counts = ', '.join(f'{role} {len(split.labels):,}' for role, split in data.splits.items())
+    learnt = 'no labels'
+    if objective.loss is not None:
+        learnt = f'{len(data.classes)} classes at {"the primary head" if objective.head == PRIMARY else "its own head"}'
+        learnt += f', weight {objective.weight:g}'
+    aligned = f', aligned by {objective.align:g}' if objective.align else ''
+    return f'{data.name}: {counts}; {learnt}{aligned}; batch {task.feed.batch_size}'
