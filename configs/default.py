@@ -147,6 +147,7 @@ def get_config() -> ConfigDict:
     config.model.weights = 'imagenet'  # 'scratch', published ones (docs/weights.md), a file, a workdir
     config.model.partial = False  # weights of a smaller or larger network: what agrees is taken
     config.model.head = 'linear'  # or 'mlp': 4096, 4096, dropout
+    config.model.head_inputs = ()  # ('layer3', 'layer4'): a linear head reads these stages, averaged
     config.model.dropout = 0.0
     config.model.stochastic_depth = 0.0  # of the last residual block, from 0 for the first
     config.model.image_size = 224
@@ -185,6 +186,12 @@ def get_config() -> ConfigDict:
     config.loss.gamma = 2.0  # of focal
     config.loss.tau = 1.0  # of logit_adjusted
     config.loss.q = 0.7  # of generalised_cross_entropy
+    config.distil = ConfigDict()  # learn from other networks, see docs/training.md
+    config.distil.teachers = ()  # workdirs of finished runs that know these classes
+    config.distil.temperature = 4.0
+    config.distil.weight = 0.5  # share of the teachers in the loss, the labels have the rest
+    config.distil.stages = ()  # ('layer4',): a further head tells these stages' outputs of the teachers
+    config.distil.hints = 1.0  # factor of that head's squared error
     config.joint = ConfigDict()  # further tasks by name, see `task`
     config.phases = (phase(),)
 

@@ -26,7 +26,7 @@ from jax.sharding import Mesh
 
 from fer_jax import cache, progress, sharding
 from fer_jax.data.augment import Augment, augment
-from fer_jax.data.feed import Feed, gather, keeps_on_device, targets
+from fer_jax.data.feed import Feed, annotations, gather, keeps_on_device
 from fer_jax.data.geometry import resize
 from fer_jax.errors import UserError
 from fer_jax.models.layers import adaptive_average_pool
@@ -88,7 +88,7 @@ class FeatureFeed:
         )
         self.resident: dict[str, jax.Array] = {}
         if keeps_on_device(features.nbytes, mesh):
-            arrays = {'x': features, 'y': targets(self.split), 'weight': self.split.weights}
+            arrays = {'x': features, **annotations(self.split)}
             self.resident = jax.device_put(arrays, sharding.replicated(mesh))
 
     def rows(self, index: np.ndarray, epoch: np.ndarray | int) -> np.ndarray:
@@ -102,8 +102,8 @@ class FeatureFeed:
         if self.resident:
             batch['row'] = rows.astype(np.int32)
         else:
-            batch |= {'x': self.features[rows], 'y': targets(self.split)[index]}
-            batch['weight'] *= self.split.weights[index]
+            own = {name: rows[index] for name, rows in annotations(self.split).items()}
+            batch = own | batch | {'x': self.features[rows], 'weight': own['weight'] * batch['weight']}
         return jax.device_put(batch, self._sharding)
 
     def in_order(self, batch_size: int) -> Iterator[tuple[dict[str, jax.Array], np.ndarray]]:
@@ -129,11 +129,17 @@ class TrainFeatures:
 
 
 def check(network: Network, boundary: str, settings: Augment) -> None:
-    """Raises UserError where nothing lies below `boundary`, or images are mixed: features are of one image each."""
+    """Raises UserError where features at `boundary` do not do: nothing lies below, the head reads more, images mix."""
     if boundary == next(iter(network.stages)):
         raise UserError(
             f'cache_views keeps what frozen stages compute, but the first stage, {boundary}, trains: freeze it by '
             'rates, or set cache_views to 0'
+        )
+    order, inputs = list(network.stages), network.spec.head_inputs
+    if boundary != 'head' and any(order.index(stage) < order.index(boundary) for stage in inputs):
+        raise UserError(
+            f'cache_views keeps what enters {boundary}, but the head reads {", ".join(inputs)}: train the head alone, '
+            'or from the lowest of them, or set cache_views to 0'
         )
     if settings.mixup or settings.cutmix:
         raise UserError(
@@ -145,6 +151,8 @@ def check(network: Network, boundary: str, settings: Augment) -> None:
 def boundary_recipe(network: Network, boundary: str, image_size: int, **fields: Any) -> Recipe:
     """Of the activations that enter `boundary`."""
     order = list(network.stages)
+    if boundary == 'head' and network.spec.head_inputs:
+        return Recipe(tuple(sorted(network.spec.head_inputs, key=order.index)), image_size, pool=1, **fields)
     return Recipe((order[order.index(boundary) - 1],), image_size, **fields)
 
 

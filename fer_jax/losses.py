@@ -149,6 +149,16 @@ def coral(source: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.sum(jnp.square(covariance(source) - covariance(target))) / (4 * source.shape[-1] ** 2)
 
 
+def distillation(logits: jax.Array, shares: jax.Array, temperature: float) -> jax.Array:
+    """T^2 times the KL divergence of softmax(logits / T) from a teacher's (Hinton et al. 2015), float32 [B].
+
+    Args:
+      logits: [B, C].
+      shares: float [B, C], softmax of the teacher's logits / T.
+    """
+    return temperature**2 * kl_divergence(logits.astype(jnp.float32) / temperature, shares)[0]
+
+
 def squared_error(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean over the levels of an example of the squared error.
 

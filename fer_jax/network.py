@@ -29,6 +29,7 @@ class ModelSpec:
       image_size: side of the square images at evaluation, in pixels.
       channels: 1 (grey) or 3 (RGB) input channels of the stem.
       head: 'linear' or 'mlp'.
+      head_inputs: stages that the head reads; () for the last alone.
       dropout: rate before the linear head.
       stochastic_depth: see `models.create`.
       dtype: compute type, 'float32' or 'bfloat16'; parameters are float32.
@@ -49,6 +50,7 @@ class ModelSpec:
     order: str = 'RGB'
     activation: str = 'softmax'
     stochastic_depth: float = 0.0
+    head_inputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -65,6 +67,7 @@ class ModelSpec:
             classes={task: len(names) for task, names in self.classes.items()},
             channels=self.channels,
             head=self.head,
+            head_inputs=self.head_inputs,
             dropout=self.dropout,
             stochastic_depth=self.stochastic_depth,
             dtype=DTYPES[self.dtype],
@@ -78,7 +81,8 @@ class ModelSpec:
     def from_json(cls, text: str) -> 'ModelSpec':
         fields = json.loads(text)
         fields['classes'] = {task: tuple(names) for task, names in fields['classes'].items()}
-        return cls(**fields | {'mean': tuple(fields['mean']), 'std': tuple(fields['std'])})
+        lists = {name: tuple(fields[name]) for name in ('mean', 'std', 'head_inputs') if name in fields}
+        return cls(**fields | lists)
 
 
 @dataclasses.dataclass(frozen=True)

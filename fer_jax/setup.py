@@ -1,5 +1,6 @@
 """Everything that follows from a config before a step is taken: data, network, phases, loss, feed."""
 
+import dataclasses
 import functools
 import os
 import textwrap
@@ -9,7 +10,7 @@ from typing import Any
 
 import jax
 
-from fer_jax import cache, checkpoints, features, phases, sharding, start, tasks, train_state
+from fer_jax import cache, checkpoints, distillation, features, phases, sharding, start, tasks, train_state
 from fer_jax.data import datasets
 from fer_jax.data.feed import Feeds, gather
 from fer_jax.errors import UserError
@@ -19,7 +20,7 @@ from fer_jax.partition import Flat
 from fer_jax.phases import Phase
 from fer_jax.pretrained import Weights
 from fer_jax.steps import train_step
-from fer_jax.tasks import Task
+from fer_jax.tasks import HINTS, Task
 from fer_jax.train_state import Fixed, TrainState
 
 
@@ -173,15 +174,21 @@ def prepare(config: Mapping[str, Any]) -> Setup:
     batch_size = settings['batch_size']
     weights = start.source(model['weights'], model['name'], partial=model['partial'])
     data = tasks.load(config, image_size=model['image_size'], channels=model['channels'])
+    distillation.check(config)
+    if config['distil']['teachers']:
+        taught = distillation.taught(config, data[PRIMARY].classes, data[PRIMARY].splits['train'], mesh)
+        data[PRIMARY] = dataclasses.replace(data[PRIMARY], splits=data[PRIMARY].splits | {'train': taught})
     train = data[PRIMARY].splits['train']
+    hints = {HINTS: tuple(map(str, range(train.said[HINTS].shape[1])))} if HINTS in train.said else {}
     look = start.preprocessing(weights, train, model['channels'])
     network = build(
         ModelSpec(
             name=model['name'],
-            classes=tasks.heads(config, data),
+            classes=tasks.heads(config, data) | hints,
             image_size=model['image_size'],
             channels=model['channels'],
             head=model['head'],
+            head_inputs=tuple(model['head_inputs']),
             dropout=model['dropout'],
             stochastic_depth=model['stochastic_depth'],
             dtype=model['dtype'],
@@ -212,7 +219,7 @@ def prepare(config: Mapping[str, Any]) -> Setup:
         tasks={
             name: Task(
                 data[name],
-                tasks.objective(name, task, data[name]),
+                tasks.objective(name, task, data[name], config['distil']),
                 tasks.feed(name, task, data[name], config, mesh),
             )
             for name, task in fields.items()

@@ -11,11 +11,11 @@ import optax
 from fer_jax.data.augment import augment_batch, example_keys
 from fer_jax.data.feed import gather
 from fer_jax.data.geometry import resize
-from fer_jax.losses import coral
+from fer_jax.losses import coral, distillation, squared_error
 from fer_jax.network import DTYPES, PRIMARY, Network
 from fer_jax.partition import Flat
 from fer_jax.phases import Phase
-from fer_jax.tasks import Objective
+from fer_jax.tasks import HINTS, Objective
 from fer_jax.train_state import Fixed, TrainState
 
 Batches = Mapping[str, Mapping[str, Any]]
@@ -110,6 +110,11 @@ def train_step(
                     continue
                 told, targets = logits[objective.head][rows[task]], prepared[task][1]
                 losses, weights = objective.loss(told, targets)
+                if teaching := objective.teaching:
+                    taught = distillation(told, part[task]['shares'], teaching.temperature)
+                    losses = (1 - teaching.weight) * losses + teaching.weight * taught
+                    if teaching.hints:
+                        losses += teaching.hints * squared_error(logits[HINTS][rows[task]], part[task][HINTS])[0]
                 loss = jnp.sum(losses * weights * part[task]['weight']) / total[task]
                 value += objective.weight * loss
                 correct = jnp.zeros(()) if objective.hits is None else jnp.sum(objective.hits(told, targets))

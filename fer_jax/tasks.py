@@ -17,7 +17,21 @@ from fer_jax.errors import UserError
 from fer_jax.losses import Loss
 from fer_jax.network import PRIMARY
 
+HINTS = 'hints'  # what teachers' features are called, and the head that tells them
 ALONE = {'weight': 1.0, 'head': '', 'align': 0.0}  # the primary task's own of the fields that a joint task has
+
+
+class Teaching(NamedTuple):
+    """How much of what teachers say enters a task's loss, see `fer_jax.distillation`.
+
+    Attributes:
+      weight: share of the distillation loss, the task's own has the rest.
+      hints: factor of the squared error of the teachers' features; 0 for none.
+    """
+
+    temperature: float
+    weight: float
+    hints: float = 0.0
 
 
 class Objective(NamedTuple):
@@ -29,6 +43,7 @@ class Objective(NamedTuple):
       hits: of the same -> [B], what of an example is right, from 0 to 1; None where that is no question.
       head: the task whose head it uses.
       draw_targets: each example's label is drawn from its distribution, anew at every step.
+      teaching: None without teachers.
     """
 
     loss: Loss | None
@@ -37,6 +52,7 @@ class Objective(NamedTuple):
     weight: float = 1.0
     align: float = 0.0
     draw_targets: bool = False
+    teaching: Teaching | None = None
 
 
 @dataclass(frozen=True)
@@ -115,8 +131,8 @@ def heads(config: Mapping[str, Any], data: Mapping[str, Dataset]) -> dict[str, t
     }
 
 
-def objective(name: str, task: Mapping[str, Any], data: Dataset) -> Objective:
-    """What is minimised of the task of this name.
+def objective(name: str, task: Mapping[str, Any], data: Dataset, distil: Mapping[str, Any]) -> Objective:
+    """What is minimised of the task of this name; the primary one has teachers where its images were shown to any.
 
     Raises:
       UserError: the loss is unknown, or does not fit the data.
@@ -142,6 +158,9 @@ def objective(name: str, task: Mapping[str, Any], data: Dataset) -> Objective:
     except UserError as error:
         raise error if name == PRIMARY else UserError(f'joint.{name}: {error}') from None
     hits = losses.class_hits if train.attributes is None else losses.attribute_hits
+    teaching = None
+    if train.said:
+        teaching = Teaching(distil['temperature'], distil['weight'], distil['hints'] if HINTS in train.said else 0.0)
     return Objective(
         made,
         hits=None if train.levels is not None else hits,
@@ -149,6 +168,7 @@ def objective(name: str, task: Mapping[str, Any], data: Dataset) -> Objective:
         weight=task['weight'],
         align=task['align'],
         draw_targets=settings['target'] == 'probability',
+        teaching=teaching,
     )
 
 

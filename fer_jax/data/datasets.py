@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,7 @@ class Split:
       subjects, groups: str [N], '' where unknown.
       subsets: name -> bool [N], parts that are scored apart.
       targets: name -> float32 [N, K], further annotations.
+      said: name -> float32 [N, K], what other networks say of the examples, see `fer_jax.distillation`.
     """
 
     ids: np.ndarray
@@ -54,6 +55,7 @@ class Split:
     groups: np.ndarray
     subsets: Mapping[str, np.ndarray]
     targets: Mapping[str, np.ndarray]
+    said: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def truth(self) -> np.ndarray:

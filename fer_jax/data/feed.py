@@ -30,13 +30,14 @@ def gather(resident: Mapping[str, jax.Array], host: Mapping[str, jax.Array]) -> 
     """The batch {'x': uint8 [B, H, W, C], 'y', 'id': int32 [B], 'weight': float32 [B]}; called inside jit.
 
     'y' is int32 [B] of classes, or float32 [B, classes] of distributions or attributes; 'id' is the position in the
-    split. Of features, see `fer_jax.features`, 'x' is [B, ...], and 'row' says where it stands.
+    split. What teachers say, see `fer_jax.distillation`, is there by its names. Of features, see `fer_jax.features`,
+    'x' is [B, ...], and 'row' says where it stands.
     """
     if 'x' in host:
         return dict(host)
-    y, weight = (jnp.take(resident[name], host['id'], axis=0) for name in ('y', 'weight'))
+    batch = {name: jnp.take(leaf, host['id'], axis=0) for name, leaf in resident.items() if name != 'x'}
     x = jnp.take(resident['x'], host.get('row', host['id']), axis=0)
-    return {'x': x, 'y': y, 'id': host['id'], 'weight': weight * host['weight']}
+    return batch | {'x': x, 'id': host['id'], 'weight': batch['weight'] * host['weight']}
 
 
 def targets(split: Split) -> np.ndarray:
@@ -44,14 +45,16 @@ def targets(split: Split) -> np.ndarray:
     return split.truth if split.distributions is None else split.distributions
 
 
+def annotations(split: Split) -> dict[str, np.ndarray]:
+    """{'y', 'weight', and what teachers say}, each [N, ...]."""
+    return {'y': targets(split), 'weight': split.weights, **split.said}
+
+
 def decoded(split: Split, index: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:
     """The batch of the examples `index` [B], as `gather` gives it, on the host."""
-    return {
-        'x': split.read(index),
-        'y': targets(split)[index],
-        'id': index.astype(np.int32),
-        'weight': weight.astype(np.float32) * split.weights[index],
-    }
+    batch = {name: rows[index] for name, rows in annotations(split).items()}
+    batch['weight'] = batch['weight'] * weight.astype(np.float32)
+    return batch | {'x': split.read(index), 'id': index.astype(np.int32)}
 
 
 class Feed:
@@ -68,7 +71,7 @@ class Feed:
         self._sharding = sharding.batch(mesh)
         self.resident: dict[str, jax.Array] = {}
         if self.placement == 'device':
-            arrays = {'x': read_all(split), 'y': targets(split), 'weight': split.weights}
+            arrays = {'x': read_all(split), **annotations(split)}
             self.resident = jax.device_put(arrays, sharding.replicated(mesh))
 
     def host_batch(self, index: np.ndarray, weight: np.ndarray) -> dict[str, jax.Array]:

@@ -11,6 +11,7 @@ from fer_jax.errors import UserError
 from fer_jax.models import efficientnet, inception_resnet_v1, inception_resnet_v2, resnet, resnet_v2, vgg
 from fer_jax.models import kernels as kernel_forms
 from fer_jax.models.layers import Head
+from fer_jax.models.stages import read_all
 
 CONSTRUCTORS: dict[str, Any] = {
     **dict.fromkeys(resnet.FORMS, resnet.ResNet),
@@ -38,6 +39,7 @@ def create(
     classes: int | Mapping[str, int],
     channels: int = 3,
     head: str = 'linear',
+    head_inputs: tuple[str, ...] = (),
     dropout: float = 0.0,
     stochastic_depth: float = 0.0,
     dtype: Any = jnp.float32,
@@ -51,6 +53,7 @@ def create(
       classes: outputs of each task's head; a number means {'primary': number}.
       channels: of the input images, 1 or 3.
       head: 'linear' or 'mlp', see `layers.Head`.
+      head_inputs: stages that a linear head reads, see `Staged`; it then starts as `nnx.Linear` does.
       dropout: rate before the linear head.
       stochastic_depth: rate at which the last residual block is left out in training, from 0 for the first; of ResNets
         and EfficientNets.
@@ -82,7 +85,7 @@ def create(
     for task in counts:
         if not task.isidentifier() or hasattr(Head, task) or task in Head.RESERVED:
             raise UserError(f'a task cannot be called {task!r}; choose a plain word, such as "valence"')
-    return family(
+    network = family(
         name,
         classes=counts,
         channels=channels,
@@ -93,3 +96,10 @@ def create(
         rngs=rngs,
         **options,
     )
+    if head_inputs:
+        if head != 'linear':
+            raise UserError(f'model.head_inputs={head_inputs} are for a linear head, model.head is {head!r}')
+        features = read_all(network, tuple(head_inputs), channels)
+        init = nnx.initializers.lecun_normal()
+        network.head = Head(head, features, counts, rate=dropout, kernel_init=init, dtype=dtype, rngs=rngs)
+    return network

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from fer_jax.errors import UserError
@@ -12,10 +13,12 @@ from fer_jax.errors import UserError
 class Staged(nnx.Module):
     """A network: `stages`, an ordered table of parameter-path prefixes, and `stage(name, x, *, train, key)`.
 
-    `preprocessing` is how the images of its weights were prepared, where `models.create` loaded them.
+    `preprocessing` is how the images of its weights were prepared, where `models.create` loaded them. `inputs` are the
+    stages that the head reads, globally averaged and laid end to end; it reads the last one as it is if there are none.
     """
 
     preprocessing: Any = None
+    inputs: tuple[str, ...] = ()
 
     def __call__(self, x: jax.Array, *, train: Collection[str] = (), key: jax.Array | None = None) -> Any:
         """All stages: float [B, H, W, C], normalised -> logits {task: float32 [B, classes]}; see `run`."""
@@ -56,11 +59,36 @@ def run(
     last = names.index(stop) if stop else len(names)
     if first == 0:
         check_size(type(model), min(x.shape[1:3]))
+    read: list[jax.Array] = []
     for index in range(first, last):
         name = names[index]
         stage_key = None if key is None else jax.random.fold_in(key, index)
+        if name == 'head' and first < index and model.inputs:
+            x = jnp.concatenate(read, -1)
         x = model.stage(name, x, train=name in train, key=stage_key)
-    return x
+        if name in model.inputs:
+            read.append(x.mean((1, 2)) if x.ndim == 4 else x)
+    return jnp.concatenate(read, -1) if stop == 'head' and first < last and model.inputs else x
+
+
+def read_all(network: Any, stages: tuple[str, ...], channels: int) -> int:
+    """Lets the head read these stages; returns how many features they have together.
+
+    Raises:
+      UserError: one of them is no stage below the head.
+    """
+    below = list(network.stages)[:-1]
+    if odd := [stage for stage in stages if stage not in below] or len(set(stages)) < len(stages):
+        raise UserError(f'model.head_inputs={stages}: {odd} wrong; choose each once, of {", ".join(below)}')
+    network.inputs = tuple(sorted(stages, key=below.index))
+    side = max(64, getattr(type(network), 'min_size', 1))
+    graphdef, state = nnx.split(network)
+    entering = jax.eval_shape(
+        lambda state, x: run(nnx.merge(graphdef, state, copy=True), x, stop='head'),
+        state,
+        jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32),
+    )
+    return entering.shape[-1]
 
 
 def check_size(network: type, side: int) -> None:
