@@ -6,10 +6,16 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from fer_jax import progress
 from fer_jax.checkpoints import Checkpoints, read_spec
+from fer_jax.data.images import decode
+from fer_jax.data.table import Table
 from fer_jax.errors import UserError
 from fer_jax.network import PRIMARY, build
 from fer_jax.steps import eval_step
+
+BATCH = 256
+TINY = np.finfo(np.float32).tiny
 
 
 class Predictor:
@@ -18,6 +24,7 @@ class Predictor:
     Attributes:
       classes: class names, in the order of the probabilities.
       image_size: side at which faces were scored; others are resized to it.
+      step: of the checkpoint.
     """
 
     def __init__(self, workdir: str | Path):
@@ -38,7 +45,7 @@ class Predictor:
         self._step = jax.jit(functools.partial(eval_step, network=network))
         self._activation = jax.nn.sigmoid if spec.activation == 'sigmoid' else jax.nn.softmax
         self.classes = spec.classes[PRIMARY]
-        self.image_size = spec.image_size
+        self.image_size, self._channels, self.step = spec.image_size, spec.channels, step
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Classifies aligned face crops.
@@ -61,6 +68,23 @@ class Predictor:
         batch = {'x': images, 'y': np.zeros(len(images), np.int32), 'weight': np.ones(len(images), np.float32)}
         logits = self._step(self._params, self._stats, {}, batch)
         return np.asarray(self._activation(logits))
+
+    def of_table(self, table: Table) -> np.ndarray:
+        """Logits float32 [N, classes], up to a constant a row, of every image of a table, decoded as in training."""
+        height, width, channels = table.shape
+        own = height is not None and height == width and height <= self.image_size
+        size = None if own else self.image_size
+        parts = []
+        with progress.bar(None, f'images of {table.name}', len(table)) as shown:
+            for first in range(0, len(table), BATCH):
+                index = np.arange(first, min(first + BATCH, len(table)))
+                faces = [
+                    decode(data, size, min(self._channels, channels), f'{table.name}/{table.ids[at]}')
+                    for at, data in zip(index, table.fetch(index), strict=True)
+                ]
+                parts.append(np.log(np.maximum(self(np.stack(faces)), TINY)))
+                shown.update(len(index))
+        return np.concatenate(parts)
 
 
 def load(workdir: str | Path) -> Predictor:

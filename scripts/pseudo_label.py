@@ -20,11 +20,9 @@ from typing import Any
 import numpy as np
 
 import fer_jax
-from fer_jax import metrics, progress, scoring
-from fer_jax.data import folder, images, manifest
+from fer_jax import metrics, scoring
+from fer_jax.data import folder, manifest
 from fer_jax.errors import UserError
-
-BATCH = 256
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,7 +52,8 @@ def label(arguments: argparse.Namespace) -> str:
     results, held_out = known(arguments.workdir)
     validation = held_out['validation']
     temperature = metrics.temperature(validation['logits'], validation['labels'])
-    table, logits, classes = classified(arguments.workdir, arguments.data)
+    table, predictor = folder.unlabelled(arguments.data), fer_jax.load(arguments.workdir)
+    logits, classes = predictor.of_table(table), predictor.classes
     predicted, confidence = sure(logits, temperature)
     keep = surest(predicted, confidence, arguments.threshold, arguments.most)
     kept = {name: int(np.count_nonzero(keep & (predicted == at))) for at, name in enumerate(classes)}
@@ -94,22 +93,6 @@ def known(workdir: Path) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray
     if 'validation' not in held_out or held_out['validation']['labels'].ndim != 1:
         raise UserError(f'--workdir={workdir}: the temperature needs a validation split with one label an image')
     return results, held_out
-
-
-def classified(workdir: Path, directory: Path) -> tuple[Any, np.ndarray, tuple[str, ...]]:
-    """(table of N images, float32 logits [N, C] up to a constant a row, classes)."""
-    table, predictor = folder.unlabelled(directory), fer_jax.load(workdir)
-    parts = []
-    with progress.bar(None, 'images', len(table), unit='img') as shown:
-        for first in range(0, len(table), BATCH):
-            index = np.arange(first, min(first + BATCH, len(table)))
-            faces = [
-                images.decode(data, predictor.image_size, 3, table.ids[at])
-                for at, data in zip(index, table.fetch(index), strict=True)
-            ]
-            parts.append(np.log(np.maximum(predictor(np.stack(faces)), 1e-30)))
-            shown.update(len(index))
-    return table, np.concatenate(parts), predictor.classes
 
 
 def sure(logits: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ import pytest
 import scipy.special
 from flax import nnx
 from ml_collections import ConfigDict
+from PIL import Image
 
 import fer_jax
 from configs import default
@@ -25,7 +26,7 @@ from fer_jax.errors import UserError
 from fer_jax.network import build
 from fer_jax.partition import Flat, unflatten
 from fer_jax.train_state import Fixed
-from scripts import pseudo_label
+from scripts import matrix, pseudo_label
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -474,6 +475,36 @@ def test_a_run_labels_what_it_is_sure_of(finished, faces, tmp_path, capsys):
     assert pseudo_label.main([*command, '--threshold', '1.5']) == 2
     assert pseudo_label.main(['--workdir', str(tmp_path), *command[2:]]) == 2
     assert 'holds no finished run' in capsys.readouterr().err
+
+
+def test_a_run_is_scored_on_other_sets(finished, faces, tmp_path, capsys):
+    """On its own set as its test split was; on one of other names as a count of its predictions says."""
+    workdir, results = finished
+    other = tmp_path / 'other'
+    for name, ours in (('Anger', 'anger'), ('joy', 'happy'), ('fear', None), ('surprised', 'surprise')):
+        (other / name).mkdir(parents=True)
+        chosen = sorted((faces / (ours or 'happy')).iterdir())
+        for path in chosen if ours else chosen[:4]:
+            pixels = np.asarray(Image.open(path)) ^ np.uint8(ours is not None)  # other bytes
+            Image.fromarray(pixels).save(other / name / path.name)
+    output = tmp_path / 'out' / 'matrix.jsonl'
+    command = ['--workdir', str(workdir), '--data', str(faces), '--data', str(other), '--output', str(output)]
+    assert matrix.main(command) == 0
+    own, foreign = (json.loads(line) for line in output.read_text().splitlines())
+    assert (own['n'], own['accuracy']) == (12, results['splits']['test']['accuracy'])
+    assert own['left_out'] == {'trained on': 78, 'of other classes': 0}
+    assert (foreign['n'], foreign['left_out']['of other classes']) == (90, 4)
+    predictor, right = fer_jax.load(workdir), 0
+    for name, ours in (('Anger', 'anger'), ('joy', 'happy'), ('surprised', 'surprise')):
+        found = [images.decode(path.read_bytes(), 32, 1, '') for path in (other / name).iterdir()]
+        right += sum(predictor.classes[at] == ours for at in predictor(np.stack(found)).argmax(1))
+    assert foreign['accuracy'] == right / 90 and foreign['classes'] == ['angry', 'happy', 'surprise']
+    assert output.with_suffix('.png').stat().st_size > 1000
+    written = output.read_text()
+    assert matrix.main(command) == 0 and output.read_text() == written
+    assert matrix.main([*command, '--data', 'nowhere']) == 2 and "'nowhere' is unknown" in capsys.readouterr().err
+    assert matrix.main(['--workdir', str(workdir), '--data', f'{faces}:dev', '--output', str(output)]) == 2
+    assert "no split 'dev'; there are all" in capsys.readouterr().err
 
 
 def test_a_larger_network_starts_from_a_smaller_one(finished, faces, tmp_path, capsys):

@@ -1,0 +1,167 @@
+"""Trained on one set, scored on another: every run against every set, each pair once.
+
+    python scripts/matrix.py --workdir runs/fer2013 --workdir runs/ck48 --data fer2013 --data ferplus \\
+        --data faces/ck48 --output docs/results/matrix.jsonl
+
+A set is a prepared one by its name, a folder of class folders, or a manifest; `fer2013:validation` names another split
+than its test split, which is all of it where none is published. Classes are matched by what they mean ('anger' is
+'angry'); only those that both know are compared, and only among these a run chooses. An image on which the run was
+trained or selected, to the byte, is left out. `--output` gets one JSON object a pair, and beside it a Markdown table
+and a heat map; the same command leaves pairs alone that are there, and `--fresh` does not.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fer_jax
+from fer_jax import cache, checkpoints, records, report, scoring, tasks
+from fer_jax.data import datasets, roles
+from fer_jax.data.names import canonical
+from fer_jax.data.table import Table
+from fer_jax.errors import UserError
+from fer_jax.predict import Predictor
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 where the input is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--workdir', required=True, action='append', type=Path, help='of a finished run; repeatable')
+    parser.add_argument('--data', required=True, action='append', help='NAME, FOLDER or MANIFEST[:SPLIT]; repeatable')
+    parser.add_argument('--output', required=True, type=Path, help='.jsonl to write')
+    parser.add_argument('--fresh', action='store_true', help='score pairs anew that --output has already')
+    arguments = parser.parse_args(argv)
+    try:
+        rows = matrix(arguments.workdir, arguments.data, arguments.output, fresh=arguments.fresh)
+    except UserError as error:
+        print(f'fer_jax: {error}', file=sys.stderr)
+        return 2
+    table = markdown(rows)
+    arguments.output.with_suffix('.md').write_text(table)
+    heat_map(arguments.output.with_suffix('.png'), rows)
+    print(table)
+    return 0
+
+
+def matrix(workdirs: Sequence[Path], sets: Sequence[str], output: Path, *, fresh: bool = False) -> list[dict[str, Any]]:
+    """One row a pair, in the order of `workdirs` and `sets`; written as they are found."""
+    done = {} if fresh else {(row['workdir'], row['data'], row['step']): row for row in records.read(output)}
+    tables = {name: opened(name) for name in sets}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for workdir in workdirs:
+        predictor = fer_jax.load(workdir)
+        seen = trained_on(workdir)
+        for name in sets:
+            row = done.get((str(workdir), name, predictor.step))
+            if row is None:
+                row = {'workdir': str(workdir), 'step': predictor.step, 'data': name}
+                row |= compared(predictor, tables[name], seen)
+            rows.append(row)
+            output.write_text(''.join(json.dumps(one) + '\n' for one in rows))
+    return rows
+
+
+def opened(name: str) -> Table:
+    """The examples of one split of a set, with labels."""
+    source, _, split = name.partition(':')
+    path = Path(source)
+    kind = 'dir' if path.is_dir() else 'manifest' if path.is_file() else 'name'
+    which = {'name': '', 'dir': '', 'manifest': '', kind: source}
+    table = datasets.open_table(**which, subject='', root=cache.root() / 'datasets')
+    available = roles.assign(table) if set(table.splits) != {'all'} else {'all': np.arange(len(table))}
+    split = split or ('test' if 'test' in available else 'all')
+    if split not in available:
+        raise UserError(f'--data={name}: no split {split!r}; there are {", ".join(available)}')
+    kept = available[split]
+    return table.take(kept[table.labels[kept] >= 0])
+
+
+def trained_on(workdir: Path) -> set[bytes]:
+    """Digests of the images on which the run was trained or selected, of all its tasks."""
+    spec, config = checkpoints.read_spec(workdir), json.loads((workdir / 'config.json').read_text())
+    data = tasks.load(config, image_size=spec.image_size, channels=spec.channels)
+    return {
+        row.tobytes()
+        for task in data.values()
+        for role in ('train', 'validation')
+        if role in task.splits
+        for row in task.splits[role].digests
+    }
+
+
+def compared(predictor: Predictor, table: Table, seen: set[bytes]) -> dict[str, Any]:
+    """The scores of one pair, and what was left out of it.
+
+    Raises:
+      UserError: fewer than two classes in common, or nothing to score.
+    """
+    ours, theirs = ([canonical(name) for name in names] for names in (predictor.classes, table.classes))
+    common = [name for name in ours if name in theirs]
+    if len(common) < 2:
+        raise UserError(
+            f'{table.name} has the classes {", ".join(table.classes)}, the run {", ".join(predictor.classes)}; fewer '
+            'than two are the same'
+        )
+    fresh = np.array([row.tobytes() not in seen for row in table.digests])
+    number = np.array([common.index(name) if name in common else -1 for name in theirs])
+    known = number[table.labels] >= 0
+    part = table.take(np.flatnonzero(fresh & known))
+    if not len(part):
+        raise UserError(f'{table.name}: the run was trained or selected on every one of its {len(table)} images')
+    logits = predictor.of_table(part)[:, [ours.index(name) for name in common]]
+    scores = scoring.scores(logits, number[part.labels], tuple(common), part.subjects)
+    kept = ('n', 'accuracy', 'accuracy_ci95', 'interval', 'balanced_accuracy', 'macro_f1')
+    return {name: scores[name] for name in kept} | {
+        'classes': common,
+        'left_out': {'trained on': int((~fresh).sum()), 'of other classes': int((fresh & ~known).sum())},
+    }
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A row a pair."""
+    lines = ['| run | scored on | n | accuracy | balanced | classes | left out: trained on, other classes |']
+    lines.append('|---|---|---:|---:|---:|---:|---:|')
+    for row in rows:
+        shares = scoring.share(row['accuracy'], row['accuracy_ci95'])
+        lines.append(
+            f'| {Path(row["workdir"]).name} | {Path(row["data"]).name} | {row["n"]:,} | {shares} | '
+            f'{100 * row["balanced_accuracy"]:.2f} % | {len(row["classes"])} | '
+            f'{row["left_out"]["trained on"]:,}, {row["left_out"]["of other classes"]:,} |'
+        )
+    return '\n'.join(lines) + '\n'
+
+
+def heat_map(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Runs down, sets across; each cell has its accuracy, the interval and the number of examples."""
+    runs = list(dict.fromkeys(row['workdir'] for row in rows))
+    sets = list(dict.fromkeys(row['data'] for row in rows))
+    drawn = report.figure(2.6 + 1.5 * len(sets), 1.5 + 0.95 * len(runs))
+    axes = drawn.add_subplot()
+    values = np.full((len(runs), len(sets)), np.nan)
+    for row in rows:
+        values[runs.index(row['workdir']), sets.index(row['data'])] = row['accuracy']
+    axes.imshow(values, cmap='Blues', vmin=0, vmax=1, aspect='auto')
+    for row in rows:
+        at = sets.index(row['data']), runs.index(row['workdir'])
+        low, high = row['accuracy_ci95']
+        text = f'{row["accuracy"]:.1%}\n[{100 * low:.1f}, {100 * high:.1f}]\nn {row["n"]:,}'
+        colour = 'white' if row['accuracy'] > 0.55 else report.INK
+        axes.text(*at, text, ha='center', va='center', fontsize=9, color=colour)
+    axes.set_xticks(range(len(sets)), [Path(name).name for name in sets])
+    axes.set_yticks(range(len(runs)), [Path(name).name for name in runs])
+    axes.set_xlabel('scored on')
+    axes.set_ylabel('trained as')
+    axes.set_title('accuracy [95 % interval]', loc='left')
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    drawn.savefig(path)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
