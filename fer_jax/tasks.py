@@ -97,7 +97,7 @@ def load(config: Mapping[str, Any], *, image_size: int, channels: int) -> dict[s
     for name, task in fields(config).items():
         data = task['data']
         levels = task['loss']['name'] == 'squared_error'
-        if name == PRIMARY and (data['label'] == 'none' or levels):
+        if name == PRIMARY and (data.get('label') == 'none' or levels):
             raise UserError(
                 "data.label='none' and loss.name='squared_error' are for joint tasks; the primary one tells "
                 'classes or attributes'

@@ -12,6 +12,7 @@ and a heat map; the same command leaves pairs alone that are there, and `--fresh
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--output', required=True, type=Path, help='.jsonl to write')
     parser.add_argument('--fresh', action='store_true', help='score pairs anew that --output has already')
     arguments = parser.parse_args(argv)
+    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
     try:
         rows = matrix(arguments.workdir, arguments.data, arguments.output, fresh=arguments.fresh)
     except UserError as error:

@@ -13,6 +13,7 @@ import argparse
 import csv
 import dataclasses
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--threshold', type=float, default=0.9, help='of the calibrated confidence')
     parser.add_argument('--most', type=int, default=0, help='images a class, the surest; 0: all above the threshold')
     arguments = parser.parse_args(argv)
+    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
     try:
         print(label(arguments))
     except UserError as error:
