@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from fer_jax.errors import UserError
+from fer_jax.signals import Stopped, stop_request
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: a file of configs/.')
 WORKDIR = flags.DEFINE_string('workdir', '', 'Folder of the run; the same folder again resumes. Empty: a new one.')
@@ -107,15 +108,12 @@ def main(argv: list[str] | None = None) -> int:
         if {'--help', '-help', '-h'} & set(arguments[1:]):
             print(f'{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}\n\nconfigs/default.py has every key.')
             return 0
-        parse(arguments)
-        config = _check_config()
-        from fer_jax.signals import Stopped
-
-        try:
-            run(config)
-        except Stopped as stopped:
-            print(stopped, file=sys.stderr)
-            return 75
+        with stop_request():
+            parse(arguments)
+            run(_check_config())
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return 75
     except UserError as error:
         print(f'fer_jax: {error}', file=sys.stderr)
         return 2

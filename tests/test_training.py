@@ -168,6 +168,17 @@ def test_a_run_that_is_stopped_ends_as_one_that_is_not(finished, faces, tmp_path
     assert (tmp_path / 'metrics.jsonl').read_bytes() == (whole / 'metrics.jsonl').read_bytes()
 
 
+@pytest.mark.parametrize('where', ['prepare', 'feed_for'])
+def test_a_signal_before_a_phase_begins_stops_at_once(faces, tmp_path, where, monkeypatch):
+    def interrupted(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError('not reached')
+
+    monkeypatch.setattr(*((setup, where) if where == 'prepare' else (setup.Setup, where)), interrupted)
+    with pytest.raises(fer_jax.signals.Stopped, match='stopped by SIGTERM, nothing is lost'):
+        fer_jax.train(config_of(faces), tmp_path)
+
+
 def test_a_finished_run_started_again_scores_again_and_trains_no_more(finished, faces):
     workdir, results = finished
     before = (workdir / 'metrics.jsonl').read_bytes()
