@@ -24,6 +24,7 @@ from fer_jax.data import images, manifest
 from fer_jax.errors import UserError
 from fer_jax.network import build
 from fer_jax.partition import Flat, unflatten
+from fer_jax.signals import Stopped
 from fer_jax.train_state import Fixed
 from scripts import pseudo_label
 
@@ -161,7 +162,7 @@ def test_a_run_that_is_stopped_ends_as_one_that_is_not(finished, faces, tmp_path
 
         with monkeypatch.context() as patched:
             patched.setattr(training.Recorder, 'stepped', stepped)
-            with pytest.raises(fer_jax.signals.Stopped, match=f'stopped by SIGTERM after step {stop_at}'):
+            with pytest.raises(Stopped, match=f'stopped by SIGTERM after step {stop_at}'):
                 fer_jax.train(config, tmp_path)
     assert fer_jax.train(config, tmp_path)['splits'] == results['splits']
     assert_same_model(whole, tmp_path)
@@ -175,7 +176,7 @@ def test_a_signal_before_a_phase_begins_stops_at_once(faces, tmp_path, where, mo
         raise AssertionError('not reached')
 
     monkeypatch.setattr(*((setup, where) if where == 'prepare' else (setup.Setup, where)), interrupted)
-    with pytest.raises(fer_jax.signals.Stopped, match='stopped by SIGTERM, nothing is lost'):
+    with pytest.raises(Stopped, match='stopped by SIGTERM, nothing is lost'):
         fer_jax.train(config_of(faces), tmp_path)
 
 
