@@ -4,13 +4,13 @@
     python scripts/reliability.py signals --count 20 --output docs/results/signals_cpu.jsonl
     python scripts/reliability.py flips --count 120 --output docs/results/flips_cpu.jsonl
 
-`kills` and `signals` train ResNet-18 on images of noise, as configs below; `python -m fer_jax.main` runs in a process of
-its own, ends by SIGKILL or SIGTERM at a random moment, and is started again by the same command, until it is through.
-Then the bits of its checkpoints, metrics.jsonl and results.json are compared with those of a run that was left alone.
+`kills` and `signals` train on images of noise by configs/reliability.py; `python -m fer_jax.main` ends by SIGKILL or
+SIGTERM at a random moment and is started again by the same command, until it is through. Then the bits of its
+checkpoints, metrics.jsonl and results.json are compared with those of a run that was left alone.
 `flips` damages one file of the newest of two checkpoints of a ResNet-18, and opens them as a run does.
 
-Each appends a JSON line a trial to --output, prints a table, and returns 0 where nothing was lost. The same command goes
-on with what is there. Random numbers follow from --seed, the moments that they hit depend on the machine.
+Each appends a JSON line a trial to --output, prints a table, and returns 0 where nothing was lost. The same command
+goes on with what is there. Random numbers follow from --seed, the moments that they hit depend on the machine.
 """
 
 import argparse
@@ -33,43 +33,18 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from ml_collections import ConfigDict
 
-from configs import default
+from configs.reliability import KINDS
 from fer_jax import checkpoints, progress, records, train_state
 from fer_jax.network import ModelSpec, build
 from fer_jax.train_state import Fixed
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-KINDS = ('everything', 'feature_cache', 'two_devices')
 ENDS = {'kills': signal.SIGKILL, 'signals': signal.SIGTERM}
 EXPECTED = {'kills': -signal.SIGKILL, 'signals': 75}
 SORTS = ('flipped bit', 'truncated', 'deleted', 'zeroed page')
 SPEC = ModelSpec('resnet18', {'primary': tuple('abcdefg')}, 48)
 ALONE = 900.0  # seconds after which a run that should end is taken for hung
-
-
-def get_config(kind: str) -> ConfigDict:
-    """One of KINDS: for `--config scripts/reliability.py:<kind>`."""
-    config = default.get_config()
-    config.model.update({'name': 'resnet18', 'weights': 'scratch', 'image_size': 32, 'channels': 1, 'dropout': 0.3})
-    config.data.update({'name': '', 'batch_size': 16})
-    config.log_every = 1
-    both = {'ema': 0.9, 'accumulate': 2}
-    if kind == 'feature_cache':
-        config.data.augment = default.augment('fer')
-        frozen = default.train_from('layer4', 'head')
-        config.phases = (default.phase(epochs=3, rates=frozen, cache_views=3, ema=0.9),)
-    else:
-        config.data.augment = default.augment('strong')
-        config.phases = (
-            default.phase(epochs=1, rates=default.HEAD_ONLY, learning_rate=1e-2, **both),
-            default.phase(epochs=2, optimizer='sgd', learning_rate=0.02, weight_decay=1e-4, schedule='plateau', **both),
-        )
-    if kind == 'two_devices':
-        config.parallel.devices = 2
-        config.data.placement = 'stream'
-    return config
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -88,14 +63,9 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger('absl').setLevel(logging.ERROR)
     if arguments.campaign == 'flips':
         return flips(arguments.work, arguments.output, arguments.count or 120, arguments.seed)
-    campaign = Campaign(
-        arguments.campaign, arguments.work, arguments.output, arguments.seed, arguments.kinds.split(',')
-    )
+    kinds = arguments.kinds.split(',')
+    campaign = Campaign(arguments.campaign, arguments.work, arguments.output, arguments.seed, kinds)
     return campaign.run(arguments.count or {'kills': 100, 'signals': 20}[arguments.campaign])
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def append(path: Path, record: Mapping[str, Any]) -> None:
@@ -112,7 +82,7 @@ class Campaign:
 
     def run(self, count: int) -> int:
         """Interrupts `count` times; returns the exit status."""
-        lines = read(self.output)
+        lines = records.read(self.output)
         wrong = 0
         with progress.bar(None, self.name, count, unit='', delay=0, initial=interruptions(lines)) as bar:
             while interruptions(lines) < count or not lines[-1]['ended']:
@@ -187,7 +157,7 @@ class Campaign:
     def start(self, kind: str, folder: Path, delay: float | None) -> tuple[int, str]:
         """Runs the command, interrupted after `delay` seconds; returns its exit status and what it said."""
         folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, '-m', 'fer_jax.main', '--config', f'{Path(__file__).resolve()}:{kind}']
+        command = [sys.executable, '-m', 'fer_jax.main', '--config', f'configs/reliability.py:{kind}']
         command += [f'--config.data.dir={self.images}', f'--workdir={folder}/run']
         environment = os.environ | {
             'FER_JAX_CACHE': str(folder / 'cache'),  # the feature cache begins empty
@@ -234,7 +204,7 @@ def flips(work: Path, output: Path, count: int, seed: int) -> int:
         shutil.rmtree(stored, ignore_errors=True)
         store_two_steps(stored)
     good = checkpoints.digest(stored / 'checkpoints' / '1')
-    lines = read(output)
+    lines = records.read(output)
     with progress.bar(None, 'flips', count * len(SORTS), unit='', delay=0, initial=len(lines)) as bar:
         for trial in range(len(lines), count * len(SORTS)):
             sort = SORTS[trial % len(SORTS)]
@@ -249,22 +219,23 @@ def flips(work: Path, output: Path, count: int, seed: int) -> int:
     for sort in SORTS:
         own = [line for line in lines if line['sort'] == sort]
         print(f'| {sort} | {len(own)} | {sum(not line["wrong"] for line in own)} |')
-    for line in lines:
-        if line['wrong']:
-            print(line)
-    return int(any(line['wrong'] for line in lines))
+    wrong = [line for line in lines if line['wrong']]
+    print(*wrong, sep='\n')
+    return int(bool(wrong))
 
 
 def store_two_steps(workdir: Path) -> None:
     """Steps 1 and 2 of a ResNet-18 of seven classes, with a momentum that is not zero."""
-    network = build(SPEC)
-    random = np.random.default_rng(0)
+    network, random = build(SPEC), np.random.default_rng(0)
+
+    def filled(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(leaf.dtype), tree)
+
     store = checkpoints.Checkpoints(workdir, SPEC)
     for step in (1, 2):
-        params = {path: random.normal(size=leaf.shape).astype(leaf.dtype) for path, leaf in network.params.items()}
-        state = train_state.create(step, params, dict(network.batch_stats), optax.sgd(0.1, momentum=0.9))
-        trace = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(leaf.dtype), state.opt_state)
-        store.save(state._replace(opt_state=trace), Fixed({}, {}), 0.5)
+        tx = optax.sgd(0.1, momentum=0.9)
+        state = train_state.create(step, filled(network.params), filled(network.batch_stats), tx)
+        store.save(state._replace(opt_state=filled(state.opt_state)), Fixed({}, {}), 1 / step)
     store.wait()
     store.close()
 
@@ -284,11 +255,8 @@ def damage(directory: Path, sort: str, random: np.random.Generator) -> dict[str,
         del data[at // 8 :]
     elif sort == 'zeroed page':
         first = at // 8 // 4096 * 4096
-        page = data[first : first + 4096]
-        if not any(page):
-            page = data[:1]  # is there a page of zeros already, the file's first byte goes
-            first = 0
-        data[first : first + len(page)] = bytes(len(page))
+        first = first if any(data[first : first + 4096]) else 0  # a page of zeros already
+        data[first : first + 4096] = bytes(len(data[first : first + 4096]))
     if sort != 'deleted':
         path.write_bytes(data)
     return {'file': str(path.relative_to(directory)), 'bit': at}
