@@ -86,7 +86,7 @@ class Checkpoints:
             _refuse_another(read_spec(workdir), spec, self.directory)
         elif not read_only:
             self.directory.mkdir(parents=True, exist_ok=True)
-            path.write_text(spec.to_json())
+            integrity.write_whole(path, spec.to_json())
         self._steps = []
         for folder in step_folders(self.directory):
             if reason := integrity.damage(folder):
@@ -245,7 +245,12 @@ def read_spec(workdir: Path) -> ModelSpec:
     path = workdir / 'checkpoints' / 'model.json'
     if not path.is_file():
         raise UserError(f'workdir={str(workdir)!r} holds no run (no {path}); give the folder that training wrote')
-    return ModelSpec.from_json(path.read_text())
+    try:
+        return ModelSpec.from_json(path.read_text())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f'{path} cannot be read ({type(error).__name__}: {error}); start again in another --workdir'
+        ) from error
 
 
 def _refuse_another(there: ModelSpec, here: ModelSpec, directory: Path) -> None:

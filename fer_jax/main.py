@@ -3,6 +3,7 @@
 import difflib
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,7 +74,7 @@ def _check_config() -> ConfigDict:
     if not flags.FLAGS['config'].present:
         raise UserError('--config is missing; for example --config configs/quickstart.py')
     path = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')[0]
-    if not Path(path).is_file():
+    if not os.path.isfile(path):  # False of what cannot be a path, too
         there = ', '.join(sorted(str(file) for file in Path('configs').glob('*.py')))
         raise UserError(f'--config={path!r} is not a file' + (f'; there are {there}' if there else ''))
     return CONFIG.value

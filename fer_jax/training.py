@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fer_jax import divergence, drift, provenance, records, report, scoring, setup, train_state
+from fer_jax import divergence, drift, integrity, provenance, records, report, scoring, setup, train_state
 from fer_jax.checkpoints import SELECTABLE, Checkpoints
 from fer_jax.data import feed
 from fer_jax.data.augment import Augment
@@ -117,7 +117,7 @@ def introduce(run: Setup, workdir: Path, changes: list[str]) -> None:
         data={'name': run.data.name, 'fingerprint': run.data.fingerprint},
         weights={} if run.weights is None else run.weights.metadata,
     )
-    (workdir / 'config.json').write_text(json.dumps(run.config, indent=2) + '\n')
+    integrity.write_whole(workdir / 'config.json', json.dumps(run.config, indent=2) + '\n')
     (workdir / 'parameters.txt').write_text(table + '\n')
     (workdir / 'environment.json').write_text(json.dumps(environment, indent=2) + '\n')
 
