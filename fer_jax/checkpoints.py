@@ -1,6 +1,7 @@
 """Orbax behind one door: the newest and the best checkpoint of a run, and what network they belong to."""
 
 import argparse
+import hashlib
 import json
 import logging
 import math
@@ -85,9 +86,9 @@ class Checkpoints:
             _refuse_another(read_spec(workdir), spec, self.directory)
         elif not read_only:
             self.directory.mkdir(parents=True, exist_ok=True)
-            path.write_text(spec.to_json())
+            integrity.write_whole(path, spec.to_json())
         self._steps = []
-        for folder in _step_folders(self.directory):
+        for folder in step_folders(self.directory):
             if reason := integrity.damage(folder):
                 log.warning('checkpoint %s is left out: %s', folder, reason)
                 if not read_only:
@@ -200,7 +201,25 @@ def _shapes(tree: Any) -> dict[str, str]:
     return named
 
 
-def _step_folders(directory: Path) -> list[Path]:
+def digest(folder: Path) -> str:
+    """sha256 over the arrays of the step in `folder`, by name, type, shape and content.
+
+    Two steps that hold the same bits have the same one, however Orbax laid them out in files.
+    """
+    found = hashlib.sha256()
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with ocp.StandardCheckpointer() as reader:
+        for name in ('model', 'train'):
+            about = reader.metadata(folder / name).item_metadata.tree
+            target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), about)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(reader.restore(folder / name, target)):
+                named = f'{name}{jax.tree_util.keystr(path)} {leaf.dtype.name}{list(leaf.shape)}'
+                found.update(named.encode() + b'\0' + np.asarray(leaf).tobytes())
+    return found.hexdigest()
+
+
+def step_folders(directory: Path) -> list[Path]:
+    """What may be steps, whole or not, in their order."""
     if not directory.is_dir():
         return []
     found = [path for path in directory.iterdir() if path.name.isdecimal() and path.is_dir()]
@@ -226,7 +245,12 @@ def read_spec(workdir: Path) -> ModelSpec:
     path = workdir / 'checkpoints' / 'model.json'
     if not path.is_file():
         raise UserError(f'workdir={str(workdir)!r} holds no run (no {path}); give the folder that training wrote')
-    return ModelSpec.from_json(path.read_text())
+    try:
+        return ModelSpec.from_json(path.read_text())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f'{path} cannot be read ({type(error).__name__}: {error}); start again in another --workdir'
+        ) from error
 
 
 def _refuse_another(there: ModelSpec, here: ModelSpec, directory: Path) -> None:
@@ -251,8 +275,11 @@ def main(argv: list[str] | None = None) -> int:
         prog='python -m fer_jax.checkpoints', description='Lists and verifies checkpoints.'
     )
     parser.add_argument('workdir', type=Path, help='folder of the run')
-    directory = parser.parse_args(argv).workdir / 'checkpoints'
-    folders = _step_folders(directory)
+    parser.add_argument('--digest', action='store_true', help='also sha256 of the arrays: equal bits, equal digests')
+    arguments = parser.parse_args(argv)
+    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of metadata that it no longer writes
+    directory = arguments.workdir / 'checkpoints'
+    folders = step_folders(directory)
     if not folders:
         print(f'fer_jax: {directory} holds no checkpoints; give the folder that training wrote', file=sys.stderr)
         return 2
@@ -261,9 +288,9 @@ def main(argv: list[str] | None = None) -> int:
     for folder in folders:
         reason = integrity.damage(folder)
         damaged |= bool(reason)
-        print(
-            f'{folder.name:>10}  {integrity.size(folder) / 1e6:>8.1f}  {_score_in(folder):>8}  {reason or "verified"}'
-        )
+        megabytes = integrity.size(folder) / 1e6
+        content = f'  {digest(folder.absolute())}' if arguments.digest and not reason else ''
+        print(f'{folder.name:>10}  {megabytes:>8.1f}  {_score_in(folder):>8}  {reason or "verified"}{content}')
     return int(damaged)
 
 

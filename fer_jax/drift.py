@@ -20,13 +20,9 @@ def check(workdir: Path, config: Mapping[str, Any]) -> list[str]:
     Raises:
       UserError: something differs that would make it another run, all of it named.
     """
-    path = workdir / 'config.json'
-    if not path.is_file():
+    if not (workdir / 'config.json').is_file():
         return []
-    try:
-        before = dict(flat(json.loads(path.read_text())))
-    except ValueError as error:
-        raise UserError(f'{path} is damaged ({error}); choose another --workdir, or remove that file') from None
+    before = dict(flat(read(workdir)))
     now = dict(flat(config))
     last = max((int(key.split('[')[1].split(']')[0]) for key in before if key.startswith('phases[')), default=0)
     notes: list[str] = []
@@ -34,7 +30,7 @@ def check(workdir: Path, config: Mapping[str, Any]) -> list[str]:
     for key, old in before.items():
         if key not in now or now[key] != old:
             line = f'{key}: {old!r} -> {now.get(key, "removed")!r}'
-            longer = key == f'phases[{last}].epochs' and now.get(key, 0) > old
+            longer = key == f'phases[{last}].epochs' and isinstance(old, int | float) and now.get(key, 0) > old
             (notes if key in FREE or longer else refused).append(line)
     count = len(config['phases'])
     if count > last + 1:
@@ -45,6 +41,22 @@ def check(workdir: Path, config: Mapping[str, Any]) -> list[str]:
             f'back (to train longer raise phases[{last}].epochs, or add a phase)'
         )
     return notes
+
+
+def read(workdir: Path) -> dict[str, Any]:
+    """The config of the run in `workdir`.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    path = workdir / 'config.json'
+    try:
+        config = json.loads(path.read_text())
+        if not isinstance(config, dict) or not isinstance(config.get('phases', []), list):
+            raise ValueError('it is no config')
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f'{path} is damaged ({error}); choose another --workdir, or remove that file') from None
+    return config
 
 
 def flat(tree: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:

@@ -1,12 +1,11 @@
 """Command line: `python -m fer_jax.evaluate --workdir DIR [--split test]`."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from fer_jax import scoring, sharding, tasks
+from fer_jax import drift, scoring, sharding, tasks
 from fer_jax.checkpoints import Checkpoints, read_spec
 from fer_jax.errors import UserError
 from fer_jax.network import PRIMARY, build
@@ -27,7 +26,7 @@ def evaluate(workdir: str | Path, split: str = 'test') -> dict[str, Any]:
     """
     workdir = Path(workdir)
     spec = read_spec(workdir)
-    config = json.loads((workdir / 'config.json').read_text())
+    config = drift.read(workdir)
     network = build(spec)
     store = Checkpoints(workdir, spec, select=config['checkpoint']['select'], read_only=True)
     step = store.best_step()

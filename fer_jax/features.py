@@ -296,9 +296,10 @@ def _is_whole(path: Path, shape: tuple[int, ...], kind: np.dtype) -> bool:
         about = json.loads(path.with_suffix('.json').read_text())
         with path.open('rb') as file:
             found = hashlib.file_digest(file, 'sha256').hexdigest()
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
-    return (tuple(about.get('shape', ())), about.get('dtype'), about.get('sha256')) == (shape, kind.name, found)
+    whole = {'shape': list(shape), 'dtype': kind.name, 'sha256': found}
+    return isinstance(about, dict) and {name: about.get(name) for name in whole} == whole
 
 
 def feed(

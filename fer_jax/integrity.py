@@ -13,10 +13,14 @@ def manifest_of(folder: Path) -> Path:
 def seal(folder: Path) -> None:
     """Writes the manifest of `folder`, whole or not at all, and only after its files are on disk."""
     digests = {name: _digest(folder / name, flush=True) for name in _files(folder)}
-    path = manifest_of(folder)
-    scratch = path.with_name(f'.{path.name}.{os.getpid()}')
+    write_whole(manifest_of(folder), json.dumps(digests, indent=1))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file so that it is found as it was or as it is to be, whenever the process is killed."""
+    scratch = path.with_name(f'.{path.name}.tmp')
     with scratch.open('w') as file:
-        json.dump(digests, file, indent=1)
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(path)
@@ -28,8 +32,10 @@ def damage(folder: Path) -> str:
         expected = json.loads(manifest_of(folder).read_text())
     except FileNotFoundError:
         return 'it has no manifest: it was killed while it was saved, or is of an earlier version'
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return f'its manifest cannot be read ({error})'
+    if not isinstance(expected, dict):
+        return 'its manifest is damaged'
     found = _files(folder)
     for name in sorted(set(expected) | set(found)):
         if name not in expected:

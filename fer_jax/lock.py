@@ -29,7 +29,7 @@ def one_writer(workdir: Path) -> Iterator[None]:
     """
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / 'writer.json'
-    with path.open('a+') as file:
+    with path.open('a+', errors='replace') as file:
         _take(file, path)
         me = {'host': socket.gethostname(), 'pid': os.getpid(), 'since': time.strftime('%F %T')}
         file.truncate(0)
@@ -57,8 +57,8 @@ def _take(file: IO[str], path: Path) -> None:
     text = file.read()
     age = time.time() - os.fstat(file.fileno()).st_mtime
     try:
-        holder: dict[str, Any] = json.loads(text) if text.strip() else {}
-    except ValueError:
+        holder: dict[str, Any] = dict(json.loads(text)) if text.strip() else {}
+    except (ValueError, TypeError, RecursionError):
         holder = {}
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

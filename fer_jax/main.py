@@ -3,6 +3,7 @@
 import difflib
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from fer_jax.errors import UserError
+from fer_jax.signals import Stopped, stop_request
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: a file of configs/.')
 WORKDIR = flags.DEFINE_string('workdir', '', 'Folder of the run; the same folder again resumes. Empty: a new one.')
@@ -72,7 +74,7 @@ def _check_config() -> ConfigDict:
     if not flags.FLAGS['config'].present:
         raise UserError('--config is missing; for example --config configs/quickstart.py')
     path = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')[0]
-    if not Path(path).is_file():
+    if not os.path.isfile(path):  # False of what cannot be a path, too
         there = ', '.join(sorted(str(file) for file in Path('configs').glob('*.py')))
         raise UserError(f'--config={path!r} is not a file' + (f'; there are {there}' if there else ''))
     return CONFIG.value
@@ -107,15 +109,12 @@ def main(argv: list[str] | None = None) -> int:
         if {'--help', '-help', '-h'} & set(arguments[1:]):
             print(f'{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}\n\nconfigs/default.py has every key.')
             return 0
-        parse(arguments)
-        config = _check_config()
-        from fer_jax.signals import Stopped
-
-        try:
-            run(config)
-        except Stopped as stopped:
-            print(stopped, file=sys.stderr)
-            return 75
+        with stop_request():
+            parse(arguments)
+            run(_check_config())
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return 75
     except UserError as error:
         print(f'fer_jax: {error}', file=sys.stderr)
         return 2

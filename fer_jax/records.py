@@ -10,20 +10,23 @@ from fer_jax import progress
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The records of a .jsonl file; a last line that was cut off by a kill is left out."""
+    """The records of a .jsonl file, up to the first line that is none: a kill may have cut off the last."""
     records = []
     if path.exists():
-        for line in path.read_text().splitlines():
+        for line in path.read_text(errors='replace').splitlines():
             try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
                 break
+            if not isinstance(record, dict):
+                break
+            records.append(record)
     return records
 
 
 def cut_back(path: Path, step: int) -> None:
     """Drops the records after `step`: the run goes on from there and will write them again."""
-    kept = [record for record in read(path) if record['step'] <= step]
+    kept = [record for record in read(path) if isinstance(at := record.get('step'), int) and at <= step]
     scratch = path.with_suffix('.tmp')
     scratch.write_text(''.join(json.dumps(record) + '\n' for record in kept))
     scratch.replace(path)

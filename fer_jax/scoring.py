@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from fer_jax import features, metrics
+from fer_jax import features, integrity, metrics
 from fer_jax.data.datasets import Dataset, Split
 from fer_jax.data.feed import Feed
 from fer_jax.features import FeatureFeed
@@ -286,9 +286,7 @@ def level_scores(predicted: np.ndarray, levels: np.ndarray, names: tuple[str, ..
 
 def write(path: Path, results: dict[str, Any]) -> None:
     """As JSON, whole or not at all."""
-    scratch = path.with_name(f'.{path.name}.tmp')
-    scratch.write_text(json.dumps(results, indent=2) + '\n')
-    scratch.replace(path)
+    integrity.write_whole(path, json.dumps(results, indent=2) + '\n')
 
 
 def share(value: float, interval: list[float]) -> str:

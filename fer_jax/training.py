@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fer_jax import divergence, drift, provenance, records, report, scoring, setup, train_state
+from fer_jax import divergence, drift, integrity, provenance, records, report, scoring, setup, train_state
 from fer_jax.checkpoints import SELECTABLE, Checkpoints
 from fer_jax.data import feed
 from fer_jax.data.augment import Augment
@@ -125,7 +125,7 @@ def introduce(run: Setup, workdir: Path, changes: list[str]) -> None:
         data=data.pop(PRIMARY) | ({'joint': data} if data else {}),
         weights={} if run.weights is None else run.weights.metadata,
     )
-    (workdir / 'config.json').write_text(json.dumps(run.config, indent=2) + '\n')
+    integrity.write_whole(workdir / 'config.json', json.dumps(run.config, indent=2) + '\n')
     (workdir / 'parameters.txt').write_text(table + '\n')
     (workdir / 'environment.json').write_text(json.dumps(environment, indent=2) + '\n')
 
@@ -183,24 +183,27 @@ def train_phase(
     scores = [
         sign * entry[metric] for entry in recorder.history() if (entry['split'], entry['phase']) == (role, phase.index)
     ]
-    for step in range(int(state.step) + 1, phase.last + 1):
-        if phase.stalled(scores):
-            recorder.say(f'phase {phase.index} ends early: {phase.stop_after} evaluations brought no better {metric}')
-            break
-        state = take_step(state, fixed, feed.resident, feed.host(step - 1))
-        recorder.stepped()
-        if step % run.config['log_every'] == 0 or step in run.evaluations:
-            state = record(run, phase, state, step, recorder)
-        if step in run.evaluations:
-            value = evaluate(run, phase, state, fixed, step, scorers, recorder)
-            scores.append(sign * value)
-            state = state._replace(scale=jax.device_put(np.float32(phase.scale(scores)), run.replicated))
-            store.save(state, fixed, value)
-        if stop:
-            check_health(run, phase, state, recorder)
-            store.save(state, fixed)
-            store.wait()
-            raise Stopped(f'stopped by {stop.name} after step {step}, saved; the same command with --workdir goes on')
+    with stop.waiting():
+        for step in range(int(state.step) + 1, phase.last + 1):
+            if phase.stalled(scores):
+                enough = f'{phase.stop_after} evaluations brought no better {metric}'
+                recorder.say(f'phase {phase.index} ends early: {enough}')
+                break
+            state = take_step(state, fixed, feed.resident, feed.host(step - 1))
+            recorder.stepped()
+            if step % run.config['log_every'] == 0 or step in run.evaluations:
+                state = record(run, phase, state, step, recorder)
+            if step in run.evaluations:
+                value = evaluate(run, phase, state, fixed, step, scorers, recorder)
+                scores.append(sign * value)
+                state = state._replace(scale=jax.device_put(np.float32(phase.scale(scores)), run.replicated))
+                store.save(state, fixed, value)
+            if stop:
+                check_health(run, phase, state, recorder)
+                store.save(state, fixed)
+                store.wait()
+                said = f'stopped by {stop.name} after step {step}, saved'
+                raise Stopped(f'{said}; the same command with --workdir goes on')
     return state
 
 

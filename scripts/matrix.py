@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 import fer_jax
-from fer_jax import cache, checkpoints, records, report, scoring, tasks
+from fer_jax import cache, checkpoints, drift, records, report, scoring, tasks
 from fer_jax.data import datasets, roles
 from fer_jax.data.names import canonical
 from fer_jax.data.table import Table
@@ -86,7 +86,7 @@ def opened(name: str) -> Table:
 
 def trained_on(workdir: Path) -> set[bytes]:
     """Digests of the images on which the run was trained or selected, of all its tasks."""
-    spec, config = checkpoints.read_spec(workdir), json.loads((workdir / 'config.json').read_text())
+    spec, config = checkpoints.read_spec(workdir), drift.read(workdir)
     data = tasks.load(config, image_size=spec.image_size, channels=spec.channels)
     return {
         row.tobytes()

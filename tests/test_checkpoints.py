@@ -164,6 +164,20 @@ def test_another_type_shape_or_structure_is_refused(saved, change, said):
         opened(saved, read_only=True).restore_model(5, wanted, stats)
 
 
+def test_equal_bits_have_equal_digests_and_others_do_not(saved, tmp_path, capsys):
+    changed = jax.tree.map(np.array, state(5))
+    changed.opt_state[0].mu['kernel'][3, 4] = np.nextafter(np.float32(0), np.float32(1))
+    digests = []
+    for name, one in (('again', state(5)), ('changed', changed)):
+        store = checkpoints.Checkpoints(tmp_path / name, SPEC)
+        store.save(one, Fixed({}, {}), 0.2)
+        store.close()
+        digests.append(checkpoints.digest(tmp_path / name / 'checkpoints' / '5'))
+    assert checkpoints.digest(saved / 'checkpoints' / '5') == digests[0] != digests[1]
+    assert checkpoints.main([str(tmp_path / 'again'), '--digest']) == 0
+    assert capsys.readouterr().out.endswith(f'verified  {digests[0]}\n')
+
+
 def test_the_command_lists_and_verifies(workdir, capsys):
     assert checkpoints.main([str(workdir)]) == 0
     assert [line.split()[0::3] for line in capsys.readouterr().out.splitlines()[1:]] == [

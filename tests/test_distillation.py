@@ -83,6 +83,7 @@ def test_the_teacher_says_what_it_predicts(faces, teacher):
     assert run.network.spec.classes['hints'] == tuple(map(str, range(256)))
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_its_teachers_alone(faces, teacher, tmp_path):
     """Of two teachers, with features, from images and from the feature cache alike."""
     config = student_of(faces, teacher, weight=1.0, stages=('layer3', 'layer4'))
@@ -128,6 +129,7 @@ def test_shares_and_hints_enter_the_loss_as_they_are_weighted(faces, teacher):
     assert state.sums['primary/loss'] == pytest.approx(float(np.mean(0.7 * own + 0.3 * taught + 0.1 * hints)), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
@@ -148,6 +150,7 @@ def test_what_teaching_cannot_be(faces, teacher, change, message):
         setup.prepare(plain(config))
 
 
+@pytest.mark.slow
 def test_a_teacher_knows_all_classes(faces, teacher, shared_data, tmp_path):
     for name in ('happy', 'fear'):
         (tmp_path / name).symlink_to(shared_data / 'ck48' / name)
@@ -155,7 +158,8 @@ def test_a_teacher_knows_all_classes(faces, teacher, shared_data, tmp_path):
         setup.prepare(plain(student_of(tmp_path, teacher)))
 
 
-@pytest.mark.parametrize('name', ['resnet18', 'efficientnet_lite0', 'vgg11_bn', 'inception_resnet_v1'])
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['resnet18', 'efficientnet_lite0', 'inception_resnet_v1'])
 def test_a_head_reads_several_stages(name):
     """Their global averages, one after the other, in the order of the network."""
     shapes = nnx.eval_shape(lambda: families.create(name, classes=3, rngs=nnx.Rngs(0)))

@@ -25,6 +25,7 @@ from fer_jax.data import images, manifest
 from fer_jax.errors import UserError
 from fer_jax.network import build
 from fer_jax.partition import Flat, unflatten
+from fer_jax.signals import Stopped
 from fer_jax.train_state import Fixed
 from scripts import matrix, pseudo_label
 
@@ -162,11 +163,22 @@ def test_a_run_that_is_stopped_ends_as_one_that_is_not(finished, faces, tmp_path
 
         with monkeypatch.context() as patched:
             patched.setattr(training.Recorder, 'stepped', stepped)
-            with pytest.raises(fer_jax.signals.Stopped, match=f'stopped by SIGTERM after step {stop_at}'):
+            with pytest.raises(Stopped, match=f'stopped by SIGTERM after step {stop_at}'):
                 fer_jax.train(config, tmp_path)
     assert fer_jax.train(config, tmp_path)['splits'] == results['splits']
     assert_same_model(whole, tmp_path)
     assert (tmp_path / 'metrics.jsonl').read_bytes() == (whole / 'metrics.jsonl').read_bytes()
+
+
+@pytest.mark.parametrize('where', ['prepare', 'feed_for'])
+def test_a_signal_before_a_phase_begins_stops_at_once(faces, tmp_path, where, monkeypatch):
+    def interrupted(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError('not reached')
+
+    monkeypatch.setattr(*((setup, where) if where == 'prepare' else (setup.Setup, where)), interrupted)
+    with pytest.raises(Stopped, match='stopped by SIGTERM, nothing is lost'):
+        fer_jax.train(config_of(faces), tmp_path)
 
 
 def test_a_finished_run_started_again_scores_again_and_trains_no_more(finished, faces):

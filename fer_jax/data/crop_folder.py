@@ -124,12 +124,16 @@ def _targets(names: list[str]) -> dict[str, str]:
 
 def _done(log: Path, settings: dict) -> dict[str, dict]:
     """What a call before this one did; a last line that was cut off is removed."""
-    lines, end = [], 0
+    lines: list[dict] = []
+    end = 0
     for line in log.read_bytes().splitlines(keepends=True) if log.exists() else ():
         try:
-            lines.append(json.loads(line[: line.index(b'\n')]))
-        except ValueError:
+            done = json.loads(line[: line.index(b'\n')])
+        except (ValueError, RecursionError):
             break
+        if not isinstance(done, dict) or (lines and not isinstance(done.get('file'), str)):
+            break
+        lines.append(done)
         end += len(line)
     if lines and lines[0] != settings:
         raise UserError(f'{log} is of other settings: {lines[0]}, now {settings}; give another --crop_faces')

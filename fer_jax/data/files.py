@@ -44,7 +44,7 @@ def _digests(directory: Path, ids: np.ndarray, read: Callable[[str], bytes]) -> 
         try:
             with np.load(path) as kept:
                 known = {str(stamp): row.tobytes() for stamp, row in zip(kept['stamps'], kept['digests'], strict=True)}
-        except (OSError, ValueError, KeyError):  # damaged: made anew
+        except Exception:  # damaged: made anew; the reader of archives raises anything
             known = {}
     missing = [at for at, stamp in enumerate(stamps) if stamp not in known]
     with ThreadPoolExecutor() as pool:

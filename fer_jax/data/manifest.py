@@ -126,7 +126,7 @@ def _number(path: Path, number: int, row: Mapping[str, Any], key: str, default: 
     value = row.get(key, default)
     try:
         given = float(default if value in ('', None) else value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         given = -1.0
     if not 0 <= given < float('inf'):
         raise _wrong(path, number, f'{key} is {value!r}, expected a number of at least 0')

@@ -172,9 +172,11 @@ def _fetcher(made: Any, splits: list[str], bounds: np.ndarray) -> Callable[[np.n
 def _index(made: Any, path: Path) -> dict[str, np.ndarray]:
     """All columns but the images, read once from the records and then kept beside them."""
     kept = path / 'index.npz'
-    if kept.exists():
+    try:
         with np.load(kept) as index:
             return dict(index)
+    except Exception:  # absent; or damaged, of which the reader of archives raises anything
+        kept.unlink(missing_ok=True)
     import tensorflow_datasets as tfds
 
     columns: dict[str, list[Any]] = {}

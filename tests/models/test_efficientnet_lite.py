@@ -19,6 +19,7 @@ def test_equals_timm():
 
 @pytest.mark.parity
 @pytest.mark.slow
+@pytest.mark.large
 @pytest.mark.parametrize('name', ['efficientnet_lite1', 'efficientnet_lite2'])
 def test_the_larger_ones_equal_timm(name):
     check_torch(name, timm_model(f'tf_{name}', classes=7), POINTS, sizes=((51, 64), (75, 51)))

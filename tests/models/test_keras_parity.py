@@ -12,6 +12,7 @@ from fer_jax.pretrained.convert import expected
 from tests.keras_parity import check_keras, headless, import_keras
 
 SIZES = ((32, 48), (51, 35))
+DEPTHS = (50, *(pytest.param(depth, marks=pytest.mark.large) for depth in (101, 152)))
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def stages(depth):
 
 @pytest.mark.parity
 @pytest.mark.slow
-@pytest.mark.parametrize('depth', [50, 101, 152])
+@pytest.mark.parametrize('depth', DEPTHS)
 def test_resnet(keras, depth, tmp_path):
     name, file, sizes = f'resnet{depth}_v1', tmp_path / 'x.weights.h5', SIZES if depth == 50 else SIZES[1:]
     weights = check_keras(
@@ -39,7 +40,7 @@ def test_resnet(keras, depth, tmp_path):
 
 @pytest.mark.parity
 @pytest.mark.slow
-@pytest.mark.parametrize('depth', [50, 101, 152])
+@pytest.mark.parametrize('depth', DEPTHS)
 def test_resnet_v2(keras, depth, tmp_path):
     """The stem pools activations that are not rectified, on these sizes over edges too."""
 

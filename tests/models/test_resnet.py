@@ -28,6 +28,7 @@ def test_equals_torchvision(name):
 
 @pytest.mark.parity
 @pytest.mark.slow
+@pytest.mark.large
 @pytest.mark.parametrize('name', ['resnet101', 'resnet152'])
 def test_the_deep_ones_equal_torchvision(name):
     check_torch(name, torchvision_model(name, classes=7), POINTS, sizes=((51, 64), (64, 48)))

@@ -3,8 +3,10 @@
 import csv
 import gzip
 import io
+import lzma
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,19 @@ PUBLISHED = {
     'test': (491, 55, 528, 879, 594, 416, 626),
 }
 SIDE = 48
+# What the readers of archives and of text raise on damage, on passwords, and on compressions that Python has not
+DAMAGE: tuple[type[Exception], ...] = (
+    OSError,
+    EOFError,
+    UnicodeDecodeError,
+    csv.Error,
+    zlib.error,
+    lzma.LZMAError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    RuntimeError,
+)
+LONGEST = 100_000  # characters of a line; a row has 9,300 at most
 CSVS = ('fer2013.csv', 'icml_face_data.csv')  # the latter in Kaggle's later archive
 
 
@@ -61,7 +76,7 @@ def open_csv(source: Path) -> Iterator[io.TextIOBase]:
             opener = gzip.open if source.suffix == '.gz' else open
             with opener(source, 'rt', encoding='utf-8-sig', newline='') as text:
                 yield text  # type: ignore[misc]
-    except (gzip.BadGzipFile, EOFError, tarfile.TarError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+    except DAMAGE as error:
         raise UserError(f'{source} cannot be read ({error}); it is damaged or no csv: fetch it again') from error
 
 
@@ -79,7 +94,7 @@ def rows(source: Path) -> Iterator[Row]:
       UserError: a column is missing, or a row is malformed; its number is named.
     """
     with open_csv(source) as text:
-        reader = csv.DictReader(text)
+        reader = csv.DictReader(_lines(source, text))
         columns = [name.strip() for name in reader.fieldnames or []]
         missing = {'emotion', 'pixels', 'Usage'} - set(columns)
         if missing:
@@ -87,6 +102,14 @@ def rows(source: Path) -> Iterator[Row]:
         reader.fieldnames = columns
         for number, row in enumerate(reader, 1):
             yield _checked(source, number, row)
+
+
+def _lines(source: Path, text: io.TextIOBase) -> Iterator[str]:
+    """The lines, none of which fills the memory: a small archive may unpack to one of gigabytes."""
+    while line := text.readline(LONGEST):
+        if len(line) == LONGEST:
+            raise UserError(f'{source} has a line of over {LONGEST:,} characters; it is no FER2013: fetch it again')
+        yield line
 
 
 def _checked(source: Path, number: int, row: dict[str, str]) -> Row:

@@ -73,8 +73,11 @@ def _one(source: Path, pattern: str) -> Path:
 
 def _votes(path: Path, splits: list[str]) -> tuple[np.ndarray, list[bool]]:
     """float32 [N, 10], and whether each row names an image."""
-    with path.open(encoding='utf-8-sig', newline='') as text:
-        table = list(csv.DictReader(text))
+    try:
+        with path.open(encoding='utf-8-sig', newline='') as text:
+            table = list(csv.DictReader(text))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f'{path} cannot be read ({error}); fetch it again') from error
     if len(table) != len(splits):
         raise UserError(f'{path} has {len(table)} rows, fer2013.csv {len(splits)}; they belong together row by row')
     votes = np.zeros((len(table), len(COLUMNS)), np.float32)
@@ -83,10 +86,16 @@ def _votes(path: Path, splits: list[str]) -> tuple[np.ndarray, list[bool]]:
             raise UserError(f'{path}, row {number}: Usage is {row.get("Usage")!r}, fer2013.csv says {split} there')
         try:
             votes[number - 1] = [int(row[name]) for name in COLUMNS]
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise UserError(f'{path}, row {number}: expected ten counts, {", ".join(COLUMNS)}') from None
     return votes, [bool(row['Image name']) for row in table]
 
 
 def _uncertain(source: Path) -> set[int]:
-    return {int(line) for path in source.rglob(UNCERTAIN) for line in path.read_text().split()}
+    numbers: set[int] = set()
+    for path in source.rglob(UNCERTAIN):
+        try:
+            numbers |= {int(line) for line in path.read_text().split()}
+        except (OSError, ValueError) as error:
+            raise UserError(f'{path} cannot be read ({error}); expected numbers of rows') from error
+    return numbers

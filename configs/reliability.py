@@ -1,0 +1,33 @@
+"""Small runs with all that could make a resumed run another one; scripts/reliability.py kills them.
+
+python -m fer_jax.main --config configs/reliability.py:everything --config.data.dir=faces
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+KINDS = ('everything', 'feature_cache', 'two_devices')
+
+
+def get_config(kind: str = 'everything') -> ConfigDict:
+    """One of KINDS, given after the file: `--config configs/reliability.py:feature_cache`."""
+    config = default.get_config()
+    config.model.update({'name': 'resnet18', 'weights': 'scratch', 'image_size': 32, 'channels': 1, 'dropout': 0.3})
+    config.data.update({'name': '', 'batch_size': 16})
+    config.log_every = 1
+    both = {'ema': 0.9, 'accumulate': 2}
+    if kind == 'feature_cache':
+        config.data.augment = default.augment('fer')
+        frozen = default.train_from('layer4', 'head')
+        config.phases = (default.phase(epochs=3, rates=frozen, cache_views=3, ema=0.9),)
+    else:
+        config.data.augment = default.augment('strong')
+        config.phases = (
+            default.phase(epochs=1, rates=default.HEAD_ONLY, learning_rate=1e-2, **both),
+            default.phase(epochs=2, optimizer='sgd', learning_rate=0.02, weight_decay=1e-4, schedule='plateau', **both),
+        )
+    if kind == 'two_devices':
+        config.parallel.devices = 2
+        config.data.placement = 'stream'
+    return config
