@@ -186,6 +186,7 @@ def get_config() -> ConfigDict:
     config.loss.gamma = 2.0  # of focal
     config.loss.tau = 1.0  # of logit_adjusted
     config.loss.q = 0.7  # of generalised_cross_entropy
+    config.loss.consistency = 0.0  # 5.0: attention as on the mirror image, for labels that are partly wrong
     config.distil = ConfigDict()  # learn from other networks, see docs/training.md
     config.distil.teachers = ()  # workdirs of finished runs that know these classes
     config.distil.temperature = 4.0

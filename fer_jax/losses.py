@@ -130,35 +130,6 @@ def binary_cross_entropy(
     return terms.sum(-1) / jnp.maximum(count, 1), (count > 0).astype(jnp.float32)
 
 
-def coral(source: jax.Array, target: jax.Array) -> jax.Array:
-    """How far apart the second-order statistics of two batches are (Sun and Saenko 2016).
-
-    Args:
-      source, target: [N, ..., D] and [M, ..., D], N and M of 2 or more; what lies between is averaged.
-
-    Returns:
-      The squared Frobenius distance of their covariance matrices over 4 D^2, float32.
-    """
-
-    def covariance(rows: jax.Array) -> jax.Array:
-        rows = rows.astype(jnp.float32)
-        rows = rows.mean(range(1, rows.ndim - 1))
-        rows -= rows.mean(0)
-        return rows.T @ rows / (len(rows) - 1)
-
-    return jnp.sum(jnp.square(covariance(source) - covariance(target))) / (4 * source.shape[-1] ** 2)
-
-
-def distillation(logits: jax.Array, shares: jax.Array, temperature: float) -> jax.Array:
-    """T^2 times the KL divergence of softmax(logits / T) from a teacher's (Hinton et al. 2015), float32 [B].
-
-    Args:
-      logits: [B, C].
-      shares: float [B, C], softmax of the teacher's logits / T.
-    """
-    return temperature**2 * kl_divergence(logits.astype(jnp.float32) / temperature, shares)[0]
-
-
 def squared_error(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean over the levels of an example of the squared error.
 

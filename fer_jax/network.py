@@ -125,6 +125,7 @@ class Network:
         start: str | None = None,
         train: frozenset[str] = frozenset(),
         key: jax.Array | None = None,
+        stop: str = 'head',
     ) -> tuple[dict[str, jax.Array], Flat, jax.Array]:
         """Runs the stages from `start` on.
 
@@ -133,14 +134,15 @@ class Network:
           x: float [B, H, W, C], normalised, or activations at `start`.
           train: stages that run in training mode.
           key: of dropout.
+          stop: a stage, of which is told what entered it.
 
         Returns:
-          Logits {task: float32 [B, classes]}, the statistics after the pass, and what entered the head, [B, ...].
+          Logits {task: float32 [B, classes]}, the statistics after the pass, and what entered `stop`, [B, ...].
         """
         model = nnx.merge(self.graphdef, unflatten(params), unflatten(batch_stats), copy=True)
-        embedding = models.run(model, x, start=start, stop='head', train=train, key=key)
-        logits = models.run(model, embedding, start='head', train=train, key=key)
-        return logits, flatten(nnx.state(model, nnx.BatchStat)), embedding
+        entered = models.run(model, x, start=start, stop=stop, train=train, key=key)
+        logits = models.run(model, entered, start=stop, train=train, key=key)
+        return logits, flatten(nnx.state(model, nnx.BatchStat)), entered
 
     def outputs(self, params: Flat, batch_stats: Flat, x: jax.Array, stages: Collection[str]) -> dict[str, jax.Array]:
         """What these stages, none of them the head, give in evaluation mode; x as in `forward`."""

@@ -212,6 +212,7 @@ def prepare(config: Mapping[str, Any]) -> Setup:
                 f'phases[{phase.index}].l2_sp={phase.l2_sp} pulls toward the source weights, but model.weights is '
                 "'scratch'; set it to 0, or give weights"
             )
+    check_consistency(config['loss']['consistency'], network, planned)
     return Setup(
         config=config,
         mesh=mesh,
@@ -245,6 +246,19 @@ def check_roles(splits: Mapping[str, str], select: str) -> None:
         )
     if splits['train'] == splits.get('test'):
         raise UserError(f'data.splits.test={splits["test"]!r} is the training split; its score would say nothing')
+
+
+def check_consistency(strength: float, network: Network, planned: list[Phase]) -> None:
+    """Refuses it where the head does not read the global average of a map, or a phase trains on features."""
+    if strength < 0:
+        raise UserError(f'loss.consistency={strength}; expected 0 for none, or a strength, such as 5')
+    if not strength:
+        return
+    spec = network.spec
+    if list(network.stages)[-2] != 'pool' or spec.head != 'linear' or spec.head_inputs:
+        raise UserError(f'loss.consistency={strength}: the head of {spec.name} does not read its last map; set it to 0')
+    if any(phase.features for phase in planned):
+        raise UserError(f'loss.consistency={strength} needs images and their mirror images; set cache_views to 0')
 
 
 def use_compilation_cache() -> None:

@@ -11,7 +11,8 @@ import optax
 from fer_jax.data.augment import augment_batch, example_keys
 from fer_jax.data.feed import gather
 from fer_jax.data.geometry import resize
-from fer_jax.losses import coral, distillation, squared_error
+from fer_jax.extra_losses import attention_consistency, coral, distillation
+from fer_jax.losses import squared_error
 from fer_jax.network import DTYPES, PRIMARY, Network
 from fer_jax.partition import Flat
 from fer_jax.phases import Phase
@@ -48,6 +49,7 @@ def train_step(
     batch = {task: gather(resident[task], host[task]) for task in objectives}
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     start = None if phase.features is None else phase.partition.boundary
+    consistency = objectives[PRIMARY].consistency
     ends = np.cumsum([part['x'].shape[0] // phase.accumulate for part in batch.values()])
     rows = {
         task: slice(end - batch[task]['x'].shape[0] // phase.accumulate, end)
@@ -91,19 +93,29 @@ def train_step(
         """Gradients and sums of one microbatch, shares of those of the batch, and the statistics after it."""
 
         def minimised(trainable: Flat) -> tuple[jax.Array, Any]:
-            logits, after, embedding = network.forward(
-                trainable | fixed.frozen,
+            images = [x for x, _ in prepared.values()]
+            if consistency:
+                images.append(images[0][:, :, ::-1])
+            params = trainable | fixed.frozen
+            logits, after, entered = network.forward(
+                params,
                 stats,
-                jnp.concatenate([x for x, _ in prepared.values()]) if len(prepared) > 1 else prepared[PRIMARY][0],
+                jnp.concatenate(images) if len(images) > 1 else images[0],
                 start=start,
                 train=phase.partition.stages,
                 key=jax.random.split(key, 3)[1],
+                stop='pool' if consistency else 'head',
             )
             value = jnp.zeros(())
+            if consistency:
+                mirrored = entered[-len(images[0]) :]
+                apart = attention_consistency(entered[rows[PRIMARY]], mirrored, params[f'head.{PRIMARY}.kernel'])
+                value += consistency * apart / phase.accumulate
+                entered = entered.mean((1, 2))
             sums: dict[str, jax.Array] = {}
             for task, objective in objectives.items():
                 if objective.align:
-                    apart = coral(embedding[rows[PRIMARY]], embedding[rows[task]]) / phase.accumulate
+                    apart = coral(entered[rows[PRIMARY]], entered[rows[task]]) / phase.accumulate
                     value += objective.align * apart
                 if objective.loss is None:
                     sums |= {f'{task}/loss': apart, f'{task}/correct': jnp.zeros(())}

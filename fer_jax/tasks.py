@@ -44,6 +44,7 @@ class Objective(NamedTuple):
       head: the task whose head it uses.
       draw_targets: each example's label is drawn from its distribution, anew at every step.
       teaching: None without teachers.
+      consistency: strength at which attention is to be that of the mirror images; of the primary task.
     """
 
     loss: Loss | None
@@ -53,6 +54,7 @@ class Objective(NamedTuple):
     align: float = 0.0
     draw_targets: bool = False
     teaching: Teaching | None = None
+    consistency: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ def fields(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         for field in ('weight', 'align'):
             if not 0 <= task[field] < float('inf'):
                 raise UserError(f'joint.{name}.{field}={task[field]}; expected 0 or more')
+        if task['loss']['consistency']:
+            raise UserError(f'joint.{name}.loss.consistency is for the primary task; set it to 0')
         if task['data']['label'] == 'none' and not task['align']:
             raise UserError(f'joint.{name}: without labels there is only align, which is 0; give it a strength')
         found[name] = task
@@ -169,6 +173,7 @@ def objective(name: str, task: Mapping[str, Any], data: Dataset, distil: Mapping
         align=task['align'],
         draw_targets=settings['target'] == 'probability',
         teaching=teaching,
+        consistency=loss['consistency'],
     )
 
 

@@ -10,7 +10,7 @@ from flax import nnx
 
 import fer_jax
 from configs import default
-from fer_jax import evaluate, losses, models, setup
+from fer_jax import evaluate, extra_losses, models, setup
 from fer_jax.data.images import decode
 from fer_jax.errors import UserError
 from fer_jax.models import families
@@ -64,9 +64,9 @@ def test_the_distillation_loss_is_hintons():
         return np.exp(x) / np.exp(x).sum(1, keepdims=True)
 
     p, q = softmax(teachers / temperature), softmax(logits / temperature)
-    found = losses.distillation(jnp.asarray(logits), jnp.asarray(p), temperature)
+    found = extra_losses.distillation(jnp.asarray(logits), jnp.asarray(p), temperature)
     np.testing.assert_allclose(found, temperature**2 * (p * np.log(p / q)).sum(1), rtol=1e-5)
-    slope = jax.grad(lambda x: losses.distillation(x, jnp.asarray(p), temperature).sum())(jnp.asarray(logits))
+    slope = jax.grad(lambda x: extra_losses.distillation(x, jnp.asarray(p), temperature).sum())(jnp.asarray(logits))
     np.testing.assert_allclose(slope, temperature * (q - p), atol=1e-5)
 
 

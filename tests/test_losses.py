@@ -250,10 +250,3 @@ def test_squared_error_leaves_out_what_is_unknown():
     np.testing.assert_array_equal(weights, [1, 1, 0])
     gradient = jax.grad(lambda x: losses.squared_error(x, levels)[0].sum())(logits)
     np.testing.assert_allclose(gradient, [[-1, 0], [4, 0.5], [0, 0]])
-
-
-def test_coral_is_the_distance_of_covariances():
-    rng = np.random.default_rng(3)
-    ours, theirs = rng.normal(size=(20, 2, 2, 5)), 2 * rng.normal(size=(9, 5))
-    expected = np.square(np.cov(ours.mean((1, 2)).T) - np.cov(theirs.T)).sum() / (4 * 5**2)
-    assert losses.coral(jnp.asarray(ours), jnp.asarray(theirs)) == pytest.approx(expected, rel=1e-5)
