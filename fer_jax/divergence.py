@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fer_jax import picture_sheet
 from fer_jax.errors import UserError
-
-TILE, LINE, COLUMNS, GAP = 96, 12, 8, 6  # pixels, and tiles a row
 
 
 def report(
@@ -26,7 +25,7 @@ def report(
     name.with_suffix('.json').write_text(
         json.dumps({'step': step, 'learning_rate': rate, 'examples': examples}, indent=1) + '\n'
     )
-    _sheet(name.with_suffix('.png'), ids, labels, images)
+    picture_sheet.write(name.with_suffix('.png'), ids, labels, images)
     command = ' '.join(['JAX_DEBUG_NANS=1 python -m fer_jax.main', *sys.argv[1:]])
     return UserError(
         f'step {step} gives numbers that are not finite, at learning rate {rate:g}; its update was not kept, and the '
@@ -34,19 +33,3 @@ def report(
         'phases[i].clip, or leave such steps out with --config.on_nonfinite=skip. To see which operation it is: '
         f'{command!r}'
     )
-
-
-def _sheet(path: Path, ids: Sequence[str], labels: Sequence[str], images: np.ndarray) -> None:
-    from PIL import Image, ImageDraw
-
-    rows = -(-len(images) // COLUMNS)
-    sheet = Image.new('RGB', (COLUMNS * (TILE + GAP) + GAP, rows * (TILE + 2 * LINE + GAP) + GAP), 'white')
-    pen = ImageDraw.Draw(sheet)
-    for number, (one, label, image) in enumerate(zip(ids, labels, images, strict=True)):
-        row, column = divmod(number, COLUMNS)
-        x, y = GAP + column * (TILE + GAP), GAP + row * (TILE + 2 * LINE + GAP)
-        pixels = image[..., 0] if image.shape[-1] == 1 else image
-        sheet.paste(Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.BILINEAR), (x, y))
-        for line, text in enumerate((label, one)):
-            pen.text((x, y + TILE + line * LINE), text[-16:].encode('ascii', 'replace').decode(), fill='black')
-    sheet.save(path)

@@ -27,7 +27,7 @@ from fer_jax.network import build
 from fer_jax.partition import Flat, unflatten
 from fer_jax.signals import Stopped
 from fer_jax.train_state import Fixed
-from scripts import matrix, pseudo_label
+from scripts import group_faces, matrix, pseudo_label
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -487,6 +487,30 @@ def test_a_run_labels_what_it_is_sure_of(finished, faces, tmp_path, capsys):
     assert pseudo_label.main([*command, '--threshold', '1.5']) == 2
     assert pseudo_label.main(['--workdir', str(tmp_path), *command[2:]]) == 2
     assert 'holds no finished run' in capsys.readouterr().err
+
+
+def test_faces_are_grouped_by_what_a_run_makes_of_them(finished, faces, tmp_path, capsys):
+    """Every image in one group, nearest to the mean of its own; the largest group first; the same again."""
+    workdir, _ = finished
+    command = ['--workdir', str(workdir), '--data', str(faces), '--groups', '4']
+    assert group_faces.main([*command, '--output', str(tmp_path / 'one')]) == 0
+    assert group_faces.main([*command, '--output', str(tmp_path / 'two')]) == 0
+    table = manifest.read(tmp_path / 'one' / 'groups.csv')
+    assert (tmp_path / 'two' / 'groups.csv').read_text() == (tmp_path / 'one' / 'groups.csv').read_text()
+    sizes = np.bincount(table.labels, minlength=4)
+    assert sizes.sum() == 90 and table.classes == tuple(f'group-0{number}' for number in range(4))
+    assert list(sizes) == sorted(sizes, reverse=True)
+    spec, model = checkpoints.read_spec(workdir), restored(workdir, best=True)
+    network = build(spec)
+    looks = np.stack([images.decode(Path(name).read_bytes(), 32, 1, '') for name in table.ids])
+    entered = network.forward(model['params'], model['stats'], network.normalise(looks.astype(np.float32)))[2]
+    rows = np.asarray(entered) / np.linalg.norm(entered, axis=1, keepdims=True)
+    means = np.stack([rows[table.labels == number].mean(0) for number in range(4)])
+    nearest = np.linalg.norm(rows[:, None] - means, axis=-1).argmin(1)
+    assert np.mean(nearest == table.labels) > 0.95
+    assert all((tmp_path / 'one' / f'{name}.png').stat().st_size > 1000 for name in table.classes)
+    assert group_faces.main([*command[:4], '--groups', '91', '--output', str(tmp_path)]) == 2
+    assert '--groups=91' in capsys.readouterr().err
 
 
 def test_a_run_is_scored_on_other_sets(finished, faces, tmp_path, capsys):

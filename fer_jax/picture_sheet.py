@@ -1,0 +1,25 @@
+"""A sheet of images with their labels and ids."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+TILE, LINE, COLUMNS, GAP = 96, 12, 8, 6  # pixels, and tiles a row
+
+
+def write(path: Path, ids: Sequence[str], labels: Sequence[str], images: np.ndarray) -> None:
+    """As .png: uint8 images [N, H, W, C], below each its label and the end of its id."""
+    from PIL import Image, ImageDraw
+
+    rows = -(-len(images) // COLUMNS)
+    sheet = Image.new('RGB', (COLUMNS * (TILE + GAP) + GAP, rows * (TILE + 2 * LINE + GAP) + GAP), 'white')
+    pen = ImageDraw.Draw(sheet)
+    for number, (one, label, image) in enumerate(zip(ids, labels, images, strict=True)):
+        row, column = divmod(number, COLUMNS)
+        x, y = GAP + column * (TILE + GAP), GAP + row * (TILE + 2 * LINE + GAP)
+        pixels = image[..., 0] if image.shape[-1] == 1 else image
+        sheet.paste(Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.BILINEAR), (x, y))
+        for line, text in enumerate((label, one)):
+            pen.text((x, y + TILE + line * LINE), text[-16:].encode('ascii', 'replace').decode(), fill='black')
+    sheet.save(path)
