@@ -7,9 +7,9 @@
 
 joint: expression of the synthetic faces alone and with their action units, at 5 % and at 100 % of the expression
 labels, as many steps each. distil: a ResNet-18 on 5,000 images of FER2013 at 48 px, alone and from the teacher. Both
-with three seeds, and Student's interval over them. pseudo: a head on the frozen EfficientNet-Lite0 learns 10 % of FER2013's
-labels, then labels the rest, three rounds; beside it all labels. The same command goes on where it stopped and leaves
-finished runs alone; `--output` has one JSON object a row, and the Markdown table beside it.
+with three seeds, and Student's interval over them. pseudo: a head on the frozen EfficientNet-Lite0 learns 10 % of
+FER2013's labels, then labels the rest, three rounds; beside it all labels. The same command goes on where it stopped
+and leaves finished runs alone; `--output` has one JSON object a row, and the Markdown table beside it.
 """
 
 import argparse
