@@ -165,10 +165,13 @@ def test_another_type_shape_or_structure_is_refused(saved, change, said):
 
 
 def test_equal_bits_have_equal_digests_and_others_do_not(saved, tmp_path, capsys):
-    changed = state(5)
-    changed.opt_state[0].mu['kernel'][3, 4] = np.nextafter(np.float32(0), np.float32(1))
+    changed = params(5)
+    changed['kernel'][3, 4] = np.nextafter(changed['kernel'][3, 4], np.float32(1))
     digests = []
-    for name, one in (('again', state(5)), ('changed', changed)):
+    for name, one in (
+        ('again', state(5)),
+        ('changed', train_state.create(5, changed, {'mean': np.full(3, 5, np.float32)}, TX)),
+    ):
         store = checkpoints.Checkpoints(tmp_path / name, SPEC)
         store.save(one, Fixed({}, {}), 0.2)
         store.close()
