@@ -2,6 +2,7 @@
 
 import logging
 import re
+import resource
 import shutil
 from pathlib import Path
 
@@ -137,6 +138,39 @@ def test_training_goes_on_over_a_step_that_was_set_aside(workdir, caplog):
         store.close()
     aside = workdir / 'checkpoints' / 'set_aside'
     assert len([path for path in aside.iterdir() if path.is_dir()]) == checkpoints.ASIDE
+
+
+def test_a_full_disk_is_one_message_and_the_step_before_is_whole(workdir):
+    """A limit on the size of files fails in the writer's threads as a full disk does."""
+    store = opened(workdir)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    try:
+        store.save(state(6), Fixed({}, {}), 0.95)
+        with pytest.raises(UserError, match=r'cannot be written to .* GB are free there\. Earlier ones are whole'):
+            store.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    store = opened(workdir)
+    assert (store.latest_step(), store.best_step()) == (5, 3)
+    store.save(state(6), Fixed({}, {}), 0.95)
+    store.close()
+    assert sorted(path.name for path in (workdir / 'checkpoints').iterdir() if path.is_dir()) == ['6']
+
+
+def test_a_folder_that_is_removed_under_the_run_is_named(workdir):
+    store = opened(workdir)
+    shutil.rmtree(workdir)
+    with pytest.raises(UserError, match='checkpoints was removed, or its disk taken away'):
+        store.save(state(6), Fixed({}, {}), 0.95)
+    store.close()
+
+
+def test_where_the_best_step_is_damaged_the_best_of_the_others_is_used(workdir, caplog):
+    flip_a_bit(files(workdir / 'checkpoints' / '3' / 'model' / 'd')[0])
+    store = opened(workdir)
+    assert (store.latest_step(), store.best_step()) == (5, 5)
+    assert '/3 is left out: model/d/' in caplog.text
 
 
 def test_an_empty_or_foreign_folder_is_no_step(workdir):

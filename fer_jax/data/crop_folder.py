@@ -124,7 +124,8 @@ def _targets(names: list[str]) -> dict[str, str]:
 
 def _done(log: Path, settings: dict) -> dict[str, dict]:
     """What a call before this one did; a last line that was cut off is removed."""
-    lines, end = [], 0
+    lines: list[dict] = []
+    end = 0
     for line in log.read_bytes().splitlines(keepends=True) if log.exists() else ():
         try:
             done = json.loads(line[: line.index(b'\n')])
