@@ -67,7 +67,7 @@ def stopped(step):
         ('kills', [(-9, '', 1), (1, 'Traceback', 2)], 'good', 'exit status 1'),
         ('signals', [(75, stopped(1), 1), (0, 'resuming at step 1 of 2', 2)], 'good', ''),
         ('signals', [(75, stopped(2), 1), (0, 'resuming at step 1 of 2', 2)], 'good', 'step 1 is not saved'),
-        ('signals', [(-15, '', 1), (75, stopped(1), 1), (0, 'resuming at step 1 of 2', 2)], 'good', ''),
+        ('signals', [(75, stopped(1), 1), (-15, '', 1), (0, 'resuming at step 1 of 2', 2)], 'good', ''),
         ('signals', [(-15, 'workdir', 1), (0, 'resuming at step 1 of 2', 2)], 'good', 'exit status -15'),
     ],
 )
