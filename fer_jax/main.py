@@ -5,6 +5,7 @@ import errno
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from fer_jax.errors import UserError
-from fer_jax.signals import Stopped, stop_request
+from fer_jax.signals import STOP, Stopped, stop_request
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: a file of configs/.')
 WORKDIR = flags.DEFINE_string('workdir', '', 'Folder of the run; the same folder again resumes. Empty: a new one.')
@@ -146,5 +147,13 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def leave(status: int) -> None:
+    """Ends the process with the status that was earned, also where a signal comes while the interpreter winds up."""
+    sys.stdout.flush()
+    for number in STOP:
+        signal.signal(number, lambda *_: os._exit(status))
+    sys.exit(status)
+
+
 if __name__ == '__main__':
-    sys.exit(main())
+    leave(main())

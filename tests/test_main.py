@@ -160,6 +160,13 @@ def test_a_signal_saves_and_exits_with_75(faces, tmp_path, number):
     assert f'stopped by {signal.Signals(number).name} after step' in said and 'Traceback' not in said
 
 
+def test_a_signal_at_the_very_end_does_not_change_the_status():
+    code = 'import atexit, os, signal\nfrom fer_jax import main\nprint("done")\n'
+    code += 'atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))\nmain.leave(0)'
+    done = subprocess.run([sys.executable, '-c', code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, 'done\n')
+
+
 @pytest.mark.parametrize(
     ('number', 'remedy'), [(errno.ENOSPC, 'the disk is full: make room'), (errno.EROFS, 'choose another --workdir')]
 )
