@@ -148,10 +148,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def leave(status: int) -> None:
-    """Ends the process with the status that was earned, also where a signal comes while the interpreter winds up."""
-    sys.stdout.flush()
-    for number in STOP:
-        signal.signal(number, lambda *_: os._exit(status))
+    """Ends the process with the status that was earned, whatever asks to stop while the interpreter winds up.
+
+    It has no more handlers then: what should not kill it has to be ignored.
+    """
+    for number in set(STOP) - {signal.SIGINT}:
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(status)
 
 

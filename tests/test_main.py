@@ -162,7 +162,9 @@ def test_a_signal_saves_and_exits_with_75(faces, tmp_path, number):
 
 def test_a_signal_at_the_very_end_does_not_change_the_status():
     code = 'import atexit, os, signal\nfrom fer_jax import main\nprint("done")\n'
-    code += 'atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))\nmain.leave(0)'
+    code += 'atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n'
+    code += 'class Last:\n    def __del__(self, kill=os.kill, me=os.getpid()): kill(me, 10), kill(me, 15)\n'
+    code += 'last = Last()\nmain.leave(0)'
     done = subprocess.run([sys.executable, '-c', code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, 'done\n')
 
