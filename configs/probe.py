@@ -3,7 +3,7 @@
 python -m fer_jax.main --config configs/probe.py --workdir runs/probe
 
 PrivateTest 60.7 % [59.1, 62.3] official (n = 3,589), 59.0 % [57.3, 60.6] clean (n = 3,275); validation 59.7 %. The 20
-heads take 26 s; the features, of each image and its mirror image, come at some 210 a second (busy machine) and are kept.
+heads take 26 s; the features, of each image and its mirror image, come at some 210 a second and are kept.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,7 @@
 """Orbax behind one door: the newest and the best checkpoint of a run, and what network they belong to."""
 
 import argparse
+import contextlib
 import hashlib
 import json
 import logging
@@ -119,23 +120,26 @@ class Checkpoints:
         """Starts to save; `value` is the selection metric where it was measured at this step.
 
         A value that is not finite counts as not measured: it must not displace the best.
+
+        Raises:
+          UserError: this one, or the one before, cannot be written.
         """
         step = int(state.step)
         self.wait()
         if step in self._steps:
             return
+        if not (self.directory / 'model.json').exists():
+            raise UserError(f'{self.directory} was removed, or its disk taken away, while the run wrote to it')
         metrics = None
         if value is not None and math.isfinite(value):
             metrics = {'score': value if self._larger_is_better else -value}
         params, batch_stats = scored(state, fixed)
         model = {'params': params, 'batch_stats': batch_stats}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave(model), train=ocp.args.StandardSave(_train_item(state))
-            ),
-            metrics=metrics,
-        )
+        items = {'model': ocp.args.StandardSave(model), 'train': ocp.args.StandardSave(_train_item(state))}
+        try:
+            self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
+        except OSError as error:
+            raise self._unwritten(error) from error
         self._sealed = self._sealer.submit(self._seal, step)
 
     def _seal(self, step: int) -> None:
@@ -180,14 +184,38 @@ class Checkpoints:
             ) from error
 
     def wait(self) -> None:
-        """Returns when every save is on disk and sealed."""
+        """Returns when every save is on disk and sealed.
+
+        Raises:
+          UserError: one cannot be written.
+        """
         if self._sealed is not None:
-            self._sealed.result()
-            self._sealed = None
+            sealed, self._sealed = self._sealed, None
+            try:
+                sealed.result()
+            except Exception as error:  # Orbax raises its store's errors as ValueError
+                raise self._unwritten(error) from error
+
+    def _unwritten(self, error: Exception) -> UserError:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        free = shutil.disk_usage(self.directory.parent).free / 1e9 if self.directory.parent.is_dir() else 0.0
+        return UserError(
+            f'a checkpoint cannot be written to {self.directory} ({reason}); {free:.1f} GB are free there. Earlier '
+            'ones are whole: make room, or move the workdir to another disk, and the same command goes on'
+        )
 
     def close(self) -> None:
-        self._sealer.shutdown()
-        self._manager.close()
+        """Waits, and lets go.
+
+        Raises:
+          UserError: a save that nobody waited for cannot be written.
+        """
+        try:
+            self.wait()
+        finally:
+            self._sealer.shutdown()
+            with contextlib.suppress(ValueError, OSError):  # what `wait` has raised, once more
+                self._manager.close()
 
 
 def _shapes(tree: Any) -> dict[str, str]:

@@ -1,9 +1,11 @@
 """Command line: `python -m fer_jax.main --config configs/quickstart.py [--workdir DIR] [--config.key=value ...]`."""
 
 import difflib
+import errno
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from fer_jax.errors import UserError
-from fer_jax.signals import Stopped, stop_request
+from fer_jax.signals import STOP, Stopped, stop_request
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: a file of configs/.')
 WORKDIR = flags.DEFINE_string('workdir', '', 'Folder of the run; the same folder again resumes. Empty: a new one.')
@@ -22,6 +24,20 @@ DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Check everything, compile a step,
 
 SEEDS = flags.DEFINE_list('seeds', [], '0,1,2: a run a seed in WORKDIR/seed-<n>, pooled.')
 FOLDS = flags.DEFINE_enum('folds', None, ['all'], 'All folds of config.data.folds in WORKDIR/fold-<n>, pooled.')
+
+GOES_ON = 'what was saved is whole, and the same command goes on'
+SMALLER = (
+    'the memory of the device is full: lower data.batch_size, raise phases[i].accumulate, or set data.placement=stream'
+)
+REMEDIES = {
+    errno.ENOSPC: f'the disk is full: make room, or set FER_JAX_CACHE to another disk; {GOES_ON}',
+    errno.EDQUOT: f'the quota is used up: make room, or set FER_JAX_CACHE to another disk; {GOES_ON}',
+    errno.EFBIG: f'files of that size are not allowed: raise `ulimit -f`; {GOES_ON}',
+    errno.EROFS: 'nothing can be written there: choose another --workdir, or set FER_JAX_CACHE to another folder',
+    errno.EACCES: 'this user may not write there: choose another --workdir, or set FER_JAX_CACHE to another folder',
+    errno.ENOTDIR: 'a file stands where a folder should: choose another --workdir',
+    errno.EIO: f'the disk fails; {GOES_ON}, from the newest checkpoint that can be read',
+}
 
 
 def keys(config: Any, prefix: str = 'config') -> Iterator[str]:
@@ -118,8 +134,28 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f'fer_jax: {error}', file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        print(f'fer_jax: {error}; {REMEDIES[error.errno]}', file=sys.stderr)
+        return 2
+    except RuntimeError as error:  # of which JAX's is a kind
+        if 'RESOURCE_EXHAUSTED' not in str(error):
+            raise
+        print(f'fer_jax: {str(error).splitlines()[0]}; {SMALLER}; {GOES_ON}', file=sys.stderr)
+        return 2
     return 0
 
 
+def leave(status: int) -> None:
+    """Ends the process with the status that was earned, whatever asks to stop while the interpreter winds up.
+
+    It has no more handlers then: what should not kill it has to be ignored.
+    """
+    for number in set(STOP) - {signal.SIGINT}:
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(status)
+
+
 if __name__ == '__main__':
-    sys.exit(main())
+    leave(main())

@@ -30,7 +30,7 @@ import numpy as np
 from fer_jax import progress
 from fer_jax.errors import UserError
 from scripts.fuzz_changes import mutate
-from scripts.fuzz_targets import TARGETS, Target
+from scripts.fuzz_targets import TARGETS
 
 STARTING = 120.0  # seconds for imports and the first input
 SPACE = 8 << 30  # bytes of address space above what the process has at its start
@@ -66,48 +66,47 @@ def fuzz(name: str, arguments: argparse.Namespace) -> tuple[dict[str, Any], list
     """(what was tried, what was found) of one target; its process is started again after a crash or a hang."""
     report = {'target': name, 'inputs': 0, 'refused': 0, 'accepted': 0, 'findings': 0, 'slowest': 0.0, 'megabytes': 0.0}
     findings: list[dict[str, Any]] = []
+    context = multiprocessing.get_context('fork')
     number, end = arguments.first, arguments.first + arguments.count
     with progress.bar(None, name, arguments.count, unit='') as bar:
         while number < end:
-            ours, theirs = multiprocessing.get_context('fork').Pipe()
-            process = multiprocessing.get_context('fork').Process(
+            ours, theirs = context.Pipe()
+            process = context.Process(
                 target=work, args=(name, arguments.seed, number, end, arguments.megabytes, theirs), daemon=True
             )
             process.start()
             theirs.close()
-            patience = STARTING
-            while number < end:
-                what, answer = '', None
-                if not ours.poll(patience):
-                    what = f'more than {arguments.seconds:g} s'
-                else:
-                    try:
-                        answer = ours.recv()
-                    except EOFError:
-                        process.join()
-                        if patience == STARTING and number == arguments.first:
-                            raise SystemExit(
-                                f'{name}: the process ends with {process.exitcode} at valid input'
-                            ) from None
-                        what = f'the process ends with {process.exitcode}'
-                patience = arguments.seconds
-                if answer:
-                    what = answer['what']
-                    report['slowest'] = max(report['slowest'], answer['seconds'])
-                    report['megabytes'] = max(report['megabytes'], answer['megabytes'])
-                    report['refused'] += answer['refused']
-                    report['accepted'] += not answer['refused'] and not what
+            if 'gone' in (ready := answer_of(process, ours, STARTING)):
+                raise SystemExit(f'{name}, valid input: {ready["gone"]}')
+            gone = ''
+            while number < end and not gone:
+                answer = answer_of(process, ours, arguments.seconds)
+                gone = answer.get('gone', '')
+                what = gone or answer['what']
+                report['slowest'] = max(report['slowest'], answer.get('seconds', arguments.seconds))
+                report['megabytes'] = max(report['megabytes'], answer.get('megabytes', 0))
+                report['refused'] += answer.get('refused', False)
+                report['accepted'] += not what and not answer['refused']
                 if what:
                     findings.append({'target': name, 'input': number, 'what': what, 'seed': arguments.seed})
                 report['inputs'] += 1
                 number += 1
                 bar.update()
-                if answer is None:
-                    break
             process.kill()
             process.join()
     report['findings'] = len(findings)
     return report, findings
+
+
+def answer_of(process: Any, pipe: Connection, seconds: float) -> dict[str, Any]:
+    """What the process says of its next input, or {'gone': why it says nothing}."""
+    if not pipe.poll(seconds):
+        return {'gone': f'more than {seconds:g} s'}
+    try:
+        return pipe.recv()
+    except EOFError:
+        process.join()
+        return {'gone': f'the process ends with {process.exitcode}'}
 
 
 def work(name: str, seed: int, first: int, end: int, megabytes: float, pipe: Connection) -> None:
@@ -116,7 +115,7 @@ def work(name: str, seed: int, first: int, end: int, megabytes: float, pipe: Con
     warnings.simplefilter('ignore')
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 2)
-    target: Target = TARGETS[name]
+    target = TARGETS[name]
     with tempfile.TemporaryDirectory() as scratch:
         os.environ['FER_JAX_CACHE'] = f'{scratch}/cache'
         folder = Path(scratch)
@@ -125,6 +124,7 @@ def work(name: str, seed: int, first: int, end: int, megabytes: float, pipe: Con
             target.read(data, folder)
         resource.setrlimit(resource.RLIMIT_AS, (address_space() + SPACE,) * 2)
         usual = peak()
+        pipe.send({})
         for number in range(first, end):
             random = np.random.default_rng([seed, *name.encode(), number])
             data = mutate(random, valid, target.rebuild)
@@ -144,7 +144,7 @@ def work(name: str, seed: int, first: int, end: int, megabytes: float, pipe: Con
             grown = (peak() - usual) / 1e6
             if grown > megabytes and not what:
                 what = f'{grown:.0f} MB'
-                usual = peak()  # once
+                Path('/proc/self/clear_refs').write_text('5')  # the peak falls to what is held now
             answer = {'what': what, 'refused': refused, 'seconds': round(seconds, 3), 'megabytes': round(grown)}
             pipe.send(answer)
     with contextlib.suppress(OSError):
@@ -152,8 +152,9 @@ def work(name: str, seed: int, first: int, end: int, megabytes: float, pipe: Con
 
 
 def peak() -> int:
-    """Bytes of memory that this process had at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Bytes of memory that this process held at most; getrusage would count those of its parent."""
+    status = Path('/proc/self/status').read_text()
+    return int(status.partition('VmHWM:')[2].split()[0]) * 1024
 
 
 def address_space() -> int:

@@ -9,7 +9,8 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,20 @@ VALUES = (
     None, True, 0, -1, 1.5, 1 << 31, 1 << 63, 10**400, float('nan'), float('inf'), '', 'x', '\0', '\ud800', '../x',
     '9' * 500, [], {}, [[]], [None], {'x': 1}, [1, 2, 3], ['a'] * 1000,
 )  # fmt: skip
+
+
+class Target(NamedTuple):
+    """A reader.
+
+    Attributes:
+      valid: inputs that it takes.
+      read: (input, empty folder) -> nothing; raises UserError where it refuses the input.
+      rebuild: changes the structure of an input and keeps its form valid.
+    """
+
+    valid: Callable[[], list[bytes]]
+    read: Callable[[bytes, Path], Any]
+    rebuild: Change | None = None
 
 
 def mutate(random: Random, valid: Sequence[bytes], rebuild: Change | None) -> bytes:
@@ -115,6 +130,16 @@ def change_cells(random: Random, data: bytes) -> bytes:
     return text.getvalue().encode('utf-8', 'surrogatepass')
 
 
+def change_flags(random: Random, data: bytes) -> bytes:
+    """Flags, one a line, of which one has another value."""
+    lines = data.split(b'\n')
+    at = int(random.integers(len(lines)))
+    value = VALUES[random.integers(len(VALUES))]
+    text = value if isinstance(value, str) else repr(value)
+    lines[at] = lines[at].partition(b'=')[0] + b'=' + text.encode('utf-8', 'surrogatepass')
+    return b'\n'.join(lines)
+
+
 def change_png(random: Random, data: bytes) -> bytes:
     """A PNG with one chunk changed, and its checksum right."""
     if data[:4] != b'\x89PNG':
@@ -145,15 +170,11 @@ def change_archive(random: Random, data: bytes, inner: Change | None = None) -> 
     """A zip, tar or gz with one member changed, renamed or taken twice; all else by its bytes."""
     inner = inner or (lambda random, body: change(random, body, [body]))
     if data[:2] == b'PK':
-        made = io.BytesIO()
         with zipfile.ZipFile(io.BytesIO(data)) as old:
             members = [(name, old.read(name)) for name in old.namelist()]
-        with zipfile.ZipFile(made, 'w', random.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])) as new:
-            for name, body in changed_members(random, members, inner):
-                new.writestr(name, body)
-        return made.getvalue()
+        return zip_of(changed_members(random, members, inner), packed=random.random() < 0.5)
     if data[:2] == b'\x1f\x8b':
-        return gzip.compress(change_archive(random, gzip.decompress(data), inner), 1)
+        return gzip.compress(change_archive(random, gzip.decompress(data), inner), 1, mtime=0)
     if data[257:262] == b'ustar':
         with tarfile.open(fileobj=io.BytesIO(data)) as old_tar:
             members = [(info.name, old_tar.extractfile(info).read()) for info in old_tar if info.isreg()]  # type: ignore[union-attr]
@@ -180,6 +201,14 @@ def change_safetensors(random: Random, data: bytes) -> bytes:
     length = int.from_bytes(data[:8], 'little')
     header = change_json(random, data[8 : 8 + length])
     return struct.pack('<Q', len(header)) + header + data[8 + length :]
+
+
+def zip_of(members: Sequence[tuple[str, bytes]], *, packed: bool = False) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, 'w', zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED) as archive:
+        for name, body in members:
+            archive.writestr(zipfile.ZipInfo(name), body, archive.compression)  # of the year 1980, in every run
+    return made.getvalue()
 
 
 def tar_of(members: Sequence[tuple[str, bytes]]) -> bytes:

@@ -5,33 +5,17 @@ import gzip
 import io
 import json
 import os
-import pickle
-import struct
 import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from fer_jax.errors import UserError
 from scripts import fuzz_changes as changes
-from scripts.fuzz_changes import Change, tar_of
-
-
-class Target(NamedTuple):
-    """A reader.
-
-    Attributes:
-      valid: inputs that it takes.
-      read: (input, empty folder) -> nothing; raises UserError where it refuses the input.
-      rebuild: changes the structure of an input and keeps its form valid.
-    """
-
-    valid: Callable[[], list[bytes]]
-    read: Callable[[bytes, Path], Any]
-    rebuild: Change | None = None
+from scripts import fuzz_weights
+from scripts.fuzz_changes import Target, tar_of, zip_of
 
 
 def images() -> list[bytes]:
@@ -95,11 +79,9 @@ def fer2013() -> list[bytes]:
     pixels = ' '.join(['7', '255', '0'] * 768)
     rows = ['emotion,pixels,Usage', f'0,{pixels},Training', f'3,{pixels},PublicTest', f'6,{pixels},PrivateTest']
     plain = '\n'.join(rows).encode()
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, 'w', zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr('fer2013/fer2013.csv', plain)
-    tar = tar_of([('fer2013/fer2013.csv', plain)])
-    return [plain, gzip.compress(plain), packed.getvalue(), tar, gzip.compress(tar)]
+    members = [('fer2013/fer2013.csv', plain)]
+    packed = [gzip.compress(data, mtime=0) for data in (plain, tar_of(members))]
+    return [plain, zip_of(members, packed=True), tar_of(members), *packed]
 
 
 def read_fer2013(data: bytes, folder: Path) -> None:
@@ -114,11 +96,7 @@ def read_fer2013(data: bytes, folder: Path) -> None:
 def archives() -> list[bytes]:
     """A downloaded set of two images and a table."""
     members = [('set/a.png', images()[1]), ('set/b.jpg', images()[0]), ('set/list.csv', b'name,label\na,1\nb,2\n')]
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, 'w') as archive:
-        for name, body in members:
-            archive.writestr(name, body)
-    return [packed.getvalue(), tar_of(members), gzip.compress(tar_of(members))]
+    return [zip_of(members), tar_of(members), gzip.compress(tar_of(members), mtime=0)]
 
 
 def read_archive(data: bytes, folder: Path) -> None:
@@ -131,146 +109,6 @@ def read_archive(data: bytes, folder: Path) -> None:
         source.read(name)
     if listed := source.one('list.csv'):
         list(source.table(listed, ('name', 'label')))
-
-
-def torch_files() -> list[bytes]:
-    """safetensors, and both formats of torch.save as torch writes them, which is not needed for it."""
-    from safetensors.numpy import save
-
-    arrays = {
-        'conv1.weight': np.arange(54, dtype=np.float32).reshape(2, 3, 3, 3),
-        'bn1.num_batches_tracked': np.array(3),
-    }
-    found = [save(arrays)]
-    storages, pickles = [], []
-    for protocol in (2,):
-        stream = io.BytesIO()
-        writer = TorchPickler(stream, protocol)
-        writer.dump(arrays)
-        pickles.append(stream.getvalue())
-        storages = writer.storages
-    zipped = io.BytesIO()
-    with zipfile.ZipFile(zipped, 'w') as archive:
-        archive.writestr('x/data.pkl', pickles[0])
-        archive.writestr('x/byteorder', 'little')
-        for key, array in storages:
-            archive.writestr(f'x/data/{key}', array.tobytes())
-    found.append(zipped.getvalue())
-    legacy = b''.join(pickle.dumps(one, 2) for one in (0x1950A86A20F9469CFC6C, 1001, {'little_endian': True}))
-    legacy += pickles[0] + pickle.dumps([key for key, _ in storages], 2)
-    found.append(legacy + b''.join(struct.pack('<q', array.size) + array.tobytes() for _, array in storages))
-    return found
-
-
-class TorchPickler(pickle._Pickler):  # type: ignore[name-defined]
-    """Writes arrays as torch does tensors, without torch."""
-
-    def __init__(self, file: Any, protocol: int):
-        super().__init__(file, protocol)
-        self.storages: list[tuple[str, np.ndarray]] = []
-
-    def save(self, value: Any, *rest: Any) -> None:
-        if not isinstance(value, np.ndarray):
-            super().save(value, *rest)
-            return
-        key = str(len(self.storages))
-        self.storages.append((key, value))
-        strides = tuple(stride // value.itemsize for stride in value.strides)
-        kind = 'FloatStorage' if value.dtype == np.float32 else 'LongStorage'
-        self.write(b'ctorch._utils\n_rebuild_tensor_v2\n')
-        self.write(b'((' + self._text('storage') + f'ctorch\n{kind}\n'.encode() + self._text(key) + self._text('cpu'))
-        super().save(value.size)
-        self.write(b'tQ')
-        for part in (0, value.shape, strides, False):
-            super().save(part)
-        self.write(b'ccollections\nOrderedDict\n)RtR')
-
-    def _text(self, text: str) -> bytes:
-        return b'X' + struct.pack('<I', len(text)) + text.encode()
-
-
-def read_torch(data: bytes, folder: Path) -> None:
-    from fer_jax.pretrained.torch_reader import read_torch
-
-    (folder / 'x.pth').write_bytes(data)
-    for array in read_torch(folder / 'x.pth').values():
-        array.sum()
-
-
-def converted() -> list[bytes]:
-    """A file of fer_jax's own."""
-    from safetensors.numpy import save
-
-    look = json.dumps({'mean': [0.5], 'std': [0.5], 'order': 'RGB', 'size': 224, 'interpolation': 'bilinear'})
-    metadata = {'format': '1', 'model': 'resnet18', 'preprocessing': look, 'source': 'x'}
-    return [save({'bn1.mean': np.zeros(4, np.float32), 'conv1.kernel': np.ones((2, 3), np.float32)}, metadata)]
-
-
-def read_converted(data: bytes, folder: Path) -> None:
-    from fer_jax.pretrained import weights
-
-    (folder / 'x.safetensors').write_bytes(data)
-    found = weights.load(folder / 'x.safetensors', 'resnet18')
-    for array in (*found.params.values(), *found.stats.values()):
-        array.sum()
-
-
-def keras_files() -> list[bytes]:
-    """A group a layer, as Keras 2 writes it, and numbered variables, as Keras 3 does."""
-    import h5py
-
-    kernel, bias = np.ones((1, 1, 3, 4), np.float32), np.ones(4, np.float32)
-    older, newer = io.BytesIO(), io.BytesIO()
-    with h5py.File(older, 'w') as file:
-        file.attrs['layer_names'] = [b'conv']
-        file['conv/conv/kernel:0'], file['conv/conv/bias:0'] = kernel, bias
-        file['conv'].attrs['weight_names'] = [b'conv/kernel:0', b'conv/bias:0']
-    with h5py.File(newer, 'w') as file:
-        file['layers/conv2d/vars/0'], file['layers/conv2d/vars/1'] = kernel, bias
-        file['layers/conv2d/vars'].attrs['name'] = 'conv'
-    return [older.getvalue(), newer.getvalue()]
-
-
-def read_keras(data: bytes, folder: Path) -> None:
-    from fer_jax.pretrained.keras_reader import read_keras
-
-    (folder / 'x.h5').write_bytes(data)
-    read_keras(folder / 'x.h5')
-
-
-def pickles() -> list[bytes]:
-    """A dictionary of arrays, by several protocols."""
-    arrays = {'conv1/kernel': np.arange(6, dtype=np.float32).reshape(2, 3), 'n': np.array(7)}
-    return [pickle.dumps(arrays, protocol) for protocol in (0, 2, 4)]
-
-
-def read_pickle(data: bytes, folder: Path) -> None:
-    from fer_jax.pretrained.numpy_reader import read_arrays
-
-    (folder / 'x.pkl').write_bytes(data)
-    for array in read_arrays(folder / 'x.pkl').values():
-        array.sum()
-
-
-def matlab_files() -> list[bytes]:
-    """A network of one layer, plain and compressed."""
-    from scipy.io import savemat
-
-    layers = np.empty((1, 1), object)
-    layers[0, 0] = {'name': 'conv1', 'filters': np.ones((3, 3, 3, 4), np.float32), 'biases': np.ones((1, 4))}
-    found = []
-    for compressed in (False, True):
-        buffer = io.BytesIO()
-        savemat(buffer, {'layers': layers}, do_compression=compressed)
-        found.append(buffer.getvalue())
-    return found
-
-
-def read_matlab(data: bytes, folder: Path) -> None:
-    from fer_jax.pretrained.matlab_reader import read_matconvnet
-
-    (folder / 'x.mat').write_bytes(data)
-    read_matconvnet(folder / 'x.mat')
 
 
 def overrides() -> list[bytes]:
@@ -367,9 +205,12 @@ def read_own(data: bytes, folder: Path) -> None:
 
 def arrays() -> list[bytes]:
     """Digests of files, and an index of a prepared set, as they are kept between runs."""
-    buffer = io.BytesIO()
-    np.savez(buffer, stamps=np.array(['a-1-2-3', 'b-1-2-3']), digests=np.zeros((2, 32), np.uint8))
-    return [buffer.getvalue()]
+    members = []
+    for name, array in {'stamps': np.array(['a-1-2-3', 'b-1-2-3']), 'digests': np.zeros((2, 32), np.uint8)}.items():
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        members.append((f'{name}.npy', buffer.getvalue()))
+    return [zip_of(members)]
 
 
 def read_arrays(data: bytes, folder: Path) -> None:
@@ -399,12 +240,8 @@ TARGETS = {
     'manifests': Target(manifests, read_manifest, by_kind),
     'fer2013': Target(fer2013, read_fer2013, tables_in_archives),
     'archives': Target(archives, read_archive, changes.change_archive),
-    'torch': Target(torch_files, read_torch, changes.change_safetensors),
-    'converted': Target(converted, read_converted, changes.change_safetensors),
-    'keras': Target(keras_files, read_keras),
-    'pickles': Target(pickles, read_pickle),
-    'matlab': Target(matlab_files, read_matlab),
-    'overrides': Target(overrides, read_overrides),
+    **fuzz_weights.TARGETS,
+    'overrides': Target(overrides, read_overrides, changes.change_flags),
     'own files': Target(own_files, read_own, changes.change_json),
     'own arrays': Target(arrays, read_arrays, changes.change_archive),
 }

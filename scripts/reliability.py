@@ -116,6 +116,8 @@ class Campaign:
         line |= {'moment': moment(folder, begun), 'step': last_record(folder / 'run')}
         line['resumed_at'] = None if line['moment'] == 'starting' else resumed(said)
         line |= {'saved': newest(folder / 'run'), 'wrong': ''}
+        if status == -signal.SIGTERM and not said:  # before Python had read the program: not counted, nothing is lost
+            return line
         if status not in (0, EXPECTED[self.name]):
             line |= {'wrong': f'exit status {status}', 'ended': True}
         elif line['resumed_at'] is not None and line['resumed_at'] != before:

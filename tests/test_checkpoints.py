@@ -2,6 +2,7 @@
 
 import logging
 import re
+import resource
 import shutil
 from pathlib import Path
 
@@ -139,6 +140,39 @@ def test_training_goes_on_over_a_step_that_was_set_aside(workdir, caplog):
     assert len([path for path in aside.iterdir() if path.is_dir()]) == checkpoints.ASIDE
 
 
+def test_a_full_disk_is_one_message_and_the_step_before_is_whole(workdir):
+    """A limit on the size of files fails in the writer's threads as a full disk does."""
+    store = opened(workdir)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    try:
+        store.save(state(6), Fixed({}, {}), 0.95)
+        with pytest.raises(UserError, match=r'cannot be written to .* GB are free there\. Earlier ones are whole'):
+            store.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    store = opened(workdir)
+    assert (store.latest_step(), store.best_step()) == (5, 3)
+    store.save(state(6), Fixed({}, {}), 0.95)
+    store.close()
+    assert sorted(path.name for path in (workdir / 'checkpoints').iterdir() if path.is_dir()) == ['6']
+
+
+def test_a_folder_that_is_removed_under_the_run_is_named(workdir):
+    store = opened(workdir)
+    shutil.rmtree(workdir)
+    with pytest.raises(UserError, match='checkpoints was removed, or its disk taken away'):
+        store.save(state(6), Fixed({}, {}), 0.95)
+    store.close()
+
+
+def test_where_the_best_step_is_damaged_the_best_of_the_others_is_used(workdir, caplog):
+    flip_a_bit(files(workdir / 'checkpoints' / '3' / 'model' / 'd')[0])
+    store = opened(workdir)
+    assert (store.latest_step(), store.best_step()) == (5, 5)
+    assert '/3 is left out: model/d/' in caplog.text
+
+
 def test_an_empty_or_foreign_folder_is_no_step(workdir):
     for name in ('9', '10.orbax-checkpoint-tmp-1', 'notes'):
         (workdir / 'checkpoints' / name).mkdir()
@@ -165,10 +199,13 @@ def test_another_type_shape_or_structure_is_refused(saved, change, said):
 
 
 def test_equal_bits_have_equal_digests_and_others_do_not(saved, tmp_path, capsys):
-    changed = jax.tree.map(np.array, state(5))
-    changed.opt_state[0].mu['kernel'][3, 4] = np.nextafter(np.float32(0), np.float32(1))
+    changed = params(5)
+    changed['kernel'][3, 4] = np.nextafter(changed['kernel'][3, 4], np.float32(1))
     digests = []
-    for name, one in (('again', state(5)), ('changed', changed)):
+    for name, one in (
+        ('again', state(5)),
+        ('changed', train_state.create(5, changed, {'mean': np.full(3, 5, np.float32)}, TX)),
+    ):
         store = checkpoints.Checkpoints(tmp_path / name, SPEC)
         store.save(one, Fixed({}, {}), 0.2)
         store.close()

@@ -1,5 +1,6 @@
 """The command line as its users meet it: every mistake is one message and status 2."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fer_jax import main
 from tests.torch_reference import torchvision_model
 
 REPOSITORY = Path(__file__).parents[1]
@@ -156,3 +158,32 @@ def test_a_signal_saves_and_exits_with_75(faces, tmp_path, number):
         assert process.wait(120) == 75
     said = (tmp_path / 'log').read_text()
     assert f'stopped by {signal.Signals(number).name} after step' in said and 'Traceback' not in said
+
+
+def test_a_signal_at_the_very_end_does_not_change_the_status():
+    code = 'import atexit, os, signal\nfrom fer_jax import main\nprint("done")\n'
+    code += 'atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n'
+    code += 'class Last:\n    def __del__(self, kill=os.kill, me=os.getpid()): kill(me, 10), kill(me, 15)\n'
+    code += 'last = Last()\nmain.leave(0)'
+    done = subprocess.run([sys.executable, '-c', code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, 'done\n')
+
+
+@pytest.mark.parametrize(
+    ('number', 'remedy'), [(errno.ENOSPC, 'the disk is full: make room'), (errno.EROFS, 'choose another --workdir')]
+)
+def test_a_disk_that_takes_no_more_is_one_message(monkeypatch, capsys, number, remedy):
+    def fail(*_):
+        raise OSError(number, os.strerror(number), '/runs/x/metrics.jsonl')
+
+    monkeypatch.setattr(main, 'parse', fail)
+    assert main.main(['fer_jax']) == 2
+    said = capsys.readouterr().err
+    assert said.startswith('fer_jax: [Errno') and '/runs/x/metrics.jsonl' in said and remedy in said
+    full = RuntimeError('RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.\nmore')
+    monkeypatch.setattr(main, 'parse', lambda _: (_ for _ in ()).throw(full))
+    assert main.main(['fer_jax']) == 2
+    assert '9 bytes.; the memory of the device is full: lower data.batch_size' in capsys.readouterr().err
+    monkeypatch.setattr(main, 'parse', lambda _: (_ for _ in ()).throw(OSError(errno.EBADF, 'ours')))
+    with pytest.raises(OSError, match='ours'):
+        main.main(['fer_jax'])

@@ -87,9 +87,11 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                 for number, line in enumerate(filter(str.strip, text), 1):
                     try:
                         row = json.loads(line)
-                    except ValueError as error:
+                        if '\\ud' in line:  # half of a character, which no file name and no csv can have
+                            json.dumps(row, ensure_ascii=False).encode('utf-8', 'surrogateescape')
+                    except (ValueError, RecursionError) as error:
                         raise _wrong(path, number, f'no JSON: {error}') from None
-                    if not isinstance(row, dict) or not isinstance(row.get('path'), str):
+                    if not isinstance(row, dict) or not isinstance(row.get('path'), str) or '\0' in row['path']:
                         raise _wrong(path, number, 'no object with a path')
                     yield row
             else:
@@ -101,7 +103,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                 if odd:
                     raise UserError(f'{path} has an unknown column {odd[0]!r}; known: {", ".join(KNOWN)}, p_<class>')
                 for number, row in enumerate(reader, 1):
-                    if '' in row or not row['path'] or None in row.values():
+                    if '' in row or not row['path'] or None in row.values() or '\0' in row['path']:
                         raise _wrong(path, number, f'{len(reader.fieldnames)} cells expected, a path among them')
                     yield row
     except (OSError, csv.Error) as error:

@@ -5,9 +5,13 @@ Layouts: a group a layer, with the names of its variables in an attribute (`save
 group a layer in order of creation, with numbered variables.
 """
 
+import contextlib
 import itertools
 import math
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ import numpy as np
 
 from fer_jax.errors import UserError
 
+PATIENCE = 300.0  # seconds; 1 GB takes two
 HDF5 = b'\x89HDF\r\n\x1a\n'
 
 # The variables of Keras 3's layers, by number
@@ -35,16 +40,28 @@ OLD_LEAVES = {'W': 'kernel', 'b': 'bias'}
 def read_keras(path: Path) -> dict[str, np.ndarray]:
     """The variables in `path`: `<layer>/<leaf>` -> array, e.g. 'conv2_block1_1_conv/kernel', in Keras's layout.
 
-    Nothing outside the file is read, whatever it links to, and no array larger than the file is allocated. The HDF5
-    library itself is trusted: damage among the strings of a Keras 3 file has been seen to make it loop for ever.
+    Nothing outside the file is read, whatever it links to, and no array larger than the file is allocated. A process of
+    its own reads it first: damage among the strings of a Keras 3 file makes the HDF5 library loop for ever.
 
     Raises:
       UserError: the file is missing, damaged, or holds anything but weights.
     """
-    import h5py
-
     if not path.is_file():
         raise UserError(f'{path} is not a file; give a .h5 or .weights.h5 of weights')
+    package = str(Path(__file__).parents[2])
+    environment = os.environ | {'PYTHONPATH': os.pathsep.join([package, os.environ.get('PYTHONPATH', '')])}
+    try:
+        status = subprocess.run([sys.executable, '-P', __file__, path], env=environment, timeout=PATIENCE).returncode
+    except subprocess.TimeoutExpired:
+        raise UserError(f'{path} is damaged: it is not read after {PATIENCE:g} s; fetch it again') from None
+    if status:
+        raise UserError(f'{path} is damaged: the HDF5 library ends with {status}; fetch it again')
+    return _read(path)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    import h5py
+
     try:
         with h5py.File(path, 'r') as file:
             reader = Reader(path.stat().st_size)
@@ -131,3 +148,8 @@ def member(group: Any, path: str) -> Any:
             raise ValueError(f'{path[:100]!r} is a link')
         group = group[part]
     return group
+
+
+if __name__ == '__main__':
+    with contextlib.suppress(UserError):
+        _read(Path(sys.argv[1]))

@@ -158,8 +158,8 @@ class Elements:
         if not body:
             return np.empty((0, 0))
         inner = self.of(body)
-        facts: Any = inner.header()
-        return inner.value(*facts[:-1])
+        kind, flags, shape, _ = inner.header()
+        return inner.value(kind, flags, shape)
 
     def check(self, count: int) -> None:
         if 8 * count > self.left:

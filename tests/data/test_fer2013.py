@@ -1,6 +1,7 @@
 import gzip
 import io
 import tarfile
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -98,6 +99,28 @@ def test_a_malformed_row_is_named_by_its_number(tmp_path, capsys, content, messa
     assert message in printed and printed.count('\n') == 1
     with pytest.raises(UserError, match='fer2013 is not prepared'):
         load(tmp_path / 'sets')
+
+
+@pytest.mark.parametrize('harm', ['stream', 'password', 'compression', 'line', 'no text'])
+def test_archives_made_to_harm_are_one_message(tmp_path, harm):
+    path = contain('csv.gz' if harm in ('stream', 'line') else 'zip', SMALL, tmp_path)
+    data = bytearray(path.read_bytes())
+    if harm == 'stream':
+        data[15:60] = bytes(45)
+    elif harm == 'line':  # unpacks to a thousand times its size
+        data = gzip.compress(b'emotion,pixels,Usage\n' + bytes(50_000_000), 1)
+    elif harm == 'no text':
+        data = bytearray(contain('csv', '\0"' * 300, tmp_path).read_bytes())
+    else:
+        for head, at in ((b'PK\3\4', 6), (b'PK\1\2', 8)):
+            where = data.index(head) + at + (2 if harm == 'compression' else 0)
+            data[where] = 1 if harm == 'password' else 99
+    path.write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(UserError, match='cannot be read|has a line of over|has no column'):
+        list(fer2013.rows(path))
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize('kind', ['missing', 'truncated', 'empty zip', 'unknown set', 'no source'])

@@ -119,6 +119,7 @@ def test_a_folder_without_labels(images):
         ('path,label\n00.png,a\n00.png,b\n', "lists '00.png' 2 times"),
         ('path,label\n00.png,a\nlost.png,b\n', 'lost.png cannot be read'),
         ('path,label\n', 'has no rows'),
+        ('path,label\n0\0.png,a\n', 'row 1: 2 cells expected, a path'),
     ],
 )
 def test_a_malformed_manifest_is_named(images, text, message):
@@ -132,6 +133,14 @@ def test_bom_crlf_and_malformed_json(images):
     assert manifest.read(images / 'faces.csv').labels.tolist() == [0, 1]
     with pytest.raises(UserError, match='row 2: no JSON'):
         manifest.read(write(images, '{"path": "00.png", "label": "a"}\n{"path"\n', 'faces.jsonl'))
+    for row, said in (
+        ('{"path": "\\u0000.png", "label": "a"}', 'no object with a path'),
+        ('{"path": "00.png", "label": "\\ud800"}', 'no JSON'),
+        ('{"path": "00.png", "label": "a", "weight": 1' + 400 * '0' + '}', 'weight is 1000'),
+        ('[' * 100_000, 'no JSON'),
+    ):
+        with pytest.raises(UserError, match=f'row 1: {said}'):
+            manifest.read(write(images, row + '\n', 'faces.jsonl'))
     with pytest.raises(UserError, match='is not a file'):
         manifest.read(images / 'none.csv')
 

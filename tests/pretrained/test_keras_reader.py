@@ -1,12 +1,13 @@
 """Keras's HDF5 files: the layouts of its versions, and files made to harm."""
 
 import random
+import shutil
 
 import numpy as np
 import pytest
 
 from fer_jax.errors import UserError
-from fer_jax.pretrained import convert_file, convert_keras, read_keras
+from fer_jax.pretrained import convert_file, convert_keras, keras_reader, read_keras
 from fer_jax.pretrained.convert import expected
 from fer_jax.pretrained.sources import kind_of
 
@@ -167,13 +168,25 @@ def test_any_damage_is_refused_or_harmless(path):
             damaged[draw.randrange(len(whole))] = draw.randrange(256)
         path.write_bytes(damaged)
         try:
-            read += all(isinstance(array, np.ndarray) for array in read_keras(path).values())
+            read += all(isinstance(array, np.ndarray) for array in keras_reader._read(path).values())
         except UserError:
             continue
     assert 0 < read < 300
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError):
+        keras_reader._read(path)
+
+
+def test_a_library_that_hangs_or_crashes_is_one_message(path, monkeypatch):
+    with h5py.File(path, 'w') as file:
+        write_layers(file, {'conv': {'conv/kernel:0': KERNEL, 'conv/bias:0': BIAS}})
+    with monkeypatch.context() as patched, pytest.raises(UserError, match=r'is damaged: it is not read after 0\.001 s'):
+        patched.setattr(keras_reader, 'PATIENCE', 0.001)
         read_keras(path)
+    with monkeypatch.context() as patched, pytest.raises(UserError, match='is damaged: the HDF5 library ends with 1'):
+        patched.setattr(keras_reader.sys, 'executable', shutil.which('false'))
+        read_keras(path)
+    assert list(read_keras(path)) == ['conv/kernel', 'conv/bias']
 
 
 def test_the_kind_of_a_file_is_known_by_its_content(tmp_path):
