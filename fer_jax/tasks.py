@@ -1,7 +1,8 @@
 """What a run learns: the primary task, and others beside it, each with its own images, loss and, mostly, head."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -113,7 +114,7 @@ def load(config: Mapping[str, Any], *, image_size: int, channels: int) -> dict[s
             others['held_out'] = np.concatenate([np.empty((0, 32), np.uint8), *scored])
             if task['head'] == PRIMARY:
                 others['classes'] = primary.classes
-        try:
+        with _named(name):
             found[name] = datasets.load(
                 **{field: data[field] for field in datasets.SOURCE if field in data},
                 splits={role: split for role, split in data['splits'].items() if split},
@@ -123,8 +124,6 @@ def load(config: Mapping[str, Any], *, image_size: int, channels: int) -> dict[s
                 root=cache.root() / 'datasets',
                 **others,
             )
-        except UserError as error:
-            raise error if name == PRIMARY else UserError(f'joint.{name}: {error}') from None
     return found
 
 
@@ -145,7 +144,7 @@ def objective(name: str, task: Mapping[str, Any], data: Dataset, distil: Mapping
     if settings['label'] == 'none':
         return Objective(None, None, align=task['align'])
     counts = np.bincount(train.labels[train.labels >= 0], minlength=len(data.classes))
-    try:
+    with _named(name):
         made = losses.make(
             loss['name'],
             target=settings['target'],
@@ -159,8 +158,6 @@ def objective(name: str, task: Mapping[str, Any], data: Dataset, distil: Mapping
             tau=loss['tau'],
             counts=counts,
         )
-    except UserError as error:
-        raise error if name == PRIMARY else UserError(f'joint.{name}: {error}') from None
     hits = losses.class_hits if train.attributes is None else losses.attribute_hits
     teaching = None
     if train.said:
@@ -179,7 +176,7 @@ def objective(name: str, task: Mapping[str, Any], data: Dataset, distil: Mapping
 
 def feed(name: str, task: Mapping[str, Any], data: Dataset, config: Mapping[str, Any], mesh: Mesh) -> TrainFeed:
     """The training split of the task of this name, in an order of its own."""
-    try:
+    with _named(name):
         return TrainFeed(
             data.splits['train'],
             batch_size=task['data']['batch_size'],
@@ -189,8 +186,6 @@ def feed(name: str, task: Mapping[str, Any], data: Dataset, config: Mapping[str,
             balance=task['data']['balance'],
             workers=config['data']['workers'],
         )
-    except UserError as error:
-        raise error if name == PRIMARY else UserError(f'joint.{name}: {error}') from None
 
 
 def seed_of(seed: int, name: str) -> int:
@@ -208,3 +203,12 @@ def describe(task: Task) -> str:
         learnt += f', weight {objective.weight:g}'
     aligned = f', aligned by {objective.align:g}' if objective.align else ''
     return f'{data.name}: {counts}; {learnt}{aligned}; batch {task.feed.batch_size}'
+
+
+@contextmanager
+def _named(task: str) -> Iterator[None]:
+    """Says of a mistake which joint task it is in."""
+    try:
+        yield
+    except UserError as error:
+        raise error if task == PRIMARY else UserError(f'joint.{task}: {error}') from None
