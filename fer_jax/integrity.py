@@ -39,12 +39,12 @@ def damage(folder: Path) -> str:
     found = _files(folder)
     for name in sorted(set(expected) | set(found)):
         if name not in expected:
-            return f'{name} does not belong to it'
+            return f'{name} is not in its manifest'
         if name not in found:
             return f'{name} is missing'
         try:
             if _digest(folder / name) != expected[name]:
-                return f'{name} has changed since it was written'
+                return f'{name} is not what its manifest says'
         except OSError as error:
             return f'{name} cannot be read ({error.strerror})'
     return ''

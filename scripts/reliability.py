@@ -275,7 +275,7 @@ def unnoticed(workdir: Path, file: str, good: str) -> str:
     finally:
         logging.getLogger('fer_jax').removeHandler(heard)
     said = ' '.join(record.getMessage() for record in heard.buffer)
-    name = 'manifest' if file.endswith('.manifest.json') else file.removeprefix('2/')
+    name = 'manifest' if file.endswith('.manifest.json') else f'{file.removeprefix("2/")} is'
     if step != 1:
         return f'step {step} is used'
     if 'checkpoints/2 is left out' not in said or name not in said:

@@ -116,7 +116,7 @@ def test_harm_to_any_file_is_found_and_the_newest_good_step_used(saved, tmp_path
         (lambda step: integrity.manifest_of(step).write_text('{"'), 'its manifest cannot be read'),
         (lambda step: shutil.rmtree(step / 'train'), 'train/.* is missing'),
         (lambda step: (shutil.rmtree(step), step.mkdir()), 'is missing'),
-        (lambda step: (step / 'more').write_text(''), 'more does not belong to it'),
+        (lambda step: (step / 'more').write_text(''), 'more is not in its manifest'),
     ],
 )
 def test_a_step_that_is_not_whole_is_named(workdir, harm, reason, caplog):
@@ -224,5 +224,5 @@ def test_the_command_lists_and_verifies(workdir, capsys):
     flip_a_bit(files(workdir / 'checkpoints' / '3' / 'model' / 'd')[0])
     assert checkpoints.main([str(workdir)]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert '0.9000  model/d/' in lines[1] and lines[1].endswith('has changed since it was written')
+    assert '0.9000  model/d/' in lines[1] and lines[1].endswith('is not what its manifest says')
     assert checkpoints.main([str(workdir / 'absent')]) == 2

@@ -1,8 +1,10 @@
 import os
 import signal
+import time
 
 import pytest
 
+from fer_jax.data import files
 from fer_jax.signals import STOP, Stopped, stop_request
 
 
@@ -54,3 +56,16 @@ def test_a_second_interrupt_insists():
     with pytest.raises(KeyboardInterrupt), stop_request() as stop, stop.waiting():
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_threads_that_read_data_do_not_hold_a_stop_up():
+    taken = []
+
+    def slow(number):
+        taken.append(number)
+        time.sleep(0.05)
+
+    with pytest.raises(Stopped), stop_request(), files.threads() as pool:
+        for _ in pool.map(slow, range(1000)):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert len(taken) < 100

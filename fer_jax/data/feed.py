@@ -7,7 +7,6 @@ A batch has two halves. `resident` is passed to every step and, where the images
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -16,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fer_jax import progress, sharding
-from fer_jax.data import order
+from fer_jax.data import files, order
 from fer_jax.data.datasets import Split
 from fer_jax.errors import UserError
 
@@ -207,6 +206,6 @@ def read_all(split: Split) -> np.ndarray:
     def read(chunk: np.ndarray) -> None:
         images[chunk] = split.read(chunk)
 
-    with ThreadPoolExecutor() as pool:
+    with files.threads() as pool:
         list(progress.bar(pool.map(read, chunks), 'reading images', len(chunks), unit=' x 256 img'))
     return images

@@ -1,8 +1,9 @@
 """Image files below a folder: their content and their digests."""
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +13,16 @@ from fer_jax import cache, progress
 from fer_jax.errors import UserError
 
 WORTH_KEEPING = 1000  # new files
+
+
+@contextlib.contextmanager
+def threads() -> Iterator[ThreadPoolExecutor]:
+    """A pool whose waiting work is dropped where the block ends by an exception, so that a signal stops at once."""
+    pool = ThreadPoolExecutor()
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def open_files(directory: Path, ids: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], list[bytes]]]:
@@ -47,7 +58,7 @@ def _digests(directory: Path, ids: np.ndarray, read: Callable[[str], bytes]) -> 
         except Exception:  # damaged: made anew; the reader of archives raises anything
             known = {}
     missing = [at for at, stamp in enumerate(stamps) if stamp not in known]
-    with ThreadPoolExecutor() as pool:
+    with threads() as pool:
         made = pool.map(lambda at: hashlib.sha256(read(str(ids[at]))).digest(), missing)
         for at, digest in zip(missing, progress.bar(made, 'reading files', len(missing)), strict=True):
             known[stamps[at]] = digest

@@ -8,13 +8,13 @@ noise are each image's own. Image `index` of a split is a pure function of (vers
 import functools
 import io
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from fer_jax.data import files
 from fer_jax.data.builders.face_canvas import SIZE
 from fer_jax.data.builders.face_renderer import UNITS, render
 from fer_jax.data.builders.face_set import Example, Reading
@@ -218,7 +218,7 @@ def read(source: Path | None = None) -> Reading:
 
     def examples_of(split: str) -> Iterator[Example]:
         blocks = [range(start, min(start + 64, examples(split))) for start in range(0, examples(split), 64)]
-        with ThreadPoolExecutor() as pool:  # numpy releases the interpreter, so threads help
+        with files.threads() as pool:  # numpy releases the interpreter, so threads help
             drawn = pool.map(functools.partial(images, split), blocks)
             for indices, block in zip(blocks, drawn, strict=True):
                 for index, pixels in zip(indices, block, strict=True):
