@@ -9,6 +9,7 @@ from fer_jax import drift, scoring, sharding, tasks
 from fer_jax.checkpoints import Checkpoints, read_spec
 from fer_jax.errors import UserError
 from fer_jax.network import PRIMARY, build
+from fer_jax.scorer import Scorer
 
 
 def evaluate(workdir: str | Path, split: str = 'test') -> dict[str, Any]:
@@ -49,7 +50,7 @@ def evaluate(workdir: str | Path, split: str = 'test') -> dict[str, Any]:
     for name, task in tasks.fields(config).items():
         if split in data[name].splits and data[name].classes:
             place: dict[str, Any] = {'batch_size': batch_size, 'placement': placement, 'mesh': mesh}
-            scorer = scoring.Scorer(network, data[name], **place, task=name, head=task['head'])
+            scorer = Scorer(network, data[name], **place, task=name, head=task['head'])
             splits |= scorer.score(split, params, stats)
     return {
         'selected_on': config['checkpoint']['select'],

@@ -112,6 +112,55 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
+def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """The share of examples whose label is among the `k` largest logits, of equal ones the first."""
+    largest = np.argsort(-logits, axis=1, kind='stable')[:, :k]
+    return float((largest == labels[:, None]).any(1).mean())
+
+
+def calibration(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> dict[str, list[float] | float]:
+    """How far probabilities of the predicted classes are from how often these are right (Guo et al. 2017).
+
+    Args:
+      logits: float [N, C].
+      labels: int [N].
+      bins: of equal width, from 0 to 1; a probability at an edge is in the bin above.
+
+    Returns:
+      'ece', the mean distance, weighted by examples; and of each bin that has some 'n', 'confidence' and 'accuracy'.
+    """
+    wide = logits.astype(np.float64)
+    shares = np.exp(wide - wide.max(1, keepdims=True))
+    confidence = 1 / shares.sum(1)
+    right = wide.argmax(1) == labels
+    member = np.minimum((confidence * bins).astype(int), bins - 1)
+    n = np.bincount(member, minlength=bins)
+    some = n > 0
+    mean, share = (np.bincount(member, values, minlength=bins)[some] / n[some] for values in (confidence, right))
+    ece = float(np.abs(mean - share) @ n[some] / len(labels))
+    return {'ece': ece, 'n': n[some].tolist(), 'confidence': mean.tolist(), 'accuracy': share.tolist()}
+
+
+def coverage_curve(confidence: np.ndarray, hits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(coverage, accuracy), float [N]: of the 1, 2, ..., N most confident examples."""
+    order = np.argsort(-confidence, kind='stable')
+    count = np.arange(1, len(hits) + 1)
+    return count / len(hits), np.cumsum(hits[order]) / count
+
+
+def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
+    """Two-sided p of two classifiers being right equally often, from their hits, bool [N], on the same examples.
+
+    Exact, by the binomial distribution of the examples on which one alone is right (McNemar 1947).
+    """
+    from scipy.special import bdtr
+
+    first, second = int(np.sum(one & ~other)), int(np.sum(~one & other))
+    if first == second:
+        return 1.0
+    return float(min(1.0, 2 * bdtr(min(first, second), first + second, 0.5)))
+
+
 def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray) -> float:
     """Mean of -log softmax(logits)[label]."""
     logits = logits.astype(np.float64)

@@ -14,7 +14,7 @@ from fer_jax.errors import UserError
 from fer_jax.signals import stop_request
 from fer_jax.training import train
 
-BOUNDED = ('accuracy', 'balanced_accuracy', 'macro_f1', 'average_precision')
+BOUNDED = ('accuracy', 'balanced_accuracy', 'macro_f1', 'top2', 'ece', 'average_precision')
 AVERAGED = (*BOUNDED, 'nll', *scoring.OF_LEVELS)
 
 

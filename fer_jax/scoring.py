@@ -1,22 +1,14 @@
-"""Scores of a split, from arrays to results: every example counts once, every share has its interval."""
+"""From logits to results: every example counts once, every share has its interval."""
 
-import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
 
-from fer_jax import features, integrity, metrics
-from fer_jax.data.datasets import Dataset, Split
-from fer_jax.data.feed import Feed
-from fer_jax.features import FeatureFeed
-from fer_jax.network import PRIMARY, Network
-from fer_jax.partition import Flat
-from fer_jax.steps import eval_step
+from fer_jax import integrity, metrics
+from fer_jax.data.datasets import Split
 
 PREDICTED = ('ids', 'labels', 'subjects', 'logits')
 OF_LEVELS = ('concordance', 'rmse')
@@ -27,93 +19,6 @@ INTERVALS = {
     'subjects': 'resampled by subject',
     'seeds': "Student's t over seeds",
 }
-
-
-class Scorer:
-    """Scores splits of one task; each is placed at its first use, and all share one compiled step.
-
-    Args:
-      task: its name, by which what is scored is called: 'test' of the primary task, 'test/<task>' of another.
-      head: the task whose head it uses; its own if ''.
-    """
-
-    def __init__(
-        self,
-        network: Network,
-        data: Dataset,
-        *,
-        batch_size: int,
-        placement: str,
-        mesh: Mesh,
-        task: str = PRIMARY,
-        head: str = '',
-    ):
-        self._data, self._batch_size, self._placement, self._mesh = data, batch_size, placement, mesh
-        self._network, self._task = network, task
-        step = functools.partial(eval_step, network=network, task=head or task)
-        self._step = jax.jit(step, static_argnames='start')
-        self._feeds: dict[tuple[str, str | None], Feed | FeatureFeed] = {}
-
-    def logits(self, role: str, params: Flat, batch_stats: Flat, start: str | None = None) -> np.ndarray:
-        """float32 [N, classes] of the split, in its order.
-
-        Args:
-          start: a stage below which nothing changes between calls: what enters it is computed once.
-        """
-        split = self._data.splits[role]
-        feed = self._feed(role, params, batch_stats, start)
-        parts = [
-            (self._step(params, batch_stats, feed.resident, host, start=start), weight)
-            for host, weight in feed.in_order(self._batch_size)
-        ]
-        rows = np.concatenate([np.asarray(part)[weight > 0] for part, weight in parts])
-        if len(rows) != len(split.labels):
-            raise RuntimeError(f'{len(rows)} of {len(split.labels)} examples of {role} were scored')
-        return rows
-
-    def _feed(self, role: str, params: Flat, batch_stats: Flat, start: str | None) -> Feed | FeatureFeed:
-        if (role, start) not in self._feeds:
-            if start is None:
-                split = self._data.splits[role]
-                feed: Feed | FeatureFeed = Feed(split, placement=self._placement, mesh=self._mesh, role=role)
-            else:
-                spec = self._network.spec
-                images: Any = self._feed(role, params, batch_stats, None)
-                feed = features.feed(
-                    self._network,
-                    features.boundary_recipe(self._network, start, spec.image_size, dtype=spec.dtype),
-                    params,
-                    batch_stats,
-                    images,
-                    fingerprint=self._data.fingerprint,
-                    role=role,
-                    mesh=self._mesh,
-                )
-            self._feeds[role, start] = feed
-        return self._feeds[role, start]
-
-    def forget_features(self) -> None:
-        """To be called when a phase begins: what lies below its boundary may have changed."""
-        self._feeds = {key: feed for key, feed in self._feeds.items() if key[1] is None}
-
-    def score(self, role: str, params: Flat, batch_stats: Flat, start: str | None = None) -> dict[str, dict[str, Any]]:
-        """{role: scores} and, for each subset of the split, {role_subset: scores}; see `scores` and `logits`."""
-        return self.scores(role, self.logits(role, params, batch_stats, start))
-
-    def scores(self, role: str, logits: np.ndarray) -> dict[str, dict[str, Any]]:
-        """As `score`, of logits that are known already."""
-        found = split_scores(role, self._data.splits[role], logits, self._data.classes)
-        return {self.named(part): one for part, one in found.items()}
-
-    def named(self, role: str) -> str:
-        """What the split of this role is called among those of all tasks."""
-        return role if self._task == PRIMARY else f'{role}/{self._task}'
-
-    def predictions(self, role: str, logits: np.ndarray) -> dict[str, np.ndarray]:
-        """{'<split>/ids', '<split>/labels', '<split>/subjects', '<split>/logits': arrays} of a scored split."""
-        split = self._data.splits[role]
-        arrays = (split.ids, split.truth, split.subjects, logits)
-        return {f'{self.named(role)}/{name}': array for name, array in zip(PREDICTED, arrays, strict=True)}
 
 
 def split_scores(role: str, split: Split, logits: np.ndarray, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -152,8 +57,8 @@ def scores(
 
     Returns:
       n, accuracy, accuracy_ci95, interval ('wilson' or 'subjects', how that was found), balanced_accuracy, macro_f1,
-      nll, per_class {name: n, precision, recall, recall_ci95 (Wilson), f1} and, of up to 50 classes, confusion [C][C]
-      (row: label). A prediction is the largest logit, the first among equals.
+      top2, nll, ece (15 bins), per_class {name: n, precision, recall, recall_ci95 (Wilson), f1} and, of up to 50
+      classes, confusion [C][C] (row: label). A prediction is the largest logit, the first among equals.
 
     Raises:
       ValueError: there is nothing to score, or a logit is NaN or infinite (JSON has no word for the NLL of those).
@@ -187,7 +92,9 @@ def scores(
         'interval': 'subjects' if interval else 'wilson',
         'balanced_accuracy': metrics.balanced_accuracy(matrix),
         'macro_f1': metrics.macro_f1(matrix),
+        'top2': metrics.top_k_accuracy(logits, labels, 2),
         'nll': metrics.negative_log_likelihood(logits, labels),
+        'ece': metrics.calibration(logits, labels)['ece'],
         'per_class': per_class,
     }
     return found | ({'confusion': matrix.tolist()} if len(classes) <= LISTED else {})
@@ -284,6 +191,28 @@ def level_scores(predicted: np.ndarray, levels: np.ndarray, names: tuple[str, ..
     return {'n': len(levels), **mean, 'per_level': per_level}
 
 
+def calibrated(role: str, predictions: Mapping[str, np.ndarray], splits: Iterable[str]) -> dict[str, Any]:
+    """What dividing logits by a temperature does, fitted on the split `role`.
+
+    Args:
+      predictions: as `Scorer.predictions`.
+      splits: others.
+
+    Returns:
+      fitted_on, temperature, and splits {name: {nll, ece}}; {} where attributes are told.
+    """
+    labels = predictions[f'{role}/labels']
+    if labels.ndim > 1:
+        return {}
+    temperature = metrics.temperature(predictions[f'{role}/logits'], labels)
+    found: dict[str, Any] = {'fitted_on': role, 'temperature': temperature, 'splits': {}}
+    for name in splits:
+        scaled, truth = predictions[f'{name}/logits'] / temperature, predictions[f'{name}/labels']
+        ece = metrics.calibration(scaled, truth)['ece']
+        found['splits'][name] = {'nll': metrics.negative_log_likelihood(scaled, truth), 'ece': ece}
+    return found
+
+
 def write(path: Path, results: dict[str, Any]) -> None:
     """As JSON, whole or not at all."""
     integrity.write_whole(path, json.dumps(results, indent=2) + '\n')
@@ -322,6 +251,13 @@ def summary(results: dict[str, Any]) -> str:
         )
         if 'each' in one:
             lines.append('  each: ' + ', '.join(f'{100 * value:.1f}' for value in one['each']['accuracy']))
+    if calibrated := results.get('calibrated'):
+        for name, one in calibrated['splits'].items():
+            before = results['splits'][name]
+            lines.append(
+                f'{name} at temperature {calibrated["temperature"]:.2f}, fitted on {calibrated["fitted_on"]}: NLL '
+                f'{before["nll"]:.3f} -> {one["nll"]:.3f}, ECE {before["ece"]:.1%} -> {one["ece"]:.1%}'
+            )
     for name, one in levels.items():
         lines.append(f'{name:<24}concordance {one["concordance"]:.3f}, RMSE {one["rmse"]:.3f}')
     last = 'test' if 'test' in results['splits'] else next(iter(results['splits']))

@@ -26,7 +26,7 @@ from fer_jax.partition import Flat
 from fer_jax.phases import Phase
 from fer_jax.probe import probe
 from fer_jax.records import Recorder
-from fer_jax.scoring import Scorer
+from fer_jax.scorer import Scorer
 from fer_jax.setup import Setup
 from fer_jax.signals import Stopped, StopRequest, stop_request
 from fer_jax.train_state import Fixed, TrainState
@@ -44,7 +44,7 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path = '', *, d
       dry_run: build everything, compile the steps, print the parameter table, write nothing.
 
     Returns:
-      What results.json holds: `selected_on`, `step`, `classes`, `phases` and `splits`.
+      What results.json holds: `selected_on`, `step`, `classes`, `phases`, `splits` and `calibrated`.
 
     Raises:
       UserError: something in the config or the data is wrong.
@@ -284,6 +284,7 @@ def finish(run: Setup, workdir: Path, store: Checkpoints, scorers: Scorers) -> d
         'classes': list(run.data.classes),
         'phases': best_of_phases(history, *run.select),
         'splits': {},
+        'calibrated': {},
     }
     predictions: dict[str, np.ndarray] = {}
     for name, scorer in scorers.items():
@@ -291,6 +292,9 @@ def finish(run: Setup, workdir: Path, store: Checkpoints, scorers: Scorers) -> d
             logits = scorer.logits(role, params, stats)
             results['splits'] |= scorer.scores(role, logits)
             predictions |= scorer.predictions(role, logits)
+    role = run.select[0]
+    others = [name for name in run.data.splits if name not in ('train', role)]
+    results['calibrated'] = scoring.calibrated(role, predictions, others)
     scoring.write_predictions(workdir / 'predictions.npz', predictions)
     scoring.write(workdir / 'results.json', results)
     print(scoring.summary(results))

@@ -23,6 +23,7 @@ from fer_jax.checkpoints import Checkpoints, read_spec
 from fer_jax.data import datasets
 from fer_jax.errors import UserError
 from fer_jax.network import PRIMARY, build
+from fer_jax.scorer import Scorer
 from fer_jax.signals import Stopped
 
 CELLS: dict[str, dict[str, Any]] = {
@@ -133,7 +134,7 @@ def on_fer2013(workdir: Path) -> dict[str, Any]:
             channels=spec.channels,
             root=cache.root() / 'datasets',
         )
-        scorer = scoring.Scorer(network, data, batch_size=config['data']['batch_size'], placement='auto', mesh=mesh)
+        scorer = Scorer(network, data, batch_size=config['data']['batch_size'], placement='auto', mesh=mesh)
         logits = scorer.logits('test', *model)[:, [spec.classes[PRIMARY].index(name) for name in data.classes]]
         test = data.splits['test']
         rows = {'test': slice(None), 'test_clean': test.subsets['clean']}

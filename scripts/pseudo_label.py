@@ -51,9 +51,8 @@ def label(arguments: argparse.Namespace) -> str:
         raise UserError(
             f'--threshold={arguments.threshold}, --most={arguments.most}: expected a share below 1, and 0 or more'
         )
-    results, held_out = known(arguments.workdir)
-    validation = held_out['validation']
-    temperature = metrics.temperature(validation['logits'], validation['labels'])
+    results, test = known(arguments.workdir)
+    temperature = results['calibrated']['temperature']
     table, predictor = folder.unlabelled(arguments.data), fer_jax.load(arguments.workdir)
     logits, classes = predictor.of_table(table), predictor.classes
     predicted, confidence = sure(logits, temperature)
@@ -69,8 +68,8 @@ def label(arguments: argparse.Namespace) -> str:
         'kept': kept,
         'coverage': float(keep.mean()),
     }
-    if 'test' in held_out:
-        record['test'] = precision(held_out['test'], temperature, arguments.threshold)
+    if test is not None:
+        record['test'] = precision(test, temperature, arguments.threshold)
     write(arguments.output, table, keep, predicted, classes, arguments)
     arguments.output.with_suffix('.json').write_text(json.dumps(record, indent=2) + '\n')
     lines = [
@@ -84,17 +83,15 @@ def label(arguments: argparse.Namespace) -> str:
     return '\n'.join(lines)
 
 
-def known(workdir: Path) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
-    """Results of the run, and what it predicted for each split whose labels are known."""
+def known(workdir: Path) -> tuple[dict[str, Any], dict[str, np.ndarray] | None]:
+    """Results of the run, and what it predicted for its test split, if it has one."""
     files = (workdir / 'results.json', workdir / 'predictions.npz')
     if not all(file.is_file() for file in files):
         raise UserError(f'--workdir={workdir} holds no finished run (no {files[0].name} or {files[1].name})')
     results = json.loads(files[0].read_text())
-    roles = [role for role in ('validation', 'test') if role in results['splits']]
-    held_out = {role: scoring.read_predictions(files[1], role) for role in roles}
-    if 'validation' not in held_out or held_out['validation']['labels'].ndim != 1:
-        raise UserError(f'--workdir={workdir}: the temperature needs a validation split with one label an image')
-    return results, held_out
+    if not results.get('calibrated'):
+        raise UserError(f'--workdir={workdir} has no temperature: it tells attributes, or is of an earlier version')
+    return results, scoring.read_predictions(files[1], 'test') if 'test' in results['splits'] else None
 
 
 def sure(logits: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 from sklearn import metrics as reference
+from sklearn.calibration import calibration_curve
 
 from fer_jax import metrics
 
@@ -109,3 +110,37 @@ def test_average_precision_is_scikit_learns(values):
     expected = reference.average_precision_score(present, scores)
     assert metrics.average_precision(scores, present) == pytest.approx(expected, abs=1e-12)
     assert metrics.average_precision(scores, np.zeros(200, bool)) == 0
+
+
+def test_top_k_calibration_and_coverage_are_scikit_learns():
+    logits = (RNG.normal(size=(500, 7)) * 2).astype(np.float32)
+    labels = RNG.integers(0, 7, 500)
+    for k in (1, 2, 5):
+        expected = reference.top_k_accuracy_score(labels, logits, k=k, labels=range(7))
+        assert metrics.top_k_accuracy(logits, labels, k) == pytest.approx(expected)
+    shares = special.softmax(logits.astype(np.float64), axis=1)
+    confidence, hits = shares.max(1), shares.argmax(1) == labels
+    found = metrics.calibration(logits, labels)
+    accuracy, mean = calibration_curve(hits, confidence, n_bins=15, strategy='uniform')
+    np.testing.assert_allclose(found['accuracy'], accuracy)
+    np.testing.assert_allclose(found['confidence'], mean)
+    assert found['ece'] == pytest.approx(np.abs(accuracy - mean) @ found['n'] / 500)
+    coverage, right = metrics.coverage_curve(confidence, hits)
+    assert coverage[-1] == 1 and right[-1] == pytest.approx(hits.mean())
+    surest = np.argsort(-confidence)[:50]
+    assert right[49] == pytest.approx(hits[surest].mean())
+
+
+def test_logits_that_are_right_as_often_as_they_say_are_calibrated():
+    """And others are off by what they are over-confident."""
+    labels = (RNG.random(20_000) < 0.2).astype(int)  # class 1 in a fifth
+    logits = np.tile(np.log([0.8, 0.2]), (20_000, 1))
+    assert metrics.calibration(logits, labels)['ece'] == pytest.approx(0, abs=0.01)
+    assert metrics.calibration(logits * 10, labels)['ece'] == pytest.approx(0.2, abs=0.01)
+
+
+@pytest.mark.parametrize(('first', 'second'), [(3, 14), (20, 20), (0, 5), (120, 90)])
+def test_mcnemar_is_the_exact_binomial(first, second):
+    one = np.r_[np.ones(first, bool), np.zeros(second, bool), np.ones(30, bool)]
+    other = np.r_[np.zeros(first, bool), np.ones(second, bool), np.ones(30, bool)]
+    assert metrics.mcnemar(one, other) == pytest.approx(stats.binomtest(first, first + second).pvalue)

@@ -87,6 +87,10 @@ def test_a_run_leaves_what_it_promises(finished):
     assert json.loads((workdir / 'results.json').read_text()) == results
     assert results['selected_on'] == 'validation/accuracy'
     assert results['splits']['test']['n'] == 12 and len(results['phases']) == 2
+    part = scoring.read_predictions(workdir / 'predictions.npz', 'test')
+    scaled = part['logits'] / results['calibrated']['temperature']
+    shares = scipy.special.log_softmax(scaled.astype(np.float64), axis=1)[np.arange(12), part['labels']]
+    assert results['calibrated']['splits']['test']['nll'] == pytest.approx(-shares.mean())
     for name in ('curves.png', 'confusion_test.png', 'confusion_validation.png', 'parameters.txt', 'timing.jsonl'):
         assert (workdir / name).stat().st_size > 0
     assert list((workdir / 'tensorboard').iterdir())

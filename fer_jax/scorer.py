@@ -1,0 +1,103 @@
+"""A network over a split: logits of every example, once, and what they are worth."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from fer_jax import features, scoring
+from fer_jax.data.datasets import Dataset
+from fer_jax.data.feed import Feed
+from fer_jax.features import FeatureFeed
+from fer_jax.network import PRIMARY, Network
+from fer_jax.partition import Flat
+from fer_jax.steps import eval_step
+
+
+class Scorer:
+    """Scores splits of one task; each is placed at its first use, and all share one compiled step.
+
+    Args:
+      task: its name, by which what is scored is called: 'test' of the primary task, 'test/<task>' of another.
+      head: the task whose head it uses; its own if ''.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        data: Dataset,
+        *,
+        batch_size: int,
+        placement: str,
+        mesh: Mesh,
+        task: str = PRIMARY,
+        head: str = '',
+    ):
+        self._data, self._batch_size, self._placement, self._mesh = data, batch_size, placement, mesh
+        self._network, self._task = network, task
+        step = functools.partial(eval_step, network=network, task=head or task)
+        self._step = jax.jit(step, static_argnames='start')
+        self._feeds: dict[tuple[str, str | None], Feed | FeatureFeed] = {}
+
+    def logits(self, role: str, params: Flat, batch_stats: Flat, start: str | None = None) -> np.ndarray:
+        """float32 [N, classes] of the split, in its order.
+
+        Args:
+          start: a stage below which nothing changes between calls: what enters it is computed once.
+        """
+        split = self._data.splits[role]
+        feed = self._feed(role, params, batch_stats, start)
+        parts = [
+            (self._step(params, batch_stats, feed.resident, host, start=start), weight)
+            for host, weight in feed.in_order(self._batch_size)
+        ]
+        rows = np.concatenate([np.asarray(part)[weight > 0] for part, weight in parts])
+        if len(rows) != len(split.labels):
+            raise RuntimeError(f'{len(rows)} of {len(split.labels)} examples of {role} were scored')
+        return rows
+
+    def _feed(self, role: str, params: Flat, batch_stats: Flat, start: str | None) -> Feed | FeatureFeed:
+        if (role, start) not in self._feeds:
+            if start is None:
+                split = self._data.splits[role]
+                feed: Feed | FeatureFeed = Feed(split, placement=self._placement, mesh=self._mesh, role=role)
+            else:
+                spec = self._network.spec
+                images: Any = self._feed(role, params, batch_stats, None)
+                feed = features.feed(
+                    self._network,
+                    features.boundary_recipe(self._network, start, spec.image_size, dtype=spec.dtype),
+                    params,
+                    batch_stats,
+                    images,
+                    fingerprint=self._data.fingerprint,
+                    role=role,
+                    mesh=self._mesh,
+                )
+            self._feeds[role, start] = feed
+        return self._feeds[role, start]
+
+    def forget_features(self) -> None:
+        """To be called when a phase begins: what lies below its boundary may have changed."""
+        self._feeds = {key: feed for key, feed in self._feeds.items() if key[1] is None}
+
+    def score(self, role: str, params: Flat, batch_stats: Flat, start: str | None = None) -> dict[str, dict[str, Any]]:
+        """{role: scores} and, for each subset of the split, {role_subset: scores}; see `scores` and `logits`."""
+        return self.scores(role, self.logits(role, params, batch_stats, start))
+
+    def scores(self, role: str, logits: np.ndarray) -> dict[str, dict[str, Any]]:
+        """As `score`, of logits that are known already."""
+        found = scoring.split_scores(role, self._data.splits[role], logits, self._data.classes)
+        return {self.named(part): one for part, one in found.items()}
+
+    def named(self, role: str) -> str:
+        """What the split of this role is called among those of all tasks."""
+        return role if self._task == PRIMARY else f'{role}/{self._task}'
+
+    def predictions(self, role: str, logits: np.ndarray) -> dict[str, np.ndarray]:
+        """{'<split>/ids', '<split>/labels', '<split>/subjects', '<split>/logits': arrays} of a scored split."""
+        split = self._data.splits[role]
+        arrays = (split.ids, split.truth, split.subjects, logits)
+        return {f'{self.named(role)}/{name}': array for name, array in zip(scoring.PREDICTED, arrays, strict=True)}
