@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fer_jax import drift, metrics, report, scoring
+from fer_jax import drift, metrics, pictures, scoring
 from fer_jax.errors import UserError
 from fer_jax.signals import stop_request
 from fer_jax.training import train
@@ -64,7 +64,7 @@ def train_folds(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
         splits[role] = over_folds(parts, next(iter(runs.values()))['classes'])
         splits[role]['each'] = {'accuracy': [run['splits'][role]['accuracy'] for run in runs.values()]}
     results = _write(workdir, {**_common(list(runs.values())), 'folds': count, 'splits': splits})
-    report.confusions(workdir, results)
+    pictures.confusions(workdir, results)
     return results
 
 

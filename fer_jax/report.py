@@ -1,192 +1,324 @@
-"""Tables and pictures of a run."""
+"""One page about a run, in one file that opens offline: `python -m fer_jax.report WORKDIR [WORKDIR ...]`.
 
-import math
-import textwrap
-from collections.abc import Sequence
+Every run ends with it. The command writes it again, or with several workdirs a page that compares them.
+"""
+
+import argparse
+import base64
+import html
+import io
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fer_jax.network import Network
-from fer_jax.partition import stage_of
-from fer_jax.phases import Phase
+from fer_jax import drift, integrity, metrics, records, scoring
+from fer_jax.errors import UserError
 
-INK, TRAIN, VALIDATION, SELECTED, GRID = '#222222', '#8a8f98', '#1f6fb4', '#d1495b', '#e4e6ea'
-
-
-def parameter_table(network: Network, phases: Sequence[Phase]) -> str:
-    """Stages in order: their parameters, and what each phase does with them."""
-    rows: dict[str, list[str]] = {stage: [] for stage in network.stages}
-    for path in network.params:
-        rows[stage_of(path, network.stages)].append(path)
-    header = f'{"stage":<12}{"tensors":>8}{"parameters":>13}' + ''.join(f'  {f"phase {p.index}":<18}' for p in phases)
-    lines = [header, '-' * len(header)]
-    for stage, paths in rows.items():
-        if paths:
-            count = sum(math.prod(network.params[path].shape) for path in paths)
-            cells = ''.join(f'  {_rates(phase, paths):<18}' for phase in phases)
-            lines.append(f'{stage:<12}{len(paths):>8}{count:>13,}{cells}')
-    total = sum(math.prod(leaf.shape) for leaf in network.params.values())
-    cells = ''
-    for phase in phases:
-        trained = sum(math.prod(network.params[path].shape) for path, rate in phase.partition.rates.items() if rate > 0)
-        cells += f'  {f"{trained:,} train":<18}'
-    lines += ['-' * len(header), f'{"total":<12}{len(network.params):>8}{total:>13,}{cells}']
-    return '\n'.join(line.rstrip() for line in lines)
+Read = Callable[[str, np.ndarray], np.ndarray]  # split, positions [B] -> uint8 [B, H, W, C]
+SHOWN = 16  # images of a section
+SIDE = 96  # their pixels
+STYLE = Path(__file__).with_name('report.css')
+CAUTION = (
+    'A face shows what a face does, not what a person feels. The labels are what annotators saw in a picture; they '
+    'differ between annotators and cultures, and a classifier inherits that, with the bias of the images it was shown. '
+    'Scores hold for images like those of the test split. Law in many places restricts inferring emotions from faces, '
+    'at work and in schools above all. Do not use it to judge people.'
+)
 
 
-def _rates(phase: Phase, paths: list[str]) -> str:
-    rates = sorted({phase.partition.rates[path] for path in paths})
-    if rates == [0]:
-        return 'frozen'
-    return 'train x ' + ', '.join(f'{rate:g}' for rate in rates)
-
-
-def pictures(workdir: Path, results: dict[str, Any], history: list[dict[str, Any]]) -> None:
-    """Writes curves.png, and confusion_<split>.png for each scored split."""
-    curves_png(workdir / 'curves.png', history, results['selected_on'].split('/')[0], results['step'])
-    confusions(workdir, results)
-
-
-def confusions(workdir: Path, results: dict[str, Any]) -> None:
-    """Writes confusion_<split>.png, or attributes_<split>.png, for each scored split."""
-    for split, one in results['splits'].items():
-        if 'accuracy' not in one:
-            continue
-        title, name = f'{split}: {one["accuracy"]:.1%} of {one["n"]:,}', split.replace('/', '_')
-        if 'per_attribute' in one:
-            attributes_png(workdir / f'attributes_{name}.png', one['per_attribute'], title)
-        elif 'confusion' in one:
-            classes = list(one['per_class'])
-            confusion_png(workdir / f'confusion_{name}.png', np.array(one['confusion']), classes, title)
-
-
-def figure(width: float, height: float) -> Any:
-    """An empty one of so many inches, at 120 dots an inch."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
-    figure = Figure(figsize=(width, height), dpi=120, layout=layout)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def confusion_png(path: Path, matrix: np.ndarray, classes: Sequence[str], title: str) -> None:
-    """Rows are labels, coloured by their share; each cell has its share in percent and its count.
-
-    The diagonal's shares, in bold, are the recalls.
+def write(workdir: Path, read: Read | None = None) -> Path:
+    """Writes report.html of a finished run from what stands in its workdir; returns its path.
 
     Args:
-      matrix: int [C, C], row the label, column the prediction.
+      read: the images of a split; without it the page has no images.
+
+    Raises:
+      UserError: the run is not finished, or a file of it is damaged.
     """
-    count = len(classes)
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    names = [textwrap.fill(name, 14) for name in classes]
-    side = max(4.5, 0.85 * count + 1.4)
-    drawn = figure(side + 0.6, side + 0.2)
-    axes = drawn.add_subplot()
-    axes.imshow(shares, cmap='Blues', vmin=0, vmax=1)
-    for row in range(count):
-        for column in range(count):
-            axes.text(
-                column,
-                row,
-                f'{shares[row, column]:.0%}\n{matrix[row, column]:,}',
-                ha='center',
-                va='center',
-                fontsize=8.5,
-                fontweight='bold' if row == column else 'normal',
-                color='white' if shares[row, column] > 0.55 else INK,
-            )
-    axes.set_xticks(range(count), names, rotation=40, ha='right', rotation_mode='anchor')
-    axes.set_yticks(range(count), [f'{name}\n{total:,}' for name, total in zip(names, matrix.sum(1), strict=True)])
-    axes.set_xlabel('predicted')
-    axes.set_ylabel('label, number of examples')
-    axes.set_title(title, loc='left')
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    axes.set_xticks(np.arange(count - 1) + 0.5, minor=True)
-    axes.set_yticks(np.arange(count - 1) + 0.5, minor=True)
-    axes.grid(which='minor', color='white', linewidth=1.5)
-    axes.tick_params(which='minor', length=0)
-    drawn.savefig(path)
+    results, config = finished(workdir), drift.read(workdir)
+    shown = 'test' if 'test' in results['splits'] else results['selected_on'].split('/')[0]
+    one = results['splits'][shown]
+    sections = [_result(results, config, shown), _picture(workdir / 'curves.png', 'Training', 'Loss and accuracy.')]
+    if 'confusion' in one:
+        sections += [_confusion(one, shown), _classes(one, shown)]
+    elif 'per_attribute' in one:
+        sections.append(_picture(workdir / f'attributes_{shown}.png', f'Attributes, {shown}', ''))
+    predictions = workdir / 'predictions.npz'
+    if 'confusion' in one and predictions.is_file():
+        part = scoring.read_predictions(predictions, shown)
+        sections.append(_reliability(part, results))
+        if read is not None:
+            sections += _images(part, results['classes'], shown, read)
+    sections.append(_facts(workdir, config))
+    name = f'{config["model"]["name"]}, {data_of(config)}'
+    path = workdir / 'report.html'
+    integrity.write_whole(path, _page(name, [section for section in sections if section]))
+    return path
 
 
-def attributes_png(path: Path, per_attribute: dict[str, dict[str, Any]], title: str) -> None:
-    """The accuracy of each attribute with its interval, against always giving the more frequent answer."""
-    names, each = list(per_attribute), list(per_attribute.values())
-    accuracy = np.array([one['accuracy'] for one in each])
-    interval = np.array([one['accuracy_ci95'] for one in each])
-    constant = np.array([max(one['present'], one['n'] - one['present']) / one['n'] for one in each])
-    drawn = figure(6.5, 1.4 + 0.28 * len(names))
-    axes = drawn.subplots()
-    rows = np.arange(len(names))
-    whiskers = np.abs(interval - accuracy[:, None]).T
-    axes.errorbar(accuracy, rows, xerr=whiskers, fmt='o', color=VALIDATION, markersize=5, label='accuracy')
-    axes.plot(
-        constant,
-        rows,
-        linestyle='',
-        marker='|',
-        markersize=11,
-        color=SELECTED,
-        zorder=3,
-        label='the more frequent answer',
+def compare(workdirs: Sequence[Path], output: Path) -> Path:
+    """Writes a page with a row a run; p is McNemar's, against the first, where both scored the same images."""
+    rows, first = [], None
+    for workdir in workdirs:
+        results, config = finished(workdir), drift.read(workdir)
+        shown = 'test' if 'test' in results['splits'] else results['selected_on'].split('/')[0]
+        one, hits = results['splits'][shown], hits_of(workdir, shown)
+        p = ''
+        if first is None:
+            first = hits
+        elif hits is not None and first is not None and sorted(hits) == sorted(first):
+            pairs = np.array([(first[name], hits[name]) for name in first])
+            p = f'{metrics.mcnemar(pairs[:, 0], pairs[:, 1]):.3g}'
+        cells = [
+            workdir.name,
+            config['model']['name'],
+            data_of(config),
+            f'{shown}, n = {one["n"]:,}',
+            scoring.share(one['accuracy'], one['accuracy_ci95']),
+            f'{one["balanced_accuracy"]:.2%}',
+            f'{one["macro_f1"]:.3f}',
+            f'{one["nll"]:.3f}',
+            p,
+        ]
+        rows.append(cells)
+    head = ('run', 'network', 'data', 'scored on', 'accuracy', 'balanced', 'macro F1', 'NLL', 'p against the first')
+    body = f'<section><h2>Runs</h2>{_table(head, rows)}</section>'
+    integrity.write_whole(output, _page('Comparison', [body]))
+    return output
+
+
+def finished(workdir: Path) -> dict[str, Any]:
+    """What results.json holds.
+
+    Raises:
+      UserError: there is none, or it is damaged.
+    """
+    path = workdir / 'results.json'
+    if not path.is_file():
+        raise UserError(f'{workdir} holds no finished run (no {path.name}); the command that began it goes on with it')
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f'{path} is damaged ({error}); run the same command again, which scores anew') from None
+
+
+def hits_of(workdir: Path, split: str) -> dict[str, bool] | None:
+    """{id: whether it was right}; None where attributes are told or nothing was kept."""
+    if not (workdir / 'predictions.npz').is_file():
+        return None
+    part = scoring.read_predictions(workdir / 'predictions.npz', split)
+    if part['labels'].ndim > 1:
+        return None
+    return dict(zip(map(str, part['ids']), part['logits'].argmax(1) == part['labels'], strict=True))
+
+
+def data_of(config: Mapping[str, Any]) -> str:
+    data = config['data']
+    return data['name'] or Path(data['dir'] or data['manifest']).name
+
+
+def _result(results: Mapping[str, Any], config: Mapping[str, Any], shown: str) -> str:
+    one = results['splits'][shown]
+    low, high = one['accuracy_ci95']
+    how = scoring.INTERVALS[one['interval']]
+    rows = [
+        [
+            name,
+            f'{split["n"]:,}',
+            scoring.share(split['accuracy'], split['accuracy_ci95']),
+            f'{split["balanced_accuracy"]:.2%}',
+            f'{split["macro_f1"]:.3f}',
+            f'{split["nll"]:.3f}',
+        ]
+        for name, split in results['splits'].items()
+        if 'accuracy' in split
+    ]
+    origin = config['model']['weights']
+    return (
+        f'<section class="lead"><p class="score">{100 * one["accuracy"]:.1f}<small> %</small></p>'
+        f'<p>accuracy on the <b>{_text(shown)}</b> split, {one["n"]:,} images; 95 % interval {100 * low:.1f} to '
+        f'{100 * high:.1f} % ({_text(how)}).</p>'
+        f'<p>{_text(config["model"]["name"])} from {_text(str(origin))}, {config["model"]["image_size"]} pixels, on '
+        f'{_text(data_of(config))}; the checkpoint of step {results["step"]:,} was selected on '
+        f'{_text(results["selected_on"])}, and the test split scored once, by it.</p>'
+        + _table(('split', 'n', 'accuracy [95 %]', 'balanced', 'macro F1', 'NLL'), rows)
+        + '</section>'
     )
-    axes.set_yticks(rows, [f'{name} ({one["present"]:,})' for name, one in zip(names, each, strict=True)])
-    axes.invert_yaxis()
-    axes.xaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
-    axes.grid(axis='x', color=GRID)
-    axes.set_axisbelow(True)
-    axes.spines[['top', 'right']].set_visible(False)
-    axes.set_title(title, loc='left')
-    drawn.legend(frameon=False, loc='outside lower center', ncols=2)
-    drawn.savefig(path)
 
 
-def curves_png(path: Path, history: list[dict[str, Any]], role: str, selected: int) -> None:
-    """Loss and accuracy over epochs, training against the selecting split, phases apart, the selected step ringed.
-
-    The training loss is the one that is minimised, with label smoothing and class weights; the other is the NLL.
-    """
-    drawn = figure(10, 4.2)
-    left, right = drawn.subplots(1, 2)
-    right.yaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
-    panels = ((left, 'loss', 'nll', f'loss (train) and NLL ({role})'), (right, 'accuracy', 'accuracy', 'accuracy'))
-    chosen = [entry for entry in history if entry['split'] == role and entry['step'] == selected]
-    for axes, ours, theirs, label in panels:
-        for split, name, colour, mark in (('train', ours, TRAIN, ''), (role, theirs, VALIDATION, 'o')):
-            points = [(entry['epoch'], entry[name]) for entry in history if entry['split'] == split and name in entry]
-            if points:
-                axes.plot(*zip(*points, strict=True), color=colour, marker=mark, markersize=4, label=split)
-        starts = _phase_starts(history)
-        for index, start in starts.items():
-            if len(starts) > 1:
-                axes.axvline(start, color=TRAIN, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
-                axes.annotate(
-                    f'phase {index}', (start, 1), (2, 3), xycoords=axes.get_xaxis_transform(),
-                    textcoords='offset points', va='bottom', fontsize=8, color=INK,
-                )  # fmt: skip
-        for entry in chosen:
-            axes.plot(
-                entry['epoch'], entry[theirs], color=SELECTED, marker='o', markersize=10, markerfacecolor='none',
-                markeredgewidth=2, linestyle='', zorder=3, label=f'selected: {entry["accuracy"]:.1%}',
-            )  # fmt: skip
-        axes.set_xlabel('epoch')
-        axes.set_title(label, loc='left', pad=20)
-        axes.grid(axis='y', color=GRID)
-        axes.spines[['top', 'right']].set_visible(False)
-    if history:
-        right.legend(frameon=False, loc='lower right')
-    drawn.savefig(path)
+def _confusion(one: Mapping[str, Any], shown: str) -> str:
+    names, matrix = list(one['per_class']), np.array(one['confusion'])
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    head = ''.join(f'<th scope="col">{_text(name)}</th>' for name in names)
+    body = ''
+    for row, name in enumerate(names):
+        cells = ''.join(
+            f'<td style="--share:{shares[row, column]:.3f}"{" class=right" if row == column else ""}>'
+            f'{shares[row, column]:.0%}<small>{matrix[row, column]:,}</small></td>'
+            for column in range(len(names))
+        )
+        body += f'<tr><th scope="row">{_text(name)}</th>{cells}</tr>'
+    return (
+        f'<section><h2>Confusion, {_text(shown)}</h2><p>Rows are labels, columns predictions; the share of the row, '
+        f'and the number of images.</p><div class="wide"><table class="confusion"><tr><th></th>{head}</tr>{body}'
+        '</table></div></section>'
+    )
 
 
-def _phase_starts(history: list[dict[str, Any]]) -> dict[int, float]:
-    """Phase -> the epoch at which the one before it ended."""
-    ends: dict[int, float] = {}
-    for entry in history:
-        ends[entry['phase']] = max(ends.get(entry['phase'], 0.0), entry['epoch'])
-    return {index: ends.get(index - 1, 0.0) for index in sorted(ends)}
+def _classes(one: Mapping[str, Any], shown: str) -> str:
+    rows = ''
+    for name, scores in one['per_class'].items():
+        low, high = scores['recall_ci95']
+        rows += (
+            f'<tr><th scope="row">{_text(name)}</th><td class="bar"><i style="width:{scores["recall"]:.1%}"></i>'
+            f'<b style="left:{low:.1%};width:{high - low:.1%}"></b></td>'
+            f'<td>{scoring.share(scores["recall"], scores["recall_ci95"])}</td>'
+            f'<td>{scores["precision"]:.1%}</td><td>{scores["f1"]:.3f}</td><td>{scores["n"]:,}</td></tr>'
+        )
+    head = ''.join(f'<th scope="col">{name}</th>' for name in ('', 'recall', '', 'precision', 'F1', 'n'))
+    return (
+        f'<section><h2>Classes, {_text(shown)}</h2><div class="wide"><table class="classes"><tr>{head}</tr>{rows}'
+        '</table></div></section>'
+    )
+
+
+def _reliability(part: Mapping[str, np.ndarray], results: Mapping[str, Any]) -> str:
+    """A diagram of confidence against accuracy, drawn as SVG."""
+    found: dict[str, Any] = metrics.calibration(part['logits'], part['labels'])
+    most = max(found['n'])
+    marks = ''.join(
+        f'<circle cx="{100 * confidence:.1f}" cy="{100 - 100 * accuracy:.1f}" r="{1 + 3 * (n / most) ** 0.5:.1f}"/>'
+        for n, confidence, accuracy in zip(found['n'], found['confidence'], found['accuracy'], strict=True)
+    )
+    line = ' '.join(
+        f'{100 * confidence:.1f},{100 - 100 * accuracy:.1f}'
+        for confidence, accuracy in zip(found['confidence'], found['accuracy'], strict=True)
+    )
+    said = f'Expected calibration error {found["ece"]:.1%}'
+    if calibrated := results.get('calibrated'):
+        said += f', at the temperature {calibrated["temperature"]:.2f} fitted on {calibrated["fitted_on"]} '
+        said += ', '.join(f'{one["ece"]:.1%} on {name}' for name, one in calibrated['splits'].items())
+    return (
+        '<section><h2>Can its confidence be believed?</h2>'
+        f'<p>{_text(said)}. On the line, 70 % confident would be right 70 % of the time; a larger dot is more images.'
+        '</p>'
+        '<svg class="reliability" viewBox="-14 -4 122 120" role="img" aria-label="accuracy against confidence">'
+        '<path class="grid" d="M0 0V100H100M0 50H100M50 0V100"/><path class="even" d="M0 100L100 0"/>'
+        f'<polyline points="{line}"/>{marks}<text x="50" y="112">confidence</text>'
+        '<text x="-7" y="50" transform="rotate(-90 -7 50)">accuracy</text><text x="0" y="106">0</text>'
+        '<text x="100" y="106">1</text></svg></section>'
+    )
+
+
+def _images(part: Mapping[str, np.ndarray], classes: Sequence[str], shown: str, read: Read) -> list[str]:
+    """The most confident mistakes, and what the network was least sure of."""
+    wide = part['logits'].astype(np.float64)
+    shares = np.exp(wide - wide.max(1, keepdims=True))
+    shares /= shares.sum(1, keepdims=True)
+    told, sure = shares.argmax(1), shares.max(1)
+    wrong = np.flatnonzero(told != part['labels'])
+    pair = np.sort(shares, axis=1)[:, -2:]
+    sections = []
+    for title, note, index in (
+        ('The most confident mistakes', 'Label, then what the network said.', wrong[np.argsort(-sure[wrong])]),
+        ('The least certain', 'Where the two likeliest classes are nearest.', np.argsort(pair[:, 1] - pair[:, 0])),
+    ):
+        chosen = index[:SHOWN]
+        tiles = ''
+        for at, image in zip(chosen, read(shown, chosen), strict=True):
+            label, said = _text(classes[part['labels'][at]]), f'{_text(classes[told[at]])} {sure[at]:.0%}'
+            tiles += (
+                f'<figure><img src="{_embedded(image)}" width="{SIDE}" height="{SIDE}" alt="{label}"><figcaption>'
+                f'<b>{label}</b> &rarr; {said}<br><small>{_text(str(part["ids"][at]))}</small></figcaption></figure>'
+            )
+        if tiles:
+            sections.append(f'<section><h2>{title}</h2><p>{note}</p><div class="tiles">{tiles}</div></section>')
+    return sections
+
+
+def _facts(workdir: Path, config: Mapping[str, Any]) -> str:
+    """Parameters, environment, and how to repeat it."""
+    told = '<section><h2>To repeat it</h2><pre>python -m fer_jax.main --config configs/repeat.py:'
+    told += f'{_text(str(workdir))} --workdir runs/again</pre>'
+    for name, title in (('parameters.txt', 'Parameters'), ('environment.json', 'Environment')):
+        if (workdir / name).is_file():
+            told += f'<details><summary>{title}</summary><pre>{_text((workdir / name).read_text())}</pre></details>'
+    written = json.dumps(config, indent=2)
+    times = [record for record in records.read(workdir / 'timing.jsonl') if 'seconds' in record]
+    minutes = sum(record['seconds'] for record in times) / 60
+    told += f'<details><summary>Config</summary><pre>{_text(written)}</pre></details>'
+    return f'{told}<p>It took {minutes:.1f} minutes of training and scoring.</p></section>'
+
+
+def _picture(path: Path, title: str, note: str) -> str:
+    if not path.is_file():
+        return ''
+    data = base64.b64encode(path.read_bytes()).decode()
+    return (
+        f'<section><h2>{_text(title)}</h2><p>{note}</p><img class="plot" alt="{_text(title)}" '
+        f'src="data:image/png;base64,{data}"></section>'
+    )
+
+
+def _embedded(image: np.ndarray) -> str:
+    from PIL import Image
+
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    file = io.BytesIO()
+    Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR).save(file, 'PNG')
+    return f'data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}'
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    top = ''.join(f'<th scope="col">{_text(cell)}</th>' for cell in head)
+    body = ''.join(f'<tr>{"".join(f"<td>{_text(cell)}</td>" for cell in row)}</tr>' for row in rows)
+    return f'<div class="wide"><table><tr>{top}</tr>{body}</table></div>'
+
+
+def _page(title: str, sections: Sequence[str]) -> str:
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+        f'content="width=device-width, initial-scale=1"><title>{_text(title)}</title><style>{STYLE.read_text()}</style>'
+        f'</head><body><main><h1>{_text(title)}</h1>{"".join(sections)}<section><h2>What this can and cannot do</h2>'
+        f'<p>{CAUTION}</p></section></main></body></html>\n'
+    )
+
+
+def _text(words: str) -> str:
+    return html.escape(words, quote=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 where the input is wrong."""
+    parser = argparse.ArgumentParser(prog='python -m fer_jax.report', description=__doc__)
+    parser.add_argument('workdir', nargs='+', type=Path, help='of a finished run; several are compared')
+    parser.add_argument('--output', type=Path, default=Path('comparison.html'), help='of a comparison')
+    arguments = parser.parse_args(argv)
+    try:
+        if len(arguments.workdir) > 1:
+            print(compare(arguments.workdir, arguments.output))
+        else:
+            print(write(arguments.workdir[0], images_of(arguments.workdir[0])))
+    except UserError as error:
+        print(f'fer_jax: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+def images_of(workdir: Path) -> Read:
+    """Reads images of a run's splits, as long as its data are where they were."""
+    from fer_jax import tasks
+    from fer_jax.checkpoints import read_spec
+    from fer_jax.network import PRIMARY
+
+    spec = read_spec(workdir)
+    data = tasks.load(drift.read(workdir), image_size=spec.image_size, channels=spec.channels)[PRIMARY]
+    return lambda split, index: data.splits[split].read(index)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

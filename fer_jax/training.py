@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fer_jax import divergence, drift, integrity, provenance, records, report, scoring, setup, train_state
+from fer_jax import divergence, drift, integrity, pictures, provenance, records, report, scoring, setup, train_state
 from fer_jax.checkpoints import SELECTABLE, Checkpoints
 from fer_jax.data import feed
 from fer_jax.data.augment import Augment
@@ -93,7 +93,7 @@ def rehearse(run: Setup) -> dict[str, Any]:
     free = feed.free_memory(run.mesh)
     params, stats = run.initial()
     print(run.describe())
-    print(report.parameter_table(run.network, run.phases))
+    print(pictures.parameter_table(run.network, run.phases))
     sizes = {}
     for phase in run.phases:
         state, fixed = run.enter(phase, phase.first, params, stats)
@@ -116,7 +116,7 @@ def rehearse(run: Setup) -> dict[str, Any]:
 
 def introduce(run: Setup, workdir: Path, changes: list[str]) -> None:
     """Says and records what is about to run, and what has changed since it ran last."""
-    table = report.parameter_table(run.network, run.phases)
+    table = pictures.parameter_table(run.network, run.phases)
     print(f'workdir {workdir}\n{run.describe()}\n{table}')
     for change in changes:
         print(f'changed since this run began: {change}')
@@ -298,8 +298,9 @@ def finish(run: Setup, workdir: Path, store: Checkpoints, scorers: Scorers) -> d
     scoring.write_predictions(workdir / 'predictions.npz', predictions)
     scoring.write(workdir / 'results.json', results)
     print(scoring.summary(results))
-    report.pictures(workdir, results, history)
-    print(f'results, pictures and checkpoints are in {workdir}')
+    pictures.write(workdir, results, history)
+    report.write(workdir, lambda split, index: run.data.splits[split].read(index))
+    print(f'report.html, results, pictures and checkpoints are in {workdir}')
     return results
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 import fer_jax
-from fer_jax import cache, checkpoints, drift, records, report, scoring, tasks
+from fer_jax import cache, checkpoints, drift, pictures, records, scoring, tasks
 from fer_jax.data import datasets, roles
 from fer_jax.data.names import canonical
 from fer_jax.data.table import Table
@@ -143,7 +143,7 @@ def heat_map(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Runs down, sets across; each cell has its accuracy, the interval and the number of examples."""
     runs = list(dict.fromkeys(row['workdir'] for row in rows))
     sets = list(dict.fromkeys(row['data'] for row in rows))
-    drawn = report.figure(2.6 + 1.5 * len(sets), 1.5 + 0.95 * len(runs))
+    drawn = pictures.figure(2.6 + 1.5 * len(sets), 1.5 + 0.95 * len(runs))
     axes = drawn.add_subplot()
     values = np.full((len(runs), len(sets)), np.nan)
     for row in rows:
@@ -153,7 +153,7 @@ def heat_map(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         at = sets.index(row['data']), runs.index(row['workdir'])
         low, high = row['accuracy_ci95']
         text = f'{row["accuracy"]:.1%}\n[{100 * low:.1f}, {100 * high:.1f}]\nn {row["n"]:,}'
-        colour = 'white' if row['accuracy'] > 0.55 else report.INK
+        colour = 'white' if row['accuracy'] > 0.55 else pictures.INK
         axes.text(*at, text, ha='center', va='center', fontsize=9, color=colour)
     axes.set_xticks(range(len(sets)), [Path(name).name for name in sets])
     axes.set_yticks(range(len(runs)), [Path(name).name for name in runs])

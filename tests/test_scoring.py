@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as reference
 
-from fer_jax import metrics, report, scoring
+from fer_jax import metrics, pictures, scoring
 
 RNG = np.random.default_rng(0)
 CLASSES = ('angry', 'disgust', 'fear', 'happy', 'absent')
@@ -86,7 +86,7 @@ def test_the_pictures_are_pictures(tmp_path):
         {'step': step, 'epoch': step / 5, 'phase': int(step > 10), 'split': 'validation', 'nll': 1.0, 'accuracy': 0.6}
         for step in (5, 10, 15, 20)
     ]
-    report.pictures(tmp_path, results(), history)
+    pictures.write(tmp_path, results(), history)
     for name in ('curves.png', 'confusion_validation.png', 'confusion_test.png'):
         with Image.open(tmp_path / name) as image:
             assert min(image.size) > 400
@@ -125,5 +125,5 @@ def test_unknown_attributes_do_not_count(tmp_path):
     }
     text = scoring.summary(results)
     assert 'test, by attribute' in text and '\nAU2 ' in text
-    report.confusions(tmp_path, results)
+    pictures.confusions(tmp_path, results)
     assert (tmp_path / 'attributes_test.png').stat().st_size > 5000

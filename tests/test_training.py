@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,8 +20,8 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import fer_jax
-from configs import default
-from fer_jax import checkpoints, evaluate, export, models, pretrained, scoring, setup, start
+from configs import default, repeat
+from fer_jax import checkpoints, evaluate, export, metrics, models, pretrained, report, scoring, setup, start
 from fer_jax.data import images, manifest
 from fer_jax.errors import UserError
 from fer_jax.network import build
@@ -104,6 +105,37 @@ def test_a_run_leaves_what_it_promises(finished):
     assert not any('second' in key for record in records for key in record)
     table = (workdir / 'parameters.txt').read_text()
     assert 'frozen' in table and 'train x 1' in table
+
+
+def test_a_run_ends_with_a_page_that_opens_offline(finished, tmp_path, capsys):
+    """With the numbers of its results, pictures of all mistakes, and nothing from elsewhere."""
+    workdir, results = finished
+    page = (workdir / 'report.html').read_text()
+    test = results['splits']['test']
+    assert f'{100 * test["accuracy"]:.1f}<small> %</small>' in page
+    assert page.count('<figure>') == 12 + round(12 * (1 - test['accuracy']))
+    for heading in ('Training', 'Confusion, test', 'Classes, test', 'To repeat it', 'What this can and cannot do'):
+        assert f'<h2>{heading}</h2>' in page
+    part = scoring.read_predictions(workdir / 'predictions.npz', 'test')
+    ece = metrics.calibration(part['logits'], part['labels'])
+    assert f'calibration error {ece["ece"]:.1%}, at the temperature' in page
+    assert not re.search(r'(src|href)="(?!data:image/png;base64,)|url\(|@import|<script', page)
+    for tag in ('section', 'table', 'figure', 'svg', 'details', 'tr', 'td'):
+        assert len(re.findall(f'<{tag}[ >]', page)) == page.count(f'</{tag}>') > 0
+    assert report.main([str(workdir)]) == 0 and (workdir / 'report.html').read_text() == page
+    assert report.main([str(workdir), str(workdir), '--output', str(tmp_path / 'two.html')]) == 0
+    two = (tmp_path / 'two.html').read_text()
+    assert two.count('<tr>') == 3 and '<td>1</td></tr>' in two
+    assert report.main([str(tmp_path)]) == 2 and 'holds no run' in capsys.readouterr().err
+
+
+def test_a_run_is_repeated_from_its_config(finished):
+    workdir, _ = finished
+    again = json.loads(repeat.get_config(str(workdir)).to_json())
+    assert again == json.loads((workdir / 'config.json').read_text())
+    assert isinstance(repeat.get_config(str(workdir)).phases[0], ConfigDict)
+    with pytest.raises(ValueError, match='give the folder of a run'):
+        repeat.get_config('nowhere')
 
 
 def test_evaluation_restores_the_selected_checkpoint(finished, capsys):

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from fer_jax import report
+from fer_jax import pictures
 
 SHORT = ('angry', 'disgust', 'fear', 'happy', 'sad', 'surprise', 'neutral')
 LONG = (*SHORT, 'happiness (Duchenne)', 'unmistakably positive surprise')
@@ -25,16 +25,16 @@ def with_margin(picture):
 def test_no_name_is_cut_off_the_confusion(tmp_path, classes):
     matrix = np.random.default_rng(0).integers(0, 9000, (len(classes),) * 2)
     matrix[1] = 0  # a class without examples
-    report.confusion_png(tmp_path / 'a.png', matrix, classes, 'test: 71.4% of 3,589')
+    pictures.confusion_png(tmp_path / 'a.png', matrix, classes, 'test: 71.4% of 3,589')
     assert with_margin(pixels(tmp_path / 'a.png'))
 
 
 def test_the_confusion_is_coloured_by_the_share_of_the_row(tmp_path):
     """A rare class that is always right is as dark as a common one; the wrong half of it would be white."""
-    report.confusion_png(tmp_path / 'a.png', np.diag([5000, 3, 40]), ('a', 'b', 'c'), '')
+    pictures.confusion_png(tmp_path / 'a.png', np.diag([5000, 3, 40]), ('a', 'b', 'c'), '')
     picture = pixels(tmp_path / 'a.png')
     dark = (np.abs(picture - (8, 48, 107)).max(-1) <= 2).sum()  # the end of ColorBrewer's Blues
-    report.confusion_png(tmp_path / 'b.png', np.array([[5000, 0, 0], [3, 0, 0], [40, 0, 0]]), ('a', 'b', 'c'), '')
+    pictures.confusion_png(tmp_path / 'b.png', np.array([[5000, 0, 0], [3, 0, 0], [40, 0, 0]]), ('a', 'b', 'c'), '')
     other = np.abs(pixels(tmp_path / 'b.png') - (8, 48, 107)).max(-1) <= 2
     assert dark == pytest.approx(other.sum(), rel=0.05)
     columns = [np.flatnonzero(mask.any(0)) for mask in ((np.abs(picture - (8, 48, 107)).max(-1) <= 2), other)]
@@ -55,14 +55,14 @@ def ring(path):
     """Mean column of the pixels in the colour of the selected step, in the right-hand panel without its legend."""
     picture = pixels(path)
     right = picture[: int(0.7 * len(picture)), picture.shape[1] // 2 :]
-    wanted = np.abs(right - np.round(255 * np.array(to_rgb(report.SELECTED)))).max(-1) <= 2
+    wanted = np.abs(right - np.round(255 * np.array(to_rgb(pictures.SELECTED)))).max(-1) <= 2
     return np.argwhere(wanted)[:, 1].mean()
 
 
 def test_the_ring_is_at_the_selected_step_and_not_at_the_most_accurate(tmp_path):
     places = []
     for step in (6, 9, 12):
-        report.curves_png(tmp_path / f'{step}.png', history(), 'validation', step)
+        pictures.curves_png(tmp_path / f'{step}.png', history(), 'validation', step)
         assert with_margin(pixels(tmp_path / f'{step}.png'))
         places.append(ring(tmp_path / f'{step}.png'))
     assert places[1] - places[0] > 50
@@ -71,11 +71,11 @@ def test_the_ring_is_at_the_selected_step_and_not_at_the_most_accurate(tmp_path)
 
 @pytest.mark.parametrize('entries', [[], history()[:2], history(phases=1)])
 def test_runs_with_little_to_draw_are_drawn(tmp_path, entries):
-    report.curves_png(tmp_path / 'a.png', entries, 'validation', 12)
+    pictures.curves_png(tmp_path / 'a.png', entries, 'validation', 12)
     assert with_margin(pixels(tmp_path / 'a.png'))
 
 
 def test_the_same_run_gives_the_same_file(tmp_path):
     for name in ('a.png', 'b.png'):
-        report.curves_png(tmp_path / name, history(), 'validation', 9)
+        pictures.curves_png(tmp_path / name, history(), 'validation', 9)
     assert (tmp_path / 'a.png').read_bytes() == (tmp_path / 'b.png').read_bytes()

@@ -1,0 +1,26 @@
+"""The config of an earlier run, to repeat it or to change a field of it.
+
+python -m fer_jax.main --config configs/repeat.py:runs/x --workdir runs/again --config.seed=1
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def get_config(workdir: str = '') -> ConfigDict:
+    path = Path(workdir) / 'config.json'
+    if not path.is_file():
+        raise ValueError(f'{path} is not a file; give the folder of a run: configs/repeat.py:runs/x')
+    config = thawed(json.loads(path.read_text()))
+    assert isinstance(config, ConfigDict)
+    return config
+
+
+def thawed(value: Any) -> Any:
+    """Dicts as ConfigDicts and lists as tuples, so that fields of phases can be overridden."""
+    if isinstance(value, dict):
+        return ConfigDict({key: thawed(one) for key, one in value.items()})
+    return tuple(map(thawed, value)) if isinstance(value, list) else value
