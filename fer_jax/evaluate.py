@@ -1,31 +1,40 @@
-"""Command line: `python -m fer_jax.evaluate --workdir DIR [--split test]`."""
+"""Command line: `python -m fer_jax.evaluate --workdir DIR [--split test | --data SET] [--tta flip]`."""
 
 import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
-from fer_jax import drift, scoring, sharding, tasks
+from fer_jax import drift, elsewhere, scoring, sharding, tasks
 from fer_jax.checkpoints import Checkpoints, read_spec
 from fer_jax.errors import UserError
 from fer_jax.network import PRIMARY, build
+from fer_jax.predict import Predictor
 from fer_jax.scorer import Scorer
+from fer_jax.steps import TTA
 
 
-def evaluate(workdir: str | Path, split: str = 'test') -> dict[str, Any]:
-    """Restores the selected checkpoint of a run and scores one split of the data of each task.
+def evaluate(workdir: str | Path, split: str = 'test', *, dataset: str = '', tta: str = 'none') -> dict[str, Any]:
+    """Restores the selected checkpoint of a run and scores one split of the data of each task, or of another set.
 
     Args:
       workdir: folder of the run.
       split: role of the split: 'train', 'validation' or 'test'.
+      dataset: another set, NAME, FOLDER or MANIFEST, with :SPLIT where wanted, see `elsewhere.opened`; `split` is then
+        not looked at.
+      tta: 'none', 'flip' or 'tencrop', see `steps.views`.
 
     Returns:
-      As results.json: `selected_on`, `step`, `classes` and `splits`.
+      As results.json: `selected_on`, `step`, `classes` and `splits`; of another set also `left_out`.
 
     Raises:
       UserError: there is no run, no evaluated checkpoint, or no such split.
     """
+    if tta not in TTA:
+        raise UserError(f'--tta={tta!r} is unknown; choose {", ".join(TTA)}')
     workdir = Path(workdir)
+    if dataset:
+        return _elsewhere(workdir, dataset, tta)
     spec = read_spec(workdir)
     config = drift.read(workdir)
     network = build(spec)
@@ -50,7 +59,7 @@ def evaluate(workdir: str | Path, split: str = 'test') -> dict[str, Any]:
     for name, task in tasks.fields(config).items():
         if split in data[name].splits and data[name].classes:
             place: dict[str, Any] = {'batch_size': batch_size, 'placement': placement, 'mesh': mesh}
-            scorer = Scorer(network, data[name], **place, task=name, head=task['head'])
+            scorer = Scorer(network, data[name], **place, task=name, head=task['head'], tta=tta)
             splits |= scorer.score(split, params, stats)
     return {
         'selected_on': config['checkpoint']['select'],
@@ -60,16 +69,28 @@ def evaluate(workdir: str | Path, split: str = 'test') -> dict[str, Any]:
     }
 
 
+def _elsewhere(workdir: Path, name: str, tta: str) -> dict[str, Any]:
+    predictor, config = Predictor(workdir, tta=tta), drift.read(workdir)
+    found = elsewhere.compared(predictor, elsewhere.opened(name), elsewhere.trained_on(workdir))
+    classes, left_out = found.pop('classes'), found.pop('left_out')
+    about = {'selected_on': config['checkpoint']['select'], 'step': predictor.step, 'classes': classes}
+    return about | {'splits': {Path(name).name: found}, 'left_out': left_out}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where the input is wrong."""
     parser = argparse.ArgumentParser(prog='python -m fer_jax.evaluate', description=__doc__)
     parser.add_argument('--workdir', required=True, help='folder of the run')
     parser.add_argument('--split', default='test', help='train, validation or test')
+    parser.add_argument('--data', default='', help='another set: NAME, FOLDER or MANIFEST[:SPLIT]')
+    parser.add_argument('--tta', default='none', help='views of each image: none, flip, tencrop')
     parser.add_argument('--output', default='', help='write the results there as JSON')
     arguments = parser.parse_args(argv)
     try:
-        results = evaluate(arguments.workdir, arguments.split)
+        results = evaluate(arguments.workdir, arguments.split, dataset=arguments.data, tta=arguments.tta)
         print(scoring.summary(results))
+        if left := results.get('left_out'):
+            print('left out: ' + ', '.join(f'{count:,} {why}' for why, count in left.items()))
         if arguments.output:
             scoring.write(Path(arguments.output), results)
     except UserError as error:

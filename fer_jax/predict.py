@@ -27,8 +27,11 @@ class Predictor:
       step: of the checkpoint.
     """
 
-    def __init__(self, workdir: str | Path):
+    def __init__(self, workdir: str | Path, *, tta: str = 'none'):
         """Restores the selected checkpoint of the run in `workdir`.
+
+        Args:
+          tta: views of each image whose probabilities are averaged: 'none', 'flip' or 'tencrop', see `steps.views`.
 
         Raises:
           UserError: there is no run, or no evaluated checkpoint yet.
@@ -42,7 +45,7 @@ class Predictor:
             raise UserError(f'workdir={str(workdir)!r} has no evaluated checkpoint yet')
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         self._params, self._stats = store.restore_model(step, *network.abstract(device))
-        self._step = jax.jit(functools.partial(eval_step, network=network))
+        self._step = jax.jit(functools.partial(eval_step, network=network, tta=tta))
         self._activation = jax.nn.sigmoid if spec.activation == 'sigmoid' else jax.nn.softmax
         self.classes = spec.classes[PRIMARY]
         self.image_size, self._channels, self.step = spec.image_size, spec.channels, step
@@ -87,6 +90,6 @@ class Predictor:
         return np.concatenate(parts)
 
 
-def load(workdir: str | Path) -> Predictor:
+def load(workdir: str | Path, *, tta: str = 'none') -> Predictor:
     """`fer_jax.load('runs/x')(images)`: the selected checkpoint of a run as a function."""
-    return Predictor(workdir)
+    return Predictor(workdir, tta=tta)

@@ -22,6 +22,7 @@ class Scorer:
     Args:
       task: its name, by which what is scored is called: 'test' of the primary task, 'test/<task>' of another.
       head: the task whose head it uses; its own if ''.
+      tta: views of each image, see `steps.views`.
     """
 
     def __init__(
@@ -34,10 +35,11 @@ class Scorer:
         mesh: Mesh,
         task: str = PRIMARY,
         head: str = '',
+        tta: str = 'none',
     ):
         self._data, self._batch_size, self._placement, self._mesh = data, batch_size, placement, mesh
         self._network, self._task = network, task
-        step = functools.partial(eval_step, network=network, task=head or task)
+        step = functools.partial(eval_step, network=network, task=head or task, tta=tta)
         self._step = jax.jit(step, static_argnames='start')
         self._feeds: dict[tuple[str, str | None], Feed | FeatureFeed] = {}
 

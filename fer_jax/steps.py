@@ -20,6 +20,7 @@ from fer_jax.tasks import HINTS, Objective
 from fer_jax.train_state import Fixed, TrainState
 
 Batches = Mapping[str, Mapping[str, Any]]
+TTA = ('none', 'flip', 'tencrop')  # views of an image at test time
 
 
 def train_step(
@@ -262,13 +263,40 @@ def eval_step(
     network: Network,
     start: str | None = None,
     task: str = PRIMARY,
+    tta: str = 'none',
 ) -> jax.Array:
     """Logits float32 [B, classes] of one task's head, images resized with antialiasing and otherwise as they are.
 
     Args:
       start: the stage that the batch's features enter, where it holds those.
+      tta: one of `TTA`: the logits of the mean of the probabilities of several views of each image.
     """
     x = gather(resident, host)['x']
+    seen = [x] if start is not None else views(x, network.spec.image_size, tta)
     if start is None:
-        x = network.normalise(resize(x, network.spec.image_size))
-    return network.forward(params, batch_stats, x.astype(DTYPES[network.spec.dtype]), start=start)[0][task]
+        seen = [network.normalise(view) for view in seen]
+    entering = jnp.concatenate(seen) if len(seen) > 1 else seen[0]
+    logits = network.forward(params, batch_stats, entering.astype(DTYPES[network.spec.dtype]), start=start)[0][task]
+    if len(seen) == 1:
+        return logits
+    each = logits.reshape(len(seen), -1, logits.shape[-1])
+    if network.spec.activation == 'sigmoid':
+        present, absent = (jax.nn.logsumexp(jax.nn.log_sigmoid(sign * each), 0) for sign in (1, -1))
+        return present - absent
+    return jax.nn.logsumexp(jax.nn.log_softmax(each), 0) - jnp.log(len(seen))
+
+
+def views(images: jax.Array, size: int, tta: str) -> list[jax.Array]:
+    """Views of each image, float32 [B, size, size, C].
+
+    'none' is the image; 'flip' also its mirror image; 'tencrop' four corners and the middle of the image resized to 8/7
+    of `size`, and their mirror images (Krizhevsky et al. 2012).
+    """
+    if tta == 'tencrop':
+        large = resize(images, round(size * 8 / 7))
+        end = large.shape[1] - size
+        places = ((0, 0), (0, end), (end, 0), (end, end), (end // 2, end // 2))
+        plain = [large[:, top : top + size, left : left + size] for top, left in places]
+    else:
+        plain = [resize(images, size)]
+    return plain if tta == 'none' else [*plain, *(view[:, :, ::-1] for view in plain)]

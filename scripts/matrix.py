@@ -21,12 +21,10 @@ from typing import Any
 import numpy as np
 
 import fer_jax
-from fer_jax import cache, checkpoints, drift, pictures, records, scoring, tasks
-from fer_jax.data import datasets, roles
-from fer_jax.data.names import canonical
-from fer_jax.data.table import Table
+from fer_jax import elsewhere, pictures, records, scoring
 from fer_jax.errors import UserError
-from fer_jax.predict import Predictor
+
+KEPT = ('n', 'accuracy', 'accuracy_ci95', 'interval', 'balanced_accuracy', 'macro_f1', 'classes', 'left_out')
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,76 +51,21 @@ def main(argv: list[str] | None = None) -> int:
 def matrix(workdirs: Sequence[Path], sets: Sequence[str], output: Path, *, fresh: bool = False) -> list[dict[str, Any]]:
     """One row a pair, in the order of `workdirs` and `sets`; written as they are found."""
     done = {} if fresh else {(row['workdir'], row['data'], row['step']): row for row in records.read(output)}
-    tables = {name: opened(name) for name in sets}
+    tables = {name: elsewhere.opened(name) for name in sets}
     output.parent.mkdir(parents=True, exist_ok=True)
     rows = []
     for workdir in workdirs:
         predictor = fer_jax.load(workdir)
-        seen = trained_on(workdir)
+        seen = elsewhere.trained_on(workdir)
         for name in sets:
             row = done.get((str(workdir), name, predictor.step))
             if row is None:
                 row = {'workdir': str(workdir), 'step': predictor.step, 'data': name}
-                row |= compared(predictor, tables[name], seen)
+                found = elsewhere.compared(predictor, tables[name], seen)
+                row |= {field: found[field] for field in KEPT}
             rows.append(row)
             output.write_text(''.join(json.dumps(one) + '\n' for one in rows))
     return rows
-
-
-def opened(name: str) -> Table:
-    """The examples of one split of a set, with labels."""
-    source, _, split = name.partition(':')
-    path = Path(source)
-    kind = 'dir' if path.is_dir() else 'manifest' if path.is_file() else 'name'
-    which = {'name': '', 'dir': '', 'manifest': '', kind: source}
-    table = datasets.open_table(**which, subject='', root=cache.root() / 'datasets')
-    available = roles.assign(table) if set(table.splits) != {'all'} else {'all': np.arange(len(table))}
-    split = split or ('test' if 'test' in available else 'all')
-    if split not in available:
-        raise UserError(f'--data={name}: no split {split!r}; there are {", ".join(available)}')
-    kept = available[split]
-    return table.take(kept[table.labels[kept] >= 0])
-
-
-def trained_on(workdir: Path) -> set[bytes]:
-    """Digests of the images on which the run was trained or selected, of all its tasks."""
-    spec, config = checkpoints.read_spec(workdir), drift.read(workdir)
-    data = tasks.load(config, image_size=spec.image_size, channels=spec.channels)
-    return {
-        row.tobytes()
-        for task in data.values()
-        for role in ('train', 'validation')
-        if role in task.splits
-        for row in task.splits[role].digests
-    }
-
-
-def compared(predictor: Predictor, table: Table, seen: set[bytes]) -> dict[str, Any]:
-    """The scores of one pair, and what was left out of it.
-
-    Raises:
-      UserError: fewer than two classes in common, or nothing to score.
-    """
-    ours, theirs = ([canonical(name) for name in names] for names in (predictor.classes, table.classes))
-    common = [name for name in ours if name in theirs]
-    if len(common) < 2:
-        raise UserError(
-            f'{table.name} has the classes {", ".join(table.classes)}, the run {", ".join(predictor.classes)}; fewer '
-            'than two are the same'
-        )
-    fresh = np.array([row.tobytes() not in seen for row in table.digests])
-    number = np.array([common.index(name) if name in common else -1 for name in theirs])
-    known = number[table.labels] >= 0
-    part = table.take(np.flatnonzero(fresh & known))
-    if not len(part):
-        raise UserError(f'{table.name}: the run was trained or selected on every one of its {len(table)} images')
-    logits = predictor.of_table(part)[:, [ours.index(name) for name in common]]
-    scores = scoring.scores(logits, number[part.labels], tuple(common), part.subjects)
-    kept = ('n', 'accuracy', 'accuracy_ci95', 'interval', 'balanced_accuracy', 'macro_f1')
-    return {name: scores[name] for name in kept} | {
-        'classes': common,
-        'left_out': {'trained on': int((~fresh).sum()), 'of other classes': int((fresh & ~known).sum())},
-    }
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:

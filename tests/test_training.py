@@ -572,11 +572,41 @@ def test_a_run_is_scored_on_other_sets(finished, faces, tmp_path, capsys):
         right += sum(predictor.classes[at] == ours for at in predictor(np.stack(found)).argmax(1))
     assert foreign['accuracy'] == right / 90 and foreign['classes'] == ['angry', 'happy', 'surprise']
     assert output.with_suffix('.png').stat().st_size > 1000
+    found = evaluate.evaluate(workdir, dataset=str(other))
+    assert found['splits']['other']['accuracy'] == right / 90 and found['left_out']['of other classes'] == 4
+    assert evaluate.main(['--workdir', str(workdir), '--data', str(other), '--tta', 'flip']) == 0
+    assert '4 of other classes' in capsys.readouterr().out
+    assert evaluate.main(['--workdir', str(workdir), '--tta', 'many']) == 2
     written = output.read_text()
     assert matrix.main(command) == 0 and output.read_text() == written
     assert matrix.main([*command, '--data', 'nowhere']) == 2 and "'nowhere' is unknown" in capsys.readouterr().err
     assert matrix.main(['--workdir', str(workdir), '--data', f'{faces}:dev', '--output', str(output)]) == 2
     assert "no split 'dev'; there are all" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('tta', ['flip', 'tencrop'])
+def test_views_at_test_time_are_averaged(finished, faces, tta):
+    """Probabilities, against a loop over the views made by hand."""
+    workdir, results = finished
+    part = scoring.read_predictions(workdir / 'predictions.npz', 'test')
+    looks = np.stack([images.decode((faces / name).read_bytes(), 32, 1, name) for name in part['ids']])
+    spec, model = checkpoints.read_spec(workdir), restored(workdir, best=True)
+    network = build(spec)
+    places = [(0, 0)]
+    large = looks.astype(np.float32)
+    if tta == 'tencrop':
+        large = np.asarray(jax.image.resize(large, (12, 37, 37, 1), 'linear', antialias=True))
+        places = [(0, 0), (0, 5), (5, 0), (5, 5), (2, 2)]
+    shares = []
+    for top, left in places:
+        view = large[:, top : top + 32, left : left + 32]
+        for one in (view, view[:, :, ::-1]):
+            logits = network.forward(model['params'], model['stats'], network.normalise(one))[0]['primary']
+            shares.append(jax.nn.softmax(logits))
+    expected = np.mean(shares, 0)
+    np.testing.assert_allclose(fer_jax.load(workdir, tta=tta)(looks), expected, atol=2e-3 if tta == 'tencrop' else 1e-5)
+    scored = evaluate.evaluate(workdir, tta=tta)['splits']['test']
+    assert scored['accuracy'] == np.mean(expected.argmax(1) == part['labels'])
 
 
 def test_a_larger_network_starts_from_a_smaller_one(finished, faces, tmp_path, capsys):
