@@ -12,6 +12,7 @@ from fer_jax.data.images import decode
 from fer_jax.data.table import Table
 from fer_jax.errors import UserError
 from fer_jax.network import PRIMARY, build
+from fer_jax.saliency import grad_cam
 from fer_jax.steps import eval_step
 
 BATCH = 256
@@ -44,6 +45,7 @@ class Predictor:
         if step is None:
             raise UserError(f'workdir={str(workdir)!r} has no evaluated checkpoint yet')
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        self._network = network
         self._params, self._stats = store.restore_model(step, *network.abstract(device))
         self._step = jax.jit(functools.partial(eval_step, network=network, tta=tta))
         self._activation = jax.nn.sigmoid if spec.activation == 'sigmoid' else jax.nn.softmax
@@ -71,6 +73,10 @@ class Predictor:
         batch = {'x': images, 'y': np.zeros(len(images), np.int32), 'weight': np.ones(len(images), np.float32)}
         logits = self._step(self._params, self._stats, {}, batch)
         return np.asarray(self._activation(logits))
+
+    def evidence(self, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """Where in images, uint8 [B, H, W, C], the evidence for classes, int [B], is; see `saliency.grad_cam`."""
+        return grad_cam(self._network, self._params, self._stats, images, classes)
 
     def of_table(self, table: Table) -> np.ndarray:
         """Logits float32 [N, classes], up to a constant a row, of every image of a table, decoded as in training."""

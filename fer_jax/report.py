@@ -6,21 +6,19 @@ Every run ends with it. The command writes it again, or with several workdirs a 
 import argparse
 import base64
 import html
-import io
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fer_jax import drift, integrity, metrics, records, scoring
+from fer_jax import drift, integrity, metrics, records, report_images, scoring
 from fer_jax.errors import UserError
+from fer_jax.predict import Predictor
+from fer_jax.report_images import Explain, Read
 
-Read = Callable[[str, np.ndarray], np.ndarray]  # split, positions [B] -> uint8 [B, H, W, C]
-SHOWN = 16  # images of a section
-SIDE = 96  # their pixels
 STYLE = Path(__file__).with_name('report.css')
 CAUTION = (
     'A face shows what a face does, not what a person feels. The labels are what annotators saw in a picture; they '
@@ -30,11 +28,12 @@ CAUTION = (
 )
 
 
-def write(workdir: Path, read: Read | None = None) -> Path:
+def write(workdir: Path, read: Read | None = None, explain: Explain | None = None) -> Path:
     """Writes report.html of a finished run from what stands in its workdir; returns its path.
 
     Args:
       read: the images of a split; without it the page has no images.
+      explain: where in images the evidence for classes is, see `saliency.grad_cam`.
 
     Raises:
       UserError: the run is not finished, or a file of it is damaged.
@@ -52,7 +51,9 @@ def write(workdir: Path, read: Read | None = None) -> Path:
         part = scoring.read_predictions(predictions, shown)
         sections.append(_reliability(part, results))
         if read is not None:
-            sections += _images(part, results['classes'], shown, read)
+            sections += report_images.uncertain(part, results['classes'], shown, read)
+            if explain is not None:
+                sections.append(report_images.evidence(part, results['classes'], shown, read, explain))
     sections.append(_facts(workdir, config))
     name = f'{config["model"]["name"]}, {data_of(config)}'
     path = workdir / 'report.html'
@@ -214,32 +215,6 @@ def _reliability(part: Mapping[str, np.ndarray], results: Mapping[str, Any]) -> 
     )
 
 
-def _images(part: Mapping[str, np.ndarray], classes: Sequence[str], shown: str, read: Read) -> list[str]:
-    """The most confident mistakes, and what the network was least sure of."""
-    wide = part['logits'].astype(np.float64)
-    shares = np.exp(wide - wide.max(1, keepdims=True))
-    shares /= shares.sum(1, keepdims=True)
-    told, sure = shares.argmax(1), shares.max(1)
-    wrong = np.flatnonzero(told != part['labels'])
-    pair = np.sort(shares, axis=1)[:, -2:]
-    sections = []
-    for title, note, index in (
-        ('The most confident mistakes', 'Label, then what the network said.', wrong[np.argsort(-sure[wrong])]),
-        ('The least certain', 'Where the two likeliest classes are nearest.', np.argsort(pair[:, 1] - pair[:, 0])),
-    ):
-        chosen = index[:SHOWN]
-        tiles = ''
-        for at, image in zip(chosen, read(shown, chosen), strict=True):
-            label, said = _text(classes[part['labels'][at]]), f'{_text(classes[told[at]])} {sure[at]:.0%}'
-            tiles += (
-                f'<figure><img src="{_embedded(image)}" width="{SIDE}" height="{SIDE}" alt="{label}"><figcaption>'
-                f'<b>{label}</b> &rarr; {said}<br><small>{_text(str(part["ids"][at]))}</small></figcaption></figure>'
-            )
-        if tiles:
-            sections.append(f'<section><h2>{title}</h2><p>{note}</p><div class="tiles">{tiles}</div></section>')
-    return sections
-
-
 def _facts(workdir: Path, config: Mapping[str, Any]) -> str:
     """Parameters, environment, and how to repeat it."""
     told = '<section><h2>To repeat it</h2><pre>python -m fer_jax.main --config configs/repeat.py:'
@@ -262,15 +237,6 @@ def _picture(path: Path, title: str, note: str) -> str:
         f'<section><h2>{_text(title)}</h2><p>{note}</p><img class="plot" alt="{_text(title)}" '
         f'src="data:image/png;base64,{data}"></section>'
     )
-
-
-def _embedded(image: np.ndarray) -> str:
-    from PIL import Image
-
-    pixels = image[..., 0] if image.shape[-1] == 1 else image
-    file = io.BytesIO()
-    Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR).save(file, 'PNG')
-    return f'data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}'
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -302,7 +268,9 @@ def main(argv: list[str] | None = None) -> int:
         if len(arguments.workdir) > 1:
             print(compare(arguments.workdir, arguments.output))
         else:
-            print(write(arguments.workdir[0], images_of(arguments.workdir[0])))
+            (workdir,) = arguments.workdir
+            finished(workdir)
+            print(write(workdir, images_of(workdir), Predictor(workdir).evidence))
     except UserError as error:
         print(f'fer_jax: {error}', file=sys.stderr)
         return 2

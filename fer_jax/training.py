@@ -4,6 +4,7 @@ The file is not called train.py because `fer_jax.train` is the function: importi
 the module in its place.
 """
 
+import functools
 import json
 import time
 from collections.abc import Mapping
@@ -15,7 +16,19 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fer_jax import divergence, drift, integrity, pictures, provenance, records, report, scoring, setup, train_state
+from fer_jax import (
+    divergence,
+    drift,
+    integrity,
+    pictures,
+    provenance,
+    records,
+    report,
+    saliency,
+    scoring,
+    setup,
+    train_state,
+)
 from fer_jax.checkpoints import SELECTABLE, Checkpoints
 from fer_jax.data import feed
 from fer_jax.data.augment import Augment
@@ -299,7 +312,8 @@ def finish(run: Setup, workdir: Path, store: Checkpoints, scorers: Scorers) -> d
     scoring.write(workdir / 'results.json', results)
     print(scoring.summary(results))
     pictures.write(workdir, results, history)
-    report.write(workdir, lambda split, index: run.data.splits[split].read(index))
+    explain = functools.partial(saliency.grad_cam, run.network, params, stats)
+    report.write(workdir, lambda split, index: run.data.splits[split].read(index), explain)
     print(f'report.html, results, pictures and checkpoints are in {workdir}')
     return results
 

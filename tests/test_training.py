@@ -113,8 +113,15 @@ def test_a_run_ends_with_a_page_that_opens_offline(finished, tmp_path, capsys):
     page = (workdir / 'report.html').read_text()
     test = results['splits']['test']
     assert f'{100 * test["accuracy"]:.1f}<small> %</small>' in page
-    assert page.count('<figure>') == 12 + round(12 * (1 - test['accuracy']))
-    for heading in ('Training', 'Confusion, test', 'Classes, test', 'To repeat it', 'What this can and cannot do'):
+    assert page.count('<figure>') == 12 + round(12 * (1 - test['accuracy'])) + 2 * 3
+    for heading in (
+        'Training',
+        'Confusion, test',
+        'Classes, test',
+        'What it looked at',
+        'To repeat it',
+        'What this can and cannot do',
+    ):
         assert f'<h2>{heading}</h2>' in page
     part = scoring.read_predictions(workdir / 'predictions.npz', 'test')
     ece = metrics.calibration(part['logits'], part['labels'])
@@ -126,7 +133,7 @@ def test_a_run_ends_with_a_page_that_opens_offline(finished, tmp_path, capsys):
     assert report.main([str(workdir), str(workdir), '--output', str(tmp_path / 'two.html')]) == 0
     two = (tmp_path / 'two.html').read_text()
     assert two.count('<tr>') == 3 and '<td>1</td></tr>' in two
-    assert report.main([str(tmp_path)]) == 2 and 'holds no run' in capsys.readouterr().err
+    assert report.main([str(tmp_path)]) == 2 and 'holds no finished run' in capsys.readouterr().err
 
 
 def test_a_run_is_repeated_from_its_config(finished):

@@ -1,0 +1,85 @@
+"""The images of a report: mistakes, what is uncertain, and where the evidence is."""
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+
+import numpy as np
+
+Read = Callable[[str, np.ndarray], np.ndarray]  # split, positions [B] -> uint8 [B, H, W, C]
+Explain = Callable[[np.ndarray, np.ndarray], np.ndarray]  # images [B, ...], classes [B] -> maps float [B, h, w]
+SHOWN = 16  # images of a section
+SIDE = 96  # their pixels
+
+
+def uncertain(part: Mapping[str, np.ndarray], classes: Sequence[str], shown: str, read: Read) -> list[str]:
+    """The most confident mistakes, and what the network was least sure of."""
+    wide = part['logits'].astype(np.float64)
+    shares = np.exp(wide - wide.max(1, keepdims=True))
+    shares /= shares.sum(1, keepdims=True)
+    told, sure = shares.argmax(1), shares.max(1)
+    wrong = np.flatnonzero(told != part['labels'])
+    pair = np.sort(shares, axis=1)[:, -2:]
+    sections = []
+    for title, note, index in (
+        ('The most confident mistakes', 'Label, then what the network said.', wrong[np.argsort(-sure[wrong])]),
+        ('The least certain', 'Where the two likeliest classes are nearest.', np.argsort(pair[:, 1] - pair[:, 0])),
+    ):
+        chosen = index[:SHOWN]
+        tiles = ''
+        for at, image in zip(chosen, read(shown, chosen), strict=True):
+            label, said = escape(classes[part['labels'][at]]), f'{escape(classes[told[at]])} {sure[at]:.0%}'
+            tiles += (
+                f'<figure><img src="{_embedded(image)}" width="{SIDE}" height="{SIDE}" alt="{label}"><figcaption>'
+                f'<b>{label}</b> &rarr; {said}<br><small>{escape(str(part["ids"][at]))}</small></figcaption></figure>'
+            )
+        if tiles:
+            sections.append(f'<section><h2>{title}</h2><p>{note}</p><div class="tiles">{tiles}</div></section>')
+    return sections
+
+
+def evidence(part: Mapping[str, np.ndarray], classes: Sequence[str], shown: str, read: Read, explain: Explain) -> str:
+    """Two images of each class with what spoke for the class that the network told, by Grad-CAM."""
+    told = part['logits'].argmax(1)
+    chosen: list[int] = []
+    for label in range(min(len(classes), SHOWN)):
+        of_class = np.flatnonzero(part['labels'] == label)
+        chosen += of_class[np.linspace(0, len(of_class) - 1, 4).astype(int)[1:3]].tolist() if len(of_class) > 1 else []
+    if not chosen:
+        return ''
+    images = read(shown, np.array(chosen))
+    tiles = ''
+    for at, image, heat in zip(chosen, images, explain(images, told[chosen]), strict=True):
+        name, said = (escape(classes[which]) for which in (part['labels'][at], told[at]))
+        tiles += (
+            f'<figure><img src="{_embedded(overlaid(image, heat))}" width="{SIDE}" height="{SIDE}" alt="{name}">'
+            f'<figcaption><b>{name}</b> &rarr; {said}</figcaption></figure>'
+        )
+    return (
+        '<section><h2>What it looked at</h2><p>Grad-CAM of the class that the network told, on two images of each '
+        f'class that nobody chose: the brighter, the more speaks for it.</p><div class="tiles">{tiles}</div></section>'
+    )
+
+
+def overlaid(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """uint8 [SIDE, SIDE, 3]: the image in grey, warm where the map float [h, w] is high."""
+    import matplotlib
+    from PIL import Image
+
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    grey = np.asarray(Image.fromarray(pixels).convert('L').resize((SIDE, SIDE), Image.Resampling.BILINEAR)) / 255
+    share = Image.fromarray((heat / max(heat.max(), 1e-12)).astype(np.float32))
+    share = np.clip(np.asarray(share.resize((SIDE, SIDE), Image.Resampling.BICUBIC)), 0, 1)
+    warm = matplotlib.colormaps['inferno'](0.25 + 0.75 * share)[..., :3]
+    alpha = (0.65 * share)[..., None]
+    return (255 * ((1 - alpha) * grey[..., None] + alpha * warm)).astype(np.uint8)
+
+
+def _embedded(image: np.ndarray) -> str:
+    from PIL import Image
+
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    file = io.BytesIO()
+    Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR).save(file, 'PNG')
+    return f'data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}'

@@ -1,0 +1,44 @@
+"""Where in an image the evidence for a class is."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fer_jax.data.geometry import resize
+from fer_jax.network import DTYPES, PRIMARY, Network
+from fer_jax.partition import Flat
+
+
+def grad_cam(
+    network: Network, params: Flat, batch_stats: Flat, images: np.ndarray, classes: np.ndarray, *, task: str = PRIMARY
+) -> np.ndarray:
+    """Grad-CAM (Selvaraju et al. 2017) at what enters the stage `pool`, the last map of every network here.
+
+    Channels are weighted by the mean gradient of the class's logit, summed, and what speaks against the class is cut
+    off. Where the head is linear and reads the global average, this is the class activation map (Zhou et al. 2016).
+
+    Args:
+      images: uint8 [B, H, W, C], resized to the network's size.
+      classes: int [B], whose evidence is asked for.
+
+    Returns:
+      float32 [B, h, w], the resolution of the last map, 0 or more, in units of the logit per cell.
+    """
+    compute = functools.partial(_cam, network=network, task=task)
+    return np.asarray(jax.jit(compute)(params, batch_stats, images, classes))
+
+
+def _cam(
+    params: Flat, batch_stats: Flat, images: jax.Array, classes: jax.Array, *, network: Network, task: str
+) -> jax.Array:
+    x = network.normalise(resize(images, network.spec.image_size)).astype(DTYPES[network.spec.dtype])
+    maps = network.forward(params, batch_stats, x, stop='pool')[2]
+
+    def evidence(maps: jax.Array) -> jax.Array:
+        logits = network.forward(params, batch_stats, maps, start='pool')[0][task]
+        return jnp.take_along_axis(logits, classes[:, None], axis=1).sum()
+
+    weights = jax.grad(evidence)(maps).astype(jnp.float32).mean((1, 2), keepdims=True)
+    return jax.nn.relu(jnp.sum(weights * maps.astype(jnp.float32), -1))

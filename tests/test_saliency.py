@@ -1,0 +1,52 @@
+"""Grad-CAM against finite differences and against class activation maps."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from fer_jax import saliency
+from fer_jax.network import ModelSpec, build
+from fer_jax.partition import split_module
+
+RNG = np.random.default_rng(0)
+CLASSES = ('a', 'b', 'c')
+
+
+def made(name, size, **options):
+    network = build(ModelSpec(name, {'primary': CLASSES}, size, **options))
+    _, params, stats = split_module(network.spec.create(nnx.Rngs(0)))
+    return network, params, stats
+
+
+def test_with_a_linear_head_it_is_the_class_activation_map():
+    """The map times the head's column, over the number of cells, without what is below 0."""
+    network, params, stats = made('resnet18', 64)
+    images = RNG.integers(0, 256, (2, 48, 48, 3), np.uint8)
+    classes = np.array([2, 0])
+    found = saliency.grad_cam(network, params, stats, images, classes)
+    x = network.normalise(jax.image.resize(images.astype(np.float32), (2, 64, 64, 3), 'linear', antialias=True))
+    maps = np.asarray(network.forward(params, stats, x, stop='pool')[2])
+    columns = np.asarray(params['head.primary.kernel'])[:, classes].T
+    expected = np.maximum(np.einsum('bhwc,bc->bhw', maps, columns) / (maps.shape[1] * maps.shape[2]), 0)
+    assert found.shape == (2, 2, 2) and expected.max() > 0
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_weights_are_the_slopes_of_the_logit():
+    """By finite differences of whole channels, through the two hidden layers of an MLP."""
+    network, params, stats = made('vgg11', 32, head='mlp')
+    images = RNG.integers(0, 256, (1, 32, 32, 3), np.uint8)
+    found = saliency.grad_cam(network, params, stats, images, np.array([1]))[0]
+    x = network.normalise(images.astype(np.float32))
+    maps = network.forward(params, stats, x, stop='pool')[2]
+    logit = jax.jit(lambda maps: network.forward(params, stats, maps, start='pool')[0]['primary'][0, 1])
+    cells = maps.shape[1] * maps.shape[2]
+    weights = np.zeros(maps.shape[-1])
+    alive = np.flatnonzero(np.asarray(maps).max((0, 1, 2)) > 0)
+    for channel in alive:
+        up, down = (float(logit(maps.at[..., channel].add(step))) for step in (0.05, -0.05))
+        weights[channel] = (up - down) / 0.1 / cells
+    expected = np.maximum(np.asarray(maps)[0] @ weights, 0)
+    np.testing.assert_allclose(found, expected, atol=0.02 * max(np.abs(found).max(), 1e-6) + 1e-6)
