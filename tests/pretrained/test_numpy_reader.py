@@ -3,6 +3,7 @@
 import os
 import pickle
 import struct
+import tracemalloc
 from collections import OrderedDict
 
 import numpy as np
@@ -81,3 +82,18 @@ def test_damage_is_one_message(tmp_path):
             read_arrays(path)
         except UserError as error:
             assert 'cannot be read as weights' in str(error)
+
+
+def test_ten_bytes_cannot_ask_for_much_memory(tmp_path):
+    """A pickle may remember an object under any number, for which the unpickler in C makes room at once."""
+    path = tmp_path / 'x.pkl'
+    path.write_bytes(b'\x80\x02}r\xff\xff\xff\x00.')
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match='no dictionary'):
+            read_arrays(path)
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+        pickle.loads(path.read_bytes())
+        assert tracemalloc.get_traced_memory()[1] > 1e8
+    finally:
+        tracemalloc.stop()
