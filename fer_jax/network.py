@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -125,7 +125,8 @@ class Network:
         start: str | None = None,
         train: frozenset[str] = frozenset(),
         key: jax.Array | None = None,
-        stop: str = 'head',
+        tell: str = 'head',
+        add: Mapping[str, jax.Array] | None = None,
     ) -> tuple[dict[str, jax.Array], Flat, jax.Array]:
         """Runs the stages from `start` on.
 
@@ -134,15 +135,16 @@ class Network:
           x: float [B, H, W, C], normalised, or activations at `start`.
           train: stages that run in training mode.
           key: of dropout.
-          stop: a stage, of which is told what entered it.
+          tell: the stage of which is told what entered it.
+          add: is added to what these stages give, for derivatives by it.
 
         Returns:
-          Logits {task: float32 [B, classes]}, the statistics after the pass, and what entered `stop`, [B, ...].
+          Logits {task: float32 [B, classes]}, the statistics after the pass, and what entered `tell`, [B, ...].
         """
         model = nnx.merge(self.graphdef, unflatten(params), unflatten(batch_stats), copy=True)
-        entered = models.run(model, x, start=start, stop=stop, train=train, key=key)
-        logits = models.run(model, entered, start=stop, train=train, key=key)
-        return logits, flatten(nnx.state(model, nnx.BatchStat)), entered
+        seen: dict[str, jax.Array] = {}
+        logits = models.run(model, x, start=start, train=train, key=key, seen=seen, add=add)
+        return logits, flatten(nnx.state(model, nnx.BatchStat)), seen[tell]
 
     def outputs(self, params: Flat, batch_stats: Flat, x: jax.Array, stages: Collection[str]) -> dict[str, jax.Array]:
         """What these stages, none of them the head, give in evaluation mode; x as in `forward`."""
@@ -150,9 +152,9 @@ class Network:
         found, start, order = {}, None, list(self.stages)
         for stage in order:
             if stage in stages:
-                after = order[order.index(stage) + 1]
-                x = models.run(model, x, start=start, stop=after)
-                found[stage], start = x, after
+                x = models.run(model, x, start=start, stop=stage)
+                x = found[stage] = model.stage(stage, x, train=False, key=None)
+                start = order[order.index(stage) + 1]
         return found
 
     def normalise(self, images: jax.Array) -> jax.Array:

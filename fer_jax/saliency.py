@@ -34,11 +34,14 @@ def _cam(
     params: Flat, batch_stats: Flat, images: jax.Array, classes: jax.Array, *, network: Network, task: str
 ) -> jax.Array:
     x = network.normalise(resize(images, network.spec.image_size)).astype(DTYPES[network.spec.dtype])
-    maps = network.forward(params, batch_stats, x, stop='pool')[2]
+    order = list(network.stages)
+    last = order[order.index('pool') - 1]
 
-    def evidence(maps: jax.Array) -> jax.Array:
-        logits = network.forward(params, batch_stats, maps, start='pool')[0][task]
-        return jnp.take_along_axis(logits, classes[:, None], axis=1).sum()
+    def evidence(change: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits, _, maps = network.forward(params, batch_stats, x, tell='pool', add={last: change})
+        return jnp.take_along_axis(logits[task], classes[:, None], axis=1).sum(), maps
 
-    weights = jax.grad(evidence)(maps).astype(jnp.float32).mean((1, 2), keepdims=True)
+    maps = jax.eval_shape(evidence, jnp.zeros(()))[1]
+    slopes, maps = jax.grad(evidence, has_aux=True)(jnp.zeros(maps.shape, maps.dtype))
+    weights = slopes.astype(jnp.float32).mean((1, 2), keepdims=True)
     return jax.nn.relu(jnp.sum(weights * maps.astype(jnp.float32), -1))

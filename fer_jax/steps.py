@@ -105,7 +105,7 @@ def train_step(
                 start=start,
                 train=phase.partition.stages,
                 key=jax.random.split(key, 3)[1],
-                stop='pool' if consistency else 'head',
+                tell='pool' if consistency else 'head',
             )
             value = jnp.zeros(())
             if consistency:

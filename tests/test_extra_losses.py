@@ -68,7 +68,7 @@ def test_a_step_adds_it_to_the_loss_of_the_plain_images(config, accumulate):
         x = run.network.normalise(images.astype(jnp.float32))
         both = jnp.concatenate([x, x[:, :, ::-1]])
         logits, stats, maps = run.network.forward(
-            params, stats, both, train=run.phases[0].partition.stages, key=jax.random.key(0), stop='pool'
+            params, stats, both, train=run.phases[0].partition.stages, key=jax.random.key(0), tell='pool'
         )
         count = len(labels)
         fixed_kernel = jax.lax.stop_gradient(params['head.primary.kernel'])

@@ -26,7 +26,7 @@ def test_with_a_linear_head_it_is_the_class_activation_map():
     classes = np.array([2, 0])
     found = saliency.grad_cam(network, params, stats, images, classes)
     x = network.normalise(jax.image.resize(images.astype(np.float32), (2, 64, 64, 3), 'linear', antialias=True))
-    maps = np.asarray(network.forward(params, stats, x, stop='pool')[2])
+    maps = np.asarray(network.forward(params, stats, x, tell='pool')[2])
     columns = np.asarray(params['head.primary.kernel'])[:, classes].T
     expected = np.maximum(np.einsum('bhwc,bc->bhw', maps, columns) / (maps.shape[1] * maps.shape[2]), 0)
     assert found.shape == (2, 2, 2) and expected.max() > 0
@@ -40,7 +40,7 @@ def test_the_weights_are_the_slopes_of_the_logit():
     images = RNG.integers(0, 256, (1, 32, 32, 3), np.uint8)
     found = saliency.grad_cam(network, params, stats, images, np.array([1]))[0]
     x = network.normalise(images.astype(np.float32))
-    maps = network.forward(params, stats, x, stop='pool')[2]
+    maps = network.forward(params, stats, x, tell='pool')[2]
     logits = jax.jit(lambda maps: network.forward(params, stats, maps, start='pool')[0]['primary'][:, 1])
     channels = maps.shape[-1]
     weights = np.empty(channels)
@@ -50,3 +50,14 @@ def test_the_weights_are_the_slopes_of_the_logit():
         weights[first : first + 128] = slopes / (maps.shape[1] * maps.shape[2])
     expected = np.maximum(np.asarray(maps)[0] @ weights, 0)
     np.testing.assert_allclose(found, expected, atol=0.02 * max(np.abs(found).max(), 1e-6) + 1e-6)
+
+
+def test_a_head_that_reads_several_stages_is_explained_by_the_last_map():
+    """By the head's rows that read it; the other stage's rows are as constant as a bias."""
+    network, params, stats = made('resnet18', 64, head_inputs=('layer3', 'layer4'))
+    images = RNG.integers(0, 256, (1, 64, 64, 3), np.uint8)
+    found = saliency.grad_cam(network, params, stats, images, np.array([2]))[0]
+    x = network.normalise(images.astype(np.float32))
+    maps = np.asarray(network.outputs(params, stats, x, ['layer4'])['layer4'])[0]
+    rows = np.asarray(params['head.primary.kernel'])[-maps.shape[-1] :, 2]
+    np.testing.assert_allclose(found, np.maximum(maps @ rows / maps[..., 0].size, 0), atol=1e-5)

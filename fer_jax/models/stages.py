@@ -1,6 +1,6 @@
 """Running a network as a table of stages."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -33,6 +33,8 @@ def run(
     stop: str | None = None,
     train: Collection[str] = (),
     key: jax.Array | None = None,
+    seen: dict[str, jax.Array] | None = None,
+    add: Mapping[str, jax.Array] | None = None,
 ) -> Any:
     """Applies the stages from `start` up to, not including, `stop`.
 
@@ -43,6 +45,8 @@ def run(
       stop: none, so that logits are returned, if None.
       train: names of the stages that run in training mode.
       key: of dropout; every stage draws from its own fold of it.
+      seen: is filled with what enters each stage.
+      add: is added to what these stages give, for derivatives by it.
 
     Returns:
       The activations that enter `stop`, or logits {task: float32 [B, classes]}.
@@ -65,7 +69,11 @@ def run(
         stage_key = None if key is None else jax.random.fold_in(key, index)
         if name == 'head' and first < index and model.inputs:
             x = jnp.concatenate(read, -1)
+        if seen is not None:
+            seen[name] = x
         x = model.stage(name, x, train=name in train, key=stage_key)
+        if add and name in add:
+            x = x + add[name]
         if name in model.inputs:
             read.append(x.mean((1, 2)) if x.ndim == 4 else x)
     return jnp.concatenate(read, -1) if stop == 'head' and first < last and model.inputs else x
