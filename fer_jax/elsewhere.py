@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax import cache, checkpoints, drift, scoring, tasks
+from fer_jax import cache, checkpoints, comparison, drift, tasks
+from fer_jax.comparison import Told
 from fer_jax.data import datasets, roles
 from fer_jax.data.names import canonical
 from fer_jax.data.table import Table
@@ -41,8 +42,8 @@ def trained_on(workdir: Path) -> set[bytes]:
     }
 
 
-def compared(predictor: Predictor, table: Table, seen: set[bytes]) -> dict[str, Any]:
-    """The scores of one pair, and what was left out of it.
+def told(predictor: Predictor, table: Table, seen: set[bytes]) -> tuple[Told, dict[str, int]]:
+    """What it says of the images that it has not `seen` and whose classes it knows, and how many others there were.
 
     Raises:
       UserError: fewer than two classes in common, or nothing to score.
@@ -61,8 +62,11 @@ def compared(predictor: Predictor, table: Table, seen: set[bytes]) -> dict[str, 
     if not len(part):
         raise UserError(f'{table.name}: the run was trained or selected on every one of its {len(table)} images')
     logits = predictor.of_table(part)[:, [ours.index(name) for name in common]]
-    scores = scoring.scores(logits, number[part.labels], tuple(common), part.subjects)
-    return scores | {
-        'classes': common,
-        'left_out': {'trained on': int((~fresh).sum()), 'of other classes': int((fresh & ~known).sum())},
-    }
+    found = Told(tuple(common), part.ids, number[part.labels], part.subjects, part.groups, logits)
+    return found, {'trained on': int((~fresh).sum()), 'of other classes': int((fresh & ~known).sum())}
+
+
+def compared(predictor: Predictor, table: Table, seen: set[bytes]) -> dict[str, Any]:
+    """The scores of one pair, its `classes`, and what was `left_out`; see `told`."""
+    found, left_out = told(predictor, table, seen)
+    return comparison.scores(found) | {'classes': list(found.classes), 'left_out': left_out}

@@ -1,17 +1,41 @@
-"""Command line: `python -m fer_jax.evaluate --workdir DIR [--split test | --data SET] [--tta flip]`."""
+"""Command line: `python -m fer_jax.evaluate --workdir DIR ... [--split test | --data SET] [--tta VIEWS] [...]`.
+
+One run is scored; several are compared, pooled where they differ by their seed alone, and asked together. Others'
+predictions, a csv of probabilities, are scored beside them by the same rules.
+"""
 
 import argparse
+import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from fer_jax import drift, elsewhere, scoring, sharding, tasks
+import numpy as np
+
+from fer_jax import comparison, drift, elsewhere, scoring, sharding, tasks
 from fer_jax.checkpoints import Checkpoints, read_spec
+from fer_jax.comparison import Told
 from fer_jax.errors import UserError
 from fer_jax.network import PRIMARY, build
+from fer_jax.pooling import over_seeds
 from fer_jax.predict import Predictor
 from fer_jax.scorer import Scorer
-from fer_jax.steps import TTA
+from fer_jax.steps import check_views
+
+
+class Evaluated(NamedTuple):
+    """One run on one split.
+
+    Attributes:
+      results: as results.json.
+      told: of the primary task; None where levels are told.
+      subsets: name -> ids of parts of the split.
+    """
+
+    results: dict[str, Any]
+    told: Told | None
+    subsets: Mapping[str, np.ndarray]
 
 
 def evaluate(workdir: str | Path, split: str = 'test', *, dataset: str = '', tta: str = 'none') -> dict[str, Any]:
@@ -22,7 +46,7 @@ def evaluate(workdir: str | Path, split: str = 'test', *, dataset: str = '', tta
       split: role of the split: 'train', 'validation' or 'test'.
       dataset: another set, NAME, FOLDER or MANIFEST, with :SPLIT where wanted, see `elsewhere.opened`; `split` is then
         not looked at.
-      tta: 'none', 'flip' or 'tencrop', see `steps.views`.
+      tta: 'none', 'flip', 'tencrop' or a number of random views, see `steps.views`.
 
     Returns:
       As results.json: `selected_on`, `step`, `classes` and `splits`; of another set also `left_out`.
@@ -30,11 +54,78 @@ def evaluate(workdir: str | Path, split: str = 'test', *, dataset: str = '', tta
     Raises:
       UserError: there is no run, no evaluated checkpoint, or no such split.
     """
-    if tta not in TTA:
-        raise UserError(f'--tta={tta!r} is unknown; choose {", ".join(TTA)}')
-    workdir = Path(workdir)
-    if dataset:
-        return _elsewhere(workdir, dataset, tta)
+    check_views(tta)
+    return _evaluated(Path(workdir), split, dataset, tta).results
+
+
+def evaluate_together(
+    workdirs: Sequence[Path],
+    split: str = 'test',
+    *,
+    dataset: str = '',
+    tta: str = 'none',
+    predictions: Sequence[Path] = (),
+) -> dict[str, Any]:
+    """Scores several runs, and others' predictions, on the same images.
+
+    Args:
+      workdirs: of runs, or of runs of several seeds as `--seeds` leaves them; none where `dataset` is given.
+      split, dataset, tta: as in `evaluate`.
+      predictions: csv files, see `comparison.read_csv`.
+
+    Returns:
+      `runs`, {name: as of `evaluate`}, what `comparison.compare` gives, and of runs that differ by their seed alone
+      `seeds` {split: as `pooling.over_seeds`}.
+
+    Raises:
+      UserError: as in `evaluate`, or they cannot be compared.
+    """
+    check_views(tta)
+    runs = {name: _evaluated(workdir, split, dataset, tta) for name, workdir in _named(workdirs).items()}
+    contenders = {}
+    for name, run in runs.items():
+        if run.told is None:
+            raise UserError(f'{name} tells levels, which are not compared; evaluate it alone')
+        contenders[name] = run.told
+    if runs:
+        subsets = next(iter(runs.values())).subsets
+        truth = next(iter(contenders.values()))
+        where = dataset or split
+    else:
+        if not dataset:
+            raise UserError('--predictions without --workdir needs --data SET, the labelled images they are about')
+        table = elsewhere.opened(dataset)
+        subsets = {name: table.ids[rows] for name, rows in table.subsets.items() if 0 < rows.sum() < len(rows)}
+        truth = Told(table.classes, table.ids, table.labels, table.subjects, table.groups, np.empty((len(table), 0)))
+        where = dataset
+    for path in predictions:
+        if path.stem in contenders:
+            raise UserError(f'--predictions={path} has the name of another contender, {path.stem}; rename the file')
+        contenders[path.stem] = truth._replace(logits=comparison.read_csv(path, truth.ids, truth.classes))
+    found = comparison.compare(contenders, subsets, name=Path(where).name, ensemble=list(runs))
+    configs = [drift.read(workdir) for workdir in _named(workdirs).values()]
+    if len({json.dumps({**config, 'seed': 0}, sort_keys=True) for config in configs}) == 1 and len(configs) > 1:
+        found['seeds'] = {part: over_seeds([one[name] for name in runs]) for part, one in found['splits'].items()}
+    return {'runs': {name: run.results for name, run in runs.items()}} | found
+
+
+def _named(workdirs: Sequence[Path]) -> dict[str, Path]:
+    """The runs, those of several seeds one by one, by the shortest ends of their paths that tell them apart."""
+    runs = [run for workdir in workdirs for run in (sorted(workdir.glob('seed-*')) or [workdir])]
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise UserError(f'--workdir={" ".join(map(str, workdirs))} names a run twice; give each once')
+    for length in range(1, max([len(run.resolve().parts) for run in runs], default=0) + 1):
+        names = ['/'.join(run.resolve().parts[-length:]) for run in runs]
+        if len(set(names)) == len(names):
+            return dict(zip(names, runs, strict=True))
+    return {}
+
+
+def _evaluated(workdir: Path, split: str, dataset: str, tta: str) -> Evaluated:
+    return _elsewhere(workdir, dataset, tta) if dataset else _of_run(workdir, split, tta)
+
+
+def _of_run(workdir: Path, split: str, tta: str) -> Evaluated:
     spec = read_spec(workdir)
     config = drift.read(workdir)
     network = build(spec)
@@ -56,41 +147,69 @@ def evaluate(workdir: str | Path, split: str = 'test', *, dataset: str = '', tta
     mesh = sharding.mesh_for(batch_size)
     params, stats = store.restore_model(step, *network.abstract(sharding.replicated(mesh)))
     splits: dict[str, Any] = {}
+    told = None
     for name, task in tasks.fields(config).items():
         if split in data[name].splits and data[name].classes:
             place: dict[str, Any] = {'batch_size': batch_size, 'placement': placement, 'mesh': mesh}
             scorer = Scorer(network, data[name], **place, task=name, head=task['head'], tta=tta)
-            splits |= scorer.score(split, params, stats)
-    return {
-        'selected_on': config['checkpoint']['select'],
-        'step': step,
-        'classes': list(data[PRIMARY].classes),
-        'splits': splits,
-    }
+            logits = scorer.logits(split, params, stats)
+            splits |= scorer.scores(split, logits)
+            if name == PRIMARY and data[name].splits[split].levels is None:
+                part = data[name].splits[split]
+                told = Told(data[name].classes, part.ids, part.truth, part.subjects, part.groups, logits)
+    of_primary = data[PRIMARY].splits[split]
+    return Evaluated(
+        results={
+            'selected_on': config['checkpoint']['select'],
+            'step': step,
+            'classes': list(data[PRIMARY].classes),
+            'splits': splits,
+        },
+        told=told,
+        subsets={name: of_primary.ids[rows] for name, rows in of_primary.subsets.items()},
+    )
 
 
-def _elsewhere(workdir: Path, name: str, tta: str) -> dict[str, Any]:
+def _elsewhere(workdir: Path, name: str, tta: str) -> Evaluated:
     predictor, config = Predictor(workdir, tta=tta), drift.read(workdir)
-    found = elsewhere.compared(predictor, elsewhere.opened(name), elsewhere.trained_on(workdir))
-    classes, left_out = found.pop('classes'), found.pop('left_out')
-    about = {'selected_on': config['checkpoint']['select'], 'step': predictor.step, 'classes': classes}
-    return about | {'splits': {Path(name).name: found}, 'left_out': left_out}
+    told, left_out = elsewhere.told(predictor, elsewhere.opened(name), elsewhere.trained_on(workdir))
+    results = {
+        'selected_on': config['checkpoint']['select'],
+        'step': predictor.step,
+        'classes': list(told.classes),
+        'splits': {Path(name).name: comparison.scores(told)},
+        'left_out': left_out,
+    }
+    return Evaluated(results, told, {})
 
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where the input is wrong."""
     parser = argparse.ArgumentParser(prog='python -m fer_jax.evaluate', description=__doc__)
-    parser.add_argument('--workdir', required=True, help='folder of the run')
+    parser.add_argument('--workdir', nargs='+', default=[], type=Path, help='of a run; several are compared')
     parser.add_argument('--split', default='test', help='train, validation or test')
     parser.add_argument('--data', default='', help='another set: NAME, FOLDER or MANIFEST[:SPLIT]')
-    parser.add_argument('--tta', default='none', help='views of each image: none, flip, tencrop')
+    parser.add_argument(
+        '--tta', default='none', help='views of each image: none, flip, tencrop, or so many random ones'
+    )
+    parser.add_argument(
+        '--predictions', nargs='+', default=[], type=Path, metavar='CSV', help="others' probabilities: id, classes"
+    )
     parser.add_argument('--output', default='', help='write the results there as JSON')
     arguments = parser.parse_args(argv)
+    workdirs, peers = arguments.workdir, arguments.predictions
+    asked = {'dataset': arguments.data, 'tta': arguments.tta}
     try:
-        results = evaluate(arguments.workdir, arguments.split, dataset=arguments.data, tta=arguments.tta)
-        print(scoring.summary(results))
-        if left := results.get('left_out'):
-            print('left out: ' + ', '.join(f'{count:,} {why}' for why, count in left.items()))
+        if not (workdirs or peers):
+            raise UserError('give --workdir DIR, or --predictions CSV with --data SET')
+        if len(workdirs) == 1 and not peers and not sorted(workdirs[0].glob('seed-*')):
+            results = evaluate(workdirs[0], arguments.split, **asked)
+            print(scoring.summary(results))
+            if left := results.get('left_out'):
+                print('left out: ' + ', '.join(f'{count:,} {why}' for why, count in left.items()))
+        else:
+            results = evaluate_together(workdirs, arguments.split, **asked, predictions=peers)
+            print(comparison.table(results))
         if arguments.output:
             scoring.write(Path(arguments.output), results)
     except UserError as error:

@@ -118,6 +118,12 @@ def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
     return float((largest == labels[:, None]).any(1).mean())
 
 
+def confidence(logits: np.ndarray) -> np.ndarray:
+    """float64 [N]: the largest probability of each example, of logits float [N, C]."""
+    wide = logits.astype(np.float64)
+    return 1 / np.exp(wide - wide.max(1, keepdims=True)).sum(1)
+
+
 def calibration(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> dict[str, list[float] | float]:
     """How far probabilities of the predicted classes are from how often these are right (Guo et al. 2017).
 
@@ -129,21 +135,18 @@ def calibration(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> dict[
     Returns:
       'ece', the mean distance, weighted by examples; and of each bin that has some 'n', 'confidence' and 'accuracy'.
     """
-    wide = logits.astype(np.float64)
-    shares = np.exp(wide - wide.max(1, keepdims=True))
-    confidence = 1 / shares.sum(1)
-    right = wide.argmax(1) == labels
-    member = np.minimum((confidence * bins).astype(int), bins - 1)
+    sure, right = confidence(logits), logits.argmax(1) == labels
+    member = np.minimum((sure * bins).astype(int), bins - 1)
     n = np.bincount(member, minlength=bins)
     some = n > 0
-    mean, share = (np.bincount(member, values, minlength=bins)[some] / n[some] for values in (confidence, right))
+    mean, share = (np.bincount(member, values, minlength=bins)[some] / n[some] for values in (sure, right))
     ece = float(np.abs(mean - share) @ n[some] / len(labels))
     return {'ece': ece, 'n': n[some].tolist(), 'confidence': mean.tolist(), 'accuracy': share.tolist()}
 
 
-def coverage_curve(confidence: np.ndarray, hits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(coverage, accuracy), float [N]: of the 1, 2, ..., N most confident examples."""
-    order = np.argsort(-confidence, kind='stable')
+def coverage_curve(sure: np.ndarray, hits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(coverage, accuracy), float [N]: of the 1, 2, ..., N examples with the most confidence `sure`, float [N]."""
+    order = np.argsort(-sure, kind='stable')
     count = np.arange(1, len(hits) + 1)
     return count / len(hits), np.cumsum(hits[order]) / count
 

@@ -99,7 +99,7 @@ def over_folds(parts: Sequence[Mapping[str, np.ndarray]], classes: Sequence[str]
     pooled = {name: np.concatenate([part[name] for part in parts]) for name in scoring.PREDICTED}
     if len(np.unique(pooled['ids'])) < len(pooled['ids']):
         raise ValueError('an example stands in two folds')
-    return scoring.scores(pooled['logits'], pooled['labels'], tuple(classes), pooled['subjects'])
+    return scoring.scores(pooled['logits'], pooled['labels'], tuple(classes), pooled['subjects'], pooled['groups'])
 
 
 def _train_all(configs: Mapping[str, Mapping[str, Any]], workdir: Path) -> dict[str, dict[str, Any]]:

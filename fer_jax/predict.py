@@ -13,7 +13,7 @@ from fer_jax.data.table import Table
 from fer_jax.errors import UserError
 from fer_jax.network import PRIMARY, build
 from fer_jax.saliency import grad_cam
-from fer_jax.steps import eval_step
+from fer_jax.steps import check_views, eval_step
 
 BATCH = 256
 TINY = np.finfo(np.float32).tiny
@@ -32,11 +32,13 @@ class Predictor:
         """Restores the selected checkpoint of the run in `workdir`.
 
         Args:
-          tta: views of each image whose probabilities are averaged: 'none', 'flip' or 'tencrop', see `steps.views`.
+          tta: views of each image whose probabilities are averaged: 'none', 'flip', 'tencrop' or a number of random
+            ones, see `steps.views`.
 
         Raises:
-          UserError: there is no run, or no evaluated checkpoint yet.
+          UserError: there is no run, or no evaluated checkpoint yet, or no such views.
         """
+        check_views(tta)
         workdir = Path(workdir)
         spec = read_spec(workdir)
         network = build(spec)
@@ -70,7 +72,7 @@ class Predictor:
             images = images[None] if images.shape[-1] in (1, 3) else images[..., None]
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
             raise ValueError(f'expected uint8 images [B, H, W, 1 or 3], got {images.dtype} {list(images.shape)}')
-        batch = {'x': images, 'y': np.zeros(len(images), np.int32), 'weight': np.ones(len(images), np.float32)}
+        batch = {'x': images, 'id': np.arange(len(images), dtype=np.int32)}
         logits = self._step(self._params, self._stats, {}, batch)
         return np.asarray(self._activation(logits))
 

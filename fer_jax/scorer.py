@@ -99,7 +99,7 @@ class Scorer:
         return role if self._task == PRIMARY else f'{role}/{self._task}'
 
     def predictions(self, role: str, logits: np.ndarray) -> dict[str, np.ndarray]:
-        """{'<split>/ids', '<split>/labels', '<split>/subjects', '<split>/logits': arrays} of a scored split."""
+        """{'<split>/<name>': array} of a scored split, for the names of `scoring.PREDICTED`."""
         split = self._data.splits[role]
-        arrays = (split.ids, split.truth, split.subjects, logits)
+        arrays = (split.ids, split.truth, split.subjects, split.groups, logits)
         return {f'{self.named(role)}/{name}': array for name, array in zip(scoring.PREDICTED, arrays, strict=True)}

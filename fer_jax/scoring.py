@@ -1,7 +1,7 @@
 """From logits to results: every example counts once, every share has its interval."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,13 @@ import numpy as np
 
 from fer_jax import integrity, metrics
 from fer_jax.data.datasets import Split
+from fer_jax.errors import UserError
 
-PREDICTED = ('ids', 'labels', 'subjects', 'logits')
+PREDICTED = ('ids', 'labels', 'subjects', 'groups', 'logits')
 OF_LEVELS = ('concordance', 'rmse')
-LISTED = 50  # with more classes there is no confusion matrix, and no table by class
+LISTED = 50  # with more classes there is no confusion matrix, and no table by class; with more groups no table by group
+OF_GROUP = ('n', 'accuracy', 'accuracy_ci95', 'interval', 'balanced_accuracy', 'macro_f1')
+COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 INTERVALS = {
     'wilson': 'Wilson',
     'examples': "Student's t over examples",
@@ -25,9 +28,11 @@ def split_scores(role: str, split: Split, logits: np.ndarray, classes: tuple[str
     """{role: scores} and, for each subset of the split, {role_subset: scores}; see `scores`."""
     if split.levels is not None:
         return {role: level_scores(logits, split.levels, classes)}
-    result = {role: scores(logits, split.truth, classes, split.subjects)}
+    result = {role: scores(logits, split.truth, classes, split.subjects, split.groups)}
     for name, mask in split.subsets.items():
-        result[f'{role}_{name}'] = scores(logits[mask], split.truth[mask], classes, split.subjects[mask])
+        parts = (logits, split.truth, split.subjects, split.groups)
+        shown, truth, subjects, groups = (part[mask] for part in parts)
+        result[f'{role}_{name}'] = scores(shown, truth, classes, subjects, groups)
     return result
 
 
@@ -39,13 +44,23 @@ def write_predictions(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def read_predictions(path: Path, split: str) -> dict[str, np.ndarray]:
-    """{'ids': str [N], 'labels': int32 [N] or float32 [N, C], 'subjects': str [N], 'logits': float32 [N, C]}."""
+    """{'ids', 'subjects', 'groups': str [N], 'labels': int32 [N] or float32 [N, C], 'logits': float32 [N, C]}.
+
+    Raises:
+      UserError: it does not hold them.
+    """
     with np.load(path) as file:
+        if missing := [name for name in PREDICTED if f'{split}/{name}' not in file]:
+            raise UserError(f'{path} holds no {missing[0]} of {split}; run the same command again, which scores anew')
         return {name: file[f'{split}/{name}'] for name in PREDICTED}
 
 
 def scores(
-    logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], subjects: np.ndarray | None = None
+    logits: np.ndarray,
+    labels: np.ndarray,
+    classes: tuple[str, ...],
+    subjects: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Plain numbers, ready for JSON.
 
@@ -54,11 +69,14 @@ def scores(
       labels: int [N]; or float [N, C] of attributes, see `attribute_scores`.
       subjects: str [N], '' where unknown. Where all are known, and at least two, whole subjects are resampled for the
         interval of the accuracy; images of one person are not independent.
+      groups: str [N], '' where unknown.
 
     Returns:
       n, accuracy, accuracy_ci95, interval ('wilson' or 'subjects', how that was found), balanced_accuracy, macro_f1,
-      top2, nll, ece (15 bins), per_class {name: n, precision, recall, recall_ci95 (Wilson), f1} and, of up to 50
-      classes, confusion [C][C] (row: label). A prediction is the largest logit, the first among equals.
+      top2, nll, ece and reliability (15 bins, see `metrics.calibration`), abstention (for shares of the examples, the
+      accuracy among the most confident, its Wilson interval and the least confidence among them), per_class {name: n,
+      precision, recall, recall_ci95 (Wilson), f1}; of up to 50 classes confusion [C][C] (row: label), and of 2 to 50
+      groups per_group {name: `OF_GROUP`}. A prediction is the largest logit, the first among equals.
 
     Raises:
       ValueError: there is nothing to score, or a logit is NaN or infinite (JSON has no word for the NLL of those).
@@ -69,8 +87,9 @@ def scores(
     if broken:
         raise ValueError(f'{broken} of {len(labels)} examples have logits that are NaN or infinite')
     if labels.ndim == 2:
-        return attribute_scores(logits, labels, classes, subjects)
+        return attribute_scores(logits, labels, classes, subjects, groups)
     predictions = logits.argmax(-1)
+    reliability = metrics.calibration(logits, labels)
     matrix = metrics.confusion(labels, predictions, len(classes))
     precision, recall, f1 = metrics.precision_recall_f1(matrix)
     hits, n = int(np.trace(matrix)), len(labels)
@@ -94,10 +113,52 @@ def scores(
         'macro_f1': metrics.macro_f1(matrix),
         'top2': metrics.top_k_accuracy(logits, labels, 2),
         'nll': metrics.negative_log_likelihood(logits, labels),
-        'ece': metrics.calibration(logits, labels)['ece'],
+        'ece': reliability.pop('ece'),
+        'reliability': reliability,
+        'abstention': _abstention(metrics.confidence(logits), predictions == labels),
         'per_class': per_class,
     }
-    return found | ({'confusion': matrix.tolist()} if len(classes) <= LISTED else {})
+    if len(classes) <= LISTED:
+        found['confusion'] = matrix.tolist()
+    return found | _by_group(scores, logits, labels, classes, subjects, groups)
+
+
+def _abstention(confidence: np.ndarray, hits: np.ndarray) -> list[dict[str, Any]]:
+    """Of the most confident shares of examples."""
+    shares, accuracy = metrics.coverage_curve(confidence, hits)
+    ordered, told = np.sort(confidence)[::-1], []
+    for share in COVERAGES:
+        last = max(round(share * len(hits)), 1) - 1
+        right = round(accuracy[last] * (last + 1))
+        told.append(
+            {
+                'coverage': float(shares[last]),
+                'accuracy': float(accuracy[last]),
+                'accuracy_ci95': list(metrics.wilson_interval(right, last + 1)),
+                'confidence': float(ordered[last]),
+            }
+        )
+    return told
+
+
+def _by_group(
+    score: Callable[..., dict[str, Any]],
+    logits: np.ndarray,
+    labels: np.ndarray,
+    names: tuple[str, ...],
+    subjects: np.ndarray | None,
+    groups: np.ndarray | None,
+) -> dict[str, Any]:
+    """{'per_group': the scores of each group}, or {} where there are none to compare."""
+    known = [] if groups is None else [name for name in np.unique(groups) if name]
+    if groups is None or not 2 <= len(known) <= LISTED:
+        return {}
+    found = {}
+    for name in known:
+        rows = groups == name
+        one = score(logits[rows], labels[rows], names, None if subjects is None else subjects[rows])
+        found[str(name)] = {key: one[key] for key in OF_GROUP}
+    return {'per_group': found}
 
 
 def _by_subject(hits: np.ndarray, subjects: np.ndarray | None) -> tuple[float, float] | None:
@@ -108,20 +169,25 @@ def _by_subject(hits: np.ndarray, subjects: np.ndarray | None) -> tuple[float, f
 
 
 def attribute_scores(
-    logits: np.ndarray, labels: np.ndarray, names: tuple[str, ...], subjects: np.ndarray | None = None
+    logits: np.ndarray,
+    labels: np.ndarray,
+    names: tuple[str, ...],
+    subjects: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Plain numbers, ready for JSON; an attribute is told present at a probability above 0.5.
 
     Args:
       logits: [N, K].
       labels: [N, K] of 0, 1, or NaN where unknown; every example has one that is known.
-      subjects: as in `scores`.
+      subjects, groups: as in `scores`.
 
     Returns:
       n; accuracy, the mean over examples of the share of their attributes that is right, which without unknown ones is
       the mean over attributes; accuracy_ci95 and interval ('examples' or 'subjects'); balanced_accuracy, macro_f1 (of
       presence) and average_precision, means over attributes; nll, the mean over examples of the mean over attributes;
-      per_attribute {name: n, present, accuracy, accuracy_ci95 (Wilson), balanced_accuracy, f1, average_precision}.
+      per_attribute {name: n, present, accuracy, accuracy_ci95 (Wilson), balanced_accuracy, f1, average_precision}; and
+      per_group as in `scores`.
     """
     known, present, told = ~np.isnan(labels), labels > 0.5, logits > 0
     right = (told == present) & known
@@ -158,7 +224,7 @@ def attribute_scores(
         'average_precision': mean['average_precision'],
         'nll': float((np.where(known, losses, 0).sum(1) / known.sum(1)).mean()),
         'per_attribute': per_attribute,
-    }
+    } | _by_group(attribute_scores, logits, labels, names, subjects, groups)
 
 
 def level_scores(predicted: np.ndarray, levels: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
@@ -261,6 +327,16 @@ def summary(results: dict[str, Any]) -> str:
     for name, one in levels.items():
         lines.append(f'{name:<24}concordance {one["concordance"]:.3f}, RMSE {one["rmse"]:.3f}')
     last = 'test' if 'test' in results['splits'] else next(iter(results['splits']))
+    if abstention := results['splits'][last].get('abstention'):
+        told_of = ', '.join(f'{one["accuracy"]:.1%} of the {one["coverage"]:.0%}' for one in abstention[1:])
+        lines.append(f'{last}, right among the most confident: {told_of}')
+    if 'per_group' in results['splits'][last]:
+        lines += ['', f'{last + ", by group":<24}{"n":>7}  {"accuracy":<24}{"balanced":>9}{"macro F1":>10}']
+        for name, one in results['splits'][last]['per_group'].items():
+            lines.append(
+                f'{name:<24}{one["n"]:>7,}  {share(one["accuracy"], one["accuracy_ci95"]):<24}'
+                f'{one["balanced_accuracy"]:>9.2%}{one["macro_f1"]:>10.3f}'
+            )
     if 'confusion' in results['splits'][last]:
         lines += ['', f'{last + ", by class":<24}{"n":>7}  {"recall (Wilson)":<24}{"precision":>10}{"F1":>8}']
         for name, one in results['splits'][last]['per_class'].items():

@@ -80,7 +80,7 @@ def test_folds_pool_the_splits_that_there_are(monkeypatch, tmp_path):
         logits = np.eye(2, dtype=np.float32)[labels if fold else 1 - labels]
         workdir.mkdir(parents=True)
         ids, subjects = np.array([f'{fold}/{at}' for at in range(4)]), np.full(4, '')
-        arrays = {'ids': ids, 'labels': labels, 'subjects': subjects, 'logits': logits}
+        arrays = {'ids': ids, 'labels': labels, 'subjects': subjects, 'groups': subjects, 'logits': logits}
         np.savez(workdir / 'predictions.npz', **{f'validation/{name}': array for name, array in arrays.items()})
         splits = {'validation': scoring.scores(logits, labels, ('happy', 'sad'))}
         return {'selected_on': 'validation/accuracy', 'step': 5, 'classes': ['happy', 'sad'], 'splits': splits}

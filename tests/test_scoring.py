@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.special
 from scipy import stats
 from sklearn import metrics as reference
 
@@ -127,3 +128,35 @@ def test_unknown_attributes_do_not_count(tmp_path):
     assert 'test, by attribute' in text and '\nAU2 ' in text
     pictures.confusions(tmp_path, results)
     assert (tmp_path / 'attributes_test.png').stat().st_size > 5000
+
+
+def test_groups_are_scored_apart():
+    """Against scikit-learn, group by group; examples of no group count in none."""
+    generator = np.random.default_rng(5)
+    labels, groups = generator.integers(0, 3, 300), generator.choice(['', 'old', 'young'], 300)
+    logits = generator.normal(size=(300, 3)) + 1.2 * np.eye(3)[labels]
+    found = scoring.scores(logits, labels, ('a', 'b', 'c'), groups=groups)['per_group']
+    assert list(found) == ['old', 'young']
+    for name, one in found.items():
+        rows = groups == name
+        told = logits[rows].argmax(1)
+        assert one['n'] == rows.sum() and one['accuracy'] == reference.accuracy_score(labels[rows], told)
+        assert one['balanced_accuracy'] == pytest.approx(reference.balanced_accuracy_score(labels[rows], told))
+        assert one['macro_f1'] == pytest.approx(reference.f1_score(labels[rows], told, average='macro'))
+    only = np.where(groups == 'old', 'old', '')
+    assert 'per_group' not in scoring.scores(logits, labels, ('a', 'b', 'c'), groups=only)
+    present = (generator.random((300, 2)) < 0.5).astype(np.float32)
+    of_attributes = scoring.scores(logits[:, :2], present, ('x', 'y'), groups=groups)['per_group']
+    expected = (logits[groups == 'old', :2] > 0) == (present[groups == 'old'] > 0.5)
+    assert of_attributes['old']['accuracy'] == pytest.approx(expected.mean())
+
+
+def test_abstention_keeps_the_most_confident():
+    generator = np.random.default_rng(6)
+    labels = generator.integers(0, 4, 200)
+    logits = generator.normal(size=(200, 4)) * 2 + np.eye(4)[labels]
+    sure = scipy.special.softmax(logits, 1).max(1)
+    for one in scoring.scores(logits, labels, tuple('abcd'))['abstention']:
+        kept = sure >= one['confidence'] - 1e-12
+        assert kept.sum() == round(one['coverage'] * 200)
+        assert one['accuracy'] == pytest.approx(np.mean(logits[kept].argmax(1) == labels[kept]))

@@ -21,8 +21,9 @@ from PIL import Image
 
 import fer_jax
 from configs import default, repeat
-from fer_jax import checkpoints, evaluate, export, metrics, models, pretrained, report, scoring, setup, start
+from fer_jax import checkpoints, evaluate, export, metrics, models, pretrained, report, scoring, setup, start, steps
 from fer_jax.data import images, manifest
+from fer_jax.data.augment import augment
 from fer_jax.errors import UserError
 from fer_jax.network import build
 from fer_jax.partition import Flat, unflatten
@@ -591,7 +592,7 @@ def test_a_run_is_scored_on_other_sets(finished, faces, tmp_path, capsys):
     assert "no split 'dev'; there are all" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('tta', ['flip', 'tencrop'])
+@pytest.mark.parametrize('tta', ['flip', 'tencrop', '3'])
 def test_views_at_test_time_are_averaged(finished, faces, tta):
     """Probabilities, against a loop over the views made by hand."""
     workdir, results = finished
@@ -604,16 +605,49 @@ def test_views_at_test_time_are_averaged(finished, faces, tta):
     if tta == 'tencrop':
         large = np.asarray(jax.image.resize(large, (12, 37, 37, 1), 'linear', antialias=True))
         places = [(0, 0), (0, 5), (5, 0), (5, 5), (2, 2)]
-    shares = []
+    seen = []
     for top, left in places:
         view = large[:, top : top + 32, left : left + 32]
-        for one in (view, view[:, :, ::-1]):
-            logits = network.forward(model['params'], model['stats'], network.normalise(one))[0]['primary']
-            shares.append(jax.nn.softmax(logits))
+        seen += [view, view[:, :, ::-1]]
+    if tta == '3':
+        seen = []
+        for number in range(3):
+            keys = [jax.random.fold_in(jax.random.key(number), at) for at in range(len(looks))]
+            one_by_one = [augment(looks[at : at + 1], key[None], 32, steps.RANDOM_VIEW) for at, key in enumerate(keys)]
+            seen.append(np.concatenate(one_by_one))
+    shares = []
+    for one in seen:
+        logits = network.forward(model['params'], model['stats'], network.normalise(one))[0]['primary']
+        shares.append(jax.nn.softmax(logits))
     expected = np.mean(shares, 0)
     np.testing.assert_allclose(fer_jax.load(workdir, tta=tta)(looks), expected, atol=2e-3 if tta == 'tencrop' else 1e-5)
     scored = evaluate.evaluate(workdir, tta=tta)['splits']['test']
     assert scored['accuracy'] == np.mean(expected.argmax(1) == part['labels'])
+
+
+def test_runs_and_peers_are_compared_on_the_same_images(finished, tmp_path, capsys):
+    """Twice the same run, as of two seeds, and its own probabilities as somebody else's."""
+    workdir, results = finished
+    for seed in (0, 1):
+        shutil.copytree(workdir, tmp_path / 'runs' / f'seed-{seed}')
+    config = json.loads((workdir / 'config.json').read_text())
+    (tmp_path / 'runs' / 'seed-1' / 'config.json').write_text(json.dumps({**config, 'seed': 1}))
+    part = scoring.read_predictions(workdir / 'predictions.npz', 'test')
+    shares = scipy.special.softmax(part['logits'].astype(np.float64), 1)
+    rows = [','.join([name, *map(str, row)]) for name, row in zip(part['ids'], shares.tolist(), strict=True)]
+    peer, output = tmp_path / 'peer.csv', tmp_path / 'together.json'
+    peer.write_text('\n'.join([','.join(['id', *results['classes']]), *rows]) + '\n')
+    command = ['--workdir', str(tmp_path / 'runs'), '--predictions', str(peer), '--output', str(output)]
+    assert evaluate.main(command) == 0
+    assert 'test, mean of the seeds' in capsys.readouterr().out
+    found, expected = json.loads(output.read_text()), results['splits']['test']
+    assert list(found['splits']['test']) == ['seed-0', 'seed-1', 'peer', 'ensemble']
+    for one in found['splits']['test'].values():
+        assert one['confusion'] == expected['confusion']
+    assert found['splits']['test']['ensemble']['nll'] == pytest.approx(expected['nll'])
+    assert found['splits']['test']['peer']['p'] == 1.0
+    assert found['seeds']['test']['accuracy'] == expected['accuracy']
+    assert found['runs']['seed-0']['splits']['test'] == expected
 
 
 def test_a_larger_network_starts_from_a_smaller_one(finished, faces, tmp_path, capsys):
