@@ -50,7 +50,8 @@ def compare(
 
     Returns:
       classes, left_out (how many images not all were asked about) and splits {name, or name_subset: {contender: as
-      `scoring.scores`, `p`: McNemar's of being right as often as the first}}.
+      `scoring.scores`; of all but the first also `gain` over its accuracy, gain_ci95, see `gain`, and `p`, McNemar's of
+      being right as often}}.
 
     Raises:
       UserError: their classes or labels differ, or they have no image in common.
@@ -77,11 +78,29 @@ def compare(
         for who, told in same.items():
             one = scores(told, rows)
             if told.labels.ndim == 1 and who != next(iter(same)):
-                one['p'] = metrics.mcnemar(
-                    *(said.logits[rows].argmax(1) == said.labels[rows] for said in (truth, told))
-                )
+                before, after = (said.logits[rows].argmax(1) == said.labels[rows] for said in (truth, told))
+                one['gain'], one['gain_ci95'] = gain(before, after, told.subjects[rows])
+                one['p'] = metrics.mcnemar(before, after)
             splits[part][who] = one
     return {'classes': list(first.classes), 'left_out': largest - len(ids), 'splits': splits}
+
+
+def gain(before: np.ndarray, after: np.ndarray, subjects: np.ndarray) -> tuple[float, list[float]]:
+    """What a classifier gained in accuracy over another on the same images, and its 95 % interval.
+
+    Differences are paired by image, so the interval is narrower than those of the two. Subjects are resampled where all
+    are known, as in `scoring.scores`; otherwise it is Student's t over images.
+
+    Args:
+      before, after: bool [N], whether they were right.
+      subjects: str [N], '' where unknown.
+    """
+    change = after.astype(np.float64) - before
+    if not change.any() or len(change) < 2:
+        return float(change.mean()), [0.0, 0.0] if not change.any() else [-1.0, 1.0]
+    known = subjects.all() and len(np.unique(subjects)) > 1
+    interval = metrics.subject_interval(change, subjects) if known else metrics.t_interval(change.tolist())
+    return float(change.mean()), list(interval)
 
 
 def scores(told: Told, rows: np.ndarray | None = None) -> dict[str, Any]:
@@ -122,9 +141,10 @@ def table(found: Mapping[str, Any]) -> str:
         n = next(iter(contenders.values()))['n']
         width = max(map(len, contenders)) + 2
         title = f'{part}, n = {n:,}'
-        lines += [f'{title:<{width}}{"accuracy":<24}{"balanced":>9}{"macro F1":>10}{"NLL":>8}{"ECE":>8}  p']
+        columns = f'{"accuracy":<24}{"balanced":>9}{"macro F1":>10}{"NLL":>8}{"ECE":>8}  gain over the first, p'
+        lines.append(f'{title:<{width}}{columns}')
         for who, one in contenders.items():
-            p = f'{one["p"]:.3g}' if 'p' in one else ''
+            p = f'{points(one["gain"], one["gain_ci95"])}, p = {one["p"]:.2g}' if 'p' in one else ''
             ece = f'{one["ece"]:.1%}' if 'ece' in one else ''
             lines.append(
                 f'{who:<{width}}{scoring.share(one["accuracy"], one["accuracy_ci95"]):<24}'
@@ -134,10 +154,15 @@ def table(found: Mapping[str, Any]) -> str:
     for part, one in found.get('seeds', {}).items():
         each = ', '.join(f'{100 * value:.1f}' for value in one['each']['accuracy'])
         lines.append(f'{part}, mean of the seeds: {scoring.share(one["accuracy"], one["accuracy_ci95"])}, each {each}')
-    lines.append('p: of being right as often as the first (McNemar, exact)')
+    lines.append('gain: paired by image; p: of being right as often as the first (McNemar, exact)')
     if found['left_out']:
         lines.append(f'left out: {found["left_out"]:,} images about which not all were asked')
     return '\n'.join(lines)
+
+
+def points(value: float, interval: Sequence[float]) -> str:
+    """'+1.23 [0.9, 1.6]', in percentage points."""
+    return f'{100 * value:+.2f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]'
 
 
 def read_csv(path: Path, ids: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:

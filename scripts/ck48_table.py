@@ -17,10 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from configs import default
-from fer_jax import pooling, records, scoring
+from fer_jax import comparison, pooling, records, scoring
+from fer_jax.comparison import Told
 from fer_jax.errors import UserError
 from fer_jax.signals import Stopped
 
@@ -64,7 +66,7 @@ def fill(arguments: argparse.Namespace) -> None:
             print(f'{name}: {minutes(workdir):.2f} minutes')
             continue
         pooling.train_folds(config, workdir)
-        rows.append(row(name, workdir, config))
+        rows.append(row(name, workdir, config) | gained(arguments.out / next(iter(ROWS)), workdir))
         left = sum(one['minutes'] for one in rows) / done * (len(names) - done)
         print(f'{name}: {done} of {len(names)} rows, about {left:.0f} minutes left')
         if arguments.output:
@@ -150,7 +152,25 @@ def row(name: str, workdir: Path, config: dict[str, Any]) -> dict[str, Any]:
     test = results['splits']['test']
     kept = ('n', 'accuracy', 'accuracy_ci95', 'interval', 'balanced_accuracy', 'macro_f1', 'each')
     scores = {key: test[key] for key in kept}
-    return {'row': name, 'what': ROWS[name].__doc__, **scores, 'minutes': round(minutes(workdir), 2), 'config': config}
+    named = {key: {**config[key]} for key in ('data', 'model')}  # a path says nothing elsewhere
+    named['data']['dir'], named['model']['weights'] = (
+        Path(path).name for path in (config['data']['dir'], config['model']['weights'])
+    )
+    about = {'row': name, 'what': ROWS[name].__doc__}
+    return about | scores | {'minutes': round(minutes(workdir), 2), 'config': {**config, **named}}
+
+
+def gained(scratch: Path, workdir: Path) -> dict[str, Any]:
+    """The gain of a cross-validation over that from scratch, image by image; {} of that itself, or without it."""
+    if workdir == scratch or not (scratch / 'results.json').is_file():
+        return {}
+    told = []
+    for folder in (scratch, workdir):
+        folds = [scoring.read_predictions(path, 'test') for path in sorted(folder.glob('fold-*/predictions.npz'))]
+        pooled = {name: np.concatenate([fold[name] for fold in folds]) for name in scoring.PREDICTED}
+        told.append(Told(classes=tuple(json.loads((folder / 'results.json').read_text())['classes']), **pooled))
+    (found,) = comparison.compare({'scratch': told[0], 'row': told[1]})['splits'].values()
+    return {key: found['row'][key] for key in ('gain', 'gain_ci95', 'p')}
 
 
 def minutes(workdir: Path) -> float:
@@ -161,11 +181,15 @@ def minutes(workdir: Path) -> float:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown, a line a row."""
-    lines = ['| | accuracy | balanced | macro F1 | worst and best fold | minutes |', '|---|---|---|---|---|---|']
+    lines = [
+        '| | accuracy | gain over fresh weights | balanced | macro F1 | worst and best fold | minutes |',
+        '|---|---|---|---|---|---|---|',
+    ]
     for one in rows:
         each = one['each']['accuracy']
+        gain = comparison.points(one['gain'], one['gain_ci95']) if 'gain' in one else ''
         lines.append(
-            f'| {one["what"]} | {scoring.share(one["accuracy"], one["accuracy_ci95"])} | '
+            f'| {one["what"]} | {scoring.share(one["accuracy"], one["accuracy_ci95"])} | {gain} | '
             f'{100 * one["balanced_accuracy"]:.2f} % | {one["macro_f1"]:.3f} | '
             f'{100 * min(each):.1f} to {100 * max(each):.1f} % | {one["minutes"]:.1f} |'
         )

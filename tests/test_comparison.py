@@ -1,5 +1,7 @@
 """Classifiers on the same images, against scikit-learn, SciPy, and sums made by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import special, stats
@@ -32,12 +34,31 @@ def test_each_is_scored_and_compared_with_the_first():
     hits = [one.logits.argmax(1) == one.labels for one in (first, second)]
     alone = [int((hits[0] & ~hits[1]).sum()), int((hits[1] & ~hits[0]).sum())]
     assert of_all['b']['p'] == pytest.approx(stats.binomtest(alone[0], sum(alone)).pvalue)
+    change = hits[1].astype(float) - hits[0]
+    low, high = stats.ttest_1samp(change, 0).confidence_interval(0.95)
+    assert of_all['b']['gain'] == pytest.approx(change.mean())
+    assert of_all['b']['gain_ci95'] == pytest.approx([low, high])
     shares = (special.softmax(first.logits, 1) + special.softmax(second.logits, 1)) / 2
     assert of_all['ensemble']['accuracy'] == np.mean(shares.argmax(1) == first.labels)
     assert of_all['ensemble']['nll'] == pytest.approx(reference.log_loss(first.labels, shares), abs=1e-6)
     assert found['splits']['test_clean']['b']['accuracy'] == np.mean(hits[1][:100])
     table = comparison.table(found)
     assert 'test_clean, n = 100' in table and 'ensemble' in table and 'left out' not in table
+
+
+def test_a_gain_is_bounded_by_resampled_subjects_where_they_are_known():
+    """Of few subjects, all draws of whom can be counted one by one."""
+    subjects = np.repeat(['a', 'b', 'c'], (2, 3, 5))
+    before, after = RNG.random(10) < 0.4, RNG.random(10) < 0.8
+    change = after.astype(float) - before
+    draws = [
+        np.concatenate([change[subjects == name] for name in names]).mean()
+        for names in itertools.product('abc', repeat=3)
+    ]
+    value, (low, high) = comparison.gain(before, after, subjects)
+    assert value == change.mean()
+    np.testing.assert_allclose((low, high), np.percentile(draws, (2.5, 97.5), method='inverted_cdf'), atol=0.05)
+    assert comparison.gain(before, before, subjects) == (0.0, [0.0, 0.0])
 
 
 def test_rows_and_classes_are_put_into_the_order_of_the_first():
