@@ -139,8 +139,8 @@ def table(found: Mapping[str, Any]) -> str:
     lines = []
     for part, contenders in found['splits'].items():
         n = next(iter(contenders.values()))['n']
-        width = max(map(len, contenders)) + 2
         title = f'{part}, n = {n:,}'
+        width = max(map(len, (*contenders, title))) + 2
         columns = f'{"accuracy":<24}{"balanced":>9}{"macro F1":>10}{"NLL":>8}{"ECE":>8}  gain over the first, p'
         lines.append(f'{title:<{width}}{columns}')
         for who, one in contenders.items():

@@ -18,7 +18,6 @@ from fer_jax.checkpoints import Checkpoints, read_spec
 from fer_jax.comparison import Told
 from fer_jax.errors import UserError
 from fer_jax.network import PRIMARY, build
-from fer_jax.pooling import over_seeds
 from fer_jax.predict import Predictor
 from fer_jax.scorer import Scorer
 from fer_jax.steps import check_views
@@ -75,7 +74,7 @@ def evaluate_together(
 
     Returns:
       `runs`, {name: as of `evaluate`}, what `comparison.compare` gives, and of runs that differ by their seed alone
-      `seeds` {split: as `pooling.over_seeds`}.
+      `seeds` {split: as `scoring.over_seeds`}.
 
     Raises:
       UserError: as in `evaluate`, or they cannot be compared.
@@ -105,7 +104,9 @@ def evaluate_together(
     found = comparison.compare(contenders, subsets, name=Path(where).name, ensemble=list(runs))
     configs = [drift.read(workdir) for workdir in _named(workdirs).values()]
     if len({json.dumps({**config, 'seed': 0}, sort_keys=True) for config in configs}) == 1 and len(configs) > 1:
-        found['seeds'] = {part: over_seeds([one[name] for name in runs]) for part, one in found['splits'].items()}
+        found['seeds'] = {
+            part: scoring.over_seeds([one[name] for name in runs]) for part, one in found['splits'].items()
+        }
     return {'runs': {name: run.results for name, run in runs.items()}} | found
 
 

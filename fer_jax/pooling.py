@@ -9,13 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from fer_jax import drift, metrics, pictures, scoring
+from fer_jax import drift, pictures, scoring
 from fer_jax.errors import UserError
 from fer_jax.signals import stop_request
 from fer_jax.training import train
-
-BOUNDED = ('accuracy', 'balanced_accuracy', 'macro_f1', 'top2', 'ece', 'average_precision')
-AVERAGED = (*BOUNDED, 'nll', *scoring.OF_LEVELS)
 
 
 def train_seeds(config: Mapping[str, Any], seeds: Sequence[int], workdir: Path) -> dict[str, Any]:
@@ -35,7 +32,7 @@ def train_seeds(config: Mapping[str, Any], seeds: Sequence[int], workdir: Path) 
         raise UserError(f'--seeds={",".join(map(str, seeds))}; give at least two, each once')
     configs = {f'seed-{seed}': {**config, 'seed': seed} for seed in seeds}
     runs = list(_train_all(configs, workdir).values())
-    splits = {name: over_seeds([run['splits'][name] for run in runs]) for name in runs[0]['splits']}
+    splits = {name: scoring.over_seeds([run['splits'][name] for run in runs]) for name in runs[0]['splits']}
     return _write(workdir, {**_common(runs), 'seeds': list(seeds), 'splits': splits})
 
 
@@ -77,17 +74,6 @@ def once(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
     jax.clear_caches()  # compiled programs, which live on in the compilation cache
     gc.collect()
     return found
-
-
-def over_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Means of the scores of one split, their intervals, and the scores of each run."""
-    each = {name: [run[name] for run in runs] for name in AVERAGED if name in runs[0]}
-    pooled: dict[str, Any] = {'n': runs[0]['n'], 'interval': 'seeds'}
-    for name, values in each.items():
-        pooled[name] = float(np.mean(values))
-        low, high = metrics.t_interval(values)
-        pooled[f'{name}_ci95'] = [max(low, 0.0), min(high, 1.0)] if name in BOUNDED else [low, high]
-    return pooled | {'each': each}
 
 
 def over_folds(parts: Sequence[Mapping[str, np.ndarray]], classes: Sequence[str]) -> dict[str, Any]:

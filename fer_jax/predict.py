@@ -6,13 +6,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from fer_jax import progress
+from fer_jax import progress, saliency
 from fer_jax.checkpoints import Checkpoints, read_spec
 from fer_jax.data.images import decode
 from fer_jax.data.table import Table
 from fer_jax.errors import UserError
 from fer_jax.network import PRIMARY, build
-from fer_jax.saliency import grad_cam
 from fer_jax.steps import check_views, eval_step
 
 BATCH = 256
@@ -78,7 +77,16 @@ class Predictor:
 
     def evidence(self, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
         """Where in images, uint8 [B, H, W, C], the evidence for classes, int [B], is; see `saliency.grad_cam`."""
-        return grad_cam(self._network, self._params, self._stats, images, classes)
+        return saliency.grad_cam(self._network, self._params, self._stats, images, classes)
+
+    def class_maps(self, images: np.ndarray) -> np.ndarray:
+        """The evidence for every class in images, uint8 [B, H, W, C]; see `saliency.class_maps`."""
+        return saliency.class_maps(self._network, self._params, self._stats, images)
+
+    @property
+    def readable(self) -> bool:
+        """Whether there are class maps; see `saliency.readable`."""
+        return saliency.readable(self._network)
 
     def of_table(self, table: Table) -> np.ndarray:
         """Logits float32 [N, classes], up to a constant a row, of every image of a table, decoded as in training."""

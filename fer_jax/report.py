@@ -5,19 +5,20 @@ Every run ends with it. The command writes it again, or with several workdirs a 
 
 import argparse
 import base64
-import html
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fer_jax import drift, integrity, metrics, records, report_images, scoring
+from fer_jax import drift, integrity, metrics, records, report_images, report_sections, scoring
+from fer_jax.data.datasets import Dataset
 from fer_jax.errors import UserError
 from fer_jax.predict import Predictor
-from fer_jax.report_images import Explain, Read
+from fer_jax.report_images import Explain, Maps
 
 STYLE = Path(__file__).with_name('report.css')
 CAUTION = (
@@ -28,12 +29,13 @@ CAUTION = (
 )
 
 
-def write(workdir: Path, read: Read | None = None, explain: Explain | None = None) -> Path:
+def write(workdir: Path, data: Dataset | None = None, explain: Explain | None = None, maps: Maps | None = None) -> Path:
     """Writes report.html of a finished run from what stands in its workdir; returns its path.
 
     Args:
-      read: the images of a split; without it the page has no images.
+      data: of the run; without it the page has no images and no word on them.
       explain: where in images the evidence for classes is, see `saliency.grad_cam`.
+      maps: for every class, see `saliency.class_maps`.
 
     Raises:
       UserError: the run is not finished, or a file of it is damaged.
@@ -41,21 +43,34 @@ def write(workdir: Path, read: Read | None = None, explain: Explain | None = Non
     results, config = finished(workdir), drift.read(workdir)
     shown = 'test' if 'test' in results['splits'] else results['selected_on'].split('/')[0]
     one = results['splits'][shown]
-    sections = [_result(results, config, shown), _picture(workdir / 'curves.png', 'Training', 'Loss and accuracy.')]
+    sections = [
+        report_sections.result(results, config, shown),
+        _picture(workdir / 'curves.png', 'Training', 'Loss and accuracy.'),
+    ]
     if 'confusion' in one:
-        sections += [_confusion(one, shown), _classes(one, shown)]
+        sections += [report_sections.confusion(one, shown), report_sections.classes(one, shown)]
+        sections += [report_sections.groups(one, shown)] if 'per_group' in one else []
     elif 'per_attribute' in one:
         sections.append(_picture(workdir / f'attributes_{shown}.png', f'Attributes, {shown}', ''))
     predictions = workdir / 'predictions.npz'
     if 'confusion' in one and predictions.is_file():
         part = scoring.read_predictions(predictions, shown)
-        sections.append(_reliability(part, results))
-        if read is not None:
-            sections += report_images.uncertain(part, results['classes'], shown, read)
+        sections += [report_sections.reliability(part, results), report_sections.abstention(part, one)]
+        if data is not None:
+            classes = results['classes']
+
+            def read(split: str, index: np.ndarray, data: Dataset = data) -> np.ndarray:
+                return data.splits[split].read(index)
+
+            sections += report_images.uncertain(part, classes, shown, read)
             if explain is not None:
-                sections.append(report_images.evidence(part, results['classes'], shown, read, explain))
+                sections.append(report_images.evidence(part, classes, shown, read, explain))
+            if maps is not None and len(classes) <= report_images.LISTED:
+                sections.append(report_images.by_class(part, classes, shown, read, maps))
+    if data is not None:
+        sections.append(report_sections.data_found(data))
     sections.append(_facts(workdir, config))
-    name = f'{config["model"]["name"]}, {data_of(config)}'
+    name = f'{config["model"]["name"]}, {report_sections.data_of(config)}'
     path = workdir / 'report.html'
     integrity.write_whole(path, _page(name, [section for section in sections if section]))
     return path
@@ -77,7 +92,7 @@ def compare(workdirs: Sequence[Path], output: Path) -> Path:
         cells = [
             workdir.name,
             config['model']['name'],
-            data_of(config),
+            report_sections.data_of(config),
             f'{shown}, n = {one["n"]:,}',
             scoring.share(one['accuracy'], one['accuracy_ci95']),
             f'{one["balanced_accuracy"]:.2%}',
@@ -87,7 +102,7 @@ def compare(workdirs: Sequence[Path], output: Path) -> Path:
         ]
         rows.append(cells)
     head = ('run', 'network', 'data', 'scored on', 'accuracy', 'balanced', 'macro F1', 'NLL', 'p against the first')
-    body = f'<section><h2>Runs</h2>{_table(head, rows)}</section>'
+    body = f'<section><h2>Runs</h2>{report_sections.table(head, rows)}</section>'
     integrity.write_whole(output, _page('Comparison', [body]))
     return output
 
@@ -117,115 +132,17 @@ def hits_of(workdir: Path, split: str) -> dict[str, bool] | None:
     return dict(zip(map(str, part['ids']), part['logits'].argmax(1) == part['labels'], strict=True))
 
 
-def data_of(config: Mapping[str, Any]) -> str:
-    data = config['data']
-    return data['name'] or Path(data['dir'] or data['manifest']).name
-
-
-def _result(results: Mapping[str, Any], config: Mapping[str, Any], shown: str) -> str:
-    one = results['splits'][shown]
-    low, high = one['accuracy_ci95']
-    how = scoring.INTERVALS[one['interval']]
-    rows = [
-        [
-            name,
-            f'{split["n"]:,}',
-            scoring.share(split['accuracy'], split['accuracy_ci95']),
-            f'{split["balanced_accuracy"]:.2%}',
-            f'{split["macro_f1"]:.3f}',
-            f'{split["nll"]:.3f}',
-        ]
-        for name, split in results['splits'].items()
-        if 'accuracy' in split
-    ]
-    origin = config['model']['weights']
-    return (
-        f'<section class="lead"><p class="score">{100 * one["accuracy"]:.1f}<small> %</small></p>'
-        f'<p>accuracy on the <b>{_text(shown)}</b> split, {one["n"]:,} images; 95 % interval {100 * low:.1f} to '
-        f'{100 * high:.1f} % ({_text(how)}).</p>'
-        f'<p>{_text(config["model"]["name"])} from {_text(str(origin))}, {config["model"]["image_size"]} pixels, on '
-        f'{_text(data_of(config))}; the checkpoint of step {results["step"]:,} was selected on '
-        f'{_text(results["selected_on"])}, and the test split scored once, by it.</p>'
-        + _table(('split', 'n', 'accuracy [95 %]', 'balanced', 'macro F1', 'NLL'), rows)
-        + '</section>'
-    )
-
-
-def _confusion(one: Mapping[str, Any], shown: str) -> str:
-    names, matrix = list(one['per_class']), np.array(one['confusion'])
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    head = ''.join(f'<th scope="col">{_text(name)}</th>' for name in names)
-    body = ''
-    for row, name in enumerate(names):
-        cells = ''.join(
-            f'<td style="--share:{shares[row, column]:.3f}"{" class=right" if row == column else ""}>'
-            f'{shares[row, column]:.0%}<small>{matrix[row, column]:,}</small></td>'
-            for column in range(len(names))
-        )
-        body += f'<tr><th scope="row">{_text(name)}</th>{cells}</tr>'
-    return (
-        f'<section><h2>Confusion, {_text(shown)}</h2><p>Rows are labels, columns predictions; the share of the row, '
-        f'and the number of images.</p><div class="wide"><table class="confusion"><tr><th></th>{head}</tr>{body}'
-        '</table></div></section>'
-    )
-
-
-def _classes(one: Mapping[str, Any], shown: str) -> str:
-    rows = ''
-    for name, scores in one['per_class'].items():
-        low, high = scores['recall_ci95']
-        rows += (
-            f'<tr><th scope="row">{_text(name)}</th><td class="bar"><i style="width:{scores["recall"]:.1%}"></i>'
-            f'<b style="left:{low:.1%};width:{high - low:.1%}"></b></td>'
-            f'<td>{scoring.share(scores["recall"], scores["recall_ci95"])}</td>'
-            f'<td>{scores["precision"]:.1%}</td><td>{scores["f1"]:.3f}</td><td>{scores["n"]:,}</td></tr>'
-        )
-    head = ''.join(f'<th scope="col">{name}</th>' for name in ('', 'recall', '', 'precision', 'F1', 'n'))
-    return (
-        f'<section><h2>Classes, {_text(shown)}</h2><div class="wide"><table class="classes"><tr>{head}</tr>{rows}'
-        '</table></div></section>'
-    )
-
-
-def _reliability(part: Mapping[str, np.ndarray], results: Mapping[str, Any]) -> str:
-    """A diagram of confidence against accuracy, drawn as SVG."""
-    found: dict[str, Any] = metrics.calibration(part['logits'], part['labels'])
-    most = max(found['n'])
-    marks = ''.join(
-        f'<circle cx="{100 * confidence:.1f}" cy="{100 - 100 * accuracy:.1f}" r="{1 + 3 * (n / most) ** 0.5:.1f}"/>'
-        for n, confidence, accuracy in zip(found['n'], found['confidence'], found['accuracy'], strict=True)
-    )
-    line = ' '.join(
-        f'{100 * confidence:.1f},{100 - 100 * accuracy:.1f}'
-        for confidence, accuracy in zip(found['confidence'], found['accuracy'], strict=True)
-    )
-    said = f'Expected calibration error {found["ece"]:.1%}'
-    if calibrated := results.get('calibrated'):
-        said += f', at the temperature {calibrated["temperature"]:.2f} fitted on {calibrated["fitted_on"]} '
-        said += ', '.join(f'{one["ece"]:.1%} on {name}' for name, one in calibrated['splits'].items())
-    return (
-        '<section><h2>Can its confidence be believed?</h2>'
-        f'<p>{_text(said)}. On the line, 70 % confident would be right 70 % of the time; a larger dot is more images.'
-        '</p>'
-        '<svg class="reliability" viewBox="-14 -4 122 120" role="img" aria-label="accuracy against confidence">'
-        '<path class="grid" d="M0 0V100H100M0 50H100M50 0V100"/><path class="even" d="M0 100L100 0"/>'
-        f'<polyline points="{line}"/>{marks}<text x="50" y="112">confidence</text>'
-        '<text x="-7" y="50" transform="rotate(-90 -7 50)">accuracy</text><text x="0" y="106">0</text>'
-        '<text x="100" y="106">1</text></svg></section>'
-    )
-
-
 def _facts(workdir: Path, config: Mapping[str, Any]) -> str:
     """Parameters, environment, and how to repeat it."""
     told = '<section><h2>To repeat it</h2><pre>python -m fer_jax.main --config configs/repeat.py:'
-    told += f'{_text(str(workdir))} --workdir runs/again</pre>'
+    told += f'{escape(str(workdir))} --workdir runs/again</pre>'
     for name, title in (('parameters.txt', 'Parameters'), ('environment.json', 'Environment')):
         if (workdir / name).is_file():
-            told += f'<details><summary>{title}</summary><pre>{_text((workdir / name).read_text())}</pre></details>'
+            told += f'<details><summary>{title}</summary><pre>{escape((workdir / name).read_text())}</pre></details>'
     written = json.dumps(config, indent=2)
     times = [record for record in records.read(workdir / 'timing.jsonl') if 'seconds' in record]
     minutes = sum(record['seconds'] for record in times) / 60
-    told += f'<details><summary>Config</summary><pre>{_text(written)}</pre></details>'
+    told += f'<details><summary>Config</summary><pre>{escape(written)}</pre></details>'
     return f'{told}<p>It took {minutes:.1f} minutes of training and scoring.</p></section>'
 
 
@@ -234,28 +151,18 @@ def _picture(path: Path, title: str, note: str) -> str:
         return ''
     data = base64.b64encode(path.read_bytes()).decode()
     return (
-        f'<section><h2>{_text(title)}</h2><p>{note}</p><img class="plot" alt="{_text(title)}" '
+        f'<section><h2>{escape(title)}</h2><p>{note}</p><img class="plot" alt="{escape(title)}" '
         f'src="data:image/png;base64,{data}"></section>'
     )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = ''.join(f'<th scope="col">{_text(cell)}</th>' for cell in head)
-    body = ''.join(f'<tr>{"".join(f"<td>{_text(cell)}</td>" for cell in row)}</tr>' for row in rows)
-    return f'<div class="wide"><table><tr>{top}</tr>{body}</table></div>'
-
-
 def _page(title: str, sections: Sequence[str]) -> str:
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width, initial-scale=1"><title>{_text(title)}</title><style>{STYLE.read_text()}</style>'
-        f'</head><body><main><h1>{_text(title)}</h1>{"".join(sections)}<section><h2>What this can and cannot do</h2>'
-        f'<p>{CAUTION}</p></section></main></body></html>\n'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, '
+        f'initial-scale=1"><title>{escape(title)}</title><style>{STYLE.read_text()}</style>'
+        f'</head><body><main><h1>{escape(title)}</h1>{"".join(sections)}'
+        f'<section><h2>What this can and cannot do</h2><p>{CAUTION}</p></section></main></body></html>\n'
     )
-
-
-def _text(words: str) -> str:
-    return html.escape(words, quote=True)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -270,22 +177,23 @@ def main(argv: list[str] | None = None) -> int:
         else:
             (workdir,) = arguments.workdir
             finished(workdir)
-            print(write(workdir, images_of(workdir), Predictor(workdir).evidence))
+            predictor = Predictor(workdir)
+            maps = predictor.class_maps if predictor.readable else None
+            print(write(workdir, data_of_run(workdir), predictor.evidence, maps))
     except UserError as error:
         print(f'fer_jax: {error}', file=sys.stderr)
         return 2
     return 0
 
 
-def images_of(workdir: Path) -> Read:
-    """Reads images of a run's splits, as long as its data are where they were."""
+def data_of_run(workdir: Path) -> Dataset:
+    """The primary task's data, as long as they are where they were."""
     from fer_jax import tasks
     from fer_jax.checkpoints import read_spec
     from fer_jax.network import PRIMARY
 
     spec = read_spec(workdir)
-    data = tasks.load(drift.read(workdir), image_size=spec.image_size, channels=spec.channels)[PRIMARY]
-    return lambda split, index: data.splits[split].read(index)
+    return tasks.load(drift.read(workdir), image_size=spec.image_size, channels=spec.channels)[PRIMARY]
 
 
 if __name__ == '__main__':

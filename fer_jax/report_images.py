@@ -9,7 +9,9 @@ import numpy as np
 
 Read = Callable[[str, np.ndarray], np.ndarray]  # split, positions [B] -> uint8 [B, H, W, C]
 Explain = Callable[[np.ndarray, np.ndarray], np.ndarray]  # images [B, ...], classes [B] -> maps float [B, h, w]
+Maps = Callable[[np.ndarray], np.ndarray]  # images [B, ...] -> maps float [B, classes, h, w]
 SHOWN = 16  # images of a section
+LISTED = 10  # classes whose maps are shown
 SIDE = 96  # their pixels
 
 
@@ -60,6 +62,42 @@ def evidence(part: Mapping[str, np.ndarray], classes: Sequence[str], shown: str,
         '<section><h2>What it looked at</h2><p>Grad-CAM of the class that the network told, on two images of each '
         f'class that nobody chose: the brighter, the more speaks for it.</p><div class="tiles">{tiles}</div></section>'
     )
+
+
+def by_class(part: Mapping[str, np.ndarray], classes: Sequence[str], shown: str, read: Read, maps: Maps) -> str:
+    """An image of each class with the evidence for and against every class, at one scale an image."""
+    chosen = []
+    for label in range(min(len(classes), LISTED)):
+        of_class = np.flatnonzero(part['labels'] == label)
+        chosen += of_class[len(of_class) // 2 :][:1].tolist()
+    images = read(shown, np.array(chosen))
+    head = ''.join(f'<th scope="col">{escape(name)}</th>' for name in classes)
+    rows = ''
+    for at, image, heats in zip(chosen, images, maps(images), strict=True):
+        label, largest = int(part['labels'][at]), max(float(np.abs(heats).max()), 1e-12)
+        cells = ''.join(
+            f'<td{" class=right" if which == label else ""}><img src="{_embedded(signed(heat / largest))}" '
+            f'width="{SIDE // 2}" height="{SIDE // 2}" alt=""><small>{part["logits"][at, which]:+.1f}</small></td>'
+            for which, heat in enumerate(heats)
+        )
+        rows += (
+            f'<tr><th scope="row"><img src="{_embedded(image)}" width="{SIDE // 2}" height="{SIDE // 2}" alt="">'
+            f'{escape(classes[label])}</th>{cells}</tr>'
+        )
+    return (
+        '<section><h2>Evidence for every class</h2><p>Class activation maps of one image of each class, the middle one '
+        'in its order: orange speaks for the class, blue against it; their sum and a constant is the logit, below.</p>'
+        f'<div class="wide"><table class="maps"><tr><th></th>{head}</tr>{rows}</table></div></section>'
+    )
+
+
+def signed(map: np.ndarray) -> np.ndarray:
+    """uint8 [SIDE, SIDE, 3] of a map float [h, w] in -1..1: blue below 0, orange above."""
+    import matplotlib
+    from PIL import Image
+
+    large = Image.fromarray(map.astype(np.float32)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    return (255 * matplotlib.colormaps['PuOr_r'](0.5 + np.clip(np.asarray(large), -1, 1) / 2)[..., :3]).astype(np.uint8)
 
 
 def overlaid(image: np.ndarray, heat: np.ndarray) -> np.ndarray:

@@ -30,6 +30,37 @@ def grad_cam(
     return np.asarray(jax.jit(compute)(params, batch_stats, images, classes))
 
 
+def class_maps(network: Network, params: Flat, batch_stats: Flat, images: np.ndarray) -> np.ndarray:
+    """The evidence for and against every class, by place (class activation maps, Zhou et al. 2016).
+
+    Args:
+      images: uint8 [B, H, W, C], resized to the network's size.
+
+    Returns:
+      float32 [B, classes, h, w], at the resolution of the last map. Their sums and the head's bias are the logits of
+      the primary task.
+
+    Raises:
+      ValueError: the head is not `readable`.
+    """
+    if not readable(network):
+        raise ValueError(f'the head of {network.spec.name} is not linear in its last map')
+
+    @jax.jit
+    def compute(images: jax.Array) -> jax.Array:
+        x = network.normalise(resize(images, network.spec.image_size)).astype(DTYPES[network.spec.dtype])
+        maps = network.forward(params, batch_stats, x, tell='pool')[2].astype(jnp.float32)
+        return jnp.einsum('bhwc,ck->bkhw', maps, params[f'head.{PRIMARY}.kernel']) / (maps.shape[1] * maps.shape[2])
+
+    return np.asarray(compute(images))
+
+
+def readable(network: Network) -> bool:
+    """Whether the head is linear in the global average of the last map, and in nothing else."""
+    spec = network.spec
+    return list(network.stages)[-2:] == ['pool', 'head'] and spec.head == 'linear' and not spec.head_inputs
+
+
 def _cam(
     params: Flat, batch_stats: Flat, images: jax.Array, classes: jax.Array, *, network: Network, task: str
 ) -> jax.Array:

@@ -1,7 +1,7 @@
 """From logits to results: every example counts once, every share has its interval."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ PREDICTED = ('ids', 'labels', 'subjects', 'groups', 'logits')
 OF_LEVELS = ('concordance', 'rmse')
 LISTED = 50  # with more classes there is no confusion matrix, and no table by class; with more groups no table by group
 OF_GROUP = ('n', 'accuracy', 'accuracy_ci95', 'interval', 'balanced_accuracy', 'macro_f1')
+BOUNDED = ('accuracy', 'balanced_accuracy', 'macro_f1', 'top2', 'ece', 'average_precision')
+AVERAGED = (*BOUNDED, 'nll', *OF_LEVELS)
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 INTERVALS = {
     'wilson': 'Wilson',
@@ -277,6 +279,17 @@ def calibrated(role: str, predictions: Mapping[str, np.ndarray], splits: Iterabl
         ece = metrics.calibration(scaled, truth)['ece']
         found['splits'][name] = {'nll': metrics.negative_log_likelihood(scaled, truth), 'ece': ece}
     return found
+
+
+def over_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means of the scores of one split, their intervals, and the scores of each run."""
+    each = {name: [run[name] for run in runs] for name in AVERAGED if name in runs[0]}
+    pooled: dict[str, Any] = {'n': runs[0]['n'], 'interval': 'seeds'}
+    for name, values in each.items():
+        pooled[name] = float(np.mean(values))
+        low, high = metrics.t_interval(values)
+        pooled[f'{name}_ci95'] = [max(low, 0.0), min(high, 1.0)] if name in BOUNDED else [low, high]
+    return pooled | {'each': each}
 
 
 def write(path: Path, results: dict[str, Any]) -> None:

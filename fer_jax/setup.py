@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from fer_jax import cache, checkpoints, distillation, features, phases, sharding, start, tasks, train_state
+from fer_jax import cache, checkpoints, distillation, features, phases, saliency, sharding, start, tasks, train_state
 from fer_jax.data import datasets
 from fer_jax.data.feed import Feeds, gather
 from fer_jax.errors import UserError
@@ -254,9 +254,9 @@ def check_consistency(strength: float, network: Network, planned: list[Phase]) -
         raise UserError(f'loss.consistency={strength}; expected 0 for none, or a strength, such as 5')
     if not strength:
         return
-    spec = network.spec
-    if list(network.stages)[-2] != 'pool' or spec.head != 'linear' or spec.head_inputs:
-        raise UserError(f'loss.consistency={strength}: the head of {spec.name} does not read its last map; set it to 0')
+    if not saliency.readable(network):
+        name = network.spec.name
+        raise UserError(f'loss.consistency={strength}: the head of {name} does not read its last map; set it to 0')
     if any(phase.features for phase in planned):
         raise UserError(f'loss.consistency={strength} needs images and their mirror images; set cache_views to 0')
 

@@ -313,7 +313,8 @@ def finish(run: Setup, workdir: Path, store: Checkpoints, scorers: Scorers) -> d
     print(scoring.summary(results))
     pictures.write(workdir, results, history)
     explain = functools.partial(saliency.grad_cam, run.network, params, stats)
-    report.write(workdir, lambda split, index: run.data.splits[split].read(index), explain)
+    maps = functools.partial(saliency.class_maps, run.network, params, stats)
+    report.write(workdir, run.data, explain, maps if saliency.readable(run.network) else None)
     print(f'report.html, results, pictures and checkpoints are in {workdir}')
     return results
 

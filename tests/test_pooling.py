@@ -70,7 +70,7 @@ def test_seeds_are_pooled_and_the_same_call_goes_on(trained, tmp_path, capsys):
 
 def test_an_interval_of_a_share_is_one_of_a_share():
     runs = [{'n': 10, 'accuracy': share, 'nll': 0.1 * share} for share in (0.8, 1.0)]
-    pooled = pooling.over_seeds(runs)
+    pooled = scoring.over_seeds(runs)
     assert pooled['accuracy_ci95'] == [0.0, 1.0] and pooled['nll_ci95'][0] < 0
 
 
@@ -97,7 +97,7 @@ def test_folds_pool_the_splits_that_there_are(monkeypatch, tmp_path):
 def test_average_precision_is_pooled_where_there_are_attributes():
     noise, labels = np.random.default_rng(0), np.eye(2, dtype=np.float32)[np.arange(20) % 2]
     runs = [scoring.scores(noise.normal(size=(20, 2)), labels, ('AU1', 'AU2')) for _ in range(3)]
-    pooled = pooling.over_seeds(runs)
+    pooled = scoring.over_seeds(runs)
     assert pooled['average_precision'] == pytest.approx(np.mean([run['average_precision'] for run in runs]))
     assert len(pooled['average_precision_ci95']) == 2
 

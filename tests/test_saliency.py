@@ -61,3 +61,17 @@ def test_a_head_that_reads_several_stages_is_explained_by_the_last_map():
     maps = np.asarray(network.outputs(params, stats, x, ['layer4'])['layer4'])[0]
     rows = np.asarray(params['head.primary.kernel'])[-maps.shape[-1] :, 2]
     np.testing.assert_allclose(found, np.maximum(maps @ rows / maps[..., 0].size, 0), atol=1e-5)
+
+
+def test_class_maps_add_up_to_the_logits():
+    network, params, stats = made('resnet18', 64)
+    params['head.primary.bias'] = np.array([0.5, -1.0, 2.0], np.float32)
+    images = RNG.integers(0, 256, (2, 64, 64, 3), np.uint8)
+    maps = saliency.class_maps(network, params, stats, images)
+    logits = network.forward(params, stats, network.normalise(images.astype(np.float32)))[0]['primary']
+    assert maps.shape == (2, 3, 2, 2)
+    np.testing.assert_allclose(maps.sum((2, 3)) + params['head.primary.bias'], logits, atol=1e-4)
+    found = saliency.grad_cam(network, params, stats, images, np.array([1, 1]))
+    np.testing.assert_allclose(found, np.maximum(maps[:, 1], 0), atol=1e-5)
+    with pytest.raises(ValueError, match='not linear'):
+        saliency.class_maps(made('vgg11', 32, head='mlp')[0], params, stats, images)

@@ -119,7 +119,11 @@ def test_a_run_ends_with_a_page_that_opens_offline(finished, tmp_path, capsys):
         'Training',
         'Confusion, test',
         'Classes, test',
+        'Can its confidence be believed?',
+        'If it may stay silent',
         'What it looked at',
+        'Evidence for every class',
+        'The data',
         'To repeat it',
         'What this can and cannot do',
     ):
@@ -127,6 +131,7 @@ def test_a_run_ends_with_a_page_that_opens_offline(finished, tmp_path, capsys):
     part = scoring.read_predictions(workdir / 'predictions.npz', 'test')
     ece = metrics.calibration(part['logits'], part['labels'])
     assert f'calibration error {ece["ece"]:.1%}, at the temperature' in page
+    assert page.count('<th scope="row"><img') == 3 and 'no file twice, no person in two splits' in page
     assert not re.search(r'(src|href)="(?!data:image/png;base64,)|url\(|@import|<script', page)
     for tag in ('section', 'table', 'figure', 'svg', 'details', 'tr', 'td'):
         assert len(re.findall(f'<{tag}[ >]', page)) == page.count(f'</{tag}>') > 0
