@@ -75,18 +75,18 @@ class Predictor:
         logits = self._step(self._params, self._stats, {}, batch)
         return np.asarray(self._activation(logits))
 
-    def evidence(self, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """Where in images, uint8 [B, H, W, C], the evidence for classes, int [B], is; see `saliency.grad_cam`."""
-        return saliency.grad_cam(self._network, self._params, self._stats, images, classes)
+    def explain(self, images: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Where in images the evidence is; see `saliency.explain`.
 
-    def class_maps(self, images: np.ndarray) -> np.ndarray:
-        """The evidence for every class in images, uint8 [B, H, W, C]; see `saliency.class_maps`."""
-        return saliency.class_maps(self._network, self._params, self._stats, images)
+        Args:
+          images: uint8 [B, H, W, C].
+          classes: int [B], numbers in `classes`.
 
-    @property
-    def readable(self) -> bool:
-        """Whether there are class maps; see `saliency.readable`."""
-        return saliency.readable(self._network)
+        Returns:
+          For these classes float32 [B, h, w], 0 or more; for and against every class float32 [B, classes, h, w], or
+          None where the head is not linear in the last map.
+        """
+        return saliency.explain(self._network, self._params, self._stats, images, classes)
 
     def of_table(self, table: Table) -> np.ndarray:
         """Logits float32 [N, classes], up to a constant a row, of every image of a table, decoded as in training."""

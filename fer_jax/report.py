@@ -18,7 +18,7 @@ from fer_jax import drift, integrity, metrics, records, report_images, report_se
 from fer_jax.data.datasets import Dataset
 from fer_jax.errors import UserError
 from fer_jax.predict import Predictor
-from fer_jax.report_images import Explain, Maps
+from fer_jax.report_images import Explain
 
 STYLE = Path(__file__).with_name('report.css')
 CAUTION = (
@@ -29,13 +29,12 @@ CAUTION = (
 )
 
 
-def write(workdir: Path, data: Dataset | None = None, explain: Explain | None = None, maps: Maps | None = None) -> Path:
+def write(workdir: Path, data: Dataset | None = None, explain: Explain | None = None) -> Path:
     """Writes report.html of a finished run from what stands in its workdir; returns its path.
 
     Args:
       data: of the run; without it the page has no images and no word on them.
-      explain: where in images the evidence for classes is, see `saliency.grad_cam`.
-      maps: for every class, see `saliency.class_maps`.
+      explain: where in images the evidence for classes is, see `saliency.explain`.
 
     Raises:
       UserError: the run is not finished, or a file of it is damaged.
@@ -64,9 +63,7 @@ def write(workdir: Path, data: Dataset | None = None, explain: Explain | None = 
 
             sections += report_images.uncertain(part, classes, shown, read)
             if explain is not None:
-                sections.append(report_images.evidence(part, classes, shown, read, explain))
-            if maps is not None and len(classes) <= report_images.LISTED:
-                sections.append(report_images.by_class(part, classes, shown, read, maps))
+                sections += report_images.evidence(part, classes, shown, read, explain)
     if data is not None:
         sections.append(report_sections.data_found(data))
     sections.append(_facts(workdir, config))
@@ -177,9 +174,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             (workdir,) = arguments.workdir
             finished(workdir)
-            predictor = Predictor(workdir)
-            maps = predictor.class_maps if predictor.readable else None
-            print(write(workdir, data_of_run(workdir), predictor.evidence, maps))
+            print(write(workdir, data_of_run(workdir), Predictor(workdir).explain))
     except UserError as error:
         print(f'fer_jax: {error}', file=sys.stderr)
         return 2

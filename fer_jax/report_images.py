@@ -8,8 +8,7 @@ from html import escape
 import numpy as np
 
 Read = Callable[[str, np.ndarray], np.ndarray]  # split, positions [B] -> uint8 [B, H, W, C]
-Explain = Callable[[np.ndarray, np.ndarray], np.ndarray]  # images [B, ...], classes [B] -> maps float [B, h, w]
-Maps = Callable[[np.ndarray], np.ndarray]  # images [B, ...] -> maps float [B, classes, h, w]
+Explain = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray | None]]  # see `saliency.explain`
 SHOWN = 16  # images of a section
 LISTED = 10  # classes whose maps are shown
 SIDE = 96  # their pixels
@@ -41,54 +40,51 @@ def uncertain(part: Mapping[str, np.ndarray], classes: Sequence[str], shown: str
     return sections
 
 
-def evidence(part: Mapping[str, np.ndarray], classes: Sequence[str], shown: str, read: Read, explain: Explain) -> str:
-    """Two images of each class with what spoke for the class that the network told, by Grad-CAM."""
+def evidence(
+    part: Mapping[str, np.ndarray], classes: Sequence[str], shown: str, read: Read, explain: Explain
+) -> list[str]:
+    """Two images of each class with what spoke for the class that was told, and of one what speaks for each class."""
     told = part['logits'].argmax(1)
     chosen: list[int] = []
     for label in range(min(len(classes), SHOWN)):
         of_class = np.flatnonzero(part['labels'] == label)
         chosen += of_class[np.linspace(0, len(of_class) - 1, 4).astype(int)[1:3]].tolist() if len(of_class) > 1 else []
     if not chosen:
-        return ''
+        return []
     images = read(shown, np.array(chosen))
+    heats, maps = explain(images, told[chosen])
     tiles = ''
-    for at, image, heat in zip(chosen, images, explain(images, told[chosen]), strict=True):
+    for at, image, heat in zip(chosen, images, heats, strict=True):
         name, said = (escape(classes[which]) for which in (part['labels'][at], told[at]))
         tiles += (
             f'<figure><img src="{_embedded(overlaid(image, heat))}" width="{SIDE}" height="{SIDE}" alt="{name}">'
             f'<figcaption><b>{name}</b> &rarr; {said}</figcaption></figure>'
         )
-    return (
+    sections = [
         '<section><h2>What it looked at</h2><p>Grad-CAM of the class that the network told, on two images of each '
         f'class that nobody chose: the brighter, the more speaks for it.</p><div class="tiles">{tiles}</div></section>'
-    )
-
-
-def by_class(part: Mapping[str, np.ndarray], classes: Sequence[str], shown: str, read: Read, maps: Maps) -> str:
-    """An image of each class with the evidence for and against every class, at one scale an image."""
-    chosen = []
-    for label in range(min(len(classes), LISTED)):
-        of_class = np.flatnonzero(part['labels'] == label)
-        chosen += of_class[len(of_class) // 2 :][:1].tolist()
-    images = read(shown, np.array(chosen))
-    head = ''.join(f'<th scope="col">{escape(name)}</th>' for name in classes)
+    ]
+    if maps is None or len(classes) > LISTED:
+        return sections
     rows = ''
-    for at, image, heats in zip(chosen, images, maps(images), strict=True):
-        label, largest = int(part['labels'][at]), max(float(np.abs(heats).max()), 1e-12)
+    for at, image, of_image in list(zip(chosen, images, maps, strict=True))[::2]:
+        label, largest = int(part['labels'][at]), max(float(np.abs(of_image).max()), 1e-12)
         cells = ''.join(
-            f'<td{" class=right" if which == label else ""}><img src="{_embedded(signed(heat / largest))}" '
+            f'<td{" class=right" if which == label else ""}><img src="{_embedded(signed(one / largest))}" '
             f'width="{SIDE // 2}" height="{SIDE // 2}" alt=""><small>{part["logits"][at, which]:+.1f}</small></td>'
-            for which, heat in enumerate(heats)
+            for which, one in enumerate(of_image)
         )
         rows += (
             f'<tr><th scope="row"><img src="{_embedded(image)}" width="{SIDE // 2}" height="{SIDE // 2}" alt="">'
             f'{escape(classes[label])}</th>{cells}</tr>'
         )
-    return (
-        '<section><h2>Evidence for every class</h2><p>Class activation maps of one image of each class, the middle one '
-        'in its order: orange speaks for the class, blue against it; their sum and a constant is the logit, below.</p>'
+    head = ''.join(f'<th scope="col">{escape(name)}</th>' for name in classes)
+    sections.append(
+        '<section><h2>Evidence for every class</h2><p>Class activation maps of the first of these: orange speaks for '
+        'the class, blue against it, at one scale an image; their sum and a constant is the logit, below.</p>'
         f'<div class="wide"><table class="maps"><tr><th></th>{head}</tr>{rows}</table></div></section>'
     )
+    return sections
 
 
 def signed(map: np.ndarray) -> np.ndarray:

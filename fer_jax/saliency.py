@@ -17,7 +17,7 @@ def grad_cam(
     """Grad-CAM (Selvaraju et al. 2017) at what enters the stage `pool`, the last map of every network here.
 
     Channels are weighted by the mean gradient of the class's logit, summed, and what speaks against the class is cut
-    off. Where the head is linear and reads the global average, this is the class activation map (Zhou et al. 2016).
+    off. Where the head is `readable` this is what is above 0 of `class_maps`.
 
     Args:
       images: uint8 [B, H, W, C], resized to the network's size.
@@ -53,6 +53,16 @@ def class_maps(network: Network, params: Flat, batch_stats: Flat, images: np.nda
         return jnp.einsum('bhwc,ck->bkhw', maps, params[f'head.{PRIMARY}.kernel']) / (maps.shape[1] * maps.shape[2])
 
     return np.asarray(compute(images))
+
+
+def explain(
+    network: Network, params: Flat, batch_stats: Flat, images: np.ndarray, classes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """(as `grad_cam`, as `class_maps` where the head is `readable`): the former out of the latter where there are."""
+    if not readable(network):
+        return grad_cam(network, params, batch_stats, images, classes), None
+    maps = class_maps(network, params, batch_stats, images)
+    return np.maximum(maps[np.arange(len(images)), classes], 0), maps
 
 
 def readable(network: Network) -> bool:

@@ -300,9 +300,13 @@ def finish(run: Setup, workdir: Path, store: Checkpoints, scorers: Scorers) -> d
         'calibrated': {},
     }
     predictions: dict[str, np.ndarray] = {}
+    phase = next(phase for phase in run.phases if best <= phase.last)
+    start = phase.partition.boundary if phase.features else None
     for name, scorer in scorers.items():
+        if phase is not run.phases[-1]:
+            scorer.forget_features()
         for role in (role for role in run.tasks[name].data.splits if role != 'train'):
-            logits = scorer.logits(role, params, stats)
+            logits = scorer.logits(role, params, stats, start if role == run.select[0] else None)
             results['splits'] |= scorer.scores(role, logits)
             predictions |= scorer.predictions(role, logits)
     role = run.select[0]
@@ -312,9 +316,7 @@ def finish(run: Setup, workdir: Path, store: Checkpoints, scorers: Scorers) -> d
     scoring.write(workdir / 'results.json', results)
     print(scoring.summary(results))
     pictures.write(workdir, results, history)
-    explain = functools.partial(saliency.grad_cam, run.network, params, stats)
-    maps = functools.partial(saliency.class_maps, run.network, params, stats)
-    report.write(workdir, run.data, explain, maps if saliency.readable(run.network) else None)
+    report.write(workdir, run.data, functools.partial(saliency.explain, run.network, params, stats))
     print(f'report.html, results, pictures and checkpoints are in {workdir}')
     return results
 

@@ -73,5 +73,8 @@ def test_class_maps_add_up_to_the_logits():
     np.testing.assert_allclose(maps.sum((2, 3)) + params['head.primary.bias'], logits, atol=1e-4)
     found = saliency.grad_cam(network, params, stats, images, np.array([1, 1]))
     np.testing.assert_allclose(found, np.maximum(maps[:, 1], 0), atol=1e-5)
+    heats, again = saliency.explain(network, params, stats, images, np.array([1, 1]))
+    np.testing.assert_allclose(heats, found, atol=1e-5)
+    np.testing.assert_array_equal(again, maps)
     with pytest.raises(ValueError, match='not linear'):
         saliency.class_maps(made('vgg11', 32, head='mlp')[0], params, stats, images)
