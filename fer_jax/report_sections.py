@@ -29,7 +29,7 @@ def result(results: Mapping[str, Any], config: Mapping[str, Any], shown: str) ->
     ]
     origin = config['model']['weights']
     return (
-        f'<section class="lead"><p class="score">{100 * one["accuracy"]:.1f}<small> %</small></p>'
+        f'<section><p class="score">{100 * one["accuracy"]:.1f}<small> %</small></p>'
         f'<p>accuracy on the <b>{escape(shown)}</b> split, {one["n"]:,} images; 95 % interval {100 * low:.1f} to '
         f'{100 * high:.1f} % ({escape(how)}).</p>'
         f'<p>{escape(config["model"]["name"])} from {escape(str(origin))}, {config["model"]["image_size"]} pixels, on '
@@ -71,7 +71,7 @@ def classes(one: Mapping[str, Any], shown: str) -> str:
         )
     head = ''.join(f'<th scope="col">{name}</th>' for name in ('', 'recall', '', 'precision', 'F1', 'n'))
     return (
-        f'<section><h2>Classes, {escape(shown)}</h2><div class="wide"><table class="classes"><tr>{head}</tr>{rows}'
+        f'<section><h2>Classes, {escape(shown)}</h2><div class="wide"><table><tr>{head}</tr>{rows}'
         '</table></div></section>'
     )
 
