@@ -131,7 +131,7 @@ class Network:
         """Runs the stages from `start` on.
 
         Args:
-          params, batch_stats: flat trees; all of them.
+          params, batch_stats: flat trees; those of stages below `start` may be left out.
           x: float [B, H, W, C], normalised, or activations at `start`.
           train: stages that run in training mode.
           key: of dropout.
@@ -139,12 +139,14 @@ class Network:
           add: is added to what these stages give, for derivatives by it.
 
         Returns:
-          Logits {task: float32 [B, classes]}, the statistics after the pass, and what entered `tell`, [B, ...].
+          Logits {task: float32 [B, classes]}, the given statistics after the pass, and what entered `tell`, [B, ...].
         """
-        model = nnx.merge(self.graphdef, unflatten(params), unflatten(batch_stats), copy=True)
+        whole = (_filled(params, self.params), _filled(batch_stats, self.batch_stats))
+        model = nnx.merge(self.graphdef, *map(unflatten, whole), copy=True)
         seen: dict[str, jax.Array] = {}
         logits = models.run(model, x, start=start, train=train, key=key, seen=seen, add=add)
-        return logits, flatten(nnx.state(model, nnx.BatchStat)), seen[tell]
+        after = flatten(nnx.state(model, nnx.BatchStat))
+        return logits, {path: after[path] for path in batch_stats}, seen[tell]
 
     def outputs(self, params: Flat, batch_stats: Flat, x: jax.Array, stages: Collection[str]) -> dict[str, jax.Array]:
         """What these stages, none of them the head, give in evaluation mode; x as in `forward`."""
@@ -167,6 +169,11 @@ class Network:
             images = images @ jnp.asarray([[0.299], [0.587], [0.114]], images.dtype)
         look = Preprocessing(self.spec.mean, self.spec.std, self.spec.order)
         return look.normalise(images).astype(DTYPES[self.spec.dtype])
+
+
+def _filled(found: Flat, shapes: dict[str, jax.ShapeDtypeStruct]) -> Flat:
+    """With zeros, which the compiler drops, in place of leaves that no stage reads."""
+    return {path: found[path] if path in found else jnp.zeros(of.shape, of.dtype) for path, of in shapes.items()}
 
 
 def build(spec: ModelSpec) -> Network:

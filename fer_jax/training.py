@@ -112,7 +112,7 @@ def rehearse(run: Setup) -> dict[str, Any]:
         state, fixed = run.enter(phase, phase.first, params, stats)
         begun = time.perf_counter()
         batch = run.abstract_batch(phase)
-        memory = run.step_function(phase).lower(state, fixed, *batch).compile().memory_analysis()
+        memory = run.whole_step(phase).lower(state, fixed, *batch).compile().memory_analysis()
         needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
         sizes[phase.index] = needed
         print(

@@ -107,6 +107,19 @@ def opened(faces, **phase):
     return run, state, fixed
 
 
+def test_a_step_without_the_leaves_below_the_boundary_is_the_step_of_all(faces):
+    run, _, _ = opened(faces)
+    phase, after = run.phases[0], []
+    for step in (run.step_function(phase), run.whole_step(phase)):
+        state, fixed = run.enter(phase, 0, *run.initial())
+        feed = run.feed_for(phase, state, fixed)
+        for number in range(3):
+            state = step(state, fixed, feed.resident, feed.host(number))
+        after.append(state)
+    assert list(after[0].batch_stats) and sorted(after[0].batch_stats) == sorted(after[1].batch_stats)
+    jax.tree.map(np.testing.assert_array_equal, *after)
+
+
 def test_views_come_in_turn_and_depend_on_the_example_alone(faces):
     """Over three epochs every example shows its plain view once and its two others once."""
     run, state, fixed = opened(faces)

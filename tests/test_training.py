@@ -353,7 +353,7 @@ def test_a_step_costs_a_forward_pass_and_the_backward_pass_of_what_trains(faces,
         trainable, frozen = phase.partition.split(params)
         create = functools.partial(fer_jax.train_state.create, 0, tx=phase.tx, tasks=['primary'])
         state = jax.eval_shape(create, trainable, stats)
-        costs.append(flops(run.step_function(phase), state, Fixed(frozen, {}), {'primary': {}}, {'primary': batch}))
+        costs.append(flops(run.whole_step(phase), state, Fixed(frozen, {}), {'primary': {}}, {'primary': batch}))
         below = functools.partial(up_to, phase.partition.boundary)
         x = jax.eval_shape(below, params, stats, images)
 
@@ -387,7 +387,7 @@ def test_a_phase_trains_at_a_size_of_its_own(faces):
     costs = []
     for phase in run.phases:
         state, fixed = run.enter(phase, 0, *run.initial())
-        lowered = run.step_function(phase).lower(state, fixed, run.feed.resident, run.feed.host(0))
+        lowered = run.whole_step(phase).lower(state, fixed, run.feed.resident, run.feed.host(0))
         costs.append(lowered.compile().cost_analysis()['flops'])
     assert costs[0] == pytest.approx(costs[1] / 4, rel=0.1)
     config.phases[0].image_size = 65
