@@ -132,12 +132,13 @@ def cpu_only() -> bool:
 
 def jax_head(examples: int, epochs: int, *, cached: bool) -> dict[str, Any]:
     import fer_jax
-    from fer_jax import features, training  # noqa: F401
+    from fer_jax import features, sharding, training  # noqa: F401
 
     with tempfile.TemporaryDirectory() as folder:
         features.cache.root, root = (lambda: Path(folder)), features.cache.root
         (Path(folder) / 'datasets').symlink_to(root() / 'datasets')
         config = config_of(examples, epochs, cached)
+        sharding.make_mesh(config.parallel.devices)  # before JAX starts
         config.model.weights = random_weights(Path(folder) / 'weights.safetensors')
         begun = time.time()
         results = fer_jax.train(config, Path(folder) / 'run')
