@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fer_jax import comparison, drift, elsewhere, scoring, sharding, tasks
-from fer_jax.checkpoints import Checkpoints, read_spec
+from fer_jax import comparison, drift, elsewhere, scoring, selected, sharding, tasks
+from fer_jax.checkpoints import read_spec
 from fer_jax.comparison import Told
 from fer_jax.errors import UserError
-from fer_jax.network import PRIMARY, build
+from fer_jax.network import PRIMARY
 from fer_jax.predict import Predictor
 from fer_jax.scorer import Scorer
 from fer_jax.steps import check_views
@@ -129,11 +129,6 @@ def _evaluated(workdir: Path, split: str, dataset: str, tta: str) -> Evaluated:
 def _of_run(workdir: Path, split: str, tta: str) -> Evaluated:
     spec = read_spec(workdir)
     config = drift.read(workdir)
-    network = build(spec)
-    store = Checkpoints(workdir, spec, select=config['checkpoint']['select'], read_only=True)
-    step = store.best_step()
-    if step is None:
-        raise UserError(f'workdir={str(workdir)!r} has no evaluated checkpoint yet; let the run reach its first one')
     roles = [role for role, name in config['data']['splits'].items() if name]
     if split not in roles:
         raise UserError(f'--split={split!r} is not a split of this run; it has {", ".join(roles)}')
@@ -146,7 +141,7 @@ def _of_run(workdir: Path, split: str, tta: str) -> Evaluated:
             )
     batch_size, placement = config['data']['batch_size'], config['data']['placement']
     mesh = sharding.mesh_for(batch_size)
-    params, stats = store.restore_model(step, *network.abstract(sharding.replicated(mesh)))
+    network, step, params, stats = selected.restore(workdir, sharding.replicated(mesh))
     splits: dict[str, Any] = {}
     told = None
     for name, task in tasks.fields(config).items():

@@ -26,7 +26,7 @@ from jax.sharding import Mesh
 
 from fer_jax import cache, progress, sharding
 from fer_jax.data.augment import Augment, augment
-from fer_jax.data.feed import Feed, annotations, gather, keeps_on_device
+from fer_jax.data.feed import Feed, annotations, fetch, keeps_on_device
 from fer_jax.data.geometry import resize
 from fer_jax.errors import UserError
 from fer_jax.models.layers import adaptive_average_pool
@@ -173,17 +173,14 @@ def shape_of(network: Network, recipe: Recipe) -> tuple[int, ...]:
     return jax.eval_shape(made, network.params, network.batch_stats, images).shape[1:]
 
 
-def compute(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat) -> Compute:
+def compute(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, mesh: Mesh) -> Compute:
     """(resident, host, view) -> the features of a batch, [B, ...].
 
     A view depends on (seed, view, example) alone, so neither on the batch nor on the number of devices.
     """
 
     @functools.partial(jax.jit, static_argnames='plain')
-    def features(
-        params: Flat, batch_stats: Flat, resident: Any, host: Any, view: jax.Array, *, plain: bool
-    ) -> jax.Array:
-        batch = gather(resident, host)
+    def features(params: Flat, batch_stats: Flat, batch: Any, view: jax.Array, *, plain: bool) -> jax.Array:
         images = resize(batch['x'], recipe.image_size)
         if not plain:
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(recipe.seed), VIEWS), view)
@@ -191,7 +188,10 @@ def compute(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat) -
             images = augment(batch['x'], keys, recipe.image_size, recipe.settings)
         return extract(network, recipe, params, batch_stats, images).astype(DTYPES[recipe.dtype])
 
-    return lambda resident, host, view: features(params, batch_stats, resident, host, jnp.int32(view), plain=view == 0)
+    def of(resident: Mapping[str, Any], host: Mapping[str, Any], view: int) -> jax.Array:
+        return features(params, batch_stats, fetch(mesh)(resident, host), jnp.int32(view), plain=view == 0)
+
+    return of
 
 
 def key_of(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, **data: Any) -> str:
@@ -316,7 +316,7 @@ def feed(
     """A split's features, placed."""
     array = kept(
         images,
-        compute(network, recipe, params, batch_stats),
+        compute(network, recipe, params, batch_stats, mesh),
         key=key_of(network, recipe, params, batch_stats, fingerprint=fingerprint, role=role, stored=images.split.shape),
         views=recipe.views,
         shape=shape_of(network, recipe),

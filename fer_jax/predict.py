@@ -6,12 +6,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from fer_jax import progress, saliency
-from fer_jax.checkpoints import Checkpoints, read_spec
+from fer_jax import progress, saliency, selected
 from fer_jax.data.images import decode
 from fer_jax.data.table import Table
-from fer_jax.errors import UserError
-from fer_jax.network import PRIMARY, build
+from fer_jax.network import PRIMARY
 from fer_jax.steps import check_views, eval_step
 
 BATCH = 256
@@ -28,7 +26,7 @@ class Predictor:
     """
 
     def __init__(self, workdir: str | Path, *, tta: str = 'none'):
-        """Restores the selected checkpoint of the run in `workdir`.
+        """Restores the selected checkpoint of the run in `workdir`, or the network that comes with fer_jax, 'release'.
 
         Args:
           tta: views of each image whose probabilities are averaged: 'none', 'flip', 'tencrop' or a number of random
@@ -38,20 +36,12 @@ class Predictor:
           UserError: there is no run, or no evaluated checkpoint yet, or no such views.
         """
         check_views(tta)
-        workdir = Path(workdir)
-        spec = read_spec(workdir)
-        network = build(spec)
-        store = Checkpoints(workdir, spec, read_only=True)
-        step = store.best_step()
-        if step is None:
-            raise UserError(f'workdir={str(workdir)!r} has no evaluated checkpoint yet')
-        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        self._network = network
-        self._params, self._stats = store.restore_model(step, *network.abstract(device))
+        network, self.step, self._params, self._stats = selected.restore(workdir)
+        spec, self._network = network.spec, network
         self._step = jax.jit(functools.partial(eval_step, network=network, tta=tta))
         self._activation = jax.nn.sigmoid if spec.activation == 'sigmoid' else jax.nn.softmax
         self.classes = spec.classes[PRIMARY]
-        self.image_size, self._channels, self.step = spec.image_size, spec.channels, step
+        self.image_size, self._channels = spec.image_size, spec.channels
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Classifies aligned face crops.
@@ -72,7 +62,7 @@ class Predictor:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
             raise ValueError(f'expected uint8 images [B, H, W, 1 or 3], got {images.dtype} {list(images.shape)}')
         batch = {'x': images, 'id': np.arange(len(images), dtype=np.int32)}
-        logits = self._step(self._params, self._stats, {}, batch)
+        logits = self._step(self._params, self._stats, batch)
         return np.asarray(self._activation(logits))
 
     def explain(self, images: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

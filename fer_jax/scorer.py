@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from fer_jax import features, scoring
 from fer_jax.data.datasets import Dataset
-from fer_jax.data.feed import Feed
+from fer_jax.data.feed import Feed, fetch
 from fer_jax.features import FeatureFeed
 from fer_jax.network import PRIMARY, Network
 from fer_jax.partition import Flat
@@ -50,9 +50,9 @@ class Scorer:
           start: a stage below which nothing changes between calls: what enters it is computed once.
         """
         split = self._data.splits[role]
-        feed = self._feed(role, params, batch_stats, start)
+        feed, fetched = self._feed(role, params, batch_stats, start), fetch(self._mesh)
         parts = [
-            (self._step(params, batch_stats, feed.resident, host, start=start), weight)
+            (self._step(params, batch_stats, fetched(feed.resident, host), start=start), weight)
             for host, weight in feed.in_order(self._batch_size)
         ]
         rows = np.concatenate([np.asarray(part)[weight > 0] for part, weight in parts])

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from fer_jax import cache, pretrained
-from fer_jax.checkpoints import Checkpoints, read_spec
+from fer_jax import cache, pretrained, selected
+from fer_jax.checkpoints import read_spec
 from fer_jax.data.datasets import Split
 from fer_jax.errors import UserError
-from fer_jax.network import Network, build
+from fer_jax.network import Network
 from fer_jax.partition import Flat, stage_of
 from fer_jax.pretrained import Preprocessing, Weights
 
@@ -32,7 +32,7 @@ def source(weights: str, model: str, *, partial: bool = False) -> Weights | None
     """
     if weights == 'scratch':
         return None
-    if (Path(weights) / 'checkpoints').is_dir():
+    if (selected.located(weights) / 'checkpoints').is_dir():
         return of_run(Path(weights), None if partial else model)
     if partial and Path(weights).is_file():
         return pretrained.load(Path(weights), None)
@@ -45,16 +45,11 @@ def of_run(workdir: Path, model: str | None = None) -> Weights:
     Raises:
       UserError: there is none, or it is of another network than `model`.
     """
-    spec = read_spec(workdir)
+    folder = selected.located(workdir)
+    spec = read_spec(folder)
     if model and spec.name != model:
         raise UserError(f'model.weights={str(workdir)!r} is a run of {spec.name}, model.name is {model!r}')
-    network = build(spec)
-    checkpoints = Checkpoints(workdir, spec, read_only=True)
-    step = checkpoints.best_step()
-    if step is None:
-        raise UserError(f'model.weights={str(workdir)!r} holds no evaluated checkpoint yet; let that run go on')
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    params, stats = checkpoints.restore_model(step, *network.abstract(device))
+    _, step, params, stats = selected.restore(workdir)
     return Weights(
         model=spec.name,
         params={path: np.asarray(leaf) for path, leaf in params.items()},

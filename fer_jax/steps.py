@@ -260,8 +260,7 @@ def _averaged(state: TrainState, phase: Phase, trainable: Flat, stats: Flat) -> 
 def eval_step(
     params: Flat,
     batch_stats: Flat,
-    resident: Mapping[str, Any],
-    host: Mapping[str, Any],
+    batch: Mapping[str, Any],
     *,
     network: Network,
     start: str | None = None,
@@ -271,10 +270,10 @@ def eval_step(
     """Logits float32 [B, classes] of one task's head, images resized with antialiasing and otherwise as they are.
 
     Args:
+      batch: 'x' and 'id', see `data.feed.gather`.
       start: the stage that the batch's features enter, where it holds those.
       tta: see `views`: the logits of the mean of the probabilities of several views of each image.
     """
-    batch = gather(resident, host)
     x = batch['x']
     seen = [x] if start is not None else views(x, batch['id'], network.spec.image_size, tta)
     if start is None:

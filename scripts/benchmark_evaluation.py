@@ -57,10 +57,10 @@ def main(argv: list[str] | None = None) -> int:
 
     def network_alone() -> float:
         """Seconds a batch."""
-        step(params, stats, {}, batch).block_until_ready()
+        step(params, stats, batch).block_until_ready()
         begun = time.perf_counter()
         for _ in range(arguments.constant):
-            told = step(params, stats, {}, batch)
+            told = step(params, stats, batch)
         told.block_until_ready()
         return (time.perf_counter() - begun) / arguments.constant
 

@@ -18,11 +18,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import default, fer2013_resnet18
-from fer_jax import cache, pooling, records, scoring, sharding
-from fer_jax.checkpoints import Checkpoints, read_spec
+from fer_jax import cache, pooling, records, scoring, selected, sharding
 from fer_jax.data import datasets
 from fer_jax.errors import UserError
-from fer_jax.network import PRIMARY, build
+from fer_jax.network import PRIMARY
 from fer_jax.scorer import Scorer
 from fer_jax.signals import Stopped
 
@@ -120,13 +119,10 @@ def on_fer2013(workdir: Path) -> dict[str, Any]:
     """Scores of a run on FER2013's test split, whose classes are the run's in another order; kept in the workdir."""
     kept = workdir / 'results_fer2013.json'
     if not kept.exists():
-        spec, config = read_spec(workdir), json.loads((workdir / 'config.json').read_text())
-        network, mesh = build(spec), sharding.make_mesh(config['parallel']['devices'])
-        store = Checkpoints(workdir, spec, select=config['checkpoint']['select'], read_only=True)
-        step = store.best_step()
-        if step is None:
-            raise UserError(f'{workdir} holds no evaluated checkpoint')
-        model = store.restore_model(step, *network.abstract(sharding.replicated(mesh)))
+        config = json.loads((workdir / 'config.json').read_text())
+        mesh = sharding.make_mesh(config['parallel']['devices'])
+        network, _, *model = selected.restore(workdir, sharding.replicated(mesh))
+        spec = network.spec
         data = datasets.load(
             name='fer2013',
             splits={'test': 'test'},

@@ -6,7 +6,7 @@
     python scripts/sources_table.py pseudo --out runs/pseudo --output docs/results/pseudo.jsonl
 
 joint: expression of the synthetic faces alone and with their action units, at 5 % and at 100 % of the expression
-labels, as many steps each. distil: a ResNet-18 on 5,000 images of FER2013 at 48 px, alone and from the teacher. Both
+labels, as many steps each. distil: a small ResNet on 5,000 images of FER2013 at 48 px, alone and from the teacher. Both
 with three seeds, and Student's interval over them. pseudo: a head on the frozen EfficientNet-Lite0 learns 10 % of
 FER2013's labels, then labels the rest, three rounds; beside it all labels. The same command goes on where it stopped
 and leaves finished runs alone; `--output` has one JSON object a row, and the Markdown table beside it.
@@ -24,12 +24,14 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import default
+from configs import default, fer2013_speedrun
 from fer_jax import cache, metrics, pooling, scoring
+from fer_jax.checkpoints import read_spec
 from fer_jax.data import datasets, manifest
 from fer_jax.errors import UserError
+from fer_jax.network import build
 from fer_jax.signals import Stopped
-from scripts import loss_table, pseudo_label
+from scripts import pseudo_label
 
 Row = dict[str, Any]
 SHARES = (0.05, 1.0)
@@ -44,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--output', type=Path, required=True, help='.jsonl to write; the table goes beside it as .md')
     parser.add_argument('--teacher', type=Path, help='distil: workdir of a finished run on FER2013')
     parser.add_argument('--seeds', default='0,1,2', help='joint, distil')
-    parser.add_argument('--epochs', type=float, default=0.0, help='0: joint 3, distil 5, pseudo 10')
+    parser.add_argument('--epochs', type=float, default=0.0, help='0: joint 3, distil 8, pseudo 10')
     parser.add_argument('--image_size', type=int, default=0, help='0: joint 32, distil 48, pseudo 96')
     parser.add_argument('--rounds', type=int, default=3, help='pseudo')
     parser.add_argument('--share', type=float, default=0.1, help='pseudo: of the labels')
@@ -104,13 +106,17 @@ def distil(arguments: argparse.Namespace) -> Iterator[Row]:
         raise UserError(f'--teacher={arguments.teacher} holds no finished run (no results.json)')
     test = json.loads(results.read_text())['splits']['test']
     yield {'row': 'teacher', **{name: test[name] for name in ('n', 'accuracy', 'accuracy_ci95', 'interval')}}
-    epochs, size = arguments.epochs or 5.0, arguments.image_size or 48
+    stages = list(build(read_spec(arguments.teacher)).stages)
     for taught in (False, True):
-        config = loss_table.config_of(
-            'cross_entropy', source='scratch', **loss_table.FULL, epochs=epochs, image_size=size
+        config = fer2013_speedrun.get_config()
+        config.model.update({'name': 'resnet8_small', 'image_size': arguments.image_size or 48})
+        config.data.train_examples = 5000
+        config.phases = (
+            default.phase(epochs=arguments.epochs or 8.0, learning_rate=2.5e-3, weight_decay=0.1, warmup_epochs=1.0),
         )
         if taught:
-            config.distil.update({'teachers': (str(arguments.teacher),), 'weight': 0.9, 'stages': ('layer4',)})
+            last = stages[stages.index('pool') - 1]
+            config.distil.update({'teachers': (str(arguments.teacher),), 'weight': 0.9, 'stages': (last,)})
         yield seeded('student, taught' if taught else 'student, alone', config, arguments)
 
 

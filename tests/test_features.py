@@ -134,7 +134,7 @@ def test_views_come_in_turn_and_depend_on_the_example_alone(faces):
     assert (rows % count == everything).all() and len(set((rows[0] // count).tolist())) == 3
     values = np.asarray(feed.features).reshape(3, count, -1)
     assert (np.abs(values[1] - values[0]).max(1) > 1e-4).all() and (np.abs(values[2] - values[1]).max(1) > 1e-4).all()
-    compute = features.compute(run.network, recipe, params, state.batch_stats)
+    compute = features.compute(run.network, recipe, params, state.batch_stats, run.mesh)
     backwards = everything[::-1][:16]
     images = run.tasks['primary'].feed
     again = compute(images.resident, images.host_batch(backwards, np.ones(16)), 2)

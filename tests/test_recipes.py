@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 import fer_jax
-from configs import default, resnet18_attributes, vgg16_transfer, vggface_two_stage
-from fer_jax import evaluate
+from configs import default, fer2013_record, fer2013_speedrun, resnet18_attributes, vgg16_transfer, vggface_two_stage
+from fer_jax import evaluate, phases
 from fer_jax.data import datasets, folder
+from fer_jax.network import ModelSpec, build
 
 
 def test_the_classic_transfer_recipe():
@@ -88,3 +89,31 @@ def test_attributes_are_learnt_and_told(tmp_path, monkeypatch):
     predictor = fer_jax.load(workdir)
     assert predictor.classes == ('bright', 'AU2')
     np.testing.assert_allclose(predictor(images), 1 / (1 + np.exp(-logits)), atol=1e-5)
+
+
+@pytest.mark.parametrize('form', fer2013_speedrun.FORMS)
+def test_a_race_grows_its_images_and_ends_with_the_full_ones(form):
+    config = fer2013_speedrun.get_config(form)
+    network = build(ModelSpec(config.model.name, {'primary': tuple('abcdefg')}, config.model.image_size, channels=1))
+    sizes = {'examples': 28709, 'batch_size': config.data.batch_size}
+    first, second = phases.plan(json.loads(config.to_json())['phases'], network, augment=config.data.augment, **sizes)
+    assert first.image_size < second.image_size == config.model.image_size
+    rates = [float(phase.schedule(phase.last - phase.first - 1)) for phase in (first, second)]
+    assert rates[0] == pytest.approx(config.phases[0].learning_rate) and rates[1] < 1e-3 * rates[0]
+    assert config.checkpoint.select == 'validation/accuracy'
+
+
+def test_what_a_race_on_a_cpu_learns_fits_a_release():
+    """8 MB, as float16."""
+    for name, most in (('resnet8_small', 1.2e6), ('resnet12_small', 3e6)):
+        network = build(ModelSpec(name, {'primary': tuple('abcdefg')}, 48, channels=1))
+        assert list(network.stages) == ['stem', 'layer1', 'layer2', 'layer3', 'pool', 'head']
+        assert sum(int(np.prod(leaf.shape)) for leaf in network.params.values()) < most
+
+
+def test_the_record_selects_on_validation_and_keeps_other_labels_apart():
+    ours, theirs = fer2013_record.get_config(), fer2013_record.get_config('ferplus')
+    assert ours.checkpoint.select == theirs.checkpoint.select == 'validation/accuracy'
+    assert (ours.data.name, theirs.data.name, theirs.data.target) == ('fer2013', 'ferplus', 'cross_entropy')
+    with pytest.raises(ValueError, match="'affectnet' is no form"):
+        fer2013_record.get_config('affectnet')

@@ -4,9 +4,10 @@ A batch has two halves. `resident` is passed to every step and, where the images
 `host` is this step's own. `gather` joins them inside jit, so both placements give the same batch.
 """
 
+import functools
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -37,6 +38,20 @@ def gather(resident: Mapping[str, jax.Array], host: Mapping[str, jax.Array]) -> 
     batch = {name: jnp.take(leaf, host['id'], axis=0) for name, leaf in resident.items() if name != 'x'}
     x = jnp.take(resident['x'], host.get('row', host['id']), axis=0)
     return batch | {'x': x, 'id': host['id'], 'weight': batch['weight'] * host['weight']}
+
+
+@functools.cache
+def fetch(mesh: Mesh) -> Callable[[Mapping[str, jax.Array], Mapping[str, jax.Array]], dict[str, jax.Array]]:
+    """(resident, host) -> 'x' and 'id' of `gather`, by a program of its own.
+
+    A network that takes its batches from here is compiled once, however many splits of whatever sizes it goes over.
+    """
+
+    def of(resident: Mapping[str, jax.Array], host: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        batch = gather(resident, host)
+        return {name: batch[name] for name in ('x', 'id')}
+
+    return jax.jit(of, out_shardings=sharding.batch(mesh))
 
 
 def targets(split: Split) -> np.ndarray:

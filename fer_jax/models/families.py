@@ -8,13 +8,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fer_jax.errors import UserError
-from fer_jax.models import efficientnet, inception_resnet_v1, inception_resnet_v2, resnet, resnet_v2, vgg
+from fer_jax.models import efficientnet, inception_resnet_v1, inception_resnet_v2, resnet, resnet_small, resnet_v2, vgg
 from fer_jax.models import kernels as kernel_forms
 from fer_jax.models.layers import Head
 from fer_jax.models.stages import read_all
 
 CONSTRUCTORS: dict[str, Any] = {
     **dict.fromkeys(resnet.FORMS, resnet.ResNet),
+    **dict.fromkeys(resnet_small.DEPTHS, resnet_small.SmallResNet),
     **dict.fromkeys(resnet_v2.DEPTHS, resnet_v2.ResNetV2),
     **dict.fromkeys((f'{name}{norm}' for name in vgg.DEPTHS for norm in ('', '_bn')), vgg.VGG),
     **dict.fromkeys(efficientnet.FORMS, efficientnet.EfficientNet),
@@ -22,7 +23,7 @@ CONSTRUCTORS: dict[str, Any] = {
     'inception_resnet_v2': inception_resnet_v2.InceptionResNetV2,
 }
 NAMES = tuple(CONSTRUCTORS)
-WITH_STOCHASTIC_DEPTH = (resnet.ResNet, resnet_v2.ResNetV2, efficientnet.EfficientNet)
+WITH_STOCHASTIC_DEPTH = (resnet.ResNet, resnet_small.SmallResNet, resnet_v2.ResNetV2, efficientnet.EfficientNet)
 HEADS = ('linear', 'mlp')
 
 

@@ -1,0 +1,64 @@
+"""The network that a run selected, from its checkpoints or from a release file made of them."""
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from fer_jax import pretrained
+from fer_jax.checkpoints import Checkpoints, read_spec
+from fer_jax.errors import UserError
+from fer_jax.network import Network, build
+from fer_jax.partition import Flat
+
+RELEASE = 'release'  # the name of the network that comes with fer_jax
+FILE = 'release.safetensors'  # beside model.json, in place of checkpoints
+
+
+class Selected(NamedTuple):
+    """A trained network.
+
+    Attributes:
+      step: of the checkpoint.
+      params, stats: flat trees, float32.
+    """
+
+    network: Network
+    step: int
+    params: Flat
+    stats: Flat
+
+
+def located(workdir: str | Path) -> Path:
+    """The folder; of 'release', where nothing of that name is here, that of the network which comes with fer_jax."""
+    folder = Path(workdir)
+    return Path(__file__).parent / RELEASE if str(workdir) == RELEASE and not folder.exists() else folder
+
+
+def restore(workdir: str | Path, sharding: jax.sharding.Sharding | None = None) -> Selected:
+    """The selected checkpoint of the run in `workdir`, or its release file.
+
+    Args:
+      sharding: where the leaves go; the first device if None.
+
+    Raises:
+      UserError: there is no run, or no evaluated checkpoint yet, or it is damaged.
+    """
+    folder = located(workdir)
+    spec = read_spec(folder)
+    network = build(spec)
+    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    released = folder / 'checkpoints' / FILE
+    if released.is_file():
+        weights = pretrained.load(released, spec.name)
+        full = [{path: np.float32(leaf) for path, leaf in tree.items()} for tree in (weights.params, weights.stats)]
+        weights = dataclasses.replace(weights, params=full[0], stats=full[1])
+        params, stats = pretrained.fill(network.params, network.batch_stats, weights, head=True, sharding=sharding)
+        return Selected(network, int(weights.metadata['step']), params, stats)
+    store = Checkpoints(folder, spec, read_only=True)
+    step = store.best_step()
+    if step is None:
+        raise UserError(f'{str(workdir)!r} holds no evaluated checkpoint yet; let that run reach its first evaluation')
+    return Selected(network, step, *store.restore_model(step, *network.abstract(sharding)))
