@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fer_jax import cache, progress, sharding
 from fer_jax.data.augment import Augment, augment
@@ -96,7 +96,7 @@ class FeatureFeed:
         return (self._offsets[index] + epoch) % self._views * len(self.split.ids) + index
 
     def batch(self, index: np.ndarray, weight: np.ndarray, epoch: np.ndarray | int) -> dict[str, jax.Array]:
-        """The host's half of the batch of the examples `index` [B], on the devices."""
+        """The host's half of the batch of the examples `index` [B], or of several [K, B], on the devices."""
         rows = self.rows(index, epoch)
         batch = {'id': index.astype(np.int32), 'weight': weight.astype(np.float32)}
         if self.resident:
@@ -104,7 +104,8 @@ class FeatureFeed:
         else:
             own = {name: rows[index] for name, rows in annotations(self.split).items()}
             batch = own | batch | {'x': self.features[rows], 'weight': own['weight'] * batch['weight']}
-        return jax.device_put(batch, self._sharding)
+        axes = (None,) * (index.ndim - 1) + self._sharding.spec
+        return jax.device_put(batch, NamedSharding(self._sharding.mesh, PartitionSpec(*axes)))
 
     def in_order(self, batch_size: int) -> Iterator[tuple[dict[str, jax.Array], np.ndarray]]:
         """As `Feed.in_order`."""
@@ -122,10 +123,16 @@ class TrainFeatures:
         self.resident, self.indices, self._features = features.resident, indices, features
 
     def host(self, step: int) -> dict[str, jax.Array]:
-        """The host's half of step `step`, counted from 0."""
-        index = self.indices(step)
-        epoch = (step * len(index) + np.arange(len(index))) // len(self._features.split.ids)
-        return self._features.batch(index, np.ones(len(index)), epoch)
+        """The host's half of step `step`, counted from 0: leaves [B, ...]."""
+        return self._of(step, self.indices(step))
+
+    def hosts(self, step: int, count: int) -> dict[str, jax.Array]:
+        """Those of so many steps from `step` on: leaves [count, B, ...]."""
+        return self._of(step, np.stack([self.indices(at) for at in range(step, step + count)]))
+
+    def _of(self, step: int, index: np.ndarray) -> dict[str, jax.Array]:
+        place = step * index.shape[-1] + np.arange(index.size).reshape(index.shape)
+        return self._features.batch(index, np.ones(index.shape), place // len(self._features.split.ids))
 
 
 def check(network: Network, boundary: str, settings: Augment) -> None:

@@ -63,10 +63,10 @@ class Recorder:
         """The records of deterministic values up to now."""
         return read(Path(self._files['metrics'].name))
 
-    def stepped(self) -> None:
-        """One more training step was dispatched."""
-        self._images += self._batch_size
-        self._bar.update(self._batch_size)
+    def stepped(self, count: int) -> None:
+        """So many more training steps were dispatched."""
+        self._images += count * self._batch_size
+        self._bar.update(count * self._batch_size)
 
     def metrics(self, step: int, epoch: float, phase: int, split: str, values: Mapping[str, Any]) -> None:
         """Writes one record of deterministic values; those that are single numbers go to TensorBoard too."""

@@ -53,7 +53,10 @@ def restore(workdir: str | Path, sharding: jax.sharding.Sharding | None = None) 
     released = folder / 'checkpoints' / FILE
     if released.is_file():
         weights = pretrained.load(released, spec.name)
-        full = [{path: np.float32(leaf) for path, leaf in tree.items()} for tree in (weights.params, weights.stats)]
+        full = [
+            {path: np.asarray(leaf, np.float32) for path, leaf in tree.items()}
+            for tree in (weights.params, weights.stats)
+        ]
         weights = dataclasses.replace(weights, params=full[0], stats=full[1])
         params, stats = pretrained.fill(network.params, network.batch_stats, weights, head=True, sharding=sharding)
         return Selected(network, int(weights.metadata['step']), params, stats)

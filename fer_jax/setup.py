@@ -23,6 +23,8 @@ from fer_jax.steps import train_step
 from fer_jax.tasks import HINTS, Task
 from fer_jax.train_state import Fixed, TrainState
 
+TOGETHER = 10  # steps on features that one program takes
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -126,12 +128,26 @@ class Setup:
             batch[name] = of_task | {'x': jax.ShapeDtypeStruct((len(of_task['y']), *shape), kind)}
         return dict.fromkeys(batch, {}), batch
 
-    def step_function(self, phase: Phase) -> Any:
+    def together(self, phase: Phase, step: int) -> int:
+        """How many steps from `step` on one program takes: `TOGETHER` on features, where none is recorded before.
+
+        A step of a head takes less time than it takes to ask for it. The answer depends on the step alone, so that a
+        resumed run takes the same ones together.
+        """
+        between = range(step + 1, step + TOGETHER)
+        if phase.features is None or step % TOGETHER or between.stop > phase.last:
+            return 1
+        return 1 if any(at in self.evaluations or at % self.config['log_every'] == 0 for at in between) else TOGETHER
+
+    def step_function(self, phase: Phase, *, several: bool = False) -> Any:
         """The training step of one phase, compiled at its first call; it consumes what of the state it changes.
 
         On features it is called without the leaves below the boundary, each of which would cost it microseconds.
+
+        Args:
+          several: take as many steps as the host's half has batches, along its first axis.
         """
-        step = self.whole_step(phase)
+        step = self.whole_step(phase, several=several)
         if phase.features is None or phase.ema:
             return step
         order = list(self.network.stages)
@@ -153,7 +169,7 @@ class Setup:
         }
         return on_features
 
-    def whole_step(self, phase: Phase) -> Any:
+    def whole_step(self, phase: Phase, *, several: bool = False) -> Any:
         """As `step_function`, of all leaves: what can be lowered and looked at."""
         bound = functools.partial(
             train_step,
@@ -163,7 +179,11 @@ class Setup:
             seed=self.config['seed'],
             guard=self.guard,
         )
-        return jax.jit(bound, donate_argnums=0)
+
+        def steps(state: TrainState, fixed: Fixed, resident: Any, hosts: Any) -> TrainState:
+            return jax.lax.scan(lambda state, host: (bound(state, fixed, resident, host), None), state, hosts)[0]
+
+        return jax.jit(steps if several else bound, donate_argnums=0)
 
     def describe(self) -> str:
         """What is trained on what, where, in one line a task."""

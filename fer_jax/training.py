@@ -190,20 +190,27 @@ def train_phase(
         scorer.forget_features()
     if phase.features and phase.features.views == 1 and phase.augment != Augment():
         print(f'phase {phase.index} trains on plain images: cache_views=1 keeps no augmented view')
-    take_step, feed = run.step_function(phase), run.feed_for(phase, state, fixed)
+    feed = run.feed_for(phase, state, fixed)
+    take_step, take_steps = run.step_function(phase), run.step_function(phase, several=True)
     role, metric = run.select
     sign = 1 if SELECTABLE[metric] else -1
     scores = [
         sign * entry[metric] for entry in recorder.history() if (entry['split'], entry['phase']) == (role, phase.index)
     ]
+    step = int(state.step)
     with stop.waiting():
-        for step in range(int(state.step) + 1, phase.last + 1):
+        while step < phase.last:
             if phase.stalled(scores):
                 enough = f'{phase.stop_after} evaluations brought no better {metric}'
                 recorder.say(f'phase {phase.index} ends early: {enough}')
                 break
-            state = take_step(state, fixed, feed.resident, feed.host(step - 1))
-            recorder.stepped()
+            count = run.together(phase, step)
+            if count == 1:
+                state = take_step(state, fixed, feed.resident, feed.host(step))
+            else:
+                state = take_steps(state, fixed, feed.resident, feed.hosts(step, count))
+            step += count
+            recorder.stepped(count)
             if step % run.config['log_every'] == 0 or step in run.evaluations:
                 state = record(run, phase, state, step, recorder)
             if step in run.evaluations:

@@ -3,14 +3,14 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['FER_JAX_OFFLINE'] = '1'
 # A program is compiled once for all tests, workers and processes that they start; `pytest --cache-clear` empties it.
 PROGRAMS = Path(__file__).parents[1] / '.pytest_cache' / 'd' / 'xla'
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(PROGRAMS))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
-
-import pytest
 
 
 @pytest.fixture(scope='module', autouse=True)

@@ -6,7 +6,7 @@ from fer_jax.records import Recorder, read
 def write(workdir, steps, start=0):
     recorder = Recorder(workdir, step=start, total=10, batch_size=4)
     for step in steps:
-        recorder.stepped()
+        recorder.stepped(1)
         recorder.metrics(step, step / 5, 0, 'train', {'loss': 1 / step})
         recorder.rate(step)
     recorder.close()

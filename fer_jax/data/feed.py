@@ -187,6 +187,10 @@ class Feeds:
         """{task: the host's half of step `step`}, counted from 0."""
         return {task: feed.host(step) for task, feed in self._feeds.items()}
 
+    def hosts(self, step: int, count: int) -> dict[str, dict[str, jax.Array]]:
+        """Of feeds of features: those of `count` steps from `step` on, along a first axis."""
+        return {task: feed.hosts(step, count) for task, feed in self._feeds.items()}
+
 
 def choose(split: Split, placement: str, mesh: Mesh, role: str) -> str:
     """Resolves 'auto': on the device where the decoded images take at most a quarter of its free memory."""
