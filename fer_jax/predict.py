@@ -1,15 +1,33 @@
-"""A trained network as a function of images."""
+"""A trained network as a function of images, and on photographs and videos.
 
+    python -m fer_jax.predict --workdir runs/x photo.jpg holiday/ film.mp4 camera:0 --out seen
+
+finds the faces and says what each shows: JSON lines on standard output or, with --out, in predictions.jsonl there,
+beside annotated copies of the pictures and a timeline of each video.
+"""
+
+import argparse
+import contextlib
 import functools
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, TextIO
 
 import jax
 import numpy as np
 
-from fer_jax import progress, saliency, selected
+from fer_jax import annotate, frames, photographs, progress, saliency, selected
+from fer_jax.data import faces
 from fer_jax.data.images import decode
 from fer_jax.data.table import Table
+from fer_jax.errors import UserError
+from fer_jax.frames import Frame, Source
 from fer_jax.network import PRIMARY
+from fer_jax.photographs import Told
+from fer_jax.signals import Stopped, stop_request
 from fer_jax.steps import check_views, eval_step
 
 BATCH = 256
@@ -23,6 +41,8 @@ class Predictor:
       classes: class names, in the order of the probabilities.
       image_size: side at which faces were scored; others are resized to it.
       step: of the checkpoint.
+      folder: of the run.
+      temperature: that calibrates it, fitted on the selecting split; 1 where none is known.
     """
 
     def __init__(self, workdir: str | Path, *, tta: str = 'none'):
@@ -36,12 +56,19 @@ class Predictor:
           UserError: there is no run, or no evaluated checkpoint yet, or no such views.
         """
         check_views(tta)
+        self.folder = selected.located(workdir)
         network, self.step, self._params, self._stats = selected.restore(workdir)
         spec, self._network = network.spec, network
         self._step = jax.jit(functools.partial(eval_step, network=network, tta=tta))
         self._activation = jax.nn.sigmoid if spec.activation == 'sigmoid' else jax.nn.softmax
         self.classes = spec.classes[PRIMARY]
         self.image_size, self._channels = spec.image_size, spec.channels
+        self.temperature = 1.0
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            self.temperature = float(
+                json.loads((self.folder / 'results.json').read_text())['calibrated']['temperature']
+            )
+        self._softmax = spec.activation == 'softmax'
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Classifies aligned face crops.
@@ -64,6 +91,11 @@ class Predictor:
         batch = {'x': images, 'id': np.arange(len(images), dtype=np.int32)}
         logits = self._step(self._params, self._stats, batch)
         return np.asarray(self._activation(logits))
+
+    def calibrated(self, images: np.ndarray) -> np.ndarray:
+        """As a call, with the run's temperature: a probability is then a share of right answers."""
+        probabilities = self(images)
+        return photographs.calibrated(probabilities, self.temperature) if self._softmax else probabilities
 
     def explain(self, images: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Where in images the evidence is; see `saliency.explain`.
@@ -99,3 +131,146 @@ class Predictor:
 def load(workdir: str | Path, *, tta: str = 'none') -> Predictor:
     """`fer_jax.load('runs/x')(images)`: the selected checkpoint of a run as a function."""
     return Predictor(workdir, tta=tta)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status: 0, 2 where an input is wrong (the others are done), 75 where it was stopped."""
+    parser = argparse.ArgumentParser(
+        prog='python -m fer_jax.predict', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('paths', nargs='+', metavar='PATH', help='photograph, video, folder of them, or camera:0')
+    parser.add_argument('--workdir', required=True, help='of a run with an evaluated checkpoint, or release')
+    parser.add_argument('--out', type=Path, help='folder for predictions.jsonl and annotated copies')
+    parser.add_argument('--margin', type=float, help="around each face, as a share of it; the training data's, or 0.2")
+    parser.add_argument('--abstain_below', type=float, default=0.0, help='probability below which it does not say')
+    parser.add_argument('--every', type=int, default=1, help='of a video, look at every so many frames')
+    parser.add_argument('--yunet', type=Path, help="ONNX file of OpenCV's YuNet: faces are aligned by its landmarks")
+    parser.add_argument('--tta', default='none', help='views of each face: none, flip, tencrop or a number')
+    arguments = parser.parse_args(argv)
+    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
+    try:
+        with stop_request():
+            return _predict(arguments)
+    except Stopped as stopped:
+        print(f'{str(stopped).split(",")[0]}; what was looked at is written', file=sys.stderr)
+        return 75
+    except UserError as error:
+        print(f'fer_jax: {error}', file=sys.stderr)
+        return 2
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    for name, fits, expected in (
+        ('margin', arguments.margin is None or 0 <= arguments.margin <= 10, '0 to 10'),
+        ('abstain_below', 0 <= arguments.abstain_below <= 1, 'a probability'),
+        ('every', arguments.every >= 1, '1 or more'),
+    ):
+        if not fits:
+            raise UserError(f'--{name}={getattr(arguments, name)}; expected {expected}')
+    given = frames.sources(arguments.paths)
+    detect = faces.detector(arguments.yunet)
+    predictor = Predictor(arguments.workdir, tta=arguments.tta)
+    margin = photographs.margin_of(predictor.folder) if arguments.margin is None else arguments.margin
+    total = sum(-(-source.frames // arguments.every) for source in given)
+    missed = 0
+    with contextlib.ExitStack() as stack:
+        written: TextIO = sys.stdout
+        if arguments.out:
+            _make(arguments.out)
+            written = stack.enter_context((arguments.out / 'predictions.jsonl').open('w', buffering=1))
+        shown = stack.enter_context(progress.bar(None, 'looking', total if all(s.frames for s in given) else None))
+        for source, name in zip(given, _names(given), strict=True):
+            seen = photographs.look(
+                frames.read(source, every=arguments.every),
+                detect,
+                predictor.calibrated,
+                size=predictor.image_size,
+                margin=margin,
+            )
+            missed += _written(source, seen, predictor.classes, arguments, name, written, shown)
+    if arguments.out:
+        print(f'predictions.jsonl and annotated copies are in {arguments.out}')
+    if missed:
+        print(f'fer_jax: {missed} of {len(given)} could not be read, or not whole; see above', file=sys.stderr)
+    return 2 if missed else 0
+
+
+def _written(
+    source: Source,
+    seen: Iterator[tuple[Frame, list[Told]]],
+    classes: tuple[str, ...],
+    arguments: argparse.Namespace,
+    name: str,
+    written: TextIO,
+    shown: Any,
+) -> int:
+    """Writes what was seen of one source; returns 1 where not all of it could be read."""
+    missed = 0
+    seconds: list[float] = []
+    largest: list[np.ndarray | None] = []
+    moving = bool(arguments.out) and source.moves
+    with contextlib.ExitStack() as stack:
+        if moving:
+            rate = source.rate / arguments.every
+            video = stack.enter_context(annotate.Video(arguments.out / f'{name}_annotated.mp4', rate))
+            stack.callback(lambda: _timeline(arguments.out / f'{name}_timeline.png', seconds, largest, classes, source))
+        for frame, told in seen:
+            if frame.image is None:
+                missed = 1
+                written.write(json.dumps({'file': source.name, 'error': frame.error}) + '\n')
+                shown.write(f'fer_jax: {frame.error}', file=sys.stderr)
+                continue
+            options = {'abstain_below': arguments.abstain_below}
+            lines = [photographs.record(frame, one, classes, number=at, **options) for at, one in enumerate(told)]
+            for line in lines or [{**photographs.place(frame), 'faces': 0}]:
+                written.write(json.dumps(line) + '\n')
+            if not told and not source.moves:
+                shown.write(f'{source.name}: no face', file=sys.stderr)
+            if moving:
+                video.add(annotate.drawn(frame.image, lines))
+                seconds.append(frame.number / source.rate)
+                sizes = [one.face.box[2] * one.face.box[3] for one in told]
+                largest.append(told[int(np.argmax(sizes))].probabilities if told else None)
+            elif arguments.out:
+                _save(arguments.out / f'{name}.jpg', annotate.drawn(frame.image, lines))
+            shown.update()
+    return missed
+
+
+def _timeline(
+    path: Path, seconds: list[float], largest: list[np.ndarray | None], classes: tuple[str, ...], source: Source
+) -> None:
+    if any(row is not None for row in largest):
+        annotate.timeline_png(path, seconds, largest, classes, Path(source.name).name)
+
+
+def _save(path: Path, image: np.ndarray) -> None:
+    from PIL import Image
+
+    scratch = path.with_name(f'.{path.name}')
+    Image.fromarray(image).save(scratch, 'JPEG', quality=90)
+    scratch.replace(path)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'--out={str(folder)!r} cannot be made ({error.strerror}); give another folder') from None
+
+
+def _names(given: Sequence[Source]) -> list[str]:
+    """Of the annotated copies: each source's own, with a number where two would be the same."""
+    names: list[str] = []
+    for source in given:
+        stem = Path(source.name).stem if source.moves and ':' not in source.name else Path(source.name).name
+        name = stem.replace(':', '_').rsplit('.', 1)[0]
+        count = 2
+        while name in names:
+            name, count = f'{name.rsplit("~", 1)[0]}~{count}', count + 1
+        names.append(name)
+    return names
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""A page to try a network on: drop a picture or use the camera, see boxes and bars.
+
+    python -m fer_jax.serve --workdir runs/x
+
+Serves on this machine alone unless --host says otherwise, and keeps nothing of what it is shown.
+"""
+
+import argparse
+import io
+import json
+import logging
+import sys
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fer_jax import photographs
+from fer_jax.data import faces
+from fer_jax.data.faces import Detector
+from fer_jax.data.images import decode
+from fer_jax.errors import UserError
+from fer_jax.frames import Frame, Source
+from fer_jax.predict import Predictor
+from fer_jax.signals import Stopped, stop_request
+
+LARGEST_UPLOAD = 20 * 2**20  # bytes
+LARGEST_PICTURE = 40_000_000  # pixels
+AT_ONCE = 2  # pictures that are looked at together; more wait
+PATIENCE = 20.0  # seconds, for a turn and for what a client sends
+LOOPBACK = ('127.0.0.1', 'localhost', '::1')
+PAGE = Path(__file__).with_name('serve.html')
+HEADERS = {
+    'Cache-Control': 'no-store',
+    'Content-Security-Policy': "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src blob: data:; media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    'Referrer-Policy': 'no-referrer',
+    'X-Content-Type-Options': 'nosniff',
+}
+
+
+class Refused(Exception):
+    """A request that is answered with a status and a reason."""
+
+    def __init__(self, status: HTTPStatus, reason: str):
+        super().__init__(reason)
+        self.status = status
+
+
+class Server(ThreadingHTTPServer):
+    """Answers GET / with the page and POST /faces, a picture, with what its faces show."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, address: tuple[str, int], predictor: Predictor, detect: Detector, margin: float):
+        super().__init__(address, Handler)
+        self.predictor, self.detect, self.margin = predictor, detect, margin
+        self.turns = threading.BoundedSemaphore(AT_ONCE)
+
+    def look(self, data: bytes) -> dict[str, Any]:
+        """The faces of an encoded picture.
+
+        Raises:
+          Refused: it is no picture, is too large, or too many others are being looked at.
+        """
+        check_size(data)
+        if not self.turns.acquire(timeout=PATIENCE):
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, 'too many pictures at once; try again')
+        try:
+            image = decode(data, None, 3, 'the picture')
+            frame = Frame(Source('picture', 1, 0.0), 0, image)
+            options: Any = {'size': self.predictor.image_size, 'margin': self.margin}
+            ((_, told),) = photographs.look([frame], self.detect, self.predictor.calibrated, **options)
+        except UserError:
+            raise Refused(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE, 'this is no picture that can be read; give a JPEG or PNG'
+            ) from None
+        finally:
+            self.turns.release()
+        found = [
+            photographs.record(frame, one, self.predictor.classes, number=at, abstain_below=0.0)
+            for at, one in enumerate(told)
+        ]
+        return {'width': image.shape[1], 'height': image.shape[0], 'faces': found}
+
+
+def check_size(data: bytes) -> None:
+    """Looks at the header alone: what would be decoded to too many pixels is not."""
+    from PIL import Image
+
+    try:
+        width, height = Image.open(io.BytesIO(data)).size
+    except Exception:  # a damaged header can make Pillow raise anything
+        raise Refused(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, 'this is no picture that can be read; give a JPEG or PNG'
+        ) from None
+    if width * height > LARGEST_PICTURE:
+        most = f'{LARGEST_PICTURE / 1e6:.0f} megapixels'
+        raise Refused(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f'the picture has {width} x {height} pixels, more than {most}'
+        )
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+    timeout = PATIENCE
+    server_version, sys_version = 'fer_jax', ''
+
+    def do_GET(self) -> None:
+        if self.path != '/':
+            self._answer(HTTPStatus.NOT_FOUND, {'error': 'nothing is at this address; the page is at /'})
+            return
+        classes = ', '.join(self.server.predictor.classes)
+        self._send(HTTPStatus.OK, PAGE.read_bytes().replace(b'{{classes}}', classes.encode()), 'text/html')
+
+    def do_POST(self) -> None:
+        try:
+            self._answer(HTTPStatus.OK, self.server.look(self._body()))
+        except Refused as refused:
+            self.close_connection = True
+            self._answer(refused.status, {'error': str(refused)})
+
+    def _body(self) -> bytes:
+        if self.path != '/faces':
+            raise Refused(HTTPStatus.NOT_FOUND, 'pictures are sent to /faces')
+        origin, host = self.headers.get('Origin'), self.headers.get('Host')
+        if origin is not None and origin.partition('://')[2] != host:
+            raise Refused(HTTPStatus.FORBIDDEN, 'only the page of this server may send pictures')
+        try:
+            length = int(self.headers.get('Content-Length', ''))
+        except ValueError:
+            raise Refused(HTTPStatus.LENGTH_REQUIRED, 'the request does not say how long it is') from None
+        if not 0 < length <= LARGEST_UPLOAD:
+            most = f'{LARGEST_UPLOAD / 2**20:.0f} MB'
+            said = f'the file has {length / 2**20:.1f} MB; give a picture of at most {most}'
+            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, said)
+        data = self.rfile.read(length)
+        if len(data) < length:
+            raise Refused(HTTPStatus.BAD_REQUEST, 'the picture did not arrive whole')
+        return data
+
+    def _answer(self, status: HTTPStatus, content: dict[str, Any]) -> None:
+        self._send(status, json.dumps(content).encode(), 'application/json')
+
+    def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
+        self.send_response(status)
+        self.send_header('Content-Type', f'{kind}; charset=utf-8')
+        self.send_header('Content-Length', str(len(body)))
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        logging.getLogger('fer_jax').info('%s %s', self.address_string(), format % args)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status: 0 where a signal ended it, 2 where the input is wrong."""
+    parser = argparse.ArgumentParser(
+        prog='python -m fer_jax.serve', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--workdir', required=True, help='of a run with an evaluated checkpoint, or release')
+    parser.add_argument('--host', default='127.0.0.1', help='address to serve on; 0.0.0.0: every one of this machine')
+    parser.add_argument('--port', type=int, default=8000, help='0: any that is free')
+    parser.add_argument('--margin', type=float, help="around each face, as a share of it; the training data's, or 0.2")
+    parser.add_argument('--yunet', type=Path, help="ONNX file of OpenCV's YuNet: faces are aligned by its landmarks")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
+    try:
+        with stop_request():
+            serve(arguments)
+    except Stopped:
+        print('stopped', file=sys.stderr)
+    except UserError as error:
+        print(f'fer_jax: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """Until a signal comes.
+
+    Raises:
+      UserError: there is no run, no detector, or the address cannot be had.
+    """
+    if arguments.margin is not None and not 0 <= arguments.margin <= 10:
+        raise UserError(f'--margin={arguments.margin}; expected 0 to 10')
+    detect = faces.detector(arguments.yunet)
+    predictor = Predictor(arguments.workdir)
+    side = predictor.image_size
+    predictor.calibrated(np.zeros((photographs.BATCH, side, side, 3), np.uint8))  # compiles it
+    margin = photographs.margin_of(predictor.folder) if arguments.margin is None else arguments.margin
+    try:
+        server = Server((arguments.host, arguments.port), predictor, detect, margin)
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f'--host={arguments.host} --port={arguments.port} cannot be served on ({error}); choose another --port'
+        ) from None
+    with server:
+        if arguments.host not in LOOPBACK:
+            print(f'anybody who reaches {arguments.host} can use this page; there is no password', file=sys.stderr)
+        print(f'http://{arguments.host}:{server.server_address[1]}/   Ctrl-C ends it', flush=True)
+        server.serve_forever()
+
+
+if __name__ == '__main__':
+    sys.exit(main())
