@@ -241,15 +241,7 @@ class Graph:
         return self._made('Concat', parts, shape, dtype, axis=dimension)
 
     def _slice(
-        self,
-        given: list[Value],
-        shape: Any,
-        dtype: Any,
-        *,
-        start_indices: Any,
-        limit_indices: Any,
-        strides: Any,
-        **_: Any,
+        self, given: list[Value], shape: Any, dtype: Any, /, *, start_indices: Any, limit_indices: Any, strides: Any
     ) -> Tensor:
         x = self.tensor(given[0])
         kept = [at for at, size in enumerate(shape) if size != BATCH]
@@ -305,18 +297,17 @@ class Graph:
         return self._made('Einsum', [x, y], shape, dtype, equation=f'{"".join(ours)},{"".join(theirs)}->{told}')
 
     def _conv_general_dilated(
-        self, given: list[Value], shape: Any, dtype: Any, /, *, dimension_numbers: Any, window_strides: Any, padding: Any,
-        lhs_dilation: Any, rhs_dilation: Any, feature_group_count: int, batch_group_count: int, **_: Any
-    ) -> Tensor:  # fmt: skip
-        if set(lhs_dilation) != {1} or batch_group_count != 1:
+        self, given: list[Value], shape: Any, dtype: Any, /, *, dimension_numbers: Any, padding: Any, **more: Any
+    ) -> Tensor:
+        if set(more['lhs_dilation']) != {1} or more['batch_group_count'] != 1:
             raise UserError('a transposed convolution has no form in ONNX here')
         x = self._turned(given[0], dimension_numbers.lhs_spec)
         kernel = self._turned(given[1], dimension_numbers.rhs_spec)
         options = {
-            'strides': list(window_strides),
+            'strides': list(more['window_strides']),
             'pads': [low for low, _ in padding] + [high for _, high in padding],
-            'dilations': list(rhs_dilation),
-            'group': feature_group_count,
+            'dilations': list(more['rhs_dilation']),
+            'group': more['feature_group_count'],
         }
         order = dimension_numbers.out_spec
         made = self._made('Conv', [x, kernel], tuple(shape[at] for at in order), dtype, **options)

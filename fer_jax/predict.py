@@ -63,11 +63,7 @@ class Predictor:
         self._activation = jax.nn.sigmoid if spec.activation == 'sigmoid' else jax.nn.softmax
         self.classes = spec.classes[PRIMARY]
         self.image_size, self._channels = spec.image_size, spec.channels
-        self.temperature = 1.0
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            self.temperature = float(
-                json.loads((self.folder / 'results.json').read_text())['calibrated']['temperature']
-            )
+        self.temperature = selected.temperature(self.folder)
         self._softmax = spec.activation == 'softmax'
 
     def __call__(self, images: np.ndarray) -> np.ndarray:

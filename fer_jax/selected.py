@@ -1,6 +1,8 @@
 """The network that a run selected, from its checkpoints or from a release file made of them."""
 
+import contextlib
 import dataclasses
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,3 +67,10 @@ def restore(workdir: str | Path, sharding: jax.sharding.Sharding | None = None) 
     if step is None:
         raise UserError(f'{str(workdir)!r} holds no evaluated checkpoint yet; let that run reach its first evaluation')
     return Selected(network, step, *store.restore_model(step, *network.abstract(sharding)))
+
+
+def temperature(folder: Path) -> float:
+    """That calibrates the run's softmax, fitted on the selecting split; 1 where none is known."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return float(json.loads((folder / 'results.json').read_text())['calibrated']['temperature'])
+    return 1.0

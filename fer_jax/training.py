@@ -133,7 +133,14 @@ def introduce(run: Setup, workdir: Path, changes: list[str]) -> None:
     print(f'workdir {workdir}\n{run.describe()}\n{table}')
     for change in changes:
         print(f'changed since this run began: {change}')
-    data = {name: {'name': task.data.name, 'fingerprint': task.data.fingerprint} for name, task in run.tasks.items()}
+    data = {
+        name: {
+            'name': task.data.name,
+            'fingerprint': task.data.fingerprint,
+            'examples': {role: len(split.labels) for role, split in task.data.splits.items()},
+        }
+        for name, task in run.tasks.items()
+    }
     environment = provenance.environment(
         data=data.pop(PRIMARY) | ({'joint': data} if data else {}),
         weights={} if run.weights is None else run.weights.metadata,
