@@ -35,7 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--workdir', required=True, type=Path, help='of a run with an evaluated checkpoint, or release')
     parser.add_argument('--format', required=True, help=f'{", ".join(GRAPHS)}, {OWN}, or a framework with the network')
     parser.add_argument('--output', required=True, type=Path)
-    parser.add_argument('--images', default='', help="to verify a graph on: a folder or set; the run's validation split")
+    parser.add_argument(
+        '--images', default='', help="to verify a graph on: a folder or set; the run's validation split"
+    )
     parser.add_argument('--data_licence', default=UNSTATED, help='of the training images, for the model card')
     arguments = parser.parse_args(argv)
     logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads

@@ -31,12 +31,13 @@ def text(workdir: str | Path, file: str, form: str, *, use: str, found: str, dat
     folder = selected.located(workdir)
     spec = read_spec(folder)
     config, made, results = (_read(folder / f'{name}.json') for name in ('config', 'environment', 'results'))
-    weights = made.get('weights') or {}
-    licence = weights.get('licence', UNKNOWN) if weights else 'none were used: it began from random parameters'
+    origin = 'None: it began from random parameters'
+    if weights := made.get('weights'):
+        origin = f'{weights.get("source", UNKNOWN)}; licence: {weights.get("licence", UNKNOWN)}'
     return f"""# {file}
 
-{spec.name}, {spec.image_size} px, that tells {', '.join(spec.classes[PRIMARY])}. Trained with fer_jax, exported as \
-{form} by fer_jax {__version__}.
+{spec.name} at {spec.image_size} px; it tells {', '.join(spec.classes[PRIMARY])}. Trained with fer_jax, written as {form} \
+by fer_jax {__version__}.
 
 ## Use
 
@@ -54,7 +55,7 @@ Licence of the data: {data_licence}.
 
 ## Weights it began from
 
-{weights.get('source', config.get('model', {}).get('weights', UNKNOWN))}; licence: {licence}.
+{origin}.
 
 ## Result
 
@@ -90,7 +91,7 @@ def _data(config: Mapping[str, Any], made: Mapping[str, Any]) -> str:
 
 def _results(results: Mapping[str, Any]) -> str:
     if not results:
-        return UNKNOWN
+        return 'The run is not finished.'
     lines = [f'The checkpoint of step {results["step"]:,}, selected on {results["selected_on"]}.', '']
     head = [
         '| split | images | accuracy [95 % interval] | balanced | macro F1 | NLL |',

@@ -280,7 +280,9 @@ class Graph:
     def _reduce_max(self, given: list[Value], shape: Any, dtype: Any, /, *, axes: Any, **_: Any) -> Tensor:
         return self._reduced('ReduceMax', given, shape, dtype, axes)
 
-    def _dot_general(self, given: list[Value], shape: Any, dtype: Any, /, *, dimension_numbers: Any, **_: Any) -> Tensor:
+    def _dot_general(
+        self, given: list[Value], shape: Any, dtype: Any, /, *, dimension_numbers: Any, **_: Any
+    ) -> Tensor:
         (left, right), (left_batch, right_batch) = dimension_numbers
         x, y = map(self.tensor, given)
         if (tuple(left), tuple(right)) == ((len(x.shape) - 1,), (0,)) and not left_batch and len(y.shape) == 2:
