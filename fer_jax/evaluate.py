@@ -182,7 +182,7 @@ def _elsewhere(workdir: Path, name: str, tta: str) -> Evaluated:
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where the input is wrong."""
     parser = argparse.ArgumentParser(prog='python -m fer_jax.evaluate', description=__doc__)
-    parser.add_argument('--workdir', nargs='+', default=[], type=Path, help='of a run, or release; several are compared')
+    parser.add_argument('--workdir', nargs='+', default=[], type=Path, help='of a run or release; several are compared')
     parser.add_argument('--split', default='test', help='train, validation or test')
     parser.add_argument('--data', default='', help='another set: NAME, FOLDER or MANIFEST[:SPLIT]')
     parser.add_argument(

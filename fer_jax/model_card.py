@@ -36,8 +36,8 @@ def text(workdir: str | Path, file: str, form: str, *, use: str, found: str, dat
         origin = f'{weights.get("source", UNKNOWN)}; licence: {weights.get("licence", UNKNOWN)}'
     return f"""# {file}
 
-{spec.name} at {spec.image_size} px; it tells {', '.join(spec.classes[PRIMARY])}. Trained with fer_jax, written as {form} \
-by fer_jax {__version__}.
+{spec.name} at {spec.image_size} px; it tells {', '.join(spec.classes[PRIMARY])}. Trained with fer_jax; written as \
+{form} by fer_jax {__version__}.
 
 ## Use
 
