@@ -255,13 +255,18 @@ class Graph:
         edges = self._integers([low for low, *_ in padding_config] + [high for _, high, _ in padding_config])
         return self._made('Pad', [self.tensor(given[0]), edges, self.tensor(given[1])], shape, dtype, mode='constant')
 
-    def _gather(self, given: list[Value], shape: Any, dtype: Any, /, *, dimension_numbers: Any, **_: Any) -> Tensor:
-        """Rows along one axis at places that are known, such as the channels the other way round."""
-        axes = dimension_numbers.start_index_map
-        if len(axes) != 1 or not isinstance(given[1], np.ndarray) or dimension_numbers.collapsed_slice_dims != axes:
-            raise UserError('only rows at places that are known can be taken in ONNX here')
-        places = self.tensor(given[1].reshape(-1).astype(np.int64))
-        return self._made('Gather', [self.tensor(given[0]), places], shape, dtype, axis=axes[0])
+    def _gather(
+        self, given: list[Value], shape: Any, dtype: Any, /, *, dimension_numbers: Any, slice_sizes: Any, **more: Any
+    ) -> Tensor:
+        """Places of each image that are known, such as every second row: asked of an image of its own numbers."""
+        x, at = given
+        if not isinstance(x, Tensor) or not isinstance(at, np.ndarray) or not x.shape[0] == shape[0] == BATCH:
+            raise UserError('only the same places of each image, known ones, can be taken in ONNX here')
+        count = int(np.prod(x.shape[1:]))
+        numbers = np.arange(count).reshape(1, *x.shape[1:])
+        places = jax.lax.gather(numbers, at, dimension_numbers, (1, *slice_sizes[1:]), mode=more['mode'])
+        flat = self.tensor(self._reshaped(x, (BATCH, count)))
+        return self._made('Gather', [flat, self.tensor(np.asarray(places, np.int64)[0])], shape, dtype, axis=1)
 
     def _rev(self, given: list[Value], shape: Any, dtype: Any, /, *, dimensions: Any, **_: Any) -> Tensor:
         x = self.tensor(given[0])

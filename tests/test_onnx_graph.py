@@ -22,8 +22,8 @@ NETWORKS = [
     ('vgg11_bn', 32, {'activation': 'sigmoid'}),
     ('efficientnet_lite0', 32, {}),
     ('tf_efficientnet_b0', 32, {'head': 'mlp'}),
-    pytest.param('inception_resnet_v1', 80, {}, marks=pytest.mark.slow),
-    pytest.param('inception_resnet_v2', 80, {}, marks=pytest.mark.slow),
+    pytest.param('inception_resnet_v1', 80, {}, marks=pytest.mark.large),
+    pytest.param('inception_resnet_v2', 80, {}, marks=pytest.mark.large),
 ]
 
 
