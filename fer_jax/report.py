@@ -144,8 +144,8 @@ def _picture(path: Path, title: str, note: str) -> str:
         return ''
     data = base64.b64encode(path.read_bytes()).decode()
     return (
-        f'<section><h2>{escape(title)}</h2><p>{note}</p><img class="plot" alt="{escape(title)}" '
-        f'src="data:image/png;base64,{data}"></section>'
+        f'<section><h2>{escape(title)}</h2><p>{note}</p><div class="wide"><img class="plot" alt="{escape(title)}" '
+        f'src="data:image/png;base64,{data}"></div></section>'
     )
 
 
