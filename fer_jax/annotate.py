@@ -30,12 +30,14 @@ def drawn(image: np.ndarray, records: Sequence[dict[str, Any]]) -> np.ndarray:
     Returns:
       uint8 RGB [H', W', 3], no side over `LONGEST`.
     """
+    import cv2
     from PIL import Image, ImageDraw, ImageFont
 
-    picture = Image.fromarray(image)
-    shrink = min(1.0, LONGEST / max(picture.size))
+    shrink = min(1.0, LONGEST / max(image.shape[:2]))
     if shrink < 1:
-        picture = picture.resize((round(picture.width * shrink), round(picture.height * shrink)))
+        size = [max(1, round(side * shrink)) for side in image.shape[1::-1]]
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    picture = Image.fromarray(image)
     pen = ImageDraw.Draw(picture)
     text = max(10, round(max(picture.size) / 55))
     font = ImageFont.load_default(text)

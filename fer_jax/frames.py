@@ -100,19 +100,20 @@ def _opened(name: str) -> Source:
 
 
 def _capture(name: str) -> Any:
-    os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')  # nothing: what is wrong with a file is told here
+    """OpenCV's reader; it and its decoders print nothing, for what is wrong with a file is told here."""
+    os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
     import cv2
 
-    if not name.startswith(CAMERA):
-        return cv2.VideoCapture(name, cv2.CAP_FFMPEG)  # others would take x_01.mp4 for one of numbered photographs
     number = name.removeprefix(CAMERA)
-    if not (number.isascii() and number.isdecimal() and len(number) < 4):
+    live = name.startswith(CAMERA)
+    if live and not (number.isascii() and number.isdecimal() and len(number) < 4):
         raise UserError(f'{name!r} is no camera; give camera:0 for the first')
-    before = cv2.setLogLevel(0)
+    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        return cv2.VideoCapture(int(number))
+        # Other readers than FFmpeg's would take x_01.mp4 for one of numbered photographs.
+        return cv2.VideoCapture(int(number)) if live else cv2.VideoCapture(name, cv2.CAP_FFMPEG)
     finally:
-        cv2.setLogLevel(before)
+        cv2.utils.logging.setLogLevel(before)
 
 
 def read(source: Source, *, every: int = 1) -> Iterator[Frame]:

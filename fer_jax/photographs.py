@@ -18,6 +18,7 @@ BATCH = 16  # faces that are classified at once, always so many, so that one pro
 AHEAD = 16  # pictures that wait, decoded, for their faces' batch to fill
 HELD = 200 * 2**20  # bytes of theirs; a picture that is larger waits for no other
 MARGIN = 0.2
+MARGINS = {'fer2013': 0.02, 'ferplus': 0.02, 'ckplus': 0.02}  # of published crops, see docs/photographs.md
 
 Classify = Callable[[np.ndarray], np.ndarray]  # uint8 [BATCH, size, size, 3] -> float32 [BATCH, classes]
 
@@ -32,11 +33,14 @@ class Told(NamedTuple):
 def margin_of(workdir: Path) -> float:
     """What was left around the faces that a run was trained on, where its data tell; else `MARGIN`.
 
-    A folder that `prepare_dataset.py --crop_faces` made says it in its log.
+    A folder that `prepare_dataset.py --crop_faces` made says it in its log; sets that are published as crops have that
+    of `MARGINS`.
     """
     try:
-        folder = Path(json.loads((workdir / 'config.json').read_text())['data']['dir'])
-        with (folder / crop_folder.LOG).open() as log:
+        data = json.loads((workdir / 'config.json').read_text())['data']
+        if data['name'] in MARGINS:
+            return MARGINS[data['name']]
+        with (Path(data['dir']) / crop_folder.LOG).open() as log:
             return float(json.loads(log.readline())['margin'])
     except (OSError, ValueError, KeyError, TypeError):
         return MARGIN

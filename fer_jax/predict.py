@@ -211,6 +211,7 @@ def _write(
     """Writes what was seen of one source, as lines and as its annotated copy; whether some of it could not be read."""
     missed = False
     out: Path | None = arguments.out
+    say = shown.write if sys.stderr.isatty() else print  # past a bar that moves
     with contextlib.ExitStack() as stack:
         film = None
         if out and source.moves:
@@ -218,7 +219,7 @@ def _write(
         for frame, told in seen:
             if frame.image is None:
                 missed = True
-                shown.write(f'fer_jax: {frame.error}', file=sys.stderr)
+                say(f'fer_jax: {frame.error}', file=sys.stderr)
                 print(json.dumps(photographs.place(frame) | {'error': frame.error}), file=written, flush=True)
                 continue
             options = {'abstain_below': arguments.abstain_below}
@@ -232,7 +233,7 @@ def _write(
             elif out:
                 annotate.save_jpeg(out / f'{name}.jpg', annotate.drawn(frame.image, lines))
             if not told and not source.moves:
-                shown.write(f'{source.name}: no face', file=sys.stderr)
+                say(f'{source.name}: no face', file=sys.stderr)
             shown.update()
     return missed
 
