@@ -182,6 +182,7 @@ def test_every_mistake_is_one_message(untrained, yunet, tmp_path, capsys, argume
     assert re.search(f'^fer_jax: .*{message}', printed.err)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_stops_nothing(untrained, yunet, tmp_path):
     """One of 100 megapixels, none, a cut off film and a copy of a name, as their user meets them."""
     vast = np.zeros((10_000, 10_000), np.uint8)

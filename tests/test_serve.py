@@ -203,6 +203,7 @@ def page(browser, server, request):
     assert not [message for message in errors if '/faces' not in message]
 
 
+@pytest.mark.slow
 def test_the_page_shows_faces_or_says_why_not(page, tmp_path):
     def file(name, data):
         (tmp_path / name).write_bytes(data)
@@ -231,6 +232,7 @@ def test_the_page_shows_faces_or_says_why_not(page, tmp_path):
     assert page.choose(file('one.tiff', buffer.getvalue())) == '1 face' and len(page.cards()) == 1
 
 
+@pytest.mark.slow
 def test_the_box_is_where_the_face_is(page, tmp_path, server):
     (tmp_path / 'one.png').write_bytes(png(red_cells(3)))
     page.choose(tmp_path / 'one.png')
@@ -243,6 +245,7 @@ def test_the_box_is_where_the_face_is(page, tmp_path, server):
     assert inside.mean() < 0.02
 
 
+@pytest.mark.slow
 def test_the_camera_takes_a_picture(page):
     page.one('#camera').click()
     page.wait(lambda: page.one('#shot').is_displayed())
