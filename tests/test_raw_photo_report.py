@@ -41,7 +41,7 @@ def test_a_crop_is_where_its_square_says(tmp_path):
 def test_backgrounds_have_no_face(tmp_path):
     for level in (10, 200):
         Image.new('RGB', (300, 100), (level,) * 3).save(tmp_path / f'{level}.png')
-    (kept,) = report.backgrounds(tmp_path, lambda image: ['a face'] * (image[0, 0, 0] > 100))
+    (kept,) = report.backgrounds(tmp_path, lambda image: ['a face'] * int(image[0, 0, 0] > 100))
     assert kept.shape == (480, 640, 3) and kept.max() == 10
     with pytest.raises(UserError, match='no photograph without a face'):
         report.backgrounds(tmp_path, lambda image: ['a face'])
