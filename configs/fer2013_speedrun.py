@@ -5,8 +5,8 @@
 
 The form is the minutes that it is meant for: `:15`, `:60`; `:gpu_1` and `:gpu_5` are for one GPU.
 
-Result of `:15`, seed 0, on 2 cores of an AMD EPYC (Zen 4): test 64.56 % [63.0, 66.1], with flips 65.62 % [64.0, 67.2] of
-3,589, after 21.1 minutes, imports and compilation included. The others were not run: no GPU was at hand.
+Result of `:15`, seed 0, on 2 cores of an AMD EPYC (Zen 4): test 64.56 % [63.0, 66.1], with flips 65.62 % [64.0, 67.2]
+of 3,589, after 21.1 minutes, imports and compilation included. The others were not run: no GPU was at hand.
 
 Fewer pixels first: a step at 36 px costs half of one at 48, and the coarse half of what there is to learn is there.
 """

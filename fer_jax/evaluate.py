@@ -6,6 +6,7 @@ predictions, a csv of probabilities, are scored beside them by the same rules.
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -193,6 +194,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument('--output', default='', help='write the results there as JSON')
     arguments = parser.parse_args(argv)
+    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
     workdirs, peers = [selected.located(workdir) for workdir in arguments.workdir], arguments.predictions
     asked = {'dataset': arguments.data, 'tta': arguments.tta}
     try:
