@@ -28,6 +28,7 @@ UNARY = {
     'sqrt': 'Sqrt',
     'tanh': 'Tanh',
 }
+REDUCED = {'reduce_sum': 'ReduceSum', 'reduce_max': 'ReduceMax', 'reduce_min': 'ReduceMin'}
 SAME = ('copy', 'copy_p', 'stop_gradient')
 INLINED = ('jit', 'pjit', 'closed_call', 'custom_jvp_call', 'custom_vjp_call', 'custom_vjp_call_jaxpr')
 
@@ -138,6 +139,9 @@ class Graph:
         if name in UNARY:
             (x,) = map(self.tensor, given)
             return [self._made(UNARY[name], [x], x.shape, out.dtype)]
+        if name in REDUCED:
+            x, axes = self.tensor(given[0]), self._integers(parameters['axes'])
+            return [self._made(REDUCED[name], [x, axes], shape, out.dtype, keepdims=0)]
         handler = getattr(self, f'_{name}', None)
         if handler is None:
             raise UserError(
@@ -274,16 +278,6 @@ class Graph:
             places = self._integers(range(x.shape[axis])[::-1])
             x = self._made('Gather', [x, places], x.shape, dtype, axis=axis)
         return x
-
-    def _reduced(self, kind: str, given: list[Value], shape: Any, dtype: Any, axes: Any) -> Tensor:
-        x = self.tensor(given[0])
-        return self._made(kind, [x, self._integers(axes)], shape, dtype, keepdims=0)
-
-    def _reduce_sum(self, given: list[Value], shape: Any, dtype: Any, /, *, axes: Any, **_: Any) -> Tensor:
-        return self._reduced('ReduceSum', given, shape, dtype, axes)
-
-    def _reduce_max(self, given: list[Value], shape: Any, dtype: Any, /, *, axes: Any, **_: Any) -> Tensor:
-        return self._reduced('ReduceMax', given, shape, dtype, axes)
 
     def _dot_general(
         self, given: list[Value], shape: Any, dtype: Any, /, *, dimension_numbers: Any, **_: Any

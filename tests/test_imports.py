@@ -41,7 +41,8 @@ def roots(modules: Iterable[str]) -> set[str]:
 
 IMPORTS = {name: imports(path) for name, path in MODULES.items()}
 # The root stays out: its `train` and `load` are imported when they are asked for.
-OURS = {name: {other for other in found if other in MODULES} for name, found in IMPORTS.items() if name != 'fer_jax'}
+INNER = MODULES.keys() - {'fer_jax'}
+OURS = {name: found & INNER for name, found in IMPORTS.items() if name in INNER}
 
 
 def reached(part: str) -> set[str]:
