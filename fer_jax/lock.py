@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from fer_jax import processes
 from fer_jax.errors import UserError
 
 BEAT = 10.0  # seconds between signs of life
@@ -19,7 +20,7 @@ DEAD = 6 * BEAT  # without one for so long, a writer on another machine is taken
 
 @contextlib.contextmanager
 def one_writer(workdir: Path) -> Iterator[None]:
-    """Holds `<workdir>/writer.json` within the block.
+    """Holds `<workdir>/writer.json` within the block; of several processes of a run the first holds it for all.
 
     The lock is the operating system's, which ends with the process. Shared file systems may keep such locks to one
     machine, so the file also names host and process, and its time is renewed every `BEAT` seconds.
@@ -27,6 +28,9 @@ def one_writer(workdir: Path) -> Iterator[None]:
     Raises:
       UserError: another process writes there, or did on another machine less than `DEAD` seconds ago.
     """
+    if not processes.first():
+        yield
+        return
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / 'writer.json'
     with path.open('a+', errors='replace') as file:
