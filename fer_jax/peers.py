@@ -318,7 +318,7 @@ class Peers:
             self._over = True
         if said:
             os.write(2, f'fer_jax: process {self.index} on {HERE} ends: {said}\n'.encode())
+        self._all({'left': [self.index, status]})
         if self.index == 0:  # JAX's service ends with this process, and with it whoever is still there
-            self._all({'left': [0, status]})
             self._until(lambda: self._gone >= set(self._lines), 2.0)
         self._end(status)
