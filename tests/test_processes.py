@@ -42,11 +42,11 @@ def assert_near(one, other, bound=1e-4):
     assert len(records(one)) == len(records(other)) > 16
     for ours, theirs in zip(records(one), records(other), strict=True):
         assert ours.keys() == theirs.keys()
-        for name in ours.keys() & {'step', 'split', 'epoch', 'loss', 'nll', 'gradient_norm'}:
+        for name in ours.keys() & {'loss', 'nll', 'gradient_norm'}:
             assert ours[name] == pytest.approx(theirs[name], rel=bound, abs=bound), (ours['step'], name)
     ours, theirs = (json.loads((workdir / 'results.json').read_text())['splits'] for workdir in (one, other))
     for name, scores in ours.items():
-        assert scores['n'] == theirs[name]['n'] == 7  # of two, four and eight devices each holds an uneven share
+        assert scores['n'] == theirs[name]['n'] == 6  # of a batch of 8
 
 
 def test_one_of_two_processes_speaks_and_writes(whole):
@@ -84,11 +84,11 @@ def test_a_signal_to_one_stops_all_and_all_go_on_to_the_same_bits(whole, config,
         assert ('stopped by SIGUSR1 after step' if which == 0 else 'stopped by another process') in ends[0][2]
         assert not ends[1][1] and not ends[1][2]
     saved = checkpoints.step_folders(tmp_path / 'run' / 'checkpoints')
-    assert 6 <= int(saved[-1].name) < 16
+    assert 6 <= int(saved[-1].name) < 17
     with Run(config, tmp_path / 'run', '--config.parallel.optimizer=sharded') as run:
         ends = run.ends()
     assert [status for status, _, _ in ends] == [0, 0], ends
-    assert f'resuming at step {saved[-1].name} of 16' in ends[0][1]
+    assert f'resuming at step {saved[-1].name} of 17' in ends[0][1]
     assert bits(tmp_path / 'run') == bits(whole[0])
     assert evaluate.main(['--workdir', str(tmp_path / 'run')]) == 0
     with Run(config, tmp_path / 'run', '--config.phases[0].epochs=5', count=1) as run:
