@@ -48,8 +48,8 @@ for devices, how in json.loads(sys.argv[4]):
         state = step(state, fixed, run.feed.resident, run.feed.host(index))
     held = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
     share = sum(leaf.addressable_shards[0].data.size for leaf in held) / sum(leaf.size for leaf in held)
-    found |= {f'{devices} {how} {path}': np.asarray(leaf) for path, leaf in (state.trainable | state.batch_stats).items()}
-    found |= {f'{devices} {how} share': share, f'{devices} {how} loss': np.asarray(state.sums['primary/loss'])}
+    leaves = state.trainable | state.batch_stats | {'share': share, 'loss': state.sums['primary/loss']}
+    found |= {f'{devices} {how} {name}': np.asarray(leaf) for name, leaf in leaves.items()}
 np.savez(sys.argv[5], **found)
 """
 ALL = [[1, 'replicated'], [8, 'sharded'], [8, 'replicated'], [4, 'sharded'], [2, 'sharded']]
