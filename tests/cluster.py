@@ -22,7 +22,7 @@ import time
 from configs import default
 from fer_jax.records import Recorder
 
-if pace := float(os.environ.get('PACE', 0)):
+if pace := float(os.environ.get('PACE', 0)):  # seconds a step
     stepped = Recorder.stepped
     Recorder.stepped = lambda *arguments: (stepped(*arguments), time.sleep(pace))
 
@@ -76,9 +76,10 @@ class Run:
 
     Args:
       devices: of each, on CPU.
+      pace: seconds that a step takes longer.
     """
 
-    def __init__(self, config: Path, workdir: Path, *flags: str, count: int = 2, devices: int = 1):
+    def __init__(self, config: Path, workdir: Path, *flags: str, count: int = 2, devices: int = 1, pace: float = 0):
         command = [sys.executable, '-m', 'fer_jax.main', f'--config={config}', f'--workdir={workdir}']
         command += [f'--config.parallel.devices={count * devices}', *flags]
         if count > 1:
@@ -87,7 +88,7 @@ class Run:
         self.processes = []
         for index in range(count):
             own = [*command, f'--process_id={index}'] if count > 1 else command
-            cache = environment(FER_JAX_CACHE=str(config.parent / 'cache'))
+            cache = environment(FER_JAX_CACHE=str(config.parent / 'cache'), PACE=str(pace))
             self.processes.append(
                 subprocess.Popen(
                     own, cwd=REPOSITORY, env=cache, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -103,7 +104,7 @@ class Run:
                 process.kill()
             process.communicate()
 
-    def reach(self, step: int, timeout: float = 240.0) -> None:
+    def reach(self, step: int, timeout: float = 600.0) -> None:
         """Returns when that step is recorded."""
         path, deadline = self.workdir / 'metrics.jsonl', time.monotonic() + timeout
         while not path.exists() or f'"step": {step},' not in path.read_text():
@@ -112,7 +113,7 @@ class Run:
                 raise AssertionError((alive, [process.communicate() for process in self.processes]))
             time.sleep(0.02)
 
-    def ends(self, timeout: float = 300.0) -> list[tuple[int, str, str]]:
+    def ends(self, timeout: float = 900.0) -> list[tuple[int, str, str]]:
         """(status, stdout, stderr) of each."""
         said = [process.communicate(timeout=timeout) for process in self.processes]
         return [(process.returncode, *texts) for process, texts in zip(self.processes, said, strict=True)]

@@ -81,16 +81,16 @@ def test_a_job_that_is_preempted_twice_ends_in_the_bits_of_one_that_is_not(slurm
         return slurm('scontrol', '--oneliner', 'show', 'job', job)
 
     metrics = workdir / 'metrics.jsonl'
-    wait_for(lambda: metrics.exists() and '"step": 2,' in metrics.read_text(), 300, log)
+    wait_for(lambda: metrics.exists() and '"step": 2,' in metrics.read_text(), 600, log)
     slurm('scancel', '--batch', '--signal=TERM', job)
-    wait_for(said('queues again', 1), 60, log)
-    wait_for(said('resuming at step', 1), 300, log)
+    wait_for(said('queues again', 1), 120, log)
+    wait_for(said('resuming at step', 1), 600, log)
     elapsed = re.search(r'RunTime=\d+:(\d+):\d+', state())[1]
     slurm('scontrol', 'update', f'JobId={job}', f'TimeLimit={int(elapsed) + 2}')
-    wait_for(said('queues again', 2), 200, log)
+    wait_for(said('queues again', 2), 300, log)
     wait_for(lambda: 'JobState=PENDING' in state() or 'Restarts=2' in state(), 60, log)
     slurm('scontrol', 'update', f'JobId={job}', 'TimeLimit=60')
-    wait_for(lambda: 'JobState=COMPLETED' in state(), 400, log)
+    wait_for(lambda: 'JobState=COMPLETED' in state(), 900, log)
     text = log.read_text()
     assert text.count('stopped by SIGTERM after step') == 2 and text.count('resuming at step') == 2, text
     assert 'in 2 processes' in text and 'Traceback' not in text
