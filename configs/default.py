@@ -200,6 +200,11 @@ def get_config() -> ConfigDict:
     config.on_nonfinite = 'stop'  # or 'skip': a step's update that is not finite is left out either way
     config.max_skipped = 10  # steps of a phase that 'skip' may leave out
     config.log_every = 50  # steps between training records
-    config.parallel = ConfigDict({'devices': 0})  # 0: all
+    config.parallel = ConfigDict()
+    config.parallel.devices = 0  # 0: all of all processes
+    config.parallel.optimizer = 'replicated'  # 'sharded': each device holds a part of the optimizer's state (ZeRO-1)
+    config.parallel.wait = 300.0  # seconds in which all processes have to come, see docs/cluster.md
+    config.parallel.lost_after = 60.0  # seconds without a sign of life after which a process is given up
+    config.parallel.stuck_after = 900.0  # seconds after which a step has to have ended
     config.deterministic = False
     return config

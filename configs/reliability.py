@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from configs import default
 
-KINDS = ('everything', 'feature_cache', 'two_devices')
+KINDS = ('everything', 'feature_cache', 'two_devices', 'two_processes')
 
 
 def get_config(kind: str = 'everything') -> ConfigDict:
@@ -27,7 +27,9 @@ def get_config(kind: str = 'everything') -> ConfigDict:
             default.phase(epochs=1, rates=default.HEAD_ONLY, learning_rate=1e-2, **both),
             default.phase(epochs=2, optimizer='sgd', learning_rate=0.02, weight_decay=1e-4, schedule='plateau', **both),
         )
-    if kind == 'two_devices':
+    if kind in ('two_devices', 'two_processes'):
         config.parallel.devices = 2
         config.data.placement = 'stream'
+    if kind == 'two_processes':
+        config.parallel.update({'optimizer': 'sharded', 'wait': 60.0, 'lost_after': 20.0})
     return config

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from fer_jax import integrity
+from fer_jax import integrity, processes
 from fer_jax.errors import UserError
 from fer_jax.network import ModelSpec
 from fer_jax.partition import Flat
@@ -85,17 +85,12 @@ class Checkpoints:
         path = self.directory / 'model.json'
         if path.exists():
             _refuse_another(read_spec(workdir), spec, self.directory)
-        elif not read_only:
+        elif not read_only and processes.first():
             self.directory.mkdir(parents=True, exist_ok=True)
             integrity.write_whole(path, spec.to_json())
-        self._steps = []
-        for folder in step_folders(self.directory):
-            if reason := integrity.damage(folder):
-                log.warning('checkpoint %s is left out: %s', folder, reason)
-                if not read_only:
-                    _set_aside(folder)
-            else:
-                self._steps.append(int(folder.name))
+        found = _verified(self.directory, read_only=read_only) if processes.first() else []
+        self._steps: list[int] = json.loads(processes.tell(json.dumps(found)))
+        processes.shared_file(path)
         self._manager = ocp.CheckpointManager(
             self.directory,
             item_handlers={name: ocp.StandardCheckpointHandler() for name in ('model', 'train')},
@@ -128,7 +123,7 @@ class Checkpoints:
         self.wait()
         if step in self._steps:
             return
-        if not (self.directory / 'model.json').exists():
+        if processes.first() and not (self.directory / 'model.json').exists():
             raise UserError(f'{self.directory} was removed, or its disk taken away, while the run wrote to it')
         metrics = None
         if value is not None and math.isfinite(value):
@@ -143,13 +138,20 @@ class Checkpoints:
         self._sealed = self._sealer.submit(self._seal, step)
 
     def _seal(self, step: int) -> None:
-        """Waits for the files of `step`, seals them, and removes the steps that are now neither newest nor best."""
+        """Waits for the files of `step`, seals them, and removes the steps that are now neither newest nor best.
+
+        All processes go through it, and are told of the seal before any goes on.
+        """
         self._manager.wait_until_finished()
-        integrity.seal(self.directory / str(step))
+        if processes.first():
+            integrity.seal(self.directory / str(step))
+        processes.meet(f'sealed {step} of {self.directory}')
         self._steps.append(step)
-        for other in set(self._steps) - {step, self.best_step()}:
+        for other in sorted(set(self._steps) - {step, self.best_step()}):
             self._steps.remove(other)
-            integrity.manifest_of(self.directory / str(other)).unlink(missing_ok=True)
+            if processes.first():
+                integrity.manifest_of(self.directory / str(other)).unlink(missing_ok=True)
+            processes.meet(f'without {other} of {self.directory}')
             self._manager.delete(other)
 
     def restore_model(self, step: int, params: Any, batch_stats: Any) -> tuple[Flat, Flat]:
@@ -235,7 +237,7 @@ def digest(folder: Path) -> str:
     Two steps that hold the same bits have the same one, however Orbax laid them out in files.
     """
     found = hashlib.sha256()
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with ocp.StandardCheckpointer() as reader:
         for name in ('model', 'train'):
             about = reader.metadata(folder / name).item_metadata.tree
@@ -252,6 +254,19 @@ def step_folders(directory: Path) -> list[Path]:
         return []
     found = [path for path in directory.iterdir() if path.name.isdecimal() and path.is_dir()]
     return sorted(found, key=lambda path: int(path.name))
+
+
+def _verified(directory: Path, *, read_only: bool) -> list[int]:
+    """The steps that are what their manifests say; of others the reason is told."""
+    steps = []
+    for folder in step_folders(directory):
+        if reason := integrity.damage(folder):
+            log.warning('checkpoint %s is left out: %s', folder, reason)
+            if not read_only:
+                _set_aside(folder)
+        else:
+            steps.append(int(folder.name))
+    return steps
 
 
 def _set_aside(folder: Path) -> None:

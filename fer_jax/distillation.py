@@ -89,13 +89,14 @@ def said_by(
     if not np.array_equal(data.splits['train'].ids, split.ids):
         raise RuntimeError(f'{workdir} would see other images than its student')
     images = Feed(data.splits['train'], placement=config['data']['placement'], mesh=mesh, role='train')
-    params, stats = jax.device_put((dict(weights.params), dict(weights.stats)), sharding.replicated(mesh))
+    own = dict(weights.params), dict(weights.stats)
+    params, stats = sharding.put(own, sharding.replicated(mesh))
 
     def outputs(recipe: Recipe) -> np.ndarray:
         place: dict[str, Any] = {'fingerprint': data.fingerprint, 'role': 'train', 'mesh': mesh}
         return features.feed(network, recipe, params, stats, images, **place).features
 
-    told = jax.jit(lambda x: network.forward(params, stats, x, start='head')[0][PRIMARY])
+    told = jax.jit(lambda x: network.forward(*own, x, start='head')[0][PRIMARY])
     entering = outputs(boundary_recipe(network, 'head', spec.image_size))
     logits = np.concatenate([told(jnp.asarray(entering[at : at + BATCH])) for at in range(0, len(entering), BATCH)])
     order = [known.index(name) for name in classes]

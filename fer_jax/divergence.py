@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_jax import picture_sheet
+from fer_jax import picture_sheet, processes
 from fer_jax.errors import UserError
 
 
@@ -21,11 +21,12 @@ def report(
       ids, labels, images: of its examples; uint8 [B, H, W, C].
     """
     name = workdir / f'nonfinite_step_{step}'
-    examples = [{'id': one, 'label': label} for one, label in zip(ids, labels, strict=True)]
-    name.with_suffix('.json').write_text(
-        json.dumps({'step': step, 'learning_rate': rate, 'examples': examples}, indent=1) + '\n'
-    )
-    picture_sheet.write(name.with_suffix('.png'), ids, labels, images)
+    if processes.first():
+        examples = [{'id': one, 'label': label} for one, label in zip(ids, labels, strict=True)]
+        name.with_suffix('.json').write_text(
+            json.dumps({'step': step, 'learning_rate': rate, 'examples': examples}, indent=1) + '\n'
+        )
+        picture_sheet.write(name.with_suffix('.png'), ids, labels, images)
     command = ' '.join(['JAX_DEBUG_NANS=1 python -m fer_jax.main', *sys.argv[1:]])
     return UserError(
         f'step {step} gives numbers that are not finite, at learning rate {rate:g}; its update was not kept, and the '

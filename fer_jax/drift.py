@@ -8,7 +8,7 @@ from typing import Any
 from fer_jax.errors import UserError
 
 # Another way to the same result, up to the rounding of another number of devices
-FREE = ('log_every', 'checkpoint.every', 'data.placement', 'data.workers', 'parallel.devices')
+FREE = ('log_every', 'checkpoint.every', 'data.placement', 'data.workers')
 
 
 def check(workdir: Path, config: Mapping[str, Any]) -> list[str]:
@@ -31,7 +31,7 @@ def check(workdir: Path, config: Mapping[str, Any]) -> list[str]:
         if key not in now or now[key] != old:
             line = f'{key}: {old!r} -> {now.get(key, "removed")!r}'
             longer = key == f'phases[{last}].epochs' and isinstance(old, int | float) and now.get(key, 0) > old
-            (notes if key in FREE or longer else refused).append(line)
+            (notes if key in FREE or key.startswith('parallel.') or longer else refused).append(line)
     count = len(config['phases'])
     if count > last + 1:
         notes.append(f'{count - last - 1} more phases, from phases[{last + 1}] on')

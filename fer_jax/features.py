@@ -22,9 +22,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
-from fer_jax import cache, progress, sharding
+from fer_jax import cache, processes, progress, sharding
 from fer_jax.data.augment import Augment, augment
 from fer_jax.data.feed import Feed, annotations, fetch, keeps_on_device
 from fer_jax.data.geometry import resize
@@ -82,14 +82,14 @@ class FeatureFeed:
     def __init__(self, images: Feed, features: np.ndarray, *, views: int, seed: int, mesh: Mesh):
         self.split = images.split
         self.features = features
-        self._views, self._sharding = views, sharding.batch(mesh)
+        self._views, self._mesh = views, mesh
         self._offsets = np.random.Generator(np.random.Philox(key=[seed, OFFSETS])).integers(
             0, views, len(self.split.ids)
         )
         self.resident: dict[str, jax.Array] = {}
         if keeps_on_device(features.nbytes, mesh):
             arrays = {'x': features, **annotations(self.split)}
-            self.resident = jax.device_put(arrays, sharding.replicated(mesh))
+            self.resident = sharding.put(arrays, sharding.replicated(mesh))
 
     def rows(self, index: np.ndarray, epoch: np.ndarray | int) -> np.ndarray:
         """int64 [B]: where the features of the examples `index` stand in `epoch`; an image's views come in turn."""
@@ -97,15 +97,15 @@ class FeatureFeed:
 
     def batch(self, index: np.ndarray, weight: np.ndarray, epoch: np.ndarray | int) -> dict[str, jax.Array]:
         """The host's half of the batch of the examples `index` [B], or of several [K, B], on the devices."""
-        rows = self.rows(index, epoch)
+        own_rows = (..., sharding.own_rows(self._mesh, index.shape[-1]))
+        rows, index, weight = (array[own_rows] for array in (self.rows(index, epoch), index, weight))
         batch = {'id': index.astype(np.int32), 'weight': weight.astype(np.float32)}
         if self.resident:
             batch['row'] = rows.astype(np.int32)
         else:
             own = {name: rows[index] for name, rows in annotations(self.split).items()}
             batch = own | batch | {'x': self.features[rows], 'weight': own['weight'] * batch['weight']}
-        axes = (None,) * (index.ndim - 1) + self._sharding.spec
-        return jax.device_put(batch, NamedSharding(self._sharding.mesh, PartitionSpec(*axes)))
+        return sharding.put_rows(batch, self._mesh, axis=index.ndim - 1)
 
     def in_order(self, batch_size: int) -> Iterator[tuple[dict[str, jax.Array], np.ndarray]]:
         """As `Feed.in_order`."""
@@ -186,7 +186,7 @@ def compute(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, m
     A view depends on (seed, view, example) alone, so neither on the batch nor on the number of devices.
     """
 
-    @functools.partial(jax.jit, static_argnames='plain')
+    @functools.partial(jax.jit, static_argnames='plain', out_shardings=sharding.replicated(mesh))
     def features(params: Flat, batch_stats: Flat, batch: Any, view: jax.Array, *, plain: bool) -> jax.Array:
         images = resize(batch['x'], recipe.image_size)
         if not plain:
@@ -244,8 +244,9 @@ def kept(
     count = len(images.split.ids)
     whole = (views * count, *shape)
     kind = np.dtype(DTYPES[dtype])
-    path = cache.root() / 'features' / f'{key[:32]}.bin'
-    if not _is_whole(path, whole, kind):
+    path = cache.root() / 'features' / f'{processes.tell(key)[:32]}.bin'
+    found = processes.first() and _is_whole(path, whole, kind)
+    if not json.loads(processes.tell(json.dumps(found))):
         path.parent.mkdir(parents=True, exist_ok=True)
         size, free = int(np.prod(whole)) * kind.itemsize, shutil.disk_usage(path.parent).free
         if size > free:
@@ -254,6 +255,8 @@ def kept(
                 'cache_views, set cache_dtype=bfloat16, set FER_JAX_CACHE to another disk, or set cache_views to 0'
             )
         _fill(images, compute, path, views, whole, kind, mesh, what)
+    processes.meet()
+    processes.shared_file(path)
     return np.memmap(path, kind, 'r', shape=whole)
 
 
@@ -267,6 +270,17 @@ def _fill(
     mesh: Mesh,
     what: str,
 ) -> None:
+    batch_size = -(-BATCH // mesh.size) * mesh.size
+
+    def parts() -> Iterator[np.ndarray]:
+        for view in range(views):
+            for host, weight in images.in_order(batch_size):
+                yield np.asarray(compute(images.resident, host, view))[weight > 0]
+
+    if not processes.first():
+        for _ in parts():
+            pass
+        return
     for old in path.parent.glob('.*.bin.*'):
         with contextlib.suppress(OSError):  # another process may sweep too
             if time.time() - old.stat().st_mtime > LEFT:
@@ -274,16 +288,13 @@ def _fill(
     scratch = path.with_name(f'.{path.name}.{socket.gethostname()}.{os.getpid()}')
     note = scratch.with_name(f'{scratch.name}.json')
     digest = hashlib.sha256()
-    batch_size = -(-BATCH // mesh.size) * mesh.size
     try:
         with scratch.open('wb') as written, progress.bar(None, f'features of {what}', whole[0]) as bar:
-            for view in range(views):
-                for host, weight in images.in_order(batch_size):
-                    rows = np.asarray(compute(images.resident, host, view))[weight > 0]
-                    data = rows.tobytes()
-                    digest.update(data)
-                    written.write(data)
-                    bar.update(len(rows))
+            for rows in parts():
+                data = rows.tobytes()
+                digest.update(data)
+                written.write(data)
+                bar.update(len(rows))
             written.flush()
             os.fsync(written.fileno())
         scratch.replace(path)

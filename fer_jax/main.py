@@ -2,11 +2,13 @@
 
 import difflib
 import errno
+import hashlib
 import json
 import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
+from fer_jax import __version__, processes
 from fer_jax.errors import UserError
 from fer_jax.signals import STOP, Stopped, stop_request
 
@@ -25,6 +28,9 @@ PROFILE = flags.DEFINE_bool('profile', False, 'Trace some steps into WORKDIR/pro
 
 SEEDS = flags.DEFINE_list('seeds', [], '0,1,2: a run a seed in WORKDIR/seed-<n>, pooled.')
 FOLDS = flags.DEFINE_enum('folds', None, ['all'], 'All folds of config.data.folds in WORKDIR/fold-<n>, pooled.')
+COORDINATOR = flags.DEFINE_string('coordinator', '', 'Several processes: host:port of process 0, see docs/cluster.md.')
+NUM_PROCESSES = flags.DEFINE_integer('num_processes', 0, 'How many there are; SLURM and Open MPI say so themselves.')
+PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Which of them this is, from 0.')
 
 GOES_ON = 'what was saved is whole, and the same command goes on'
 SMALLER = (
@@ -102,6 +108,11 @@ def run(config: ConfigDict) -> None:
     from fer_jax import pooling, training
 
     plain = json.loads(config.to_json())
+    here = processes.place(os.environ, COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    if here and (SEEDS.value or FOLDS.value or DRY_RUN.value or 'probe' in plain):
+        raise UserError('--seeds, --folds, --dry_run and probes run in one process; start a run a seed, or a fold')
+    content = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+    processes.start(here, plain['parallel'], {'config': content, '--workdir': WORKDIR.value, 'version': __version__})
     if SEEDS.value and FOLDS.value:
         raise UserError(f'--seeds={",".join(SEEDS.value)} and --folds={FOLDS.value}; give one of them')
     if PROFILE.value and (SEEDS.value or FOLDS.value or 'probe' in plain):
@@ -118,36 +129,49 @@ def run(config: ConfigDict) -> None:
     pooling.train_seeds(plain, [int(seed) for seed in SEEDS.value], workdir)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0 finished, 2 wrong input, 75 stopped and saved."""
+def outcome(argv: list[str]) -> tuple[int, str]:
+    """Runs the command line; returns the exit status and what is to be said of it."""
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every save without a metric
     logging.getLogger('jax').setLevel(logging.WARNING)
     try:
-        arguments = list(sys.argv if argv is None else argv)
-        if {'--help', '-help', '-h'} & set(arguments[1:]):
+        if {'--help', '-help', '-h'} & set(argv[1:]):
             print(f'{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}\n\nconfigs/default.py has every key.')
-            return 0
+            return 0, ''
         with stop_request():
-            parse(arguments)
+            parse(argv)
             run(_check_config())
     except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        return 75
+        return 75, str(stopped)
     except UserError as error:
-        print(f'fer_jax: {error}', file=sys.stderr)
-        return 2
+        return 2, f'fer_jax: {error}'
     except OSError as error:
-        if error.errno not in REMEDIES:
-            raise
-        print(f'fer_jax: {error}; {REMEDIES[error.errno]}', file=sys.stderr)
-        return 2
+        if error.errno in REMEDIES:
+            return 2, f'fer_jax: {error}; {REMEDIES[error.errno]}'
+        return crashed()
     except RuntimeError as error:  # of which JAX's is a kind
-        if 'RESOURCE_EXHAUSTED' not in str(error):
-            raise
-        print(f'fer_jax: {str(error).splitlines()[0]}; {SMALLER}; {GOES_ON}', file=sys.stderr)
-        return 2
-    return 0
+        if 'RESOURCE_EXHAUSTED' in str(error):
+            return 2, f'fer_jax: {str(error).splitlines()[0]}; {SMALLER}; {GOES_ON}'
+        return crashed()
+    except (Exception, KeyboardInterrupt):
+        return crashed()
+    return 0, ''
+
+
+def crashed() -> tuple[int, str]:
+    """Raises the exception that is being handled; of several processes the others have to be told."""
+    if processes.count() == 1:
+        raise
+    return 1, traceback.format_exc()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status: 0 finished, 2 wrong input, 75 stopped and saved."""
+    status, said = outcome(list(sys.argv if argv is None else argv))
+    processes.leave(status, said)
+    if said:
+        print(said, file=sys.stderr)
+    return status
 
 
 def leave(status: int) -> None:

@@ -11,6 +11,9 @@ def bar(items: Iterable[Any] | None, what: str, total: int | None = None, *, del
     """A tqdm bar over `items`, or to be updated by hand where these are None; it shows after `delay` seconds."""
     from tqdm.auto import tqdm
 
+    from fer_jax import processes
+
     interval = 0.1 if sys.stderr.isatty() else EVERY
     settings = {'unit': 'img', 'leave': False, 'mininterval': interval, 'maxinterval': max(interval, 10.0)}
+    settings['disable'] = not processes.first()
     return tqdm(items, what, total, delay=delay, **(settings | options))

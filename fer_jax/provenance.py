@@ -1,5 +1,6 @@
 """What a run records so that it can be repeated: versions, devices, data, weights."""
 
+import json
 import os
 import platform
 import subprocess
@@ -32,6 +33,19 @@ def git_revision() -> str:
     except OSError:
         return ''
     return revision + ('+changes' if revision and changed else '')
+
+
+def moved(path: Path, now: Mapping[str, Any]) -> str:
+    """What to say of a run that began on other devices, by the environment.json it left; '' where there is nothing."""
+    try:
+        before = json.loads(path.read_text())
+        there, here = ([facts[name] for name in ('mesh', 'processes', 'platform')] for facts in (before, now))
+    except (OSError, ValueError, KeyError, TypeError):
+        return ''
+    if there == here:
+        return ''
+    known, found = (f'{mesh} {kind} devices in {count} processes' for mesh, count, kind in (there, here))
+    return f'began on {known}, goes on on {found}: the same up to rounding, no longer to the bit'
 
 
 def environment(*, data: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:

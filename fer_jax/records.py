@@ -2,13 +2,15 @@
 
 import contextlib
 import json
+import os
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fer_jax import progress
+from fer_jax import processes, progress
 from fer_jax.profiling import Window
 
 
@@ -27,16 +29,35 @@ def read(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def up_to(path: Path, step: int) -> list[dict[str, Any]]:
+    """Those of steps up to `step`."""
+    return [record for record in read(path) if isinstance(at := record.get('step'), int) and at <= step]
+
+
 def cut_back(path: Path, step: int) -> None:
     """Drops the records after `step`: the run goes on from there and will write them again."""
-    kept = [record for record in read(path) if isinstance(at := record.get('step'), int) and at <= step]
+    kept = up_to(path, step)
     scratch = path.with_suffix('.tmp')
     scratch.write_text(''.join(json.dumps(record) + '\n' for record in kept))
     scratch.replace(path)
 
 
+def best_of_phases(
+    history: list[dict[str, Any]], role: str, metric: str, *, larger: bool = True
+) -> list[dict[str, Any]]:
+    """The best evaluation of each phase, by the selecting metric, of which `larger` values are better or smaller."""
+    sign = 1 if larger else -1
+    phases: dict[int, list[dict[str, Any]]] = {}
+    for entry in history:
+        if entry['split'] == role:
+            phases.setdefault(entry['phase'], []).append(entry)
+    return [max(entries, key=lambda entry: sign * entry[metric]) for _, entries in sorted(phases.items())]
+
+
 class Recorder:
     """One run's records from `step` on. Deterministic scalars and times go to different files.
+
+    Of several processes the first one's are kept.
 
     Args:
       profile: trace some steps into `<workdir>/profile`.
@@ -49,9 +70,12 @@ class Recorder:
         self._files = {}
         for name in ('metrics', 'timing'):
             path = workdir / f'{name}.jsonl'
-            cut_back(path, step)
-            self._files[name] = path.open('a', buffering=1)
-        self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1 if step else None)
+            if processes.first():
+                cut_back(path, step)
+            self._files[name] = (path if processes.first() else Path(os.devnull)).open('a', buffering=1)
+        purge = step + 1 if step else None
+        board = str(workdir / 'tensorboard') if processes.first() else tempfile.gettempdir()
+        self._board = SummaryWriter(board, purge_step=purge, write_to_disk=processes.first())
         self._batch_size = batch_size
         self._bar = progress.bar(
             None,
@@ -64,13 +88,13 @@ class Recorder:
             smoothing=0.1,
             leave=True,
         )
-        self._window = Window(workdir / 'profile', self.say) if profile else None
+        self._window = Window(workdir / 'profile', self.say) if profile and processes.first() else None
         self._spent: defaultdict[str, float] = defaultdict(float)
         self.restart_clock()
 
-    def history(self) -> list[dict[str, Any]]:
-        """The records of deterministic values up to now."""
-        return read(Path(self._files['metrics'].name))
+    def history(self, step: int) -> list[dict[str, Any]]:
+        """The records of deterministic values up to `step`."""
+        return up_to(self.workdir / 'metrics.jsonl', step)
 
     @contextlib.contextmanager
     def timed(self, what: str) -> Iterator[None]:

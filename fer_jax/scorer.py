@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from fer_jax import features, scoring
+from fer_jax import features, scoring, sharding
 from fer_jax.data.datasets import Dataset
 from fer_jax.data.feed import Feed, fetch
 from fer_jax.features import FeatureFeed
@@ -40,7 +40,7 @@ class Scorer:
         self._data, self._batch_size, self._placement, self._mesh = data, batch_size, placement, mesh
         self._network, self._task = network, task
         step = functools.partial(eval_step, network=network, task=head or task, tta=tta)
-        self._step = jax.jit(step, static_argnames='start')
+        self._step = jax.jit(step, static_argnames='start', out_shardings=sharding.replicated(mesh))
         self._feeds: dict[tuple[str, str | None], Feed | FeatureFeed] = {}
 
     def logits(self, role: str, params: Flat, batch_stats: Flat, start: str | None = None) -> np.ndarray:

@@ -51,7 +51,7 @@ def restore(workdir: str | Path, sharding: jax.sharding.Sharding | None = None) 
     folder = located(workdir)
     spec = read_spec(folder)
     network = build(spec)
-    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     released = folder / 'checkpoints' / FILE
     if released.is_file():
         weights = pretrained.load(released, spec.name)

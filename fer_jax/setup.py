@@ -10,7 +10,19 @@ from typing import Any
 
 import jax
 
-from fer_jax import cache, checkpoints, distillation, features, phases, saliency, sharding, start, tasks, train_state
+from fer_jax import (
+    cache,
+    checkpoints,
+    distillation,
+    features,
+    phases,
+    processes,
+    saliency,
+    sharding,
+    start,
+    tasks,
+    train_state,
+)
 from fer_jax.data import datasets
 from fer_jax.data.feed import Feeds, gather
 from fer_jax.errors import UserError
@@ -90,12 +102,20 @@ class Setup:
         """
         trainable, frozen = phase.partition.split(params)
         averages = dict(ema or {}) if phase.ema else None
-        state = train_state.create(step, trainable, batch_stats, phase.tx, tasks=self.tasks, ema=averages)
+        create = functools.partial(train_state.create, tx=phase.tx, tasks=self.tasks)
+        state = jax.jit(create, out_shardings=self.places(phase))(step, trainable, batch_stats, ema=averages)
         source = {}
         if phase.l2_sp:
             own = {path for path, leaf in trainable.items() if leaf.ndim > 1 and not path.startswith('head.')}
             source = {path: leaf for path, leaf in self.initial()[0].items() if path in own}
-        return jax.device_put(state, self.replicated), Fixed(frozen, source)
+        return state, Fixed(frozen, source)
+
+    def places(self, phase: Phase) -> Any:
+        """A TrainState of shardings: where each part of the state of `phase` lives."""
+        trainable, _ = phase.partition.split(self.network.params)
+        shapes = jax.eval_shape(phase.tx.init, trainable)
+        cut = sharding.optimizer(self.mesh, self.config['parallel']['optimizer'], shapes)
+        return TrainState(**dict.fromkeys(TrainState._fields, self.replicated) | {'opt_state': cut})
 
     def feed_for(self, phase: Phase, state: TrainState, fixed: Fixed) -> Feeds:
         """What the phase's batches come from: images, or what is computed of them once."""
@@ -183,7 +203,7 @@ class Setup:
         def steps(state: TrainState, fixed: Fixed, resident: Any, hosts: Any) -> TrainState:
             return jax.lax.scan(lambda state, host: (bound(state, fixed, resident, host), None), state, hosts)[0]
 
-        return jax.jit(steps if several else bound, donate_argnums=0)
+        return jax.jit(steps if several else bound, donate_argnums=0, out_shardings=self.places(phase))
 
     def describe(self) -> str:
         """What is trained on what, where, in one line a task."""
@@ -194,10 +214,11 @@ class Setup:
         if self.config['model']['partial'] and self.weights is not None:
             of = self.weights.metadata['of']
             origin += f' ({of}; {start.taken_by_stage(self.network, self.weights)})'
+        among = f' in {processes.count()} processes' if processes.count() > 1 else ''
         lines = [
             f'{spec.name} {origin}, {spec.image_size} px; {self.data.name}: {counts}; '
             f'{len(self.data.classes)} classes: {names}; '
-            f'{self.mesh.size} x {self.mesh.devices.flat[0].device_kind}, batch {self.batch_size}'
+            f'{self.mesh.size} x {self.mesh.devices.flat[0].device_kind}{among}, batch {self.batch_size}'
         ]
         for name, task in list(self.tasks.items())[1:]:
             lines.append(f'beside it {name}: {tasks.describe(task)}')
@@ -219,8 +240,10 @@ def prepare(config: Mapping[str, Any]) -> Setup:
         raise UserError(f'on_nonfinite={config["on_nonfinite"]!r} is unknown; choose stop or skip')
     mesh = sharding.make_mesh(config['parallel']['devices'])
     batch_size = settings['batch_size']
+    sharding.optimizer(mesh, config['parallel']['optimizer'], ())
     weights = start.source(model['weights'], model['name'], partial=model['partial'])
-    data = tasks.load(config, image_size=model['image_size'], channels=model['channels'])
+    with processes.first_alone():
+        data = tasks.load(config, image_size=model['image_size'], channels=model['channels'])
     distillation.check(config)
     if config['distil']['teachers']:
         taught = distillation.taught(config, data[PRIMARY].classes, data[PRIMARY].splits['train'], mesh)

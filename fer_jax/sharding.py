@@ -1,30 +1,41 @@
-"""The device mesh: one axis, `data`, over which batches are spread; everything else is replicated."""
+"""The device mesh: one axis, `data`, over which batches are spread, and the optimizer's state where that is asked for.
+
+Everything else is replicated. The devices are those of all processes, each process's side by side.
+"""
 
 import contextlib
+from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
+from fer_jax import processes
 from fer_jax.errors import UserError
+
+OPTIMIZER = ('replicated', 'sharded')
 
 
 def make_mesh(devices: int = 0) -> Mesh:
-    """A mesh over the first `devices` local devices, all of them if 0.
+    """A mesh over the first `devices` devices, all of them if 0.
 
     On CPU JAX is asked for that many devices, each a share of the cores, where it has not started yet: two devices of
     one core each train a ResNet-18 at 64 px 1.3 times as fast as one of two cores. `axis_types` is explicit because
     its default differs between JAX releases.
 
     Raises:
-      UserError: there are fewer.
+      UserError: there are fewer, or some processes would have none.
     """
     if devices > 0:
         with contextlib.suppress(RuntimeError):  # JAX has started: its devices are what they are
-            jax.config.update('jax_num_cpu_devices', devices)
+            jax.config.update('jax_num_cpu_devices', max(devices // processes.count(), 1))
     available = jax.devices()
     if not 0 <= devices <= len(available):
         raise UserError(f'parallel.devices={devices}, but {len(available)} are here; give 0 for all of them')
+    if devices not in (0, len(available)) and jax.process_count() > 1:
+        raise UserError(
+            f'parallel.devices={devices}, but {jax.process_count()} processes have {len(available)}; give 0 for all'
+        )
     chosen = available[: devices or len(available)]
     return Mesh(np.asarray(chosen), ('data',), axis_types=(AxisType.Auto,))
 
@@ -43,6 +54,59 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch(mesh: Mesh) -> NamedSharding:
     """The leading axis is cut over the devices."""
     return NamedSharding(mesh, PartitionSpec('data'))
+
+
+def optimizer(mesh: Mesh, how: str, state: Any) -> Any:
+    """Where the optimizer's state lives: everywhere, or cut along each leaf's longest axis that the mesh divides.
+
+    Args:
+      how: 'replicated' or 'sharded' (ZeRO-1, Rajbhandari et al. 2020). Leaves that cannot be cut evenly stay whole.
+      state: its shapes.
+
+    Raises:
+      UserError: `how` is neither.
+    """
+    if how not in OPTIMIZER:
+        raise UserError(f'parallel.optimizer={how!r} is unknown; choose {" or ".join(OPTIMIZER)}')
+
+    def place(leaf: Any) -> NamedSharding:
+        even = [axis for axis, length in enumerate(leaf.shape) if length and length % mesh.size == 0]
+        if how == 'replicated' or not even:
+            return replicated(mesh)
+        axis = max(even, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * axis, 'data'))
+
+    return jax.tree.map(place, state)
+
+
+def put(tree: Any, where: Sharding) -> Any:
+    """As `jax.device_put`, also onto the devices of several processes, all of which have the whole tree."""
+    if where.is_fully_addressable:
+        return jax.device_put(tree, where)
+
+    def place(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and leaf.sharding == where:
+            return leaf
+        array = np.asarray(leaf)
+        return jax.make_array_from_callback(array.shape, where, lambda index: array[index])
+
+    return jax.tree.map(place, tree)
+
+
+def own_rows(mesh: Mesh, count: int) -> slice:
+    """Which rows of a batch of `count` lie on this process's devices."""
+    own = [at for at, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
+    return slice(own[0] * count // mesh.size, (own[-1] + 1) * count // mesh.size)
+
+
+def put_rows(rows: Any, mesh: Mesh, axis: int = 0) -> Any:
+    """A batch, of which every process has its own rows, on all devices.
+
+    Args:
+      rows: a tree of arrays; `axis` is cut over the devices.
+    """
+    where = NamedSharding(mesh, PartitionSpec(*[None] * axis, 'data'))
+    return jax.make_array_from_process_local_data(where, rows)
 
 
 def check_batch(mesh: Mesh, batch_size: int, microbatches: int = 1, *, where: str = '') -> None:

@@ -31,7 +31,11 @@ class StopRequest:
             self.stop()
 
     def stop(self) -> None:
-        raise Stopped(f'stopped by {self.name}, nothing is lost; the same command with --workdir goes on')
+        raise Stopped(f'stopped by {self.whom}, nothing is lost; the same command with --workdir goes on')
+
+    @property
+    def whom(self) -> str:
+        return self.name or 'another process'
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from fer_jax import cache, pretrained, selected
+from fer_jax import cache, pretrained, processes, selected
 from fer_jax.checkpoints import read_spec
 from fer_jax.data.datasets import Split
 from fer_jax.errors import UserError
 from fer_jax.network import Network
 from fer_jax.partition import Flat, stage_of
 from fer_jax.pretrained import Preprocessing, Weights
+from fer_jax.sharding import put
 
 STATISTICS_SAMPLE = 2048
 
@@ -36,7 +36,8 @@ def source(weights: str, model: str, *, partial: bool = False) -> Weights | None
         return of_run(Path(weights), None if partial else model)
     if partial and Path(weights).is_file():
         return pretrained.load(Path(weights), None)
-    return pretrained.resolve(weights, model, cache=cache.root())
+    with processes.first_alone():
+        return pretrained.resolve(weights, model, cache=cache.root())
 
 
 def of_run(workdir: Path, model: str | None = None) -> Weights:
@@ -122,6 +123,6 @@ def initial(
         params, stats = network.init(seed)
         if weights is not None:
             params, stats = params | dict(weights.params), stats | dict(weights.stats)
-        return jax.device_put((params, stats), sharding)
+        return put((params, stats), sharding)
     params = network.params | network.init(seed, 'head.')[0]
     return pretrained.fill(params, network.batch_stats, weights, head=False, sharding=sharding)

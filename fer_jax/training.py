@@ -21,14 +21,17 @@ from fer_jax import (
     drift,
     integrity,
     pictures,
+    processes,
     provenance,
     records,
     report,
     saliency,
     scoring,
     setup,
+    sharding,
     train_state,
 )
+from fer_jax.agreement import Agreement
 from fer_jax.checkpoints import SELECTABLE, Checkpoints
 from fer_jax.data.augment import Augment
 from fer_jax.errors import UserError
@@ -71,7 +74,7 @@ def train(
         return probe(plain, Path(workdir) if workdir else free_workdir(plain), dry_run=dry_run)
     with stop_request() as stop:
         run = setup.prepare(plain)
-        folder = Path(workdir) if workdir else free_workdir(plain)
+        folder = Path(processes.tell(str(workdir or free_workdir(plain))))
         if dry_run:
             return rehearse(run, folder)
         with (
@@ -106,6 +109,8 @@ def free_workdir(config: Mapping[str, Any]) -> Path:
 
 def introduce(run: Setup, workdir: Path, changes: list[str]) -> None:
     """Says and records what is about to run, and what has changed since it ran last."""
+    if not processes.first():
+        return
     table = pictures.parameter_table(run.network, run.phases)
     print(f'workdir {workdir}\n{run.describe()}\n{table}')
     for change in changes:
@@ -122,6 +127,9 @@ def introduce(run: Setup, workdir: Path, changes: list[str]) -> None:
         data=data.pop(PRIMARY) | ({'joint': data} if data else {}),
         weights={} if run.weights is None else run.weights.metadata,
     )
+    environment |= {'mesh': run.mesh.size, 'processes': processes.count()}
+    if moved := provenance.moved(workdir / 'environment.json', environment):
+        print(moved)
     integrity.write_whole(workdir / 'config.json', json.dumps(run.config, indent=2) + '\n')
     (workdir / 'parameters.txt').write_text(table + '\n')
     (workdir / 'environment.json').write_text(json.dumps(environment, indent=2) + '\n')
@@ -132,7 +140,7 @@ def train_phases(
 ) -> None:
     """Takes all steps that the newest checkpoint has not done."""
     step, total = store.latest_step() or 0, run.phases[-1].last
-    if step < total:
+    if step < total and processes.first():
         (workdir / 'results.json').unlink(missing_ok=True)  # those of a shorter run
     if step:
         longer = f'; to train longer raise phases[{run.phases[-1].index}].epochs' if step >= total else ''
@@ -180,10 +188,13 @@ def train_phase(
     take_step, take_steps = run.step_function(phase), run.step_function(phase, several=True)
     role, metric = run.select
     sign = 1 if SELECTABLE[metric] else -1
-    scores = [
-        sign * entry[metric] for entry in recorder.history() if (entry['split'], entry['phase']) == (role, phase.index)
-    ]
     step = int(state.step)
+    scores = [
+        sign * entry[metric]
+        for entry in recorder.history(step)
+        if (entry['split'], entry['phase']) == (role, phase.index)
+    ]
+    agreement = Agreement(run.mesh, stop)
     with stop.waiting():
         while step < phase.last:
             if phase.stalled(scores):
@@ -200,17 +211,22 @@ def train_phase(
             if step % run.config['log_every'] == 0 or step in run.evaluations:
                 state = record(run, phase, state, step, recorder)
             if step in run.evaluations:
+                processes.step_finished(more=False)
                 value = evaluate(run, phase, state, fixed, step, scorers, recorder)
                 scores.append(sign * value)
-                state = state._replace(scale=jax.device_put(np.float32(phase.scale(scores)), run.replicated))
+                state = state._replace(scale=sharding.put(np.float32(phase.scale(scores)), run.replicated))
                 with recorder.timed('checkpoint'):
                     store.save(state, fixed, value)
-            if stop:
+            if agreement.after_step():
+                processes.step_finished(more=False)
                 check_health(run, phase, state, recorder)
                 store.save(state, fixed)
                 store.wait()
-                said = f'stopped by {stop.name} after step {step}, saved'
+                said = f'stopped by {stop.whom} after step {step}, saved'
                 raise Stopped(f'{said}; the same command with --workdir goes on')
+        if agreement.at_end():
+            stop.stop()
+        processes.step_finished(more=False)
     return state
 
 
@@ -233,7 +249,7 @@ def record(run: Setup, phase: Phase, state: TrainState, step: int, recorder: Rec
     recorder.metrics(step, epoch, phase.index, 'train', values)
     shown = {'loss': f'{values["loss"]:.3f}', 'acc': f'{values["accuracy"]:.1%}'} if sums['steps'] else {}
     recorder.rate(step, **shown, lr=f'{rate:.1e}', epoch=f'{epoch:.1f}')
-    return state._replace(sums=jax.device_put(train_state.zero_sums(run.tasks), run.replicated))
+    return state._replace(sums=sharding.put(train_state.zero_sums(run.tasks), run.replicated))
 
 
 def check_health(run: Setup, phase: Phase, state: TrainState, recorder: Recorder) -> None:
@@ -285,11 +301,12 @@ def finish(run: Setup, workdir: Path, store: Checkpoints, scorers: Scorers) -> d
         raise UserError(f'{workdir} has no checkpoint with a finite {run.config["checkpoint"]["select"]}')
     params, stats = store.restore_model(best, *run.network.abstract(run.replicated))
     history = records.read(workdir / 'metrics.jsonl')
+    role, metric = run.select
     results: dict[str, Any] = {
         'selected_on': run.config['checkpoint']['select'],
         'step': best,
         'classes': list(run.data.classes),
-        'phases': best_of_phases(history, *run.select),
+        'phases': records.best_of_phases(history, role, metric, larger=SELECTABLE[metric]),
         'splits': {},
         'calibrated': {},
     }
@@ -299,27 +316,18 @@ def finish(run: Setup, workdir: Path, store: Checkpoints, scorers: Scorers) -> d
     for name, scorer in scorers.items():
         if phase is not run.phases[-1]:
             scorer.forget_features()
-        for role in (role for role in run.tasks[name].data.splits if role != 'train'):
-            logits = scorer.logits(role, params, stats, start if role == run.select[0] else None)
-            results['splits'] |= scorer.scores(role, logits)
-            predictions |= scorer.predictions(role, logits)
-    role = run.select[0]
+        for split in (split for split in run.tasks[name].data.splits if split != 'train'):
+            logits = scorer.logits(split, params, stats, start if split == role else None)
+            results['splits'] |= scorer.scores(split, logits)
+            predictions |= scorer.predictions(split, logits)
     others = [name for name in run.data.splits if name not in ('train', role)]
     results['calibrated'] = scoring.calibrated(role, predictions, others)
+    if not processes.first():
+        return results
     scoring.write_predictions(workdir / 'predictions.npz', predictions)
     scoring.write(workdir / 'results.json', results)
     print(scoring.summary(results))
     pictures.write(workdir, results, history)
-    report.write(workdir, run.data, functools.partial(saliency.explain, run.network, params, stats))
+    report.write(workdir, run.data, functools.partial(saliency.explain, run.network, *jax.device_get((params, stats))))
     print(f'report.html, results, pictures and checkpoints are in {workdir}')
     return results
-
-
-def best_of_phases(history: list[dict[str, Any]], role: str, metric: str) -> list[dict[str, Any]]:
-    """The best evaluation of each phase, by the selecting metric."""
-    sign = 1 if SELECTABLE[metric] else -1
-    phases: dict[int, list[dict[str, Any]]] = {}
-    for entry in history:
-        if entry['split'] == role:
-            phases.setdefault(entry['phase'], []).append(entry)
-    return [max(entries, key=lambda entry: sign * entry[metric]) for _, entries in sorted(phases.items())]

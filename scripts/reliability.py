@@ -5,8 +5,9 @@
     python scripts/reliability.py flips --count 120 --output docs/results/flips_cpu.jsonl
 
 `kills` and `signals` train on images of noise by configs/reliability.py; `python -m fer_jax.main` ends by SIGKILL or
-SIGTERM at a random moment and is started again by the same command, until it is through. Then the bits of its
-checkpoints, metrics.jsonl and results.json are compared with those of a run that was left alone.
+SIGTERM at a random moment and is started again by the same command, until it is through; of two processes one is hit,
+and the other has to end by itself. Then the bits of its checkpoints, metrics.jsonl and results.json are compared with
+those of a run that was left alone.
 `flips` damages one file of the newest of two checkpoints of a ResNet-18, and opens them as a run does.
 
 Each appends a JSON line a trial to --output, prints a table, and returns 0 where nothing was lost. The same command
@@ -14,14 +15,16 @@ goes on with what is there. Random numbers follow from --seed, the moments that 
 """
 
 import argparse
+import contextlib
+import functools
 import hashlib
 import json
 import logging
-import logging.handlers
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -30,21 +33,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-import optax
 
 from configs.reliability import KINDS
-from fer_jax import checkpoints, progress, records, train_state
-from fer_jax.network import ModelSpec, build
-from fer_jax.train_state import Fixed
+from fer_jax import checkpoints, progress, records
+from scripts.flips import append, flips
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENDS = {'kills': signal.SIGKILL, 'signals': signal.SIGTERM}
 EXPECTED = {'kills': -signal.SIGKILL, 'signals': 75}
-SORTS = ('flipped bit', 'truncated', 'deleted', 'zeroed page')
-SPEC = ModelSpec('resnet18', {'primary': tuple('abcdefg')}, 48)
 ALONE = 900.0  # seconds after which a run that should end is taken for hung
+ALONE_AFTER = 120.0  # and a process whose other one has ended
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,11 +65,6 @@ def main(argv: list[str] | None = None) -> int:
     kinds = arguments.kinds.split(',')
     campaign = Campaign(arguments.campaign, arguments.work, arguments.output, arguments.seed, kinds)
     return campaign.run(arguments.count or {'kills': 100, 'signals': 20}[arguments.campaign])
-
-
-def append(path: Path, record: Mapping[str, Any]) -> None:
-    with path.open('a') as file:
-        file.write(json.dumps(record) + '\n')
 
 
 class Campaign:
@@ -116,7 +110,7 @@ class Campaign:
         line |= {'moment': moment(folder, begun), 'step': last_record(folder / 'run')}
         line['resumed_at'] = None if line['moment'] == 'starting' else resumed(said)
         line |= {'saved': newest(folder / 'run'), 'wrong': ''}
-        if status == -signal.SIGTERM and not said:  # before Python had read the program: not counted, nothing is lost
+        if status == -signal.SIGTERM and 'workdir' not in said:  # before Python had read the program: nothing is lost
             return line
         if status not in (0, EXPECTED[self.name]):
             line |= {'wrong': f'exit status {status}', 'ended': True}
@@ -135,7 +129,7 @@ class Campaign:
         """What is wrong with how a run ended on SIGTERM, '' where nothing is."""
         if 'stopped by SIGTERM, nothing is lost' in said:
             return '' if line['saved'] == line['step'] else 'a step was lost'
-        if f'stopped by SIGTERM after step {line["step"]}, saved' not in said or line['saved'] != line['step']:
+        if f' after step {line["step"]}, saved' not in said or line['saved'] != line['step']:
             return f'step {line["step"]} is not saved'
         return ''
 
@@ -157,10 +151,17 @@ class Campaign:
         return json.loads(path.read_text())
 
     def start(self, kind: str, folder: Path, delay: float | None) -> tuple[int, str]:
-        """Runs the command, interrupted after `delay` seconds; returns its exit status and what it said."""
+        """Runs the command, interrupted after `delay` seconds; returns its exit status and what it said.
+
+        Of several processes one is interrupted, and its status counts unless another ends otherwise than it may.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, '-m', 'fer_jax.main', '--config', f'configs/reliability.py:{kind}']
         command += [f'--config.data.dir={self.images}', f'--workdir={folder}/run']
+        commands = [command]
+        if kind == 'two_processes':
+            command += [f'--coordinator=localhost:{free_port()}', '--num_processes=2']
+            commands = [[*command, f'--process_id={index}'] for index in range(2)]
         environment = os.environ | {
             'FER_JAX_CACHE': str(folder / 'cache'),  # the feature cache begins empty
             'JAX_COMPILATION_CACHE_DIR': str(self.work / 'xla'),
@@ -169,17 +170,26 @@ class Campaign:
             'PYTHONUNBUFFERED': '1',
         }
         with (folder / 'log').open('w') as log:
-            process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
+            start = functools.partial(subprocess.Popen, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
+            processes = [start(one) for one in commands]
+            hit = processes.pop(int(1000 * (delay or 0)) % len(processes))
             try:
-                process.wait(ALONE if delay is None else delay)
+                hit.wait(ALONE if delay is None else delay)
             except subprocess.TimeoutExpired:
                 if delay is not None:
-                    process.send_signal(ENDS[self.name])
-                    process.wait(ALONE)
+                    hit.send_signal(ENDS[self.name])
+                    hit.wait(ALONE)
             finally:
-                process.kill()
-                process.wait()
-        return process.returncode, (folder / 'log').read_text()
+                for process in processes:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(ALONE_AFTER)
+                for process in (hit, *processes):
+                    process.kill()
+                    process.wait()
+        others = [process.returncode for process in processes]
+        may = (0, 1, 2, 75, -signal.SIGABRT) if hit.returncode else (0,)
+        status = next((other for other in others if other not in may), hit.returncode)
+        return status, (folder / 'log').read_text()
 
 
 def noise(folder: Path) -> Path:
@@ -195,92 +205,14 @@ def noise(folder: Path) -> Path:
     return folder
 
 
+def free_port() -> int:
+    with socket.socket() as chosen:
+        chosen.bind(('', 0))
+        return chosen.getsockname()[1]
+
+
 def interruptions(lines: list[dict[str, Any]]) -> int:
     return sum(line['interrupted'] for line in lines)
-
-
-def flips(work: Path, output: Path, count: int, seed: int) -> int:
-    """Damages `count` copies of a run by each of SORTS; returns the exit status."""
-    stored = work / 'stored'
-    if not (stored / 'checkpoints' / '2.manifest.json').exists():
-        shutil.rmtree(stored, ignore_errors=True)
-        store_two_steps(stored)
-    good = checkpoints.digest(stored / 'checkpoints' / '1')
-    lines = records.read(output)
-    with progress.bar(None, 'flips', count * len(SORTS), unit='', delay=0, initial=len(lines)) as bar:
-        for trial in range(len(lines), count * len(SORTS)):
-            sort = SORTS[trial % len(SORTS)]
-            copy = work / 'damaged'
-            shutil.rmtree(copy, ignore_errors=True)
-            shutil.copytree(stored, copy, copy_function=os.link)
-            done = damage(copy / 'checkpoints', sort, np.random.default_rng([seed, trial]))
-            lines.append({'trial': trial, 'sort': sort, **done, 'wrong': unnoticed(copy, done['file'], good)})
-            append(output, lines[-1])
-            bar.update()
-    print('| damage | trials | found, named, the older step used |\n|---|---|---|')
-    for sort in SORTS:
-        own = [line for line in lines if line['sort'] == sort]
-        print(f'| {sort} | {len(own)} | {sum(not line["wrong"] for line in own)} |')
-    wrong = [line for line in lines if line['wrong']]
-    print(*wrong, sep='\n')
-    return int(bool(wrong))
-
-
-def store_two_steps(workdir: Path) -> None:
-    """Steps 1 and 2 of a ResNet-18 of seven classes, with a momentum that is not zero."""
-    network, random = build(SPEC), np.random.default_rng(0)
-
-    def filled(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(leaf.dtype), tree)
-
-    store = checkpoints.Checkpoints(workdir, SPEC)
-    for step in (1, 2):
-        tx = optax.sgd(0.1, momentum=0.9)
-        state = train_state.create(step, filled(network.params), filled(network.batch_stats), tx)
-        store.save(state._replace(opt_state=filled(state.opt_state)), Fixed({}, {}), 1 / step)
-    store.wait()
-    store.close()
-
-
-def damage(directory: Path, sort: str, random: np.random.Generator) -> dict[str, Any]:
-    """Does one harm to step 2: half the time in a file chosen by its size, otherwise in any file."""
-    files = sorted(path for path in (directory / '2').rglob('*') if path.is_file() and path.stat().st_size)
-    files.append(directory / '2.manifest.json')
-    sizes = np.array([path.stat().st_size for path in files])
-    path = files[random.choice(len(files), p=sizes / sizes.sum() if random.random() < 0.5 else None)]
-    data = bytearray(path.read_bytes())
-    path.unlink()  # it is a link to the good one
-    at = int(random.integers(8 * len(data)))
-    if sort == 'flipped bit':
-        data[at // 8] ^= 1 << at % 8
-    elif sort == 'truncated':
-        del data[at // 8 :]
-    elif sort == 'zeroed page':
-        first = at // 8 // 4096 * 4096
-        first = first if any(data[first : first + 4096]) else 0  # a page of zeros already
-        data[first : first + 4096] = bytes(len(data[first : first + 4096]))
-    if sort != 'deleted':
-        path.write_bytes(data)
-    return {'file': str(path.relative_to(directory)), 'bit': at}
-
-
-def unnoticed(workdir: Path, file: str, good: str) -> str:
-    """What went wrong when a run opened the damaged checkpoints, '' where nothing did."""
-    heard = logging.handlers.BufferingHandler(100)
-    logging.getLogger('fer_jax').addHandler(heard)
-    try:
-        store = checkpoints.Checkpoints(workdir, SPEC)
-        step = store.latest_step()
-        store.close()
-    finally:
-        logging.getLogger('fer_jax').removeHandler(heard)
-    said = ' '.join(record.getMessage() for record in heard.buffer)
-    name = 'manifest' if file.endswith('.manifest.json') else f'{file.removeprefix("2/")} is'
-    if step != 1:
-        return f'step {step} is used'
-    if 'checkpoints/2 is left out' not in said or name not in said:
-        return f'not named: {said}'
-    return '' if checkpoints.digest(workdir / 'checkpoints' / '1') == good else 'the older step is not what it was'
 
 
 def newest(workdir: Path) -> int:

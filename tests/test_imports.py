@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / 'fer_jax'
-LEAVES = {'errors', 'partition', 'metrics', 'sharding', 'cache', 'progress'}
+LEAVES = {'errors', 'partition', 'metrics', 'sharding', 'cache', 'progress', 'processes', 'peers'}
 
 
 def module_name(path: Path) -> str:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -51,14 +52,18 @@ def test_a_stopped_writer_still_holds(holder, tmp_path):
         lock.one_writer(tmp_path).__enter__()
 
 
-def test_a_writer_on_another_machine_is_dead_after_a_minute_of_silence(tmp_path):
+def test_a_writer_on_another_machine_is_dead_after_a_minute_of_silence(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, 'DEAD', 3.0)
     path = tmp_path / 'writer.json'
     path.write_text(json.dumps({'host': 'elsewhere', 'pid': 7, 'since': 'then'}))
+    beat = threading.Timer(1.2, os.utime, (path,))
+    beat.start()
     with pytest.raises(UserError, match='process 7 on elsewhere since then'):
         lock.one_writer(tmp_path).__enter__()
-    os.utime(path, (time.time() - lock.DEAD - 1,) * 2)
+    beat.join()
+    begun = time.monotonic()
     with lock.one_writer(tmp_path):
-        pass
+        assert 1 < time.monotonic() - begun < 10
 
 
 def test_the_holder_gives_signs_of_life_and_leaves_none_behind(tmp_path, monkeypatch):

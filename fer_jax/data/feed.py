@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from fer_jax import progress, sharding
+from fer_jax import processes, progress, sharding
 from fer_jax.data import files, order
 from fer_jax.data.datasets import Split
 from fer_jax.errors import UserError
@@ -82,19 +82,21 @@ class Feed:
     def __init__(self, split: Split, *, placement: str, mesh: Mesh, role: str):
         self.split = split
         self.placement = choose(split, placement, mesh, role)
-        self._sharding = sharding.batch(mesh)
+        self.mesh = mesh
         self.resident: dict[str, jax.Array] = {}
         if self.placement == 'device':
             arrays = {'x': read_all(split), **annotations(split)}
-            self.resident = jax.device_put(arrays, sharding.replicated(mesh))
+            self.resident = sharding.put(arrays, sharding.replicated(mesh))
 
     def host_batch(self, index: np.ndarray, weight: np.ndarray) -> dict[str, jax.Array]:
-        """The host's half of the batch of the examples `index` [B], on the devices."""
+        """The host's half of the batch of the examples `index` [B], on the devices; a process reads its own rows."""
+        own = sharding.own_rows(self.mesh, len(index))
+        index, weight = index[own], weight[own]
         if self.placement == 'device':
             batch = {'id': index.astype(np.int32), 'weight': weight.astype(np.float32)}
         else:
             batch = decoded(self.split, index, weight)
-        return jax.device_put(batch, self._sharding)
+        return sharding.put_rows(batch, self.mesh)
 
     def in_order(self, batch_size: int) -> Iterator[tuple[dict[str, jax.Array], np.ndarray]]:
         """(host half, weight [B]) of each batch over the split in order, every example once.
@@ -153,14 +155,16 @@ class TrainFeed(Feed):
         if step != self._next:
             self._stream = self._read_from(step)
         self._next = step + 1
-        return jax.device_put(next(self._stream), self._sharding)
+        return sharding.put_rows(next(self._stream), self.mesh)
 
     def _read_from(self, step: int) -> Iterator[dict[str, np.ndarray]]:
         import grain.python as grain
         from absl import flags
 
+        own = sharding.own_rows(self.mesh, self.batch_size)
+
         def batch(step: int, split: Split = self.split, order: order.Order = self._order) -> dict[str, np.ndarray]:
-            index = order(int(step))
+            index = order(int(step))[own]
             return decoded(split, index, np.ones(len(index)))
 
         threads = grain.ReadOptions(num_threads=os.cpu_count() or 1, prefetch_buffer_size=AHEAD)
@@ -205,13 +209,14 @@ def choose(split: Split, placement: str, mesh: Mesh, role: str) -> str:
 
 
 def keeps_on_device(size: int, mesh: Mesh) -> bool:
-    """Whether `size` bytes are at most a quarter of a device's free memory."""
-    return size <= SHARE_OF_MEMORY * free_memory(mesh)
+    """Whether `size` bytes are at most a quarter of a device's free memory; of several processes the first one's."""
+    fits = size <= SHARE_OF_MEMORY * free_memory(mesh)
+    return processes.tell(str(fits)) == 'True'
 
 
 def free_memory(mesh: Mesh) -> int:
     """Free bytes of a device; on CPU the host's, shared by all devices of the mesh."""
-    stats = mesh.devices.flat[0].memory_stats()
+    stats = mesh.local_devices[0].memory_stats()
     if stats and 'bytes_limit' in stats:
         return stats['bytes_limit'] - stats.get('bytes_in_use', 0)
     return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // mesh.size

@@ -16,6 +16,7 @@ from fer_jax.pretrained import keras_names, matlab_names, torch_names
 from fer_jax.pretrained.keras_names import KerasSource
 from fer_jax.pretrained.torch_names import IGNORED, Source
 from fer_jax.pretrained.weights import Preprocessing, Weights
+from fer_jax.sharding import put
 
 TORCH_LEAVES = {'bias': 'bias', 'running_mean': 'mean', 'running_var': 'var'}
 KERAS_LEAVES = {'kernel': 'kernel', 'depthwise_kernel': 'kernel', 'bias': 'bias', 'beta': 'bias', 'gamma': 'scale'}
@@ -293,7 +294,7 @@ def fill(
         found = {}
         for path in own:
             leaf = _fitted(path, source[path], own[path].shape) if path in given else own[path]
-            found[path] = jax.device_put(leaf, sharding)
+            found[path] = put(leaf, sharding) if sharding else jax.device_put(leaf)
         return found
 
     return take(params, weights.params), take(stats, weights.stats)

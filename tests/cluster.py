@@ -1,0 +1,119 @@
+"""Several processes of the command line on this machine, as one run."""
+
+import contextlib
+import json
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+REPOSITORY = Path(__file__).parents[1]
+CONFIG = '''
+import os
+import time
+
+from configs import default
+from fer_jax.records import Recorder
+
+if pace := float(os.environ.get('PACE', 0)):  # seconds a step
+    stepped = Recorder.stepped
+    Recorder.stepped = lambda *arguments: (stepped(*arguments), time.sleep(pace))
+
+
+def get_config():
+    config = default.get_config()
+    config.model.update({{'name': 'resnet8_small', 'weights': 'scratch', 'image_size': 32, 'channels': 1}})
+    config.model.dropout = 0.3
+    config.data.update({{'name': '', 'dir': {images!r}, 'batch_size': 8}})
+    config.log_every = 1
+    config.phases = (default.phase(epochs=4, optimizer='adamw', learning_rate=1e-4, ema=0.9, clip=1.0),)
+    config.parallel.wait = 120.0
+    config.parallel.lost_after = float(os.environ.get('LOST_AFTER', 5))
+    return config
+'''
+
+
+def write_config(folder: Path) -> Path:
+    """A config of 17 steps, each of PACE seconds if the environment says so, evaluated every 4.
+
+    Three classes of 15 images of noise: 33 to train on, 6 in each other split.
+    """
+    random = np.random.default_rng(0)
+    for label, name in enumerate(('angry', 'happy', 'sad')):
+        (folder / 'images' / name).mkdir(parents=True)
+        for index in range(15):
+            pixels = random.integers(40 * label, 160 + 40 * label, (32, 32), np.uint8)
+            Image.fromarray(pixels).save(folder / 'images' / name / f'{index}.png')
+    path = folder / 'config.py'
+    path.write_text(CONFIG.format(images=str(folder / 'images')))
+    return path
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """As plain values."""
+    return json.loads(runpy.run_path(str(path))['get_config']().to_json())
+
+
+def free_port() -> int:
+    with socket.socket() as chosen:
+        chosen.bind(('', 0))
+        return chosen.getsockname()[1]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    return os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(REPOSITORY), 'PYTHONUNBUFFERED': '1'} | changes
+
+
+class Run:
+    """`count` processes of one command; ended at the end of the block.
+
+    Args:
+      devices: of each, on CPU.
+      pace: seconds that a step takes longer.
+    """
+
+    def __init__(self, config: Path, workdir: Path, *flags: str, count: int = 2, devices: int = 1, pace: float = 0):
+        command = [sys.executable, '-m', 'fer_jax.main', f'--config={config}', f'--workdir={workdir}']
+        command += [f'--config.parallel.devices={count * devices}', *flags]
+        if count > 1:
+            command += [f'--coordinator=localhost:{free_port()}', f'--num_processes={count}']
+        self.workdir = workdir
+        self.processes = []
+        for index in range(count):
+            own = [*command, f'--process_id={index}'] if count > 1 else command
+            cache = environment(FER_JAX_CACHE=str(config.parent / 'cache'), PACE=str(pace))
+            self.processes.append(
+                subprocess.Popen(
+                    own, cwd=REPOSITORY, env=cache, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                )
+            )
+
+    def __enter__(self) -> 'Run':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            with contextlib.suppress(OSError):
+                process.kill()
+            process.communicate()
+
+    def reach(self, step: int, timeout: float = 600.0) -> None:
+        """Returns when that step is recorded."""
+        path, deadline = self.workdir / 'metrics.jsonl', time.monotonic() + timeout
+        while not path.exists() or f'"step": {step},' not in path.read_text():
+            alive = [process.poll() for process in self.processes]
+            if time.monotonic() > deadline or any(status is not None for status in alive):
+                raise AssertionError((alive, [process.communicate() for process in self.processes]))
+            time.sleep(0.02)
+
+    def ends(self, timeout: float = 900.0) -> list[tuple[int, str, str]]:
+        """(status, stdout, stderr) of each."""
+        said = [process.communicate(timeout=timeout) for process in self.processes]
+        return [(process.returncode, *texts) for process, texts in zip(self.processes, said, strict=True)]

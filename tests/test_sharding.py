@@ -1,0 +1,128 @@
+"""One run on 1 to 8 devices, with the optimizer's state on all of them or shared out."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.cluster import REPOSITORY, environment, load_config, write_config
+
+STEPS = """
+import dataclasses, functools, json, sys
+import jax, jax.numpy as jnp, numpy as np
+double, frozen = sys.argv[2] == 'double', sys.argv[3] == 'frozen'
+jax.config.update('jax_enable_x64', double)
+jax.config.update('jax_num_cpu_devices', 8)
+assert jax.device_count() == 8
+from configs import default
+from fer_jax import network, setup
+from fer_jax.steps import train_step
+if double:
+    network.DTYPES['float32'] = jnp.float64
+config = json.load(open(sys.argv[1]))
+config['model']['dropout'], config['data']['augment']['flip'] = 0.0, 0.0
+config['phases'][0] |= {'ema': 0.0, 'learning_rate': 1e-2, 'optimizer': 'sgd', 'weight_decay': 1e-4}
+if frozen:
+    config['phases'][0]['rates'] = [['layer3/.*(conv|kernel)', 1.0], ['head/', 1.0], ['.*', 0.0]]
+
+def cross_entropy(logits, labels):
+    losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)[:, 0]
+    return losses, jnp.ones_like(losses)
+
+found = {}
+for devices, how in json.loads(sys.argv[4]):
+    config['parallel'] |= {'devices': devices, 'optimizer': how}
+    run = setup.prepare(config)
+    assert run.mesh.size == devices
+    phase, task = run.phases[0], run.tasks['primary']
+    wide = lambda tree: {path: leaf.astype(jnp.float64) if double else leaf for path, leaf in tree.items()}
+    state, fixed = run.enter(phase, 0, *map(wide, run.initial()))
+    loss = {'loss': cross_entropy} if double else {}
+    bound = functools.partial(
+        train_step, network=run.network, phase=phase, seed=0, objectives={'primary': task.objective._replace(**loss)}
+    )
+    step = jax.jit(bound, donate_argnums=0, out_shardings=run.places(phase))
+    for index in range(5):
+        state = step(state, fixed, run.feed.resident, run.feed.host(index))
+    held = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
+    share = sum(leaf.addressable_shards[0].data.size for leaf in held) / sum(leaf.size for leaf in held)
+    leaves = state.trainable | state.batch_stats | {'share': share, 'loss': state.sums['primary/loss']}
+    found |= {f'{devices} {how} {name}': np.asarray(leaf) for name, leaf in leaves.items()}
+np.savez(sys.argv[5], **found)
+"""
+ALL = [[1, 'replicated'], [8, 'sharded'], [8, 'replicated'], [4, 'sharded'], [2, 'sharded']]
+
+
+def same(one: np.ndarray, other: np.ndarray, bound: float) -> bool:
+    return bool(np.max(np.abs(one - other)) <= bound * max(np.max(np.abs(one)), 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('precision', 'what', 'bound', 'cases'),
+    [('double', 'all', 1e-12, ALL), ('double', 'frozen', 1e-12, ALL[:2]), ('single', 'all', 1e-4, ALL[:2])],
+)
+def test_any_number_of_devices_trains_as_one(tmp_path, precision, what, bound, cases):
+    """Five steps with BatchNorm in training mode, or frozen below the last stage."""
+    config, output = tmp_path / 'config.json', tmp_path / 'found.npz'
+    config.write_text(json.dumps(load_config(write_config(tmp_path / 'set'))))
+    arguments = [str(config), precision, what, json.dumps(cases), str(output)]
+    subprocess.run([sys.executable, '-c', STEPS, *arguments], check=True, cwd=REPOSITORY, env=environment())
+    with np.load(output) as found:
+        names = [name.removeprefix('1 replicated ') for name in found if name.startswith('1 ')]
+        assert any(name.endswith('.var') for name in names)
+        for devices, how in cases[1:]:
+            for name in set(names) - {'share'}:
+                one, other = found[f'1 replicated {name}'], found[f'{devices} {how} {name}']
+                assert same(one, other, bound), (devices, how, name, np.max(np.abs(one - other)))
+            share = found[f'{devices} {how} share']
+            assert share == 1 if how == 'replicated' else share < 1.1 / devices
+
+
+RESUMED = """
+import json, os, signal, sys
+import jax
+jax.config.update('jax_num_cpu_devices', 8)
+jax.devices()
+import fer_jax
+from fer_jax import evaluate, records
+from fer_jax.signals import Stopped
+config, workdir = json.load(open(sys.argv[1])), sys.argv[2]
+stepped, at = records.Recorder.stepped, None
+
+def stopping(recorder, count):
+    stepped(recorder, count)
+    if recorder._bar.n == 8 * at:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+records.Recorder.stepped = stopping
+for devices, at in ((8, 5), (4, 10), (1, 0)):
+    config['parallel']['devices'] = devices
+    try:
+        fer_jax.train(config, workdir)
+        assert devices == 1
+    except Stopped as stopped:
+        assert f'after step {at}, saved' in str(stopped)
+config['parallel'] |= {'devices': 1, 'optimizer': 'replicated'}
+fer_jax.train(config, workdir + '-alone')
+assert evaluate.main(['--workdir', workdir]) == 0
+"""
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_on_fewer_devices(tmp_path):
+    """Stopped on 8 devices, then on 4, ended and evaluated on 1, as if it had been there all the time."""
+    plain = load_config(write_config(tmp_path / 'set'))
+    plain['parallel']['optimizer'] = 'sharded'
+    (tmp_path / 'config.json').write_text(json.dumps(plain))
+    arguments = [sys.executable, '-c', RESUMED, str(tmp_path / 'config.json'), str(tmp_path / 'run')]
+    done = subprocess.run(arguments, cwd=REPOSITORY, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'began on 8 cpu devices in 1 processes, goes on on 4 cpu devices in 1 processes' in done.stdout
+    parts = [(tmp_path / name / 'metrics.jsonl').read_text().splitlines() for name in ('run', 'run-alone')]
+    assert len(parts[0]) == len(parts[1]) > 17
+    for ours, theirs in zip(*[list(map(json.loads, part)) for part in parts], strict=True):
+        for name in ours.keys() & {'loss', 'nll', 'gradient_norm'}:
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-3), (ours['step'], name)
