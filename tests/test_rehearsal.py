@@ -5,7 +5,7 @@ from PIL import Image
 
 import fer_jax
 from configs import default
-from fer_jax import integrity, pretrained, records, start
+from fer_jax import integrity, pretrained, records
 from fer_jax.data import feed
 from fer_jax.errors import UserError
 from fer_jax.network import PRIMARY, ModelSpec, build
@@ -74,7 +74,7 @@ def test_weights_are_named_with_their_place(config, tmp_path, monkeypatch, capsy
     config.phases[0].cache_views = 0
     config.model.weights = 'imagenet'
     network = build(ModelSpec('resnet8_small', {PRIMARY: ('happy', 'sad')}, SIDE, channels=1))
-    params, stats = start.initial(network, None, 0, None)
+    params, stats = network.init(0)
     look = pretrained.Preprocessing((0.5,), (0.5,))
     file = pretrained.cached_file('resnet8_small', tmp_path)
     file.parent.mkdir()
