@@ -158,6 +158,7 @@ def _start_jax(here: Place, coordinator: str, lost_after: float) -> None:
     import jax
 
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+    jax.config.update('jax_cpu_enable_async_dispatch', False)  # programs side by side would mix up their messages
     jax.config.update('jax_enable_preemption_service', False)  # it would take SIGTERM
     jax.distributed.initialize(
         coordinator,

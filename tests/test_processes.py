@@ -108,7 +108,7 @@ def test_a_process_that_dies_or_freezes_ends_the_other(config, tmp_path, which, 
         begun = time.monotonic()
         other = run.processes[1 - which]
         said = other.communicate(timeout=60)[1]
-    assert time.monotonic() - begun < (5 + 20 if how == signal.SIGSTOP else 20)
+    assert time.monotonic() - begun < (15 + 20 if how == signal.SIGSTOP else 20)
     if (which, how) == (0, signal.SIGKILL):  # JAX's service was in it, and may be faster
         assert other.returncode in (1, -signal.SIGABRT)
         assert f'process {which} on' in said or 'another task died' in said
