@@ -18,7 +18,7 @@ BATCH = 16  # faces that are classified at once, always so many, so that one pro
 AHEAD = 16  # pictures that wait, decoded, for their faces' batch to fill
 HELD = 200 * 2**20  # bytes of theirs; a picture that is larger waits for no other
 MARGIN = 0.2
-MARGINS = {'fer2013': 0.02, 'ferplus': 0.02, 'ckplus': 0.02}  # of published crops, see docs/photographs.md
+MARGINS = {'fer2013': 0.0, 'ferplus': 0.0, 'ckplus': 0.0}  # of published crops, see docs/photographs.md
 
 Classify = Callable[[np.ndarray], np.ndarray]  # uint8 [BATCH, size, size, 3] -> float32 [BATCH, classes]
 

@@ -175,7 +175,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        logging.getLogger('fer_jax').info('%s %s', self.address_string(), format % args)
+        """Nothing is kept, nor who asked."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -189,7 +189,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--margin', type=float, help="around each face, as a share of it; the training data's, or 0.2")
     parser.add_argument('--yunet', type=Path, help="ONNX file of OpenCV's YuNet: faces are aligned by its landmarks")
     arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format='%(message)s')
     logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
     try:
         with stop_request():

@@ -113,8 +113,9 @@ def report(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         for margin, cut in crops.items():
             if face := found[-1].face:
                 cut.append(photographs.cut_out(image, face, predictor.image_size, margin))
-    common = {'data': arguments.data or str(arguments.photos), 'made': not arguments.photos, 'left_out': left_out}
-    common |= detected(found) | {'own_margin': own, 'workdir': str(arguments.workdir), 'step': predictor.step}
+    name = Path(arguments.data).name or arguments.photos.name
+    common = {'data': name, 'made': not arguments.photos, 'left_out': left_out, 'run': arguments.workdir.name}
+    common |= {'step': predictor.step, 'own_margin': own} | detected(found)
     return [common | {'margin': margin} | scored(predictor, aligned, found, cut) for margin, cut in crops.items()]
 
 

@@ -71,9 +71,10 @@ def test_lower_parts_know_nothing_above_them(part, allowed):
     assert reached(part) <= allowed
 
 
-@pytest.mark.parametrize(
-    'part', ['evaluate', 'export', 'predict', 'serve', 'scoring', 'steps', 'checkpoints', 'report']
-)
+BESIDE = ['evaluate', 'export', 'predict', 'serve', 'scoring', 'steps', 'checkpoints', 'report']
+
+
+@pytest.mark.parametrize('part', BESIDE)
 def test_nothing_beside_main_needs_training(part):
     assert not reached(part) & {'main', 'training', 'setup'}
 
