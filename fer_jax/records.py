@@ -103,10 +103,13 @@ class Recorder:
         yield
         self._spent[what] += time.perf_counter() - begun
 
-    def stepped(self, count: int, output: Any = None) -> None:
-        """So many more training steps were dispatched; `output` is of the last."""
+    def trace(self, count: int, output: Any) -> None:
+        """Begins or ends the trace of a profiled run, after so many more steps; `output` is of the last."""
         if self._window:
             self._window.stepped(count, output)
+
+    def stepped(self, count: int) -> None:
+        """So many more training steps were dispatched."""
         self._images += count * self._batch_size
         self._bar.update(count * self._batch_size)
 

@@ -207,7 +207,8 @@ def train_phase(
                     batch = feed.host(step) if count == 1 else feed.hosts(step, count)
                 state = (take_step if count == 1 else take_steps)(state, fixed, feed.resident, batch)
             step += count
-            recorder.stepped(count, state.step)
+            recorder.stepped(count)
+            recorder.trace(count, state.step)
             if step % run.config['log_every'] == 0 or step in run.evaluations:
                 state = record(run, phase, state, step, recorder)
             if step in run.evaluations:
