@@ -8,6 +8,7 @@ import itertools
 import logging
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -239,6 +240,8 @@ def leave(status: int, said: str) -> None:
     """
     if _peers is None:
         return
+    for number in (signal.SIGTERM, signal.SIGUSR1):  # the status is earned
+        signal.signal(number, signal.SIG_IGN)
     if status == 1:  # it may be because of another process, which will be found in a moment
         time.sleep(3.0)
     told = _peers.leave(status)

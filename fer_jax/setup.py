@@ -103,11 +103,13 @@ class Setup:
         trainable, frozen = phase.partition.split(params)
         averages = dict(ema or {}) if phase.ema else None
         create = functools.partial(train_state.create, tx=phase.tx, tasks=self.tasks)
-        state = jax.jit(create, out_shardings=self.places(phase))(step, trainable, batch_stats, ema=averages)
+        made = jax.jit(create, out_shardings=self.places(phase))(step, trainable, batch_stats, ema=averages)
+        own = {'trainable': trainable, 'batch_stats': batch_stats}  # not the copies, which would stay beside them
+        state = made._replace(**sharding.put(own, self.replicated))
         source = {}
         if phase.l2_sp:
-            own = {path for path, leaf in trainable.items() if leaf.ndim > 1 and not path.startswith('head.')}
-            source = {path: leaf for path, leaf in self.initial()[0].items() if path in own}
+            pulled = {path for path, leaf in trainable.items() if leaf.ndim > 1 and not path.startswith('head.')}
+            source = {path: leaf for path, leaf in self.initial()[0].items() if path in pulled}
         return state, Fixed(frozen, source)
 
     def places(self, phase: Phase) -> Any:

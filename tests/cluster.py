@@ -35,7 +35,7 @@ def get_config():
     config.log_every = 1
     config.phases = (default.phase(epochs=4, optimizer='adamw', learning_rate=1e-4, ema=0.9, clip=1.0),)
     config.parallel.wait = 120.0
-    config.parallel.lost_after = float(os.environ.get('LOST_AFTER', 15))
+    config.parallel.lost_after = 120.0
     return config
 '''
 

@@ -63,7 +63,6 @@ def test_a_job_that_is_preempted_twice_ends_in_the_bits_of_one_that_is_not(slurm
         'FER_JAX_CONTAINER': 'env FER_JAX_IN_A_CONTAINER=1',
         'FER_JAX_CACHE': str(config.parent / 'cache'),
         'JAX_PLATFORMS': 'cpu',
-        'LOST_AFTER': '60',
         'PACE': '6',
         'PYTHONPATH': str(REPOSITORY),
     }
