@@ -91,10 +91,17 @@ class Checkpoints:
         found = _verified(self.directory, read_only=read_only) if processes.first() else []
         self._steps: list[int] = json.loads(processes.tell(json.dumps(found)))
         processes.shared_file(path)
+        # Named processes meet at JAX's service. Others would meet on the devices, also out of the sealing thread, where
+        # their collectives mix with those of a step.
+        among = ocp.options.MultiprocessingOptions(active_processes=set(range(processes.count())))
         self._manager = ocp.CheckpointManager(
             self.directory,
-            item_handlers={name: ocp.StandardCheckpointHandler() for name in ('model', 'train')},
+            item_handlers={
+                name: ocp.StandardCheckpointHandler(multiprocessing_options=among) for name in ('model', 'train')
+            },
             options=ocp.CheckpointManagerOptions(
+                create=False,
+                multiprocessing_options=among,
                 best_fn=_score,  # without it no metrics are written; which steps are kept is decided in _seal
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
