@@ -3,7 +3,10 @@
     python -m fer_jax.main --config configs/fer2013_speedrun.py:15 --workdir runs/speedrun
     python -m fer_jax.evaluate --workdir runs/speedrun --tta flip
 
-The form is the minutes: `:15`, `:60`; `:gpu_1` and `:gpu_5` are for one GPU, and not run yet: none was at hand.
+The form is the minutes that it is meant for: `:15`, `:60`; `:gpu_1` and `:gpu_5` are for one GPU.
+
+Result of `:15`, seed 0, on 2 cores of an AMD EPYC (Zen 4): test 64.56 % [63.0, 66.1], with flips 65.62 % [64.0, 67.2]
+of 3,589, after 21.1 minutes, imports and compilation included. The others were not run: no GPU was at hand.
 
 Fewer pixels first: a step at 36 px costs half of one at 48, and the coarse half of what there is to learn is there.
 """

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax import cache, checkpoints, comparison, drift, tasks
+from fer_jax import cache, comparison, tasks
 from fer_jax.comparison import Told
 from fer_jax.data import datasets, roles
 from fer_jax.data.names import canonical
@@ -31,11 +31,9 @@ def opened(name: str) -> Table:
 
 def trained_on(workdir: Path) -> set[bytes]:
     """Digests of the images on which the run was trained or selected, of all its tasks."""
-    spec, config = checkpoints.read_spec(workdir), drift.read(workdir)
-    data = tasks.load(config, image_size=spec.image_size, channels=spec.channels)
     return {
         row.tobytes()
-        for task in data.values()
+        for task in tasks.of_run(workdir).values()
         for role in ('train', 'validation')
         if role in task.splits
         for row in task.splits[role].digests

@@ -6,6 +6,7 @@ predictions, a csv of probabilities, are scored beside them by the same rules.
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -182,7 +183,7 @@ def _elsewhere(workdir: Path, name: str, tta: str) -> Evaluated:
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where the input is wrong."""
     parser = argparse.ArgumentParser(prog='python -m fer_jax.evaluate', description=__doc__)
-    parser.add_argument('--workdir', nargs='+', default=[], type=Path, help='of a run; several are compared')
+    parser.add_argument('--workdir', nargs='+', default=[], type=Path, help='of a run or release; several are compared')
     parser.add_argument('--split', default='test', help='train, validation or test')
     parser.add_argument('--data', default='', help='another set: NAME, FOLDER or MANIFEST[:SPLIT]')
     parser.add_argument(
@@ -193,7 +194,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument('--output', default='', help='write the results there as JSON')
     arguments = parser.parse_args(argv)
-    workdirs, peers = arguments.workdir, arguments.predictions
+    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
+    workdirs, peers = [selected.located(workdir) for workdir in arguments.workdir], arguments.predictions
     asked = {'dataset': arguments.data, 'tta': arguments.tta}
     try:
         if not (workdirs or peers):

@@ -1,22 +1,30 @@
-"""A trained network as a file for other frameworks.
+"""A trained network as a file for other programs.
 
-    python -m fer_jax.export --workdir runs/x --format torchvision --output resnet18.safetensors
+    python -m fer_jax.export --workdir runs/x --format onnx --output faces.onnx
 
-`--format` is a framework that has this network (docs/weights.md), such as torchvision or keras, or safetensors for
-fer_jax's own file, which `model.weights` reads. A torch state dict is written as safetensors, Keras's weights as .h5.
+`--format` is onnx or stablehlo, a graph from uint8 faces to probabilities with the preprocessing inside; a framework
+that has this network (docs/weights.md), such as torchvision or keras; or safetensors for fer_jax's own file, which
+`model.weights` reads. A torch state dict is written as safetensors, Keras's weights as .h5. A model card, .md, is
+written beside it. A graph is verified on real images before anything is written.
 """
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
-from fer_jax import start
+import numpy as np
+
+from fer_jax import graph, integrity, model_card, pretrained, selected, start
 from fer_jax.checkpoints import read_spec
 from fer_jax.errors import UserError
 from fer_jax.network import PRIMARY
-from fer_jax.pretrained import Weights, keras_names, save, to_source
+from fer_jax.pretrained import Weights, keras_names, to_source
+from fer_jax.pretrained.weights import whole_file
 
+GRAPHS = ('onnx', 'stablehlo')
 OWN = 'safetensors'
+UNSTATED = 'not stated by whoever exported it; docs/datasets.md of fer_jax says what is known of public sets'
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,43 +32,93 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog='python -m fer_jax.export', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--workdir', required=True, type=Path, help='of a run with an evaluated checkpoint')
-    parser.add_argument('--format', required=True, help=f'a framework that has the network, or {OWN}')
+    parser.add_argument('--workdir', required=True, type=Path, help='of a run with an evaluated checkpoint, or release')
+    parser.add_argument('--format', required=True, help=f'{", ".join(GRAPHS)}, {OWN}, or a framework with the network')
     parser.add_argument('--output', required=True, type=Path)
+    parser.add_argument(
+        '--images', default='', help="to verify a graph on: a folder or set; the run's validation split"
+    )
+    parser.add_argument('--data_licence', default=UNSTATED, help='of the training images, for the model card')
     arguments = parser.parse_args(argv)
+    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
     try:
-        export(arguments.workdir, arguments.format, arguments.output)
+        export(arguments.workdir, arguments.format, arguments.output, arguments.images, arguments.data_licence)
     except UserError as error:
         print(f'fer_jax: {error}', file=sys.stderr)
         return 2
     return 0
 
 
-def export(workdir: Path, form: str, output: Path) -> None:
-    """Writes the selected checkpoint of a run.
+def export(workdir: Path, form: str, output: Path, images: str = '', data_licence: str = UNSTATED) -> None:
+    """Writes the selected checkpoint of a run, and a card.
+
+    Args:
+      images: see `graph.real_images`.
 
     Raises:
-      UserError: there is no run or no checkpoint, the network has no such form, or the file cannot be written.
+      UserError: there is no run or no checkpoint, the network has no such form or does not say the same in it, or a
+        file cannot be written.
     """
-    spec = read_spec(workdir)
-    choices = [*to_source.targets(spec.name), OWN]
+    folder = selected.located(workdir)
+    spec = read_spec(folder)
+    choices = [*GRAPHS, *to_source.targets(spec.name), OWN]
     if form not in choices:
         raise UserError(f'--format={form} is not a form of {spec.name}; choose {", ".join(choices)}')
-    weights = start.of_run(workdir)
-    classes = spec.classes[PRIMARY]
-    metadata = {key: str(value) for key, value in weights.metadata.items()} | {'classes': str(len(classes))}
+    card = output.with_suffix('.md')
+    if card == output:
+        raise UserError(f'--output={output}: the model card has that name; choose another ending, such as .{form}')
+    write = _graph if form in GRAPHS else _weights
+    use, found = write(folder, form, output, images)
+    told = model_card.text(folder, output.name, form, use=use, found=found, data_licence=data_licence)
+    integrity.write_whole(card, told)
+    print(f'{workdir} -> {output}: {spec.name} as {form}; its card is {card}')
+    print(f'classes  {", ".join(spec.classes[PRIMARY])}')
+    print(f'{use}\n{found}')
+
+
+def _graph(folder: Path, form: str, output: Path, images: str) -> tuple[str, str]:
+    network = graph.Exported(folder)
+    seen = graph.real_images(folder, images)
+    if form == 'onnx':
+        made = network.onnx({'licence_and_limits': output.with_suffix('.md').name})
+        run, runtime = graph.in_onnxruntime(made), 'onnxruntime'
+    else:
+        made = network.stablehlo()
+        run, runtime = graph.in_jax(made), 'jax.export'
+    verified = network.verified(run, seen)
+    with whole_file(output) as scratch:
+        scratch.write_bytes(made)
+    side = network.shape[0]
+    use = f'images   uint8 [B, {side}, {side}, 3], RGB -> probabilities float32 [B, classes], any B'
+    if form == 'onnx':
+        use += f'; opset {graph.onnx_graph.OPSET}'
+    return use, graph.describe(verified, runtime)
+
+
+def _weights(folder: Path, form: str, output: Path, images: str) -> tuple[str, str]:
+    if images:
+        raise UserError(f'--images={images} verifies a graph; {form} holds weights, which are compared themselves')
+    spec, weights = read_spec(folder), start.of_run(folder)
+    metadata = {key: str(value) for key, value in weights.metadata.items()}
+    metadata['classes'] = str(len(spec.classes[PRIMARY]))
     if form == OWN:
-        save(output, Weights(weights.model, weights.params, weights.stats, weights.preprocessing, metadata))
+        own = Weights(weights.model, weights.params, weights.stats, weights.preprocessing, metadata)
+        pretrained.save(output, own)
     elif form in keras_names.TABLES.get(spec.name, {}):
         to_source.write_keras(output, to_source.keras_variables(weights, form))
     else:
         to_source.write_torch(output, to_source.torch_state(weights, form), metadata)
+    again = pretrained.load(output, spec.name) if form == OWN else pretrained.convert_file(
+        output, spec.name, source=output.name, licence='')  # fmt: skip
+    ours, back = to_source.leaves(weights), to_source.leaves(again)
+    if any(not np.array_equal(leaf, back[path]) for path, leaf in ours.items()):
+        output.unlink()
+        raise UserError(f'{output}: read back it is not the same; nothing is written')
     look = weights.preprocessing
     mean, std = (', '.join(f'{value:.4g}' for value in values) for values in (look.mean, look.std))
-    print(f'{workdir} -> {output}: {spec.name} of {form}')
-    print(f'classes  {", ".join(classes)}')
     order = look.order if spec.channels == 3 else 'grey'
-    print(f'images   {order}, {spec.image_size} px; (x / 255 - mean) / std, mean {mean}, std {std}')
+    use = f'images   {order}, {spec.image_size} px; (x / 255 - mean) / std, mean {mean}, std {std}'
+    return use, f'verified: read back, its {len(ours)} tensors are the same to the bit'
 
 
 if __name__ == '__main__':

@@ -23,7 +23,8 @@ from fer_jax.signals import STOP, Stopped, stop_request
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: a file of configs/.')
 WORKDIR = flags.DEFINE_string('workdir', '', 'Folder of the run; the same folder again resumes. Empty: a new one.')
-DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Check everything, compile a step, print the parameter table, stop.')
+DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Check everything, compile a step, say what the job needs, stop.')
+PROFILE = flags.DEFINE_bool('profile', False, 'Trace some steps into WORKDIR/profile.')
 
 SEEDS = flags.DEFINE_list('seeds', [], '0,1,2: a run a seed in WORKDIR/seed-<n>, pooled.')
 FOLDS = flags.DEFINE_enum('folds', None, ['all'], 'All folds of config.data.folds in WORKDIR/fold-<n>, pooled.')
@@ -114,8 +115,10 @@ def run(config: ConfigDict) -> None:
     processes.start(here, plain['parallel'], {'config': content, '--workdir': WORKDIR.value, 'version': __version__})
     if SEEDS.value and FOLDS.value:
         raise UserError(f'--seeds={",".join(SEEDS.value)} and --folds={FOLDS.value}; give one of them')
+    if PROFILE.value and (SEEDS.value or FOLDS.value or 'probe' in plain):
+        raise UserError('--profile is of one training run; leave out --seeds, --folds and probes')
     if DRY_RUN.value or not (SEEDS.value or FOLDS.value):
-        training.train(plain, WORKDIR.value, dry_run=DRY_RUN.value)
+        training.train(plain, WORKDIR.value, dry_run=DRY_RUN.value, profile=PROFILE.value)
         return
     workdir = Path(WORKDIR.value) if WORKDIR.value else training.free_workdir(plain)
     if FOLDS.value:

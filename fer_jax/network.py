@@ -60,8 +60,8 @@ class ModelSpec:
         if self.image_size < 8:
             raise UserError(f'model.image_size={self.image_size} is too small; expected at least 8 pixels')
 
-    def create(self, rngs: nnx.Rngs) -> nnx.Module:
-        """The network with fresh parameters."""
+    def create(self, rngs: nnx.Rngs, kernels: str = 'auto') -> nnx.Module:
+        """The network with fresh parameters; `kernels` as in `models.kernels.choose`."""
         return families.create(
             self.name,
             classes={task: len(names) for task, names in self.classes.items()},
@@ -71,6 +71,7 @@ class ModelSpec:
             dropout=self.dropout,
             stochastic_depth=self.stochastic_depth,
             dtype=DTYPES[self.dtype],
+            kernels=kernels,
             rngs=rngs,
         )
 
@@ -176,14 +177,14 @@ def _filled(found: Flat, shapes: dict[str, jax.ShapeDtypeStruct]) -> Flat:
     return {path: found[path] if path in found else jnp.zeros(of.shape, of.dtype) for path, of in shapes.items()}
 
 
-def build(spec: ModelSpec) -> Network:
-    """Shapes only: no parameter is made.
+def build(spec: ModelSpec, kernels: str = 'auto') -> Network:
+    """Shapes only: no parameter is made; `kernels` as in `models.kernels.choose`.
 
     Raises:
       UserError: the network is unknown, or its images are smaller than it admits.
     """
     models.check_name(spec.name)
     models.check_size(models.CONSTRUCTORS[spec.name], spec.image_size)
-    model: Any = nnx.eval_shape(lambda: spec.create(nnx.Rngs(0)))
+    model: Any = nnx.eval_shape(lambda: spec.create(nnx.Rngs(0), kernels))
     graphdef, params, stats = split_module(model)
     return Network(spec, graphdef, dict(model.stages), params, stats)

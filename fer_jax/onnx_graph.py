@@ -28,6 +28,7 @@ UNARY = {
     'sqrt': 'Sqrt',
     'tanh': 'Tanh',
 }
+REDUCED = {'reduce_sum': 'ReduceSum', 'reduce_max': 'ReduceMax', 'reduce_min': 'ReduceMin'}
 SAME = ('copy', 'copy_p', 'stop_gradient')
 INLINED = ('jit', 'pjit', 'closed_call', 'custom_jvp_call', 'custom_vjp_call', 'custom_vjp_call_jaxpr')
 
@@ -138,6 +139,9 @@ class Graph:
         if name in UNARY:
             (x,) = map(self.tensor, given)
             return [self._made(UNARY[name], [x], x.shape, out.dtype)]
+        if name in REDUCED:
+            x, axes = self.tensor(given[0]), self._integers(parameters['axes'])
+            return [self._made(REDUCED[name], [x, axes], shape, out.dtype, keepdims=0)]
         handler = getattr(self, f'_{name}', None)
         if handler is None:
             raise UserError(
@@ -241,15 +245,7 @@ class Graph:
         return self._made('Concat', parts, shape, dtype, axis=dimension)
 
     def _slice(
-        self,
-        given: list[Value],
-        shape: Any,
-        dtype: Any,
-        *,
-        start_indices: Any,
-        limit_indices: Any,
-        strides: Any,
-        **_: Any,
+        self, given: list[Value], shape: Any, dtype: Any, /, *, start_indices: Any, limit_indices: Any, strides: Any
     ) -> Tensor:
         x = self.tensor(given[0])
         kept = [at for at, size in enumerate(shape) if size != BATCH]
@@ -263,13 +259,18 @@ class Graph:
         edges = self._integers([low for low, *_ in padding_config] + [high for _, high, _ in padding_config])
         return self._made('Pad', [self.tensor(given[0]), edges, self.tensor(given[1])], shape, dtype, mode='constant')
 
-    def _gather(self, given: list[Value], shape: Any, dtype: Any, /, *, dimension_numbers: Any, **_: Any) -> Tensor:
-        """Rows along one axis at places that are known, such as the channels the other way round."""
-        axes = dimension_numbers.start_index_map
-        if len(axes) != 1 or not isinstance(given[1], np.ndarray) or dimension_numbers.collapsed_slice_dims != axes:
-            raise UserError('only rows at places that are known can be taken in ONNX here')
-        places = self.tensor(given[1].reshape(-1).astype(np.int64))
-        return self._made('Gather', [self.tensor(given[0]), places], shape, dtype, axis=axes[0])
+    def _gather(
+        self, given: list[Value], shape: Any, dtype: Any, /, *, dimension_numbers: Any, slice_sizes: Any, **more: Any
+    ) -> Tensor:
+        """Places of each image that are known, such as every second row: asked of an image of its own numbers."""
+        x, at = given
+        if not isinstance(x, Tensor) or not isinstance(at, np.ndarray) or not x.shape[0] == shape[0] == BATCH:
+            raise UserError('only the same places of each image, known ones, can be taken in ONNX here')
+        count = int(np.prod(x.shape[1:]))
+        numbers = np.arange(count).reshape(1, *x.shape[1:])
+        places = jax.lax.gather(numbers, at, dimension_numbers, (1, *slice_sizes[1:]), mode=more['mode'])
+        flat = self.tensor(self._reshaped(x, (BATCH, count)))
+        return self._made('Gather', [flat, self.tensor(np.asarray(places, np.int64)[0])], shape, dtype, axis=1)
 
     def _rev(self, given: list[Value], shape: Any, dtype: Any, /, *, dimensions: Any, **_: Any) -> Tensor:
         x = self.tensor(given[0])
@@ -278,17 +279,9 @@ class Graph:
             x = self._made('Gather', [x, places], x.shape, dtype, axis=axis)
         return x
 
-    def _reduced(self, kind: str, given: list[Value], shape: Any, dtype: Any, axes: Any) -> Tensor:
-        x = self.tensor(given[0])
-        return self._made(kind, [x, self._integers(axes)], shape, dtype, keepdims=0)
-
-    def _reduce_sum(self, given: list[Value], shape: Any, dtype: Any, /, *, axes: Any, **_: Any) -> Tensor:
-        return self._reduced('ReduceSum', given, shape, dtype, axes)
-
-    def _reduce_max(self, given: list[Value], shape: Any, dtype: Any, /, *, axes: Any, **_: Any) -> Tensor:
-        return self._reduced('ReduceMax', given, shape, dtype, axes)
-
-    def _dot_general(self, given: list[Value], shape: Any, dtype: Any, /, *, dimension_numbers: Any, **_: Any) -> Tensor:
+    def _dot_general(
+        self, given: list[Value], shape: Any, dtype: Any, /, *, dimension_numbers: Any, **_: Any
+    ) -> Tensor:
         (left, right), (left_batch, right_batch) = dimension_numbers
         x, y = map(self.tensor, given)
         if (tuple(left), tuple(right)) == ((len(x.shape) - 1,), (0,)) and not left_batch and len(y.shape) == 2:
@@ -305,18 +298,17 @@ class Graph:
         return self._made('Einsum', [x, y], shape, dtype, equation=f'{"".join(ours)},{"".join(theirs)}->{told}')
 
     def _conv_general_dilated(
-        self, given: list[Value], shape: Any, dtype: Any, /, *, dimension_numbers: Any, window_strides: Any, padding: Any,
-        lhs_dilation: Any, rhs_dilation: Any, feature_group_count: int, batch_group_count: int, **_: Any
-    ) -> Tensor:  # fmt: skip
-        if set(lhs_dilation) != {1} or batch_group_count != 1:
+        self, given: list[Value], shape: Any, dtype: Any, /, *, dimension_numbers: Any, padding: Any, **more: Any
+    ) -> Tensor:
+        if set(more['lhs_dilation']) != {1} or more['batch_group_count'] != 1:
             raise UserError('a transposed convolution has no form in ONNX here')
         x = self._turned(given[0], dimension_numbers.lhs_spec)
         kernel = self._turned(given[1], dimension_numbers.rhs_spec)
         options = {
-            'strides': list(window_strides),
+            'strides': list(more['window_strides']),
             'pads': [low for low, _ in padding] + [high for _, high in padding],
-            'dilations': list(rhs_dilation),
-            'group': feature_group_count,
+            'dilations': list(more['rhs_dilation']),
+            'group': more['feature_group_count'],
         }
         order = dimension_numbers.out_spec
         made = self._made('Conv', [x, kernel], tuple(shape[at] for at in order), dtype, **options)

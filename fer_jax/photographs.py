@@ -16,7 +16,9 @@ from fer_jax.frames import Frame
 
 BATCH = 16  # faces that are classified at once, always so many, so that one program does
 AHEAD = 16  # pictures that wait, decoded, for their faces' batch to fill
+HELD = 200 * 2**20  # bytes of theirs; a picture that is larger waits for no other
 MARGIN = 0.2
+MARGINS = {'fer2013': 0.0, 'ferplus': 0.0, 'ckplus': 0.0}  # of published crops, see docs/photographs.md
 
 Classify = Callable[[np.ndarray], np.ndarray]  # uint8 [BATCH, size, size, 3] -> float32 [BATCH, classes]
 
@@ -31,21 +33,24 @@ class Told(NamedTuple):
 def margin_of(workdir: Path) -> float:
     """What was left around the faces that a run was trained on, where its data tell; else `MARGIN`.
 
-    A folder that `prepare_dataset.py --crop_faces` made says it in its log.
+    A folder that `prepare_dataset.py --crop_faces` made says it in its log; sets that are published as crops have that
+    of `MARGINS`.
     """
     try:
-        folder = Path(json.loads((workdir / 'config.json').read_text())['data']['dir'])
-        with (folder / crop_folder.LOG).open() as log:
+        data = json.loads((workdir / 'config.json').read_text())['data']
+        if data['name'] in MARGINS:
+            return MARGINS[data['name']]
+        with (Path(data['dir']) / crop_folder.LOG).open() as log:
             return float(json.loads(log.readline())['margin'])
     except (OSError, ValueError, KeyError, TypeError):
         return MARGIN
 
 
-def cut_out(image: np.ndarray, face: Face, *, size: int, margin: float, align: bool) -> np.ndarray:
-    """uint8 [size, size, 3]: the face as the network is to see it, turned upright where its points are known."""
-    if align and face.landmarks is not None:
-        return faces.align(image, face.landmarks, size, margin)
-    return faces.crop(image, face.box, margin, size)
+def cut_out(image: np.ndarray, face: Face, size: int, margin: float) -> np.ndarray:
+    """uint8 [size, size, 3]: the face as the network is to see it, aligned where the detector found its points."""
+    if face.landmarks is None:
+        return faces.crop(image, face.box, margin, size)
+    return faces.align(image, face.landmarks, size, margin)
 
 
 def look(
@@ -54,22 +59,21 @@ def look(
     classify: Classify,
     *,
     size: int,
-    margin: float = MARGIN,
-    align: bool = True,
+    margin: float,
 ) -> Iterator[tuple[Frame, list[Told]]]:
     """Every picture, in order, with its faces, the most certain first.
 
-    Faces of several pictures are classified together; at most `AHEAD` pictures wait for that.
+    Faces of several pictures are classified together; at most `AHEAD` pictures, of `HELD` bytes, wait for that.
 
     Args:
       detect: see `faces.detector`.
       classify: see `Classify`.
       size: side of the crops in pixels.
       margin: see `faces.crop`.
-      align: by five points, where the detector finds them.
     """
     waiting: list[tuple[Frame, list[Face]]] = []
     crops: list[np.ndarray] = []
+    held = 0
 
     def told() -> Iterator[tuple[Frame, list[Told]]]:
         parts = [_classified(classify, crops[at : at + BATCH]) for at in range(0, len(crops), BATCH)]
@@ -83,9 +87,11 @@ def look(
         found = [] if frame.image is None else detect(frame.image)
         waiting.append((frame, found))
         if frame.image is not None:
-            crops += [cut_out(frame.image, face, size=size, margin=margin, align=align) for face in found]
-        if len(crops) >= BATCH or len(waiting) >= AHEAD:
+            crops += [cut_out(frame.image, face, size, margin) for face in found]
+            held += frame.image.nbytes
+        if len(crops) >= BATCH or len(waiting) >= AHEAD or held > HELD:
             yield from told()
+            held = 0
     yield from told()
 
 
@@ -105,7 +111,7 @@ def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 def record(frame: Frame, told: Told, classes: tuple[str, ...], *, number: int, abstain_below: float) -> dict[str, Any]:
     """One face as it is written: a line of JSON."""
     best = int(told.probabilities.argmax())
-    line = {
+    return {
         **place(frame),
         'face': number,
         'box': [round(value, 1) for value in told.face.box],
@@ -115,15 +121,10 @@ def record(frame: Frame, told: Told, classes: tuple[str, ...], *, number: int, a
         'abstained': bool(told.probabilities[best] < abstain_below),
         'probabilities': dict(zip(classes, [round(float(p), 4) for p in told.probabilities], strict=True)),
     }
-    return line
 
 
 def place(frame: Frame) -> dict[str, Any]:
     """{'file', 'frame', 'seconds'}: which picture; a photograph has no frames."""
     if not frame.source.moves:
         return {'file': frame.source.name}
-    return {
-        'file': frame.source.name,
-        'frame': frame.number,
-        'seconds': round(frame.number / frame.source.rate, 3),
-    }
+    return {'file': frame.source.name, 'frame': frame.number, 'seconds': round(frame.seconds, 3)}

@@ -9,10 +9,12 @@ beside annotated copies of the pictures and a timeline of each video.
 import argparse
 import contextlib
 import functools
+import itertools
 import json
 import logging
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -63,12 +65,7 @@ class Predictor:
         self._activation = jax.nn.sigmoid if spec.activation == 'sigmoid' else jax.nn.softmax
         self.classes = spec.classes[PRIMARY]
         self.image_size, self._channels = spec.image_size, spec.channels
-        self.temperature = 1.0
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            self.temperature = float(
-                json.loads((self.folder / 'results.json').read_text())['calibrated']['temperature']
-            )
-        self._softmax = spec.activation == 'softmax'
+        self.temperature = selected.temperature(self.folder)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Classifies aligned face crops.
@@ -95,7 +92,9 @@ class Predictor:
     def calibrated(self, images: np.ndarray) -> np.ndarray:
         """As a call, with the run's temperature: a probability is then a share of right answers."""
         probabilities = self(images)
-        return photographs.calibrated(probabilities, self.temperature) if self._softmax else probabilities
+        if self._activation is jax.nn.sigmoid:
+            return probabilities
+        return photographs.calibrated(probabilities, self.temperature)
 
     def explain(self, images: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Where in images the evidence is; see `saliency.explain`.
@@ -149,14 +148,17 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
     try:
-        with stop_request():
+        with stop_request() as request:
             return _predict(arguments)
-    except Stopped as stopped:
-        print(f'{str(stopped).split(",")[0]}; what was looked at is written', file=sys.stderr)
+    except Stopped:
+        print(f'stopped by {request.name}; what was looked at is written', file=sys.stderr)
         return 75
     except UserError as error:
         print(f'fer_jax: {error}', file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the lines has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _predict(arguments: argparse.Namespace) -> int:
@@ -168,26 +170,24 @@ def _predict(arguments: argparse.Namespace) -> int:
         if not fits:
             raise UserError(f'--{name}={getattr(arguments, name)}; expected {expected}')
     given = frames.sources(arguments.paths)
+    if arguments.out:
+        _make(arguments.out, arguments.paths)
     detect = faces.detector(arguments.yunet)
     predictor = Predictor(arguments.workdir, tta=arguments.tta)
     margin = photographs.margin_of(predictor.folder) if arguments.margin is None else arguments.margin
-    total = sum(-(-source.frames // arguments.every) for source in given)
+    pictures = itertools.chain.from_iterable(frames.read(source, every=arguments.every) for source in given)
+    size = predictor.image_size
+    seen = photographs.look(pictures, detect, predictor.calibrated, size=size, margin=margin)
     missed = 0
     with contextlib.ExitStack() as stack:
         written: TextIO = sys.stdout
         if arguments.out:
-            _make(arguments.out)
-            written = stack.enter_context((arguments.out / 'predictions.jsonl').open('w', buffering=1))
+            written = stack.enter_context((arguments.out / 'predictions.jsonl').open('w'))
+        total = sum(-(-source.frames // arguments.every) for source in given)
         shown = stack.enter_context(progress.bar(None, 'looking', total if all(s.frames for s in given) else None))
-        for source, name in zip(given, _names(given), strict=True):
-            seen = photographs.look(
-                frames.read(source, every=arguments.every),
-                detect,
-                predictor.calibrated,
-                size=predictor.image_size,
-                margin=margin,
-            )
-            missed += _written(source, seen, predictor.classes, arguments, name, written, shown)
+        names = _names(given)
+        for source, of_source in itertools.groupby(seen, lambda one: one[0].source):
+            missed += _write(source, names[source], of_source, predictor.classes, arguments, written, shown)
     if arguments.out:
         print(f'predictions.jsonl and annotated copies are in {arguments.out}')
     if missed:
@@ -195,80 +195,64 @@ def _predict(arguments: argparse.Namespace) -> int:
     return 2 if missed else 0
 
 
-def _written(
+def _write(
     source: Source,
-    seen: Iterator[tuple[Frame, list[Told]]],
+    name: str,
+    seen: Iterable[tuple[Frame, list[Told]]],
     classes: tuple[str, ...],
     arguments: argparse.Namespace,
-    name: str,
     written: TextIO,
     shown: Any,
-) -> int:
-    """Writes what was seen of one source; returns 1 where not all of it could be read."""
-    missed = 0
-    seconds: list[float] = []
-    largest: list[np.ndarray | None] = []
-    moving = bool(arguments.out) and source.moves
+) -> bool:
+    """Writes what was seen of one source, as lines and as its annotated copy; whether some of it could not be read."""
+    missed = False
+    out: Path | None = arguments.out
+    say = shown.write if sys.stderr.isatty() else print  # past a bar that moves
     with contextlib.ExitStack() as stack:
-        if moving:
-            rate = source.rate / arguments.every
-            video = stack.enter_context(annotate.Video(arguments.out / f'{name}_annotated.mp4', rate))
-            stack.callback(lambda: _timeline(arguments.out / f'{name}_timeline.png', seconds, largest, classes, source))
+        film = None
+        if out and source.moves:
+            film = stack.enter_context(annotate.Film(out, name, source.rate / arguments.every, classes))
         for frame, told in seen:
             if frame.image is None:
-                missed = 1
-                written.write(json.dumps({'file': source.name, 'error': frame.error}) + '\n')
-                shown.write(f'fer_jax: {frame.error}', file=sys.stderr)
+                missed = True
+                say(f'fer_jax: {frame.error}', file=sys.stderr)
+                print(json.dumps(photographs.place(frame) | {'error': frame.error}), file=written, flush=True)
                 continue
             options = {'abstain_below': arguments.abstain_below}
             lines = [photographs.record(frame, one, classes, number=at, **options) for at, one in enumerate(told)]
-            for line in lines or [{**photographs.place(frame), 'faces': 0}]:
-                written.write(json.dumps(line) + '\n')
+            for line in lines or [photographs.place(frame) | {'faces': 0}]:
+                print(json.dumps(line), file=written, flush=True)
+            if film:
+                largest = max(told, key=lambda one: one.face.box[2] * one.face.box[3], default=None)
+                picture = annotate.drawn(frame.image, lines)
+                film.add(picture, frame.seconds, None if largest is None else largest.probabilities)
+            elif out:
+                annotate.save_jpeg(out / f'{name}.jpg', annotate.drawn(frame.image, lines))
             if not told and not source.moves:
-                shown.write(f'{source.name}: no face', file=sys.stderr)
-            if moving:
-                video.add(annotate.drawn(frame.image, lines))
-                seconds.append(frame.number / source.rate)
-                sizes = [one.face.box[2] * one.face.box[3] for one in told]
-                largest.append(told[int(np.argmax(sizes))].probabilities if told else None)
-            elif arguments.out:
-                _save(arguments.out / f'{name}.jpg', annotate.drawn(frame.image, lines))
+                say(f'{source.name}: no face', file=sys.stderr)
             shown.update()
     return missed
 
 
-def _timeline(
-    path: Path, seconds: list[float], largest: list[np.ndarray | None], classes: tuple[str, ...], source: Source
-) -> None:
-    if any(row is not None for row in largest):
-        annotate.timeline_png(path, seconds, largest, classes, Path(source.name).name)
-
-
-def _save(path: Path, image: np.ndarray) -> None:
-    from PIL import Image
-
-    scratch = path.with_name(f'.{path.name}')
-    Image.fromarray(image).save(scratch, 'JPEG', quality=90)
-    scratch.replace(path)
-
-
-def _make(folder: Path) -> None:
+def _make(out: Path, given: Sequence[str]) -> None:
+    for path in given:
+        if Path(path).is_dir() and out.resolve().is_relative_to(Path(path).resolve()):
+            raise UserError(f'--out={str(out)!r} lies inside {path!r}; the next call would take copies for photographs')
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f'--out={str(folder)!r} cannot be made ({error.strerror}); give another folder') from None
+        raise UserError(f'--out={str(out)!r} cannot be made ({error.strerror}); give another folder') from None
 
 
-def _names(given: Sequence[Source]) -> list[str]:
+def _names(given: Sequence[Source]) -> dict[Source, str]:
     """Of the annotated copies: each source's own, with a number where two would be the same."""
-    names: list[str] = []
+    names: dict[Source, str] = {}
+    taken: set[str] = set()
     for source in given:
-        stem = Path(source.name).stem if source.moves and ':' not in source.name else Path(source.name).name
-        name = stem.replace(':', '_').rsplit('.', 1)[0]
-        count = 2
-        while name in names:
-            name, count = f'{name.rsplit("~", 1)[0]}~{count}', count + 1
-        names.append(name)
+        stem = Path(source.name.replace(':', '_')).stem
+        candidates = itertools.chain([stem], (f'{stem}~{count}' for count in itertools.count(2)))
+        names[source] = next(name for name in candidates if name not in taken)
+        taken.add(names[source])
     return names
 
 

@@ -1,14 +1,17 @@
 """What a run writes while it goes: metrics.jsonl, timing.jsonl, TensorBoard files, a progress bar."""
 
+import contextlib
 import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fer_jax import processes, progress
+from fer_jax.profiling import Window
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -55,9 +58,12 @@ class Recorder:
     """One run's records from `step` on. Deterministic scalars and times go to different files.
 
     Of several processes the first one's are kept.
+
+    Args:
+      profile: trace some steps into `<workdir>/profile`.
     """
 
-    def __init__(self, workdir: Path, *, step: int, total: int, batch_size: int):
+    def __init__(self, workdir: Path, *, step: int, total: int, batch_size: int, profile: bool = False):
         from tensorboardX import SummaryWriter
 
         self.workdir = workdir
@@ -82,11 +88,25 @@ class Recorder:
             smoothing=0.1,
             leave=True,
         )
-        self._since, self._images = time.perf_counter(), 0
+        self._window = Window(workdir / 'profile', self.say) if profile and processes.first() else None
+        self._spent: defaultdict[str, float] = defaultdict(float)
+        self.restart_clock()
 
     def history(self, step: int) -> list[dict[str, Any]]:
         """The records of deterministic values up to `step`."""
         return up_to(self.workdir / 'metrics.jsonl', step)
+
+    @contextlib.contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """The time within the block is that of 'data' or 'checkpoint', not of compute."""
+        begun = time.perf_counter()
+        yield
+        self._spent[what] += time.perf_counter() - begun
+
+    def trace(self, count: int, output: Any) -> None:
+        """Begins or ends the trace of a profiled run, after so many more steps; `output` is of the last."""
+        if self._window:
+            self._window.stepped(count, output)
 
     def stepped(self, count: int) -> None:
         """So many more training steps were dispatched."""
@@ -102,12 +122,17 @@ class Recorder:
                 self._board.add_scalar(f'{split}/{name}', value, step)
 
     def rate(self, step: int, **shown: str) -> None:
-        """Writes the images a second of training since the last call, and shows it with `shown` on the bar."""
-        now = time.perf_counter()
-        seconds = now - self._since
+        """Writes the time of training since the last call, and its parts, and shows `shown` on the bar.
+
+        'data' is the time that the host spent on batches or waited for them, 'checkpoint' that in which saving kept it
+        from going on, and 'compute' the rest, compilation included.
+        """
+        seconds = time.perf_counter() - self._since
         rate = self._images / seconds if seconds else 0.0
-        record = {'step': step, 'event': 'train', 'seconds': round(seconds, 3), 'images_per_second': round(rate, 1)}
-        self._files['timing'].write(json.dumps(record) + '\n')
+        spent = {name: self._spent[name] for name in ('data', 'checkpoint')}
+        parts = {'seconds': seconds, **spent, 'compute': seconds - sum(spent.values())}
+        record = {'step': step, 'event': 'train', **{name: round(value, 4) for name, value in parts.items()}}
+        self._files['timing'].write(json.dumps(record | {'images_per_second': round(rate, 1)}) + '\n')
         self._board.add_scalar('timing/images_per_second', rate, step)
         self._bar.set_postfix(shown)
         self.restart_clock()
@@ -119,12 +144,15 @@ class Recorder:
 
     def restart_clock(self) -> None:
         self._since, self._images = time.perf_counter(), 0
+        self._spent.clear()
 
     def say(self, text: str) -> None:
         """Prints above the progress bar."""
         self._bar.write(text)
 
     def close(self) -> None:
+        if self._window:
+            self._window.close()
         self._bar.close()
         self._board.close()
         for file in self._files.values():

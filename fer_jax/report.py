@@ -14,19 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax import drift, integrity, metrics, records, report_images, report_sections, scoring
+from fer_jax import drift, integrity, metrics, records, report_images, report_sections, scoring, tasks
 from fer_jax.data.datasets import Dataset
 from fer_jax.errors import UserError
+from fer_jax.model_card import CAUTION
+from fer_jax.network import PRIMARY
 from fer_jax.predict import Predictor
 from fer_jax.report_images import Explain
 
 STYLE = Path(__file__).with_name('report.css')
-CAUTION = (
-    'A face shows what a face does, not what a person feels. The labels are what annotators saw in a picture; they '
-    'differ between annotators and cultures, and a classifier inherits that, with the bias of the images it was shown. '
-    'Scores hold for images like those of the test split. Law in many places restricts inferring emotions from faces, '
-    'at work and in schools above all. Do not use it to judge people.'
-)
 
 
 def write(workdir: Path, data: Dataset | None = None, explain: Explain | None = None) -> Path:
@@ -148,8 +144,8 @@ def _picture(path: Path, title: str, note: str) -> str:
         return ''
     data = base64.b64encode(path.read_bytes()).decode()
     return (
-        f'<section><h2>{escape(title)}</h2><p>{note}</p><img class="plot" alt="{escape(title)}" '
-        f'src="data:image/png;base64,{data}"></section>'
+        f'<section><h2>{escape(title)}</h2><p>{note}</p><div class="wide"><img class="plot" alt="{escape(title)}" '
+        f'src="data:image/png;base64,{data}"></div></section>'
     )
 
 
@@ -174,21 +170,11 @@ def main(argv: list[str] | None = None) -> int:
         else:
             (workdir,) = arguments.workdir
             finished(workdir)
-            print(write(workdir, data_of_run(workdir), Predictor(workdir).explain))
+            print(write(workdir, tasks.of_run(workdir)[PRIMARY], Predictor(workdir).explain))
     except UserError as error:
         print(f'fer_jax: {error}', file=sys.stderr)
         return 2
     return 0
-
-
-def data_of_run(workdir: Path) -> Dataset:
-    """The primary task's data, as long as they are where they were."""
-    from fer_jax import tasks
-    from fer_jax.checkpoints import read_spec
-    from fer_jax.network import PRIMARY
-
-    spec = read_spec(workdir)
-    return tasks.load(drift.read(workdir), image_size=spec.image_size, channels=spec.channels)[PRIMARY]
 
 
 if __name__ == '__main__':

@@ -1,6 +1,9 @@
 """The network that a run selected, from its checkpoints or from a release file made of them."""
 
+import contextlib
 import dataclasses
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,15 +56,22 @@ def restore(workdir: str | Path, sharding: jax.sharding.Sharding | None = None) 
     released = folder / 'checkpoints' / FILE
     if released.is_file():
         weights = pretrained.load(released, spec.name)
-        full = [
-            {path: np.asarray(leaf, np.float32) for path, leaf in tree.items()}
-            for tree in (weights.params, weights.stats)
-        ]
-        weights = dataclasses.replace(weights, params=full[0], stats=full[1])
-        params, stats = pretrained.fill(network.params, network.batch_stats, weights, head=True, sharding=sharding)
+        whole = dataclasses.replace(weights, params=_float32(weights.params), stats=_float32(weights.stats))
+        params, stats = pretrained.fill(network.params, network.batch_stats, whole, head=True, sharding=sharding)
         return Selected(network, int(weights.metadata['step']), params, stats)
     store = Checkpoints(folder, spec, read_only=True)
     step = store.best_step()
     if step is None:
         raise UserError(f'{str(workdir)!r} holds no evaluated checkpoint yet; let that run reach its first evaluation')
     return Selected(network, step, *store.restore_model(step, *network.abstract(sharding)))
+
+
+def _float32(tree: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {path: np.asarray(leaf, np.float32) for path, leaf in tree.items()}
+
+
+def temperature(folder: Path) -> float:
+    """That calibrates the run's softmax, fitted on the selecting split; 1 where none is known."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return float(json.loads((folder / 'results.json').read_text())['calibrated']['temperature'])
+    return 1.0

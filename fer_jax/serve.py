@@ -6,11 +6,14 @@ Serves on this machine alone unless --host says otherwise, and keeps nothing of 
 """
 
 import argparse
+import contextlib
+import html
 import io
 import json
 import logging
 import sys
 import threading
+import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,7 +34,8 @@ LARGEST_UPLOAD = 20 * 2**20  # bytes
 LARGEST_PICTURE = 40_000_000  # pixels
 AT_ONCE = 2  # pictures that are looked at together; more wait
 PATIENCE = 20.0  # seconds, for a turn and for what a client sends
-LOOPBACK = ('127.0.0.1', 'localhost', '::1')
+LOOPBACK = ('127.0.0.1', 'localhost')
+UNREADABLE = 'this is no picture that can be read; give a JPEG or PNG'
 PAGE = Path(__file__).with_name('serve.html')
 HEADERS = {
     'Cache-Control': 'no-store',
@@ -73,13 +77,11 @@ class Server(ThreadingHTTPServer):
             raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, 'too many pictures at once; try again')
         try:
             image = decode(data, None, 3, 'the picture')
-            frame = Frame(Source('picture', 1, 0.0), 0, image)
-            options: Any = {'size': self.predictor.image_size, 'margin': self.margin}
-            ((_, told),) = photographs.look([frame], self.detect, self.predictor.calibrated, **options)
+            frame = Frame(Source('picture', 1, 0.0), 0, 0.0, image)
+            size, classify = self.predictor.image_size, self.predictor.calibrated
+            ((_, told),) = photographs.look([frame], self.detect, classify, size=size, margin=self.margin)
         except UserError:
-            raise Refused(
-                HTTPStatus.UNSUPPORTED_MEDIA_TYPE, 'this is no picture that can be read; give a JPEG or PNG'
-            ) from None
+            raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, UNREADABLE) from None
         finally:
             self.turns.release()
         found = [
@@ -90,19 +92,26 @@ class Server(ThreadingHTTPServer):
 
 
 def check_size(data: bytes) -> None:
-    """Looks at the header alone: what would be decoded to too many pixels is not."""
+    """Looks at the header alone: what would be decoded to too many pixels is not.
+
+    Raises:
+      Refused: it has too many, or is no picture.
+    """
     from PIL import Image
 
+    size: tuple[int, ...] = ()
     try:
-        width, height = Image.open(io.BytesIO(data)).size
+        size = Image.open(io.BytesIO(data)).size
+        fits = size[0] * size[1] <= LARGEST_PICTURE
+    except Image.DecompressionBombError:  # twice what Pillow warns of
+        fits = False
     except Exception:  # a damaged header can make Pillow raise anything
-        raise Refused(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, 'this is no picture that can be read; give a JPEG or PNG'
-        ) from None
-    if width * height > LARGEST_PICTURE:
+        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, UNREADABLE) from None
+    if not fits:
+        has = f'{size[0]} x {size[1]} pixels' if size else 'too many pixels'
         most = f'{LARGEST_PICTURE / 1e6:.0f} megapixels'
         raise Refused(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f'the picture has {width} x {height} pixels, more than {most}'
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f'the picture has {has}; at most {most} are looked at'
         )
 
 
@@ -112,18 +121,19 @@ class Handler(BaseHTTPRequestHandler):
     server_version, sys_version = 'fer_jax', ''
 
     def do_GET(self) -> None:
-        if self.path != '/':
+        if self.path.partition('?')[0] != '/':
             self._answer(HTTPStatus.NOT_FOUND, {'error': 'nothing is at this address; the page is at /'})
             return
-        classes = ', '.join(self.server.predictor.classes)
-        self._send(HTTPStatus.OK, PAGE.read_bytes().replace(b'{{classes}}', classes.encode()), 'text/html')
+        page = PAGE.read_text(encoding='utf-8').replace('{{largest}}', str(LARGEST_UPLOAD))
+        page = page.replace('{{classes}}', html.escape(', '.join(self.server.predictor.classes)))
+        self._send(HTTPStatus.OK, page.encode(), 'text/html')
 
     def do_POST(self) -> None:
         try:
             self._answer(HTTPStatus.OK, self.server.look(self._body()))
         except Refused as refused:
-            self.close_connection = True
             self._answer(refused.status, {'error': str(refused)})
+            self._discard()
 
     def _body(self) -> bytes:
         if self.path != '/faces':
@@ -144,6 +154,14 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(HTTPStatus.BAD_REQUEST, 'the picture did not arrive whole')
         return data
 
+    def _discard(self) -> None:
+        """Reads on a little: a browser whose upload is cut off shows no answer."""
+        until = time.monotonic() + PATIENCE
+        self.connection.settimeout(1.0)
+        with contextlib.suppress(OSError):
+            while self.rfile.read1(2**16) and time.monotonic() < until:
+                pass
+
     def _answer(self, status: HTTPStatus, content: dict[str, Any]) -> None:
         self._send(status, json.dumps(content).encode(), 'application/json')
 
@@ -157,7 +175,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        logging.getLogger('fer_jax').info('%s %s', self.address_string(), format % args)
+        """Nothing is kept, nor who asked."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -171,7 +189,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--margin', type=float, help="around each face, as a share of it; the training data's, or 0.2")
     parser.add_argument('--yunet', type=Path, help="ONNX file of OpenCV's YuNet: faces are aligned by its landmarks")
     arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format='%(message)s')
     logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
     try:
         with stop_request():

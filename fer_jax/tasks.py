@@ -4,13 +4,15 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from fer_jax import cache, losses
+from fer_jax import cache, drift, losses
+from fer_jax.checkpoints import read_spec
 from fer_jax.data import datasets
 from fer_jax.data.datasets import Dataset
 from fer_jax.data.feed import TrainFeed
@@ -125,6 +127,12 @@ def load(config: Mapping[str, Any], *, image_size: int, channels: int) -> dict[s
                 **others,
             )
     return found
+
+
+def of_run(workdir: Path) -> dict[str, Dataset]:
+    """The data of every task of a run, as long as they are where they were."""
+    spec = read_spec(workdir)
+    return load(drift.read(workdir), image_size=spec.image_size, channels=spec.channels)
 
 
 def heads(config: Mapping[str, Any], data: Mapping[str, Dataset]) -> dict[str, tuple[str, ...]]:

@@ -33,7 +33,6 @@ from fer_jax import (
 )
 from fer_jax.agreement import Agreement
 from fer_jax.checkpoints import SELECTABLE, Checkpoints
-from fer_jax.data import feed
 from fer_jax.data.augment import Augment
 from fer_jax.errors import UserError
 from fer_jax.lock import one_writer
@@ -42,6 +41,7 @@ from fer_jax.partition import Flat
 from fer_jax.phases import Phase
 from fer_jax.probe import probe
 from fer_jax.records import Recorder
+from fer_jax.rehearsal import rehearse
 from fer_jax.scorer import Scorer
 from fer_jax.setup import Setup
 from fer_jax.signals import Stopped, StopRequest, stop_request
@@ -51,13 +51,16 @@ Scorers = Mapping[str, Scorer]
 RECORDED = ('accuracy', 'balanced_accuracy', 'macro_f1', 'nll')
 
 
-def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path = '', *, dry_run: bool = False) -> dict[str, Any]:
+def train(
+    config: ConfigDict | Mapping[str, Any], workdir: str | Path = '', *, dry_run: bool = False, profile: bool = False
+) -> dict[str, Any]:
     """Trains as `config` says, or goes on with the run in `workdir`, and scores the selected checkpoint.
 
     Args:
       config: see configs/default.py.
       workdir: folder of the run; '' makes a new one under `runs/`.
-      dry_run: build everything, compile the steps, print the parameter table, write nothing.
+      dry_run: build everything, compile the steps, say what the job needs, write nothing into the workdir.
+      profile: trace some steps into `<workdir>/profile`.
 
     Returns:
       What results.json holds: `selected_on`, `step`, `classes`, `phases`, `splits` and `calibrated`.
@@ -71,9 +74,9 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path = '', *, d
         return probe(plain, Path(workdir) if workdir else free_workdir(plain), dry_run=dry_run)
     with stop_request() as stop:
         run = setup.prepare(plain)
-        if dry_run:
-            return rehearse(run)
         folder = Path(processes.tell(str(workdir or free_workdir(plain))))
+        if dry_run:
+            return rehearse(run, folder)
         with (
             one_writer(folder),
             closing(Checkpoints(folder, run.network.spec, select=plain['checkpoint']['select'])) as store,
@@ -91,7 +94,7 @@ def train(config: ConfigDict | Mapping[str, Any], workdir: str | Path = '', *, d
                 )
                 for name, task in run.tasks.items()
             }
-            train_phases(run, folder, store, scorers, stop)
+            train_phases(run, folder, store, scorers, stop, profile=profile)
             return finish(run, folder, store, scorers)
 
 
@@ -104,32 +107,6 @@ def free_workdir(config: Mapping[str, Any]) -> Path:
     return chosen
 
 
-def rehearse(run: Setup) -> dict[str, Any]:
-    """Compiles the first step of each phase and says what a run would need."""
-    free = feed.free_memory(run.mesh)
-    params, stats = run.initial()
-    print(run.describe())
-    print(pictures.parameter_table(run.network, run.phases))
-    sizes = {}
-    for phase in run.phases:
-        state, fixed = run.enter(phase, phase.first, params, stats)
-        begun = time.perf_counter()
-        batch = run.abstract_batch(phase)
-        memory = run.whole_step(phase).lower(state, fixed, *batch).compile().memory_analysis()
-        needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-        sizes[phase.index] = needed
-        print(
-            f'phase {phase.index}: {phase.last - phase.first} steps, compiled in {time.perf_counter() - begun:.1f} s, '
-            f'{needed / 1e9:.2f} GB a device (arguments and temporaries), {free / 1e9:.1f} GB were free'
-        )
-        if needed > free:
-            raise UserError(
-                f'phase {phase.index} needs {needed / 1e9:.1f} GB a device, {free / 1e9:.1f} GB are free; '
-                f'lower data.batch_size={run.batch_size} or model.image_size={run.network.spec.image_size}'
-            )
-    return {'dry_run': True, 'bytes_per_device': sizes}
-
-
 def introduce(run: Setup, workdir: Path, changes: list[str]) -> None:
     """Says and records what is about to run, and what has changed since it ran last."""
     if not processes.first():
@@ -138,7 +115,14 @@ def introduce(run: Setup, workdir: Path, changes: list[str]) -> None:
     print(f'workdir {workdir}\n{run.describe()}\n{table}')
     for change in changes:
         print(f'changed since this run began: {change}')
-    data = {name: {'name': task.data.name, 'fingerprint': task.data.fingerprint} for name, task in run.tasks.items()}
+    data = {
+        name: {
+            'name': task.data.name,
+            'fingerprint': task.data.fingerprint,
+            'examples': {role: len(split.labels) for role, split in task.data.splits.items()},
+        }
+        for name, task in run.tasks.items()
+    }
     environment = provenance.environment(
         data=data.pop(PRIMARY) | ({'joint': data} if data else {}),
         weights={} if run.weights is None else run.weights.metadata,
@@ -151,7 +135,9 @@ def introduce(run: Setup, workdir: Path, changes: list[str]) -> None:
     (workdir / 'environment.json').write_text(json.dumps(environment, indent=2) + '\n')
 
 
-def train_phases(run: Setup, workdir: Path, store: Checkpoints, scorers: Scorers, stop: StopRequest) -> None:
+def train_phases(
+    run: Setup, workdir: Path, store: Checkpoints, scorers: Scorers, stop: StopRequest, *, profile: bool = False
+) -> None:
     """Takes all steps that the newest checkpoint has not done."""
     step, total = store.latest_step() or 0, run.phases[-1].last
     if step < total and processes.first():
@@ -162,7 +148,7 @@ def train_phases(run: Setup, workdir: Path, store: Checkpoints, scorers: Scorers
         params, stats = store.restore_model(step, *run.network.abstract(run.replicated))
     else:
         params, stats = run.initial()
-    recorder = Recorder(workdir, step=step, total=total, batch_size=run.batch_size)
+    recorder = Recorder(workdir, step=step, total=total, batch_size=run.batch_size, profile=profile)
     ema: dict[str, Flat] = {}
     try:
         for phase in run.phases:
@@ -216,12 +202,13 @@ def train_phase(
                 recorder.say(f'phase {phase.index} ends early: {enough}')
                 break
             count = run.together(phase, step)
-            if count == 1:
-                state = take_step(state, fixed, feed.resident, feed.host(step))
-            else:
-                state = take_steps(state, fixed, feed.resident, feed.hosts(step, count))
+            with jax.profiler.StepTraceAnnotation('train', step_num=step):
+                with recorder.timed('data'):
+                    batch = feed.host(step) if count == 1 else feed.hosts(step, count)
+                state = (take_step if count == 1 else take_steps)(state, fixed, feed.resident, batch)
             step += count
             recorder.stepped(count)
+            recorder.trace(count, state.step)
             if step % run.config['log_every'] == 0 or step in run.evaluations:
                 state = record(run, phase, state, step, recorder)
             if step in run.evaluations:
@@ -229,7 +216,8 @@ def train_phase(
                 value = evaluate(run, phase, state, fixed, step, scorers, recorder)
                 scores.append(sign * value)
                 state = state._replace(scale=sharding.put(np.float32(phase.scale(scores)), run.replicated))
-                store.save(state, fixed, value)
+                with recorder.timed('checkpoint'):
+                    store.save(state, fixed, value)
             if agreement.after_step():
                 processes.step_finished(more=False)
                 check_health(run, phase, state, recorder)

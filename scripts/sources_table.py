@@ -106,7 +106,6 @@ def distil(arguments: argparse.Namespace) -> Iterator[Row]:
         raise UserError(f'--teacher={arguments.teacher} holds no finished run (no results.json)')
     test = json.loads(results.read_text())['splits']['test']
     yield {'row': 'teacher', **{name: test[name] for name in ('n', 'accuracy', 'accuracy_ci95', 'interval')}}
-    stages = list(build(read_spec(arguments.teacher)).stages)
     for taught in (False, True):
         config = fer2013_speedrun.get_config()
         config.model.update({'name': 'resnet8_small', 'image_size': arguments.image_size or 48})
@@ -114,7 +113,8 @@ def distil(arguments: argparse.Namespace) -> Iterator[Row]:
         config.phases = (
             default.phase(epochs=arguments.epochs or 8.0, learning_rate=2.5e-3, weight_decay=0.1, warmup_epochs=1.0),
         )
-        if taught:
+        if taught:  # by now JAX has started, with the devices that the config asks for
+            stages = list(build(read_spec(arguments.teacher)).stages)
             last = stages[stages.index('pool') - 1]
             config.distil.update({'teachers': (str(arguments.teacher),), 'weight': 0.9, 'stages': (last,)})
         yield seeded('student, taught' if taught else 'student, alone', config, arguments)

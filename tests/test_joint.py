@@ -208,9 +208,11 @@ def test_levels_are_learnt_beside_expressions(faces, tmp_path, monkeypatch):
 
     monkeypatch.setattr(datasets, 'open_table', open_table)
     config = config_of(faces)
+    config.model.name = 'resnet8_small'
+    config.data.augment = default.augment('none')
     config.joint = {'light': default.task(name='', dir='x', annotation='light', batch_size=16)}
     config.joint.light.loss.name = 'squared_error'
-    config.phases = (default.phase(epochs=6, learning_rate=3e-3),)
+    config.phases = (default.phase(epochs=16, learning_rate=2e-3),)
     results = fer_jax.train(config, tmp_path / 'run')
     found = results['splits']['test/light']
     assert found['per_level']['bright']['concordance'] > 0.5 and found['per_level']['even']['n'] < found['n']

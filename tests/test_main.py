@@ -97,6 +97,7 @@ def config_that_fails(faces, tmp_path):
         (None, [*SMALL, '--config.data.splits.validation=test'], 'is the test split'),
         (None, [*SMALL, '--config.data.dir=', '--config.data.name=fer2013'], 'scripts/prepare_dataset.py'),
         (None, [*SMALL, '--config.data.dir=', '--config.data.name=fer2014'], "data set 'fer2014' is unknown"),
+        (None, [*SMALL, '--profile', '--seeds=0,1'], '--profile is of one training run'),
         (None, [*SMALL, '--config.phases[0].optimizer=adm'], "optimizer='adm' is unknown; the nearest is adam"),
     ],
 )

@@ -87,7 +87,7 @@ def test_a_signal_to_one_stops_all_and_all_go_on_to_the_same_bits(whole, config,
         assert not saved or f'resuming at step {saved} of 17' in ends[0][1]
         saved = int(checkpoints.step_folders(tmp_path / 'run' / 'checkpoints')[-1].name)
     assert saved < 17
-    with Run(config, tmp_path / 'run', '--config.parallel.optimizer=sharded') as run:
+    with Run(config, tmp_path / 'run') as run:
         ends = run.ends()
     assert [status for status, _, _ in ends] == [0, 0], ends
     assert f'resuming at step {saved} of 17' in ends[0][1]

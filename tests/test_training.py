@@ -207,8 +207,8 @@ def test_a_run_that_is_stopped_ends_as_one_that_is_not(finished, faces, tmp_path
     for stop_at in (2, 5, 7):
         taken = training.Recorder.stepped
 
-        def stepped(recorder, stop_at=stop_at, taken=taken):
-            taken(recorder)
+        def stepped(recorder, count, stop_at=stop_at, taken=taken):
+            taken(recorder, count)
             if recorder._bar.n == stop_at * 16:
                 os.kill(os.getpid(), signal.SIGTERM)
 

@@ -100,10 +100,13 @@ def _yunet(path: Path) -> Detector:
 
     if not path.is_file():
         raise UserError(f'--yunet={str(path)!r} is not a file; give the ONNX file of YuNet from the OpenCV zoo')
+    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it warns of every network
     try:
         network = cv2.FaceDetectorYN.create(str(path), '', (LONGEST, LONGEST), CONFIDENCE)
     except cv2.error as error:
         raise UserError(f'--yunet={str(path)!r} is no YuNet: {error}') from None
+    finally:
+        cv2.utils.logging.setLogLevel(before)
     turn = threading.Lock()
 
     def detect(image: np.ndarray) -> list[Face]:

@@ -1,6 +1,7 @@
 """The decoder of images, for every source and placement."""
 
 import io
+import warnings
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ import numpy as np
 from fer_jax.errors import UserError
 
 LARGEST = 100_000_000  # pixels
+# Pillow warns of less than that, and nothing but a filter of the whole process is safe with several threads.
+warnings.filterwarnings('ignore', r'Image size \(\d+ pixels\) exceeds limit of \d+ pixels', RuntimeWarning)
 TURNED = 'turned by EXIF'
 
 

@@ -35,7 +35,7 @@ def torch_state(weights: Weights, target: str) -> dict[str, np.ndarray]:
     if source is None or source.back is None:
         raise _no_target(weights.model, target)
     state: dict[str, np.ndarray] = {}
-    for path, leaf in _leaves(weights).items():
+    for path, leaf in leaves(weights).items():
         module, _, kind = path.rpartition('.')
         name = first_match(source.back, module)
         if name is None or source.module_path(name) != module:
@@ -62,7 +62,7 @@ def keras_variables(weights: Weights, target: str) -> dict[str, dict[str, np.nda
         raise _no_target(weights.model, target)
     modules = {path: layer for layer, path in source.paths(source.layers).items()}
     found: dict[str, dict[str, np.ndarray]] = {layer: {} for layer in source.layers}
-    for path, leaf in _leaves(weights).items():
+    for path, leaf in leaves(weights).items():
         module, _, kind = path.rpartition('.')
         if module not in modules:
             raise UserError(f'{path} has no place in {target}; only a network with one linear head can be exported')
@@ -75,7 +75,7 @@ def keras_variables(weights: Weights, target: str) -> dict[str, dict[str, np.nda
         found[modules[module]][name] = _to_keras(path, leaf)
     order = ('kernel', 'bias', 'gamma', 'beta', 'moving_mean', 'moving_variance')
     layers = {
-        layer: {name: leaves[name] for name in order if name in leaves} for layer, leaves in found.items() if leaves
+        layer: {name: own[name] for name in order if name in own} for layer, own in found.items() if own
     }
     return _normalisation(source, weights) | layers
 
@@ -131,12 +131,12 @@ def _names(group: Any, attribute: str, names: Any) -> None:
     group.attrs[attribute] = np.array([name.encode() for name in names], 'S')
 
 
-def _leaves(weights: Weights) -> dict[str, np.ndarray]:
+def leaves(weights: Weights) -> dict[str, np.ndarray]:
     """All of them; fc6 and fc7 of a VGG's fresh classifier are the network's own again."""
-    leaves = {**weights.params, **weights.stats}
+    found = {**weights.params, **weights.stats}
     if weights.model.startswith('vgg'):
-        leaves = {path.replace('head.fc', 'fc'): leaf for path, leaf in leaves.items()}
-    return leaves
+        found = {path.replace('head.fc', 'fc'): leaf for path, leaf in found.items()}
+    return found
 
 
 def _no_target(model: str, target: str) -> UserError:

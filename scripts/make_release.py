@@ -1,0 +1,86 @@
+"""Makes the network that comes with fer_jax of a finished run: `predict --workdir release`, `fer_jax.load('release')`.
+
+    python scripts/make_release.py --workdir runs/speedrun --data_licence 'none stated; images of a web search'
+
+Weights become float16, a file of at most 8 MB; what they score so is measured anew, on the data of the run, and stands
+in results.json and in the model card. Of the run's images nothing is kept.
+"""
+
+import argparse
+import json
+import logging
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from fer_jax import checkpoints, drift, integrity, model_card, pretrained, selected, start
+from fer_jax.errors import UserError
+from fer_jax.evaluate import evaluate
+from fer_jax.export import UNSTATED
+from fer_jax.network import PRIMARY
+from fer_jax.pretrained import Weights
+from fer_jax.report import finished
+
+LARGEST = 8_000_000  # bytes
+KEPT = ('versions', 'git', 'data', 'weights')  # of environment.json
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 where the input is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--workdir', required=True, type=Path, help='of a finished run')
+    parser.add_argument('--output', type=Path, default=selected.located(selected.RELEASE), help='folder to write')
+    parser.add_argument('--data_licence', default=UNSTATED, help='of the training images, for the model card')
+    arguments = parser.parse_args(argv)
+    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
+    try:
+        print(release(arguments.workdir, arguments.output, arguments.data_licence))
+    except UserError as error:
+        print(f'fer_jax: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+def release(workdir: Path, output: Path, data_licence: str) -> str:
+    """Writes the folder; returns its card.
+
+    Raises:
+      UserError: the run is not finished, or too large.
+    """
+    results, config, spec = finished(workdir), drift.read(workdir), checkpoints.read_spec(workdir)
+    weights = start.of_run(workdir)
+    half = [
+        {path: np.asarray(leaf, np.float16) for path, leaf in tree.items()} for tree in (weights.params, weights.stats)
+    ]
+    size = sum(leaf.nbytes for tree in half for leaf in tree.values())
+    if size > LARGEST:
+        raise UserError(f'{workdir}: {spec.name} has {size / 1e6:.1f} MB in float16, of {LARGEST / 1e6:g} at most')
+    metadata = {'source': 'trained by fer_jax', 'step': str(results['step'])}
+    metadata['classes'] = str(len(spec.classes[PRIMARY]))
+    shutil.rmtree(output, ignore_errors=True)
+    whole = Weights(weights.model, *half, weights.preprocessing, metadata)
+    pretrained.save(output / 'checkpoints' / selected.FILE, whole)
+    shutil.copy(workdir / 'checkpoints' / 'model.json', output / 'checkpoints' / 'model.json')
+    made = json.loads((workdir / 'environment.json').read_text())
+    written = {'config': config, 'environment': {name: made[name] for name in KEPT}}
+    for name, value in written.items():
+        integrity.write_whole(output / f'{name}.json', json.dumps(value, indent=2) + '\n')
+    for split in ('validation', 'test'):
+        results['splits'] |= evaluate(output, split)['splits']
+    integrity.write_whole(output / 'results.json', json.dumps(results, indent=2) + '\n')
+    card = model_card.text(
+        output,
+        'The network that comes with fer_jax',
+        'a release file',
+        use='`python -m fer_jax.predict --workdir release photo.jpg`, or `fer_jax.load("release")(faces)`.',
+        found='Its weights are float16; the scores below were measured with them.',
+        data_licence=data_licence,
+    )
+    integrity.write_whole(output / 'card.md', card)
+    return card
+
+
+if __name__ == '__main__':
+    sys.exit(main())
