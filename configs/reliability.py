@@ -31,5 +31,5 @@ def get_config(kind: str = 'everything') -> ConfigDict:
         config.parallel.devices = 2
         config.data.placement = 'stream'
     if kind == 'two_processes':
-        config.parallel.update({'optimizer': 'sharded', 'wait': 60.0, 'lost_after': 20.0})
+        config.parallel.update({'optimizer': 'sharded', 'wait': 60.0})
     return config

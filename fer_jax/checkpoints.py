@@ -8,7 +8,6 @@ import logging
 import math
 import shutil
 import sys
-import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +24,6 @@ from fer_jax.partition import Flat
 from fer_jax.train_state import Fixed, TrainState, scored
 
 log = logging.getLogger('fer_jax')
-ASIDE = 4
 # metric -> whether a larger value is better
 SELECTABLE = {'accuracy': True, 'balanced_accuracy': True, 'macro_f1': True, 'nll': False}
 
@@ -270,24 +268,10 @@ def _verified(directory: Path, *, read_only: bool) -> list[int]:
         if reason := integrity.damage(folder):
             log.warning('checkpoint %s is left out: %s', folder, reason)
             if not read_only:
-                _set_aside(folder)
+                integrity.set_aside(folder)
         else:
             steps.append(int(folder.name))
     return steps
-
-
-def _set_aside(folder: Path) -> None:
-    """Moves a step out of the way, and keeps the newest `ASIDE` such folders."""
-    aside = folder.with_name('set_aside')
-    aside.mkdir(exist_ok=True)
-    target = aside / f'{folder.name}-{time.time_ns()}'
-    folder.rename(target)
-    manifest = integrity.manifest_of(folder)
-    if manifest.exists():
-        manifest.rename(integrity.manifest_of(target))
-    for old in sorted(path for path in aside.iterdir() if path.is_dir())[:-ASIDE]:
-        shutil.rmtree(old)
-        integrity.manifest_of(old).unlink(missing_ok=True)
 
 
 def read_spec(workdir: Path) -> ModelSpec:

@@ -3,7 +3,11 @@
 import hashlib
 import json
 import os
+import shutil
+import time
 from pathlib import Path
+
+ASIDE = 4
 
 
 def manifest_of(folder: Path) -> Path:
@@ -48,6 +52,20 @@ def damage(folder: Path) -> str:
         except OSError as error:
             return f'{name} cannot be read ({error.strerror})'
     return ''
+
+
+def set_aside(folder: Path) -> None:
+    """Moves a step out of the way, and keeps the newest `ASIDE` such folders."""
+    aside = folder.with_name('set_aside')
+    aside.mkdir(exist_ok=True)
+    target = aside / f'{folder.name}-{time.time_ns()}'
+    folder.rename(target)
+    manifest = manifest_of(folder)
+    if manifest.exists():
+        manifest.rename(manifest_of(target))
+    for old in sorted(path for path in aside.iterdir() if path.is_dir())[:-ASIDE]:
+        shutil.rmtree(old)
+        manifest_of(old).unlink(missing_ok=True)
 
 
 def size(folder: Path) -> int:

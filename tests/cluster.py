@@ -33,7 +33,7 @@ def get_config():
     config.model.dropout = 0.3
     config.data.update({{'name': '', 'dir': {images!r}, 'batch_size': 8}})
     config.log_every = 1
-    config.phases = (default.phase(epochs=4, optimizer='adamw', learning_rate=1e-4, ema=0.9, clip=1.0),)
+    config.phases = (default.phase(epochs=4, optimizer='sgd', learning_rate=1e-2, ema=0.9, clip=1.0),)
     config.parallel.wait = 120.0
     config.parallel.lost_after = 120.0
     return config
