@@ -7,6 +7,7 @@ import contextlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
@@ -37,7 +38,18 @@ def make_mesh(devices: int = 0) -> Mesh:
             f'parallel.devices={devices}, but {jax.process_count()} processes have {len(available)}; give 0 for all'
         )
     chosen = available[: devices or len(available)]
-    return Mesh(np.asarray(chosen), ('data',), axis_types=(AxisType.Auto,))
+    mesh = Mesh(np.asarray(chosen), ('data',), axis_types=(AxisType.Auto,))
+    if processes.count() > 1:
+        _connect(mesh)
+    return mesh
+
+
+def _connect(mesh: Mesh) -> None:
+    """All meet on the devices while all are here: gloo connects at the first collective, and soon gives up."""
+    ones = put_rows(np.ones(mesh.size // processes.count(), np.int32), mesh)
+    add = jax.jit(jnp.sum, out_shardings=replicated(mesh)).lower(ones).compile()
+    processes.meet()
+    jax.block_until_ready(add(ones))
 
 
 def mesh_for(batch_size: int) -> Mesh:
