@@ -73,6 +73,7 @@ def test_four_processes_that_share_the_optimizer_and_stream_train_as_one(whole, 
     assert_near(whole[0], tmp_path / 'four')
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_stops_all_and_all_go_on_to_the_same_bits(whole, config, tmp_path, capsys):
     """Stopped twice; then a copy goes on in one process, and is evaluated there."""
     saved = 0
@@ -99,6 +100,7 @@ def test_a_signal_to_one_stops_all_and_all_go_on_to_the_same_bits(whole, config,
     assert 'began on 2 cpu devices in 2 processes, goes on on 1 cpu devices in 1 processes' in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('which', [1, 0])
 @pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGSTOP])
 def test_a_process_that_dies_or_freezes_ends_the_other(config, tmp_path, which, how):
@@ -126,6 +128,7 @@ def test_a_mistake_is_told_once(config, tmp_path):
     assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
 def test_features_are_computed_together(config, tmp_path):
     """A frozen backbone: one process writes the cache, both read it."""
     flags = ('--config.phases[0].cache_views=1', "--config.phases[0].rates=(('head/',1.0),('.*',0.0))")
