@@ -153,6 +153,7 @@ def get_config() -> ConfigDict:
     config.model.image_size = 224
     config.model.channels = 3
     config.model.dtype = 'float32'  # or 'bfloat16': compute; parameters stay float32
+    config.model.frozen_dtype = 'float32'  # or 'bfloat16': frozen kernels take half the memory, and are rounded
 
     config.data = ConfigDict()
     config.data.name = 'synthetic_faces'  # a prepared set, or '' with one of
@@ -201,5 +202,6 @@ def get_config() -> ConfigDict:
     config.max_skipped = 10  # steps of a phase that 'skip' may leave out
     config.log_every = 50  # steps between training records
     config.parallel = ConfigDict({'devices': 0})  # 0: all
+    config.parallel.remat = ()  # ('stem', 'layer1'): compute these stages again for the gradient, to save memory
     config.deterministic = False
     return config

@@ -8,7 +8,7 @@ from typing import Any
 from fer_jax.errors import UserError
 
 # Another way to the same result, up to the rounding of another number of devices
-FREE = ('log_every', 'checkpoint.every', 'data.placement', 'data.workers', 'parallel.devices')
+FREE = ('log_every', 'checkpoint.every', 'data.placement', 'data.workers', 'parallel.devices', 'parallel.remat')
 
 
 def check(workdir: Path, config: Mapping[str, Any]) -> list[str]:

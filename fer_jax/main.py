@@ -21,6 +21,7 @@ from fer_jax.signals import STOP, Stopped, stop_request
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: a file of configs/.')
 WORKDIR = flags.DEFINE_string('workdir', '', 'Folder of the run; the same folder again resumes. Empty: a new one.')
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Check everything, compile a step, print the parameter table, stop.')
+LARGEST_BATCH = flags.DEFINE_bool('largest_batch', False, 'Print the largest data.batch_size that fits, stop.')
 
 SEEDS = flags.DEFINE_list('seeds', [], '0,1,2: a run a seed in WORKDIR/seed-<n>, pooled.')
 FOLDS = flags.DEFINE_enum('folds', None, ['all'], 'All folds of config.data.folds in WORKDIR/fold-<n>, pooled.')
@@ -101,6 +102,11 @@ def run(config: ConfigDict) -> None:
     from fer_jax import pooling, training
 
     plain = json.loads(config.to_json())
+    if LARGEST_BATCH.value:
+        from fer_jax import memory
+
+        memory.largest_batch(plain)
+        return
     if SEEDS.value and FOLDS.value:
         raise UserError(f'--seeds={",".join(SEEDS.value)} and --folds={FOLDS.value}; give one of them')
     if DRY_RUN.value or not (SEEDS.value or FOLDS.value):

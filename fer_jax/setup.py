@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from fer_jax.data import datasets
 from fer_jax.data.feed import Feeds, gather
 from fer_jax.errors import UserError
 from fer_jax.features import TrainFeatures
-from fer_jax.network import PRIMARY, ModelSpec, Network, build
+from fer_jax.network import DTYPES, PRIMARY, ModelSpec, Network, build
 from fer_jax.partition import Flat, stage_of
 from fer_jax.phases import Phase
 from fer_jax.pretrained import Weights
@@ -89,6 +89,8 @@ class Setup:
           ema: the averages of the phase before.
         """
         trainable, frozen = phase.partition.split(params)
+        if self.config['model']['frozen_dtype'] == 'bfloat16':
+            frozen = train_state.narrowed(frozen)
         averages = dict(ema or {}) if phase.ema else None
         state = train_state.create(step, trainable, batch_stats, phase.tx, tasks=self.tasks, ema=averages)
         source = {}
@@ -106,7 +108,7 @@ class Setup:
             of_task = features.feed(
                 self.network,
                 phase.features,
-                state.trainable | fixed.frozen,
+                train_state.current(state, fixed),
                 state.batch_stats,
                 task.feed,
                 fingerprint=task.data.fingerprint,
@@ -245,6 +247,9 @@ def prepare(config: Mapping[str, Any]) -> Setup:
             activation='softmax' if train.attributes is None else 'sigmoid',
         )
     )
+    network = dataclasses.replace(network, remat=check_remat(config['parallel']['remat'], network))
+    if model['frozen_dtype'] not in DTYPES:
+        raise UserError(f'model.frozen_dtype={model["frozen_dtype"]!r} is unknown; choose {" or ".join(DTYPES)}')
     if model['partial'] and weights is not None:
         weights = start.agreeing(weights, network)
     lengths = {'examples': len(train.labels), 'batch_size': batch_size}
@@ -306,6 +311,14 @@ def check_consistency(strength: float, network: Network, planned: list[Phase]) -
         raise UserError(f'loss.consistency={strength}: the head of {name} does not read its last map; set it to 0')
     if any(phase.features for phase in planned):
         raise UserError(f'loss.consistency={strength} needs images and their mirror images; set cache_views to 0')
+
+
+def check_remat(stages: Sequence[str], network: Network) -> tuple[str, ...]:
+    """Raises UserError where one of `parallel.remat` is no stage below the head."""
+    below = list(network.stages)[:-1]
+    if odd := [stage for stage in stages if stage not in below]:
+        raise UserError(f'parallel.remat={tuple(stages)}: no stage {", ".join(odd)}; choose of {", ".join(below)}')
+    return tuple(stages)
 
 
 def use_compilation_cache() -> None:
