@@ -213,7 +213,7 @@ def prepare(config: Mapping[str, Any]) -> Setup:
       UserError: something in the config or the data is wrong.
     """
     model, settings = config['model'], config['data']
-    use_compilation_cache()
+    cache.use_compilation_cache()
     if config['deterministic']:
         os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_gpu_deterministic_ops=true'
     check_roles(settings['splits'], config['checkpoint']['select'])
@@ -319,10 +319,3 @@ def check_remat(stages: Sequence[str], network: Network) -> tuple[str, ...]:
     if odd := [stage for stage in stages if stage not in below]:
         raise UserError(f'parallel.remat={tuple(stages)}: no stage {", ".join(odd)}; choose of {", ".join(below)}')
     return tuple(stages)
-
-
-def use_compilation_cache() -> None:
-    """Keeps compiled programs between runs: seconds become tenths at the second start."""
-    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
-        jax.config.update('jax_compilation_cache_dir', str(cache.root() / 'xla'))
-        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
