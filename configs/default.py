@@ -153,6 +153,7 @@ def get_config() -> ConfigDict:
     config.model.image_size = 224
     config.model.channels = 3
     config.model.dtype = 'float32'  # or 'bfloat16': compute; parameters stay float32
+    config.model.frozen_dtype = 'float32'  # or 'bfloat16': frozen kernels take half the memory, and are rounded
 
     config.data = ConfigDict()
     config.data.name = 'synthetic_faces'  # a prepared set, or '' with one of
@@ -206,5 +207,6 @@ def get_config() -> ConfigDict:
     config.parallel.wait = 300.0  # seconds in which all processes have to come, see docs/cluster.md
     config.parallel.lost_after = 60.0  # seconds without a sign of life after which a process is given up
     config.parallel.stuck_after = 900.0  # seconds after which a step has to have ended
+    config.parallel.remat = ()  # ('stem', 'layer1'): compute these stages again for the gradient, to save memory
     config.deterministic = False
     return config

@@ -25,6 +25,7 @@ CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: a file
 WORKDIR = flags.DEFINE_string('workdir', '', 'Folder of the run; the same folder again resumes. Empty: a new one.')
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Check everything, compile a step, say what the job needs, stop.')
 PROFILE = flags.DEFINE_bool('profile', False, 'Trace some steps into WORKDIR/profile.')
+LARGEST_BATCH = flags.DEFINE_bool('largest_batch', False, 'Print the largest data.batch_size that fits, stop.')
 
 SEEDS = flags.DEFINE_list('seeds', [], '0,1,2: a run a seed in WORKDIR/seed-<n>, pooled.')
 FOLDS = flags.DEFINE_enum('folds', None, ['all'], 'All folds of config.data.folds in WORKDIR/fold-<n>, pooled.')
@@ -109,10 +110,15 @@ def run(config: ConfigDict) -> None:
 
     plain = json.loads(config.to_json())
     here = processes.place(os.environ, COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-    if here and (SEEDS.value or FOLDS.value or DRY_RUN.value or 'probe' in plain):
-        raise UserError('--seeds, --folds, --dry_run and probes run in one process; start a run a seed, or a fold')
+    if here and (SEEDS.value or FOLDS.value or DRY_RUN.value or LARGEST_BATCH.value or 'probe' in plain):
+        raise UserError('--seeds, --folds, --dry_run, --largest_batch and probes are for one process')
     content = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
     processes.start(here, plain['parallel'], {'config': content, '--workdir': WORKDIR.value, 'version': __version__})
+    if LARGEST_BATCH.value:
+        from fer_jax import memory
+
+        memory.largest_batch(plain)
+        return
     if SEEDS.value and FOLDS.value:
         raise UserError(f'--seeds={",".join(SEEDS.value)} and --folds={FOLDS.value}; give one of them')
     if PROFILE.value and (SEEDS.value or FOLDS.value or 'probe' in plain):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -9,12 +10,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fer_jax import models
+from fer_jax import models, sharding
 from fer_jax.errors import UserError
 from fer_jax.models import families
 from fer_jax.partition import Flat, flatten, split_module, unflatten
 from fer_jax.pretrained import Preprocessing
 
+log = logging.getLogger('fer_jax')
 PRIMARY = 'primary'
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
@@ -88,13 +90,18 @@ class ModelSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """The static half of a model: its graph and its stage table."""
+    """The static half of a model: its graph and its stage table.
+
+    Attributes:
+      remat: stages of which a backward pass keeps what enters, and computes the rest again.
+    """
 
     spec: ModelSpec
     graphdef: nnx.GraphDef
     stages: dict[str, tuple[str, ...]]
     params: dict[str, jax.ShapeDtypeStruct]
     batch_stats: dict[str, jax.ShapeDtypeStruct]
+    remat: tuple[str, ...] = ()
 
     def init(self, seed: int, prefix: str = '') -> tuple[Flat, Flat]:
         """Fresh (params, batch_stats), initialised as the source framework does it; those below `prefix` alone."""
@@ -145,7 +152,7 @@ class Network:
         whole = (_filled(params, self.params), _filled(batch_stats, self.batch_stats))
         model = nnx.merge(self.graphdef, *map(unflatten, whole), copy=True)
         seen: dict[str, jax.Array] = {}
-        logits = models.run(model, x, start=start, train=train, key=key, seen=seen, add=add)
+        logits = models.run(model, x, start=start, train=train, key=key, seen=seen, add=add, remat=self.remat)
         after = flatten(nnx.state(model, nnx.BatchStat))
         return logits, {path: after[path] for path in batch_stats}, seen[tell]
 
@@ -180,10 +187,15 @@ def _filled(found: Flat, shapes: dict[str, jax.ShapeDtypeStruct]) -> Flat:
 def build(spec: ModelSpec, kernels: str = 'auto') -> Network:
     """Shapes only: no parameter is made; `kernels` as in `models.kernels.choose`.
 
+    What computes in bfloat16 does so in float32 where the device cannot.
+
     Raises:
       UserError: the network is unknown, or its images are smaller than it admits.
     """
     models.check_name(spec.name)
+    if spec.dtype == 'bfloat16' and not sharding.computes_bfloat16(device := jax.devices()[0]):
+        log.warning('%s does not compute in bfloat16: model.dtype=bfloat16 runs in float32 here', device.device_kind)
+        spec = dataclasses.replace(spec, dtype='float32')
     models.check_size(models.CONSTRUCTORS[spec.name], spec.image_size)
     model: Any = nnx.eval_shape(lambda: spec.create(nnx.Rngs(0), kernels))
     graphdef, params, stats = split_module(model)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from fer_jax import pretrained
+from fer_jax import cache, pretrained
 from fer_jax.checkpoints import Checkpoints, read_spec
 from fer_jax.errors import UserError
 from fer_jax.network import Network, build
@@ -49,6 +49,7 @@ def restore(workdir: str | Path, sharding: jax.sharding.Sharding | None = None) 
     Raises:
       UserError: there is no run, or no evaluated checkpoint yet, or it is damaged.
     """
+    cache.use_compilation_cache()
     folder = located(workdir)
     spec = read_spec(folder)
     network = build(spec)

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from fer_jax.data import datasets
 from fer_jax.data.feed import Feeds, gather
 from fer_jax.errors import UserError
 from fer_jax.features import TrainFeatures
-from fer_jax.network import PRIMARY, ModelSpec, Network, build
+from fer_jax.network import DTYPES, PRIMARY, ModelSpec, Network, build
 from fer_jax.partition import Flat, stage_of
 from fer_jax.phases import Phase
 from fer_jax.pretrained import Weights
@@ -101,6 +101,8 @@ class Setup:
           ema: the averages of the phase before.
         """
         trainable, frozen = phase.partition.split(params)
+        if self.config['model']['frozen_dtype'] == 'bfloat16':
+            frozen = train_state.narrowed(frozen)
         averages = dict(ema or {}) if phase.ema else None
         create = functools.partial(train_state.create, tx=phase.tx, tasks=self.tasks)
         made = jax.jit(create, out_shardings=self.places(phase))(step, trainable, batch_stats, ema=averages)
@@ -128,7 +130,7 @@ class Setup:
             of_task = features.feed(
                 self.network,
                 phase.features,
-                state.trainable | fixed.frozen,
+                train_state.current(state, fixed),
                 state.batch_stats,
                 task.feed,
                 fingerprint=task.data.fingerprint,
@@ -234,7 +236,7 @@ def prepare(config: Mapping[str, Any]) -> Setup:
       UserError: something in the config or the data is wrong.
     """
     model, settings = config['model'], config['data']
-    use_compilation_cache()
+    cache.use_compilation_cache()
     if config['deterministic']:
         os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_gpu_deterministic_ops=true'
     check_roles(settings['splits'], config['checkpoint']['select'])
@@ -270,6 +272,9 @@ def prepare(config: Mapping[str, Any]) -> Setup:
             activation='softmax' if train.attributes is None else 'sigmoid',
         )
     )
+    network = dataclasses.replace(network, remat=check_remat(config['parallel']['remat'], network))
+    if model['frozen_dtype'] not in DTYPES:
+        raise UserError(f'model.frozen_dtype={model["frozen_dtype"]!r} is unknown; choose {" or ".join(DTYPES)}')
     if model['partial'] and weights is not None:
         weights = start.agreeing(weights, network)
     lengths = {'examples': len(train.labels), 'batch_size': batch_size}
@@ -333,8 +338,9 @@ def check_consistency(strength: float, network: Network, planned: list[Phase]) -
         raise UserError(f'loss.consistency={strength} needs images and their mirror images; set cache_views to 0')
 
 
-def use_compilation_cache() -> None:
-    """Keeps compiled programs between runs: seconds become tenths at the second start."""
-    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
-        jax.config.update('jax_compilation_cache_dir', str(cache.root() / 'xla'))
-        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+def check_remat(stages: Sequence[str], network: Network) -> tuple[str, ...]:
+    """Raises UserError where one of `parallel.remat` is no stage below the head."""
+    below = list(network.stages)[:-1]
+    if odd := [stage for stage in stages if stage not in below]:
+        raise UserError(f'parallel.remat={tuple(stages)}: no stage {", ".join(odd)}; choose of {", ".join(below)}')
+    return tuple(stages)

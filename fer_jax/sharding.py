@@ -58,6 +58,16 @@ def mesh_for(batch_size: int) -> Mesh:
     return make_mesh(next(devices for devices in range(count, 0, -1) if batch_size % devices == 0))
 
 
+def computes_bfloat16(device: jax.Device) -> bool:
+    """Whether it has arithmetic for bfloat16: NVIDIA's have from compute capability 8.0 on, so no T4 and no V100.
+
+    XLA would convert back and forth around every operation of the others.
+    """
+    capability = str(getattr(device, 'compute_capability', ''))
+    major = capability.partition('.')[0]
+    return not major.isdecimal() or int(major) >= 8
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fer_jax.models.kernels import at_least_float32
 from fer_jax.partition import Flat
 
 
@@ -40,7 +41,7 @@ class Fixed(NamedTuple):
     """Read by the step and not donated.
 
     Attributes:
-      frozen: the parameters with rate 0.
+      frozen: the parameters with rate 0, in the type in which they are kept.
       source: the trainable parameters' values in the weights that the run started from, those that L2-SP pulls back.
     """
 
@@ -89,8 +90,19 @@ def create(
     )
 
 
+def narrowed(frozen: Flat) -> Flat:
+    """Frozen kernels below the head in bfloat16, half their size; what BatchNorm and heads read stays as it is."""
+    kernels = {path for path, leaf in frozen.items() if leaf.ndim > 1 and not path.startswith('head.')}
+    return {path: leaf.astype(jnp.bfloat16) if path in kernels else leaf for path, leaf in frozen.items()}
+
+
+def current(state: TrainState, fixed: Fixed) -> Flat:
+    """All parameters, float32."""
+    return state.trainable | {path: at_least_float32(leaf) for path, leaf in fixed.frozen.items()}
+
+
 def scored(state: TrainState, fixed: Fixed) -> tuple[Flat, Flat]:
     """(params, batch_stats) that are evaluated, selected and kept: the averages where there are any."""
     if state.ema:
-        return state.ema['params'] | fixed.frozen, state.ema['batch_stats']
-    return state.trainable | fixed.frozen, state.batch_stats
+        return current(state, fixed) | state.ema['params'], state.ema['batch_stats']
+    return current(state, fixed), state.batch_stats

@@ -158,7 +158,7 @@ def train_phases(
             if step > phase.first:
                 state = store.restore_train(step, state)
             state = train_phase(run, phase, state, fixed, store, scorers, recorder, stop)
-            params, stats, ema = state.trainable | fixed.frozen, state.batch_stats, state.ema
+            params, stats, ema = train_state.current(state, fixed), state.batch_stats, state.ema
             step = phase.last
         store.wait()
     finally:

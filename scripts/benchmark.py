@@ -1,47 +1,85 @@
 """Speed against PyTorch, on the same machine in the same run.
 
-    python scripts/benchmark.py data --rounds 5 --out docs/results/data_cpu.jsonl
+    python scripts/benchmark.py train --threads 1 --out docs/results/train_cpu_1_thread.jsonl
+    python scripts/benchmark.py train --cases resnet50@224x256 --dtype bfloat16     # on a GPU
 
-Every measurement runs in a process of its own, in alternating rounds; a ratio is one of medians. `--threads 1` gives
-both one thread and counts images per CPU-second; otherwise both use every core, and images per second count. PyTorch
-needs torch and torchvision, see the extra `parity`.
+| part | what |
+|---|---|
+| train, frozen, infer | steps of all parameters, of the head alone, of none, on one batch that lies on the device |
+| pipeline | training steps on FER2013's shapes: from the device, on one batch, without a host; from a DataLoader |
+| data | images from files or memory until they lie ready for a step |
+| startup | seconds from the command to the end of the first step, with and without compiled programs kept from before |
+| memory | highest memory of a training step: plain, stages computed again, frozen kernels in bfloat16 |
+| scaling | training steps on 1, 2, 4 ... cores, or devices |
+
+Every measurement runs in a process of its own, in alternating rounds; a ratio is one of medians, beside the least and
+the largest of a round. The same network, batch, precision, augmentation and optimizer on both sides. FLOPs are those of
+the forward pass, three times where everything trains, against the fastest matrix product measured here. `--threads 1`
+gives both one thread and counts images per CPU-second; otherwise both use every core, and images per second count: of a
+CPU fer_jax makes a device a core. PyTorch needs torch and torchvision, for EfficientNet timm; see the extra `parity`.
 """
 
 import argparse
+import contextlib
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-BATCH = 128
-FLIP, SHIFT, SCALE, ROTATE = 0.5, 0.08, 0.1, 10.0  # the augmentation of both
-CASES = {'48 to 64': (48, 1, 64), '48 to 224': (48, 1, 224), 'JPEG 224': (224, 3, 224)}
-CONTENDERS = ('fer_jax device', 'fer_jax stream', 'PyTorch')
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from scripts import benchmark_data, benchmark_startup  # noqa: E402
+
+THREE = ('fer_jax', 'PyTorch', 'PyTorch, compiled')
+FROZEN = ('fer_jax, frozen', 'fer_jax, frozen in bfloat16', 'PyTorch, frozen')
+CONTENDERS = {
+    'train': THREE,
+    'frozen': THREE,
+    'infer': THREE,
+    'pipeline': ('fer_jax', 'fer_jax, one batch', 'fer_jax, one program', 'PyTorch', 'PyTorch, compiled'),
+    'data': benchmark_data.CONTENDERS,
+    'startup': benchmark_startup.CONTENDERS,
+    'memory': ('fer_jax', 'fer_jax, recomputed', 'PyTorch', *FROZEN),
+    'scaling': ('fer_jax', 'PyTorch'),
+}
+CASES = {
+    'train': 'resnet18@64x128 resnet50@224x32 vgg16@224x16 efficientnet_lite0@96x64 efficientnet_lite0@224x32',
+    'frozen': 'resnet18@64x128',
+    'pipeline': 'resnet18@64x128',
+    'memory': 'resnet50@224x32',
+    'scaling': 'resnet18@64x128',
+    'startup': 'resnet18@64x96',
+}
+CASES['infer'] = CASES['train']
+METRICS = {'startup': 'seconds', 'memory': 'peak_bytes'}  # of which less is better
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('part', choices=['data', 'wait', 'measure'])
-    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('part', choices=[*CONTENDERS, 'peak'])
+    parser.add_argument('--cases', help='NETWORK@PIXELSxBATCH, several by commas; of part data its own')
+    parser.add_argument('--contenders', help='by semicolons; all of the part if not given')
+    parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--seconds', type=float, default=8.0, help='of each measurement, after warming up')
     parser.add_argument('--threads', type=int, default=0, help='1: one thread each; 0: all cores')
+    parser.add_argument('--dtype', choices=['float32', 'bfloat16'], default='float32')
+    parser.add_argument('--devices', type=int, default=0, help='of fer_jax; 0: all there are, of a CPU a device a core')
+    parser.add_argument('--images', type=Path, help='a .npy file, uint8 [N, H, W, 1 or 3]; noise if not given')
     parser.add_argument('--out', type=Path, help='append one JSON line a measurement')
-    parser.add_argument('--case', choices=CASES)
-    parser.add_argument('--contender', choices=CONTENDERS)
-    parser.add_argument('--images', type=Path)
+    parser.add_argument('--name', default='', help='of this machine or these settings, kept in the JSON lines')
+    parser.add_argument('--contender', help=argparse.SUPPRESS)
+    parser.add_argument('--case', help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
-    if arguments.part == 'measure':
-        json.dump(measure(arguments), sys.stdout)
-    elif arguments.part == 'wait':
-        print(json.dumps(waiting(arguments.seconds)))
+    if arguments.contender:
+        with contextlib.redirect_stdout(sys.stderr):
+            found = measure(arguments)
+        json.dump(found, sys.stdout)
     else:
         compare(arguments)
     return 0
@@ -49,197 +87,147 @@ def main(argv: list[str] | None = None) -> int:
 
 def compare(arguments: argparse.Namespace) -> None:
     """All cases and contenders, round by round, and a table of medians."""
-    rates: dict[tuple[str, str], list[float]] = {}
-    metric = 'images_per_cpu_second' if arguments.threads == 1 else 'images_per_second'
+    part = arguments.part
+    cases = arguments.cases.split(',') if arguments.cases else CASES.get(part, '').split() or [*benchmark_data.CASES]
+    contenders = arguments.contenders.split(';') if arguments.contenders else CONTENDERS[part]
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    peak = 0.0
     with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        if part in ('train', 'frozen', 'infer', 'pipeline'):
+            peaks = [in_process(arguments, scratch, 'peak', '', name, 0) for name in ('fer_jax', 'PyTorch')]
+            peak = max((one['flops_per_second'] for one in peaks if one), default=0.0)
         for number in range(arguments.rounds):
-            for case in CASES:
-                images = write_images(Path(folder) / case.replace(' ', '_'), *CASES[case][:2])
-                for contender in CONTENDERS:
-                    if case == 'JPEG 224' and contender == 'fer_jax device':
-                        continue
-                    found = in_process(arguments, case, contender, images)
-                    if found is None:
-                        continue
-                    rates.setdefault((case, contender), []).append(found[metric])
-                    record = {'part': 'data', 'round': number, 'case': case, 'contender': contender, **found}
-                    if arguments.out:
-                        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-                        with arguments.out.open('a') as file:
-                            file.write(json.dumps(record) + '\n')
-    print(f'{metric}, median of {arguments.rounds} [least, most]; ratio to PyTorch')
-    for (case, contender), values in rates.items():
-        peer = rates.get((case, 'PyTorch'))
-        ratio = f'{statistics.median(values) / statistics.median(peer):.2f}' if peer else ''
-        spread = f'[{min(values):,.0f}, {max(values):,.0f}]'
-        print(f'{case:<12}{contender:<18}{statistics.median(values):>9,.0f} {spread:<20}{ratio:>6}')
+            for case in cases:
+                for devices in counts(arguments) if part == 'scaling' else [arguments.devices]:
+                    for contender in contenders:
+                        one = in_process(arguments, scratch, part, case, contender, number, devices)
+                        if one:
+                            name = f'{case} on {devices}' if part == 'scaling' else case
+                            found.setdefault((name, contender), []).append(one)
+    print(table(found, metric_of(arguments), peak, part))
 
 
-def in_process(arguments: argparse.Namespace, case: str, contender: str, images: Path) -> dict[str, Any] | None:
-    command = [sys.executable, __file__, 'measure', '--case', case, '--contender', contender, '--images', str(images)]
-    command += ['--seconds', str(arguments.seconds), '--threads', str(arguments.threads)]
+def metric_of(arguments: argparse.Namespace) -> str:
+    rate = 'images_per_cpu_second' if arguments.threads == 1 else 'images_per_second'
+    return METRICS.get(arguments.part, rate)
+
+
+def counts(arguments: argparse.Namespace) -> list[int]:
+    """1, 2, 4 ... up to all devices, of a CPU to all cores."""
+    if arguments.devices:
+        return [arguments.devices]
+    most = gpus() or len(os.sched_getaffinity(0))
+    return [1 << power for power in range(most.bit_length()) if 1 << power <= most]
+
+
+def gpus() -> int:
+    return len(list(Path('/proc/driver/nvidia/gpus').glob('*')))
+
+
+def in_process(
+    arguments: argparse.Namespace,
+    scratch: Path,
+    part: str,
+    case: str,
+    contender: str,
+    number: int,
+    devices: int = 0,
+) -> dict[str, Any] | None:
+    """One measurement, written to `--out`; None where it failed, which is said."""
+    here = cores = sorted(os.sched_getaffinity(0))
     environment = dict(os.environ)
     if arguments.threads == 1:
-        command = ['taskset', '-c', '0', *command]
+        cores, devices = cores[:1], 1
         flags = ' --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1'
         environment |= {'OMP_NUM_THREADS': '1', 'XLA_FLAGS': environment.get('XLA_FLAGS', '') + flags}
-    run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
+    elif not gpus():
+        cores = cores[:devices] if part == 'scaling' else cores
+        devices = devices or len(cores)
+    images = arguments.images
+    if part == 'data':
+        images = benchmark_data.write_images(scratch / case.replace(' ', '_'), *benchmark_data.CASES[case][:2])
+        if case == 'JPEG 224' and contender == 'fer_jax, device':
+            return None
+    elif part == 'startup':
+        images = benchmark_data.write_images(scratch / 'images', 48, 1)
+        environment |= benchmark_startup.environment(scratch, contender, number)
+    command = [sys.executable, __file__, part, '--case', case, '--contender', contender, '--dtype', arguments.dtype]
+    command += ['--seconds', str(arguments.seconds), '--threads', str(arguments.threads), '--devices', str(devices)]
+    command += ['--images', str(images)] if images else []
+    os.sched_setaffinity(0, cores)  # which the process inherits
+    run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    os.sched_setaffinity(0, here)
     if run.returncode:
         print(f'{case}, {contender}: left out, status {run.returncode}', file=sys.stderr)
         return None
-    return json.loads(run.stdout)
+    found = json.loads(run.stdout)
+    if arguments.out:
+        fields = {'threads': arguments.threads, 'dtype': arguments.dtype, 'name': arguments.name, 'cpu': processor()}
+        record = {'part': part, 'case': case, 'contender': contender, 'round': number, **fields, 'cpus': len(cores)}
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        with arguments.out.open('a') as file:
+            file.write(json.dumps(record | found) + '\n')
+    return found
 
 
-def write_images(folder: Path, side: int, channels: int) -> Path:
-    """1,024 smooth random images in two class folders, PNG where small, JPEG where large; returns the folder."""
-    from PIL import Image
-
-    if folder.is_dir():
-        return folder
-    generator = np.random.default_rng(0)
-    for label in ('a', 'b'):
-        (folder / label).mkdir(parents=True)
-    for number in range(1024):
-        rough = generator.integers(0, 256, (12, 12, channels), np.uint8)
-        image = Image.fromarray(rough.squeeze()).resize((side, side), Image.Resampling.BICUBIC)
-        noisy = np.clip(np.asarray(image, int) + generator.integers(-12, 13, np.asarray(image).shape), 0, 255)
-        image = Image.fromarray(noisy.astype(np.uint8))
-        name = folder / 'ab'[number % 2] / f'{number:04d}'
-        image.save(name.with_suffix('.png')) if side < 100 else image.save(name.with_suffix('.jpg'), quality=90)
-    return folder
+def processor() -> str:
+    for line in Path('/proc/cpuinfo').read_text().splitlines():
+        if line.startswith('model name'):
+            return line.partition(':')[2].strip()
+    return platform.machine()
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Images per second and per CPU-second of one contender, data ready for a training step."""
-    side, channels, size = CASES[arguments.case]
-    ours = arguments.contender.startswith('fer_jax')
-    batches = (jax_batches if ours else torch_batches)(arguments, side, channels, size)
-    for _ in range(4):
-        next(batches)
-    images, begun, cpu = 0, time.perf_counter(), cpu_seconds()
-    while time.perf_counter() - begun < arguments.seconds:
-        images += next(batches)
-    seconds, cpu = time.perf_counter() - begun, cpu_seconds() - cpu
-    return {'images_per_second': images / seconds, 'images_per_cpu_second': images / cpu, 'cpus': os.cpu_count()}
+    """One measurement, in this process."""
+    if arguments.part == 'data':
+        return benchmark_data.measure(arguments)
+    arguments.network, _, rest = arguments.case.partition('@')
+    arguments.size, arguments.batch = map(int, rest.split('x')) if rest else (0, 0)
+    if arguments.part == 'startup':
+        return benchmark_startup.measure(arguments)
+    if arguments.contender.startswith('fer_jax'):
+        from scripts import benchmark_jax
+
+        return benchmark_jax.measure(arguments, images_of(arguments))
+    from scripts import benchmark_torch
+
+    return benchmark_torch.measure(arguments, images_of(arguments))
 
 
-def cpu_seconds() -> float:
-    """Of this process and of the workers that live: PyTorch's loader has some."""
-    total = time.process_time()
-    for path in Path(f'/proc/{os.getpid()}/task').glob('*/children'):
-        for child in path.read_text().split():
-            fields = Path(f'/proc/{child}/stat').read_text().rsplit(')', 1)[1].split()
-            total += (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
-    return total
+def images_of(arguments: argparse.Namespace) -> np.ndarray:
+    """uint8 [N, H, W, C]: those of a file, else noise; a batch of them, of the pipeline as many as FER2013 has."""
+    if arguments.images:
+        return np.load(arguments.images)
+    shape = (arguments.batch, arguments.size, arguments.size, 3)
+    if arguments.part == 'pipeline':
+        shape = (28_709, 48, 48, 1)
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
-def jax_batches(arguments: argparse.Namespace, side: int, channels: int, size: int) -> Iterator[int]:
-    import jax
-
-    from fer_jax import sharding
-    from fer_jax.data import datasets
-    from fer_jax.data.augment import Augment, augment, example_keys
-    from fer_jax.data.feed import TrainFeed, gather
-
-    data = datasets.load(
-        dir=str(arguments.images), splits={'train': 'train'}, image_size=side, channels=channels, root=arguments.images
-    )
-    feed = TrainFeed(
-        data.splits['train'],
-        batch_size=BATCH,
-        seed=0,
-        placement=arguments.contender.split()[1],
-        mesh=sharding.make_mesh(),
-    )
-    settings = Augment(flip=FLIP, shift=SHIFT, scale=SCALE, rotate=ROTATE)
-
-    @jax.jit
-    def batch(resident: Any, host: Any, step: int) -> jax.Array:
-        keys = example_keys(jax.random.fold_in(jax.random.key(0), step), BATCH)
-        return augment(gather(resident, host)['x'], keys, size, settings)
-
-    step = 0
-    while True:
-        batch(feed.resident, feed.host(step), step).block_until_ready()
-        step += 1
-        yield BATCH
+def table(found: dict[tuple[str, str], list[dict[str, Any]]], metric: str, peak: float, part: str) -> str:
+    """Medians, ratios to PyTorch, above 1 where a contender is better, and what else was measured."""
+    lines = [f'| {metric} | median [least, most] | to PyTorch [of a round] | of the peak | first step | memory |']
+    lines.append('|---|---|---|---|---|---|')
+    sign = -1 if metric in METRICS.values() else 1
+    for (case, contender), every in found.items():
+        ours = statistics.median(one[metric] for one in every)
+        cells = [f'{case}, {contender}', f'{ours:,.4g} {spread([one[metric] for one in every], ",.4g")}', '']
+        if peers := [one[metric] for one in found.get((case, 'PyTorch'), [])]:
+            each = [(one[metric] / peer) ** sign for one, peer in zip(every, peers, strict=False)]
+            cells[2] = f'{(ours / statistics.median(peers)) ** sign:.2f} {spread(each, ".2f")}'
+        flops = max((one.get('forward_flops', 0) for one in found.get((case, 'fer_jax'), [])), default=0)
+        passes = 1 if part in ('infer', 'frozen') else 3
+        cells.append(f'{passes * flops * ours / peak:.0%}' if peak and flops else '')
+        for key, unit, scale in (('first_seconds', 's', 1), ('peak_bytes', 'GB', 1e9)):
+            values = [one[key] for one in every if key in one]
+            cells.append(f'{statistics.median(values) / scale:.2f} {unit}' if values else '')
+        lines.append(f'| {" | ".join(cells)} |')
+    return '\n'.join(lines)
 
 
-def torch_batches(arguments: argparse.Namespace, side: int, channels: int, size: int) -> Iterator[int]:
-    """ImageFolder and torchvision's transforms on PIL images, as the field writes them; small sets held in memory."""
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    import torch
-
-    from tests.torch_reference import declare_torchvision_operators
-
-    declare_torchvision_operators()
-    from PIL import Image
-    from torchvision import datasets, transforms
-
-    if arguments.threads == 1:
-        torch.set_num_threads(1)
-    steps: list[Callable[[Any], Any]] = [transforms.Resize(size)] if side != size else []
-    steps += [
-        transforms.RandomHorizontalFlip(FLIP),
-        transforms.RandomAffine(ROTATE, (SHIFT, SHIFT), (1 / (1 + SCALE), 1 + SCALE), interpolation=BILINEAR),
-        transforms.ToTensor(),
-    ]
-    transform = transforms.Compose(steps)
-    folder = datasets.ImageFolder(str(arguments.images), transform)
-
-    class InMemory(torch.utils.data.Dataset):
-        def __init__(self) -> None:
-            self.images = [
-                np.asarray(Image.open(path).convert('L' if channels == 1 else 'RGB')) for path, _ in folder.imgs
-            ]
-
-        def __len__(self) -> int:
-            return len(self.images)
-
-        def __getitem__(self, index: int) -> tuple[Any, int]:
-            return transform(Image.fromarray(self.images[index])), folder.imgs[index][1]
-
-    workers = 0 if arguments.threads == 1 else os.cpu_count() or 1
-    loader = torch.utils.data.DataLoader(
-        InMemory() if side < 100 else folder,
-        BATCH,
-        shuffle=True,
-        drop_last=True,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-    )
-    while True:
-        for images, _ in loader:
-            yield len(images)
-
-
-BILINEAR = 2  # PIL's and torchvision's number for it
-
-
-def waiting(seconds: float) -> dict[str, float]:
-    """The share of a ResNet-18 step at 64 px, from device-resident images, that the host spends on the batch."""
-    from configs import fer2013_resnet18
-    from fer_jax import setup
-
-    config = fer2013_resnet18.get_config()
-    config.data.name = 'synthetic_faces'
-    config.parallel.devices = 0
-    run = setup.prepare(json.loads(config.to_json()))
-    phase = run.phases[0]
-    state, fixed = run.enter(phase, 0, *run.initial())
-    step = run.step_function(phase)
-    state = step(state, fixed, run.feed.resident, run.feed.host(0))
-    state.step.block_until_ready()
-    begun, host, count = time.perf_counter(), 0.0, 0
-    while time.perf_counter() - begun < seconds:
-        before = time.perf_counter()
-        batch = run.feed.host(count + 1)
-        host += time.perf_counter() - before
-        state = step(state, fixed, run.feed.resident, batch)
-        state.step.block_until_ready()
-        count += 1
-    total = time.perf_counter() - begun
-    return {'steps': count, 'step_ms': 1e3 * total / count, 'batch_ms': 1e3 * host / count, 'share': host / total}
+def spread(values: list[float], form: str) -> str:
+    return f'[{min(values):{form}}, {max(values):{form}}]'
 
 
 if __name__ == '__main__':

@@ -18,7 +18,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from fer_jax import cache, setup, sharding
+from fer_jax import cache, sharding
 from fer_jax.data import datasets
 from fer_jax.network import ModelSpec, build
 from fer_jax.scorer import Scorer
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     mesh = sharding.make_mesh(arguments.devices)
     params, stats = jax.device_put(network.init(0), sharding.replicated(mesh))
     place = {'batch_size': arguments.batch_size, 'placement': arguments.placement, 'mesh': mesh}
-    setup.use_compilation_cache()
+    cache.use_compilation_cache()
     images = data.splits['test'].read(np.arange(arguments.batch_size))
     batch = {'x': images, 'id': np.arange(arguments.batch_size, dtype=np.int32)}
     batch = jax.device_put(batch, sharding.batch(mesh))

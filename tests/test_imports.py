@@ -95,6 +95,16 @@ def test_no_second_framework(name):
     assert not roots(IMPORTS[name]) & {'tensorflow', 'torch', 'torchvision', 'timm', 'keras'}
 
 
+def test_a_run_starts_without_what_it_may_not_need():
+    code = 'import sys; from fer_jax import evaluate, training; print(*sys.modules)'
+    command = [sys.executable, '-c', code]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PACKAGE.parent).stdout.split()
+    assert 'fer_jax.training' in loaded
+    readers = {'PIL', 'array_record', 'cv2', 'grain', 'h5py', 'safetensors', 'tensorflow_datasets'}
+    writers = {'clu', 'matplotlib', 'onnx', 'tensorboardX'}
+    assert not roots(loaded) & (readers | writers | {'tensorflow', 'torch', 'scipy', 'sklearn'})
+
+
 def test_main_answers_at_once():
     code = 'import sys, fer_jax.main; print(*sys.modules)'
     command = [sys.executable, '-c', code]

@@ -1,6 +1,6 @@
 """Running a network as a table of stages."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -35,6 +35,7 @@ def run(
     key: jax.Array | None = None,
     seen: dict[str, jax.Array] | None = None,
     add: Mapping[str, jax.Array] | None = None,
+    remat: Collection[str] = (),
 ) -> Any:
     """Applies the stages from `start` up to, not including, `stop`.
 
@@ -47,6 +48,7 @@ def run(
       key: of dropout; every stage draws from its own fold of it.
       seen: is filled with what enters each stage.
       add: is added to what these stages give, for derivatives by it.
+      remat: stages of which the backward pass keeps what enters, and computes the rest again.
 
     Returns:
       The activations that enter `stop`, or logits {task: float32 [B, classes]}.
@@ -71,12 +73,17 @@ def run(
             x = jnp.concatenate(read, -1)
         if seen is not None:
             seen[name] = x
-        x = model.stage(name, x, train=name in train, key=stage_key)
+        apply = _applied(name, name in train)
+        x = (nnx.remat(apply) if name in remat else apply)(model, x, stage_key)
         if add and name in add:
             x = x + add[name]
         if name in model.inputs:
             read.append(x.mean((1, 2)) if x.ndim == 4 else x)
     return jnp.concatenate(read, -1) if stop == 'head' and first < last and model.inputs else x
+
+
+def _applied(name: str, train: bool) -> Callable[[Any, jax.Array, jax.Array | None], Any]:
+    return lambda model, x, key: model.stage(name, x, train=train, key=key)
 
 
 def read_all(network: Any, stages: tuple[str, ...], channels: int) -> int:

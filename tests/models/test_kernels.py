@@ -1,5 +1,9 @@
 """The CPU forms against lax, in values and in gradients for input and kernel."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,6 +43,14 @@ DEPTHWISE = [
     (1, 2, 6, 6, 5, 2, 'SAME', 6),
     (5, 5, 6, 6, 3, 1, 'VALID', 6),
 ]
+WIDE = [  # images of few channels, or 32 KB apart
+    (9, 8, 3, 4, 7, 2, 3, 1),
+    (12, 10, 1, 5, 3, 1, 'SAME', 1),
+    (11, 12, 3, 5, 3, 2, 'SAME', 1),
+    (16, 16, 32, 9, 3, 1, 1, 1),
+    (16, 32, 16, 9, 3, 2, 1, 1),
+    (64, 64, 64, 8, 3, 1, 1, 1),  # a row of an image is a block
+]
 LEFT_TO_LAX = [
     (9, 9, 6, 9, 3, 1, 1, 1),
     (9, 8, 6, 9, 3, 2, 'SAME', 1),
@@ -60,7 +72,7 @@ def _values_and_gradients(conv, x, kernel, weights, **options):
 
 @pytest.mark.parametrize(
     ('height', 'width', 'features_in', 'features_out', 'window', 'stride', 'padding', 'groups'),
-    POINTWISE + SMALL_MAPS + DEPTHWISE + LEFT_TO_LAX,
+    POINTWISE + SMALL_MAPS + DEPTHWISE + WIDE + LEFT_TO_LAX,
 )
 def test_convolution_equals_lax(height, width, features_in, features_out, window, stride, padding, groups):
     draw = np.random.default_rng(0)
@@ -106,8 +118,36 @@ def test_slow_shapes_take_no_convolution_in_either_direction(case):
     assert _convolutions_left(case) == 0
 
 
+@pytest.mark.parametrize('case', WIDE)
+def test_weight_gradients_of_wide_maps_take_no_convolution(case):
+    assert _convolutions_left(case) == 2  # the value, and the gradient for the input
+
+
 def test_large_maps_stay_with_lax():
-    assert _convolutions_left(LEFT_TO_LAX[0]) > 0
+    assert _convolutions_left(LEFT_TO_LAX[0]) == 3
+
+
+def test_devices_go_over_their_own_part_of_the_batch():
+    """Nothing but the sum of the gradients passes between two of them."""
+    code = '''
+import jax, jax.numpy as jnp, numpy as np
+from jax import lax
+from fer_jax import sharding
+from fer_jax.models import kernels
+mesh = sharding.make_mesh(2)
+draw = np.random.default_rng(0)
+x = jax.device_put(draw.normal(size=(4, 16, 16, 32)).astype(np.float32), sharding.batch(mesh))
+kernel = jax.device_put(draw.normal(size=(3, 3, 32, 8)).astype(np.float32), sharding.replicated(mesh))
+def gradient(conv):
+    layout = ('NHWC', 'HWIO', 'NHWC')
+    of_conv = lambda kernel, x: conv(x, kernel, (1, 1), [(1, 1)] * 2, dimension_numbers=layout)
+    return jax.jit(jax.grad(lambda kernel, x: (of_conv(kernel, x) ** 2).sum()))
+of = gradient(kernels.cpu_conv)
+np.testing.assert_allclose(of(kernel, x), gradient(lax.conv_general_dilated)(kernel, x), rtol=1e-3, atol=0.1)
+text = of.lower(kernel, x).compile().as_text()
+assert ' while(' in text and text.count(' all-reduce(') == 1 and ' all-gather(' not in text, text
+'''
+    subprocess.run([sys.executable, '-c', code], check=True, env=os.environ | {'XLA_FLAGS': ''})
 
 
 @pytest.mark.parametrize(
