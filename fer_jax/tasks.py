@@ -12,7 +12,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fer_jax import cache, drift, losses
-from fer_jax.checkpoints import read_spec
 from fer_jax.data import datasets
 from fer_jax.data.datasets import Dataset
 from fer_jax.data.feed import TrainFeed
@@ -131,6 +130,8 @@ def load(config: Mapping[str, Any], *, image_size: int, channels: int) -> dict[s
 
 def of_run(workdir: Path) -> dict[str, Dataset]:
     """The data of every task of a run, as long as they are where they were."""
+    from fer_jax.checkpoints import read_spec  # a step does not need Orbax
+
     spec = read_spec(workdir)
     return load(drift.read(workdir), image_size=spec.image_size, channels=spec.channels)
 
