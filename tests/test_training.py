@@ -689,7 +689,8 @@ def test_a_run_goes_back_to_torchvision(finished, tmp_path, capsys):
     for path, leaf in (source['params'] | source['stats']).items():
         np.testing.assert_array_equal((again.params | again.stats)[path], leaf)
     assert export.main([*command, '--format', 'keras']) == 2
-    assert 'keras is not a form of resnet18; choose onnx, stablehlo, torchvision, safetensors' in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert 'keras is not a form of resnet18; choose onnx, stablehlo, torchvision, safetensors' in said
     assert export.main([*command, '--format', 'safetensors']) == 0
     own = pretrained.load(output, 'resnet18')
     assert own.preprocessing.size == 32 and own.metadata['classes'] == '3'
