@@ -22,10 +22,11 @@ from fer_jax.steps import train_step
 if double:
     network.DTYPES['float32'] = jnp.float64
 config = json.load(open(sys.argv[1]))
-config['model']['dropout'], config['data']['augment']['flip'] = 0.0, 0.0
+config['model'] |= {'name': sys.argv[6], 'dropout': 0.0}
+config['data']['augment']['flip'] = 0.0
 config['phases'][0] |= {'ema': 0.0, 'learning_rate': 1e-2, 'optimizer': 'sgd', 'weight_decay': 1e-4}
 if frozen:
-    config['phases'][0]['rates'] = [['layer3/.*(conv|kernel)', 1.0], ['head/', 1.0], ['.*', 0.0]]
+    config['phases'][0]['rates'] = [[r'layer[34]/.*(conv|kernel)', 1.0], ['head/', 1.0], ['.*', 0.0]]
 
 def cross_entropy(logits, labels):
     losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)[:, 0]
@@ -61,14 +62,19 @@ def same(one: np.ndarray, other: np.ndarray, bound: float) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ('precision', 'what', 'bound', 'cases'),
-    [('double', 'all', 1e-12, ALL), ('double', 'frozen', 1e-12, ALL[:2]), ('single', 'all', 1e-4, ALL[:2])],
+    ('model', 'precision', 'what', 'bound', 'cases'),
+    [
+        ('resnet8_small', 'double', 'all', 1e-12, ALL),
+        ('resnet8_small', 'single', 'all', 1e-4, ALL[:2]),
+        ('resnet18', 'double', 'all', 1e-12, ALL[:2]),
+        ('resnet18', 'double', 'frozen', 1e-12, ALL[:2]),
+    ],
 )
-def test_any_number_of_devices_trains_as_one(tmp_path, precision, what, bound, cases):
-    """Five steps with BatchNorm in training mode, or frozen below the last stage."""
+def test_any_number_of_devices_trains_as_one(tmp_path, model, precision, what, bound, cases):
+    """Five steps with BatchNorm in training mode, or frozen below the last stages."""
     config, output = tmp_path / 'config.json', tmp_path / 'found.npz'
     config.write_text(json.dumps(load_config(write_config(tmp_path / 'set'))))
-    arguments = [str(config), precision, what, json.dumps(cases), str(output)]
+    arguments = [str(config), precision, what, json.dumps(cases), str(output), model]
     subprocess.run([sys.executable, '-c', STEPS, *arguments], check=True, cwd=REPOSITORY, env=environment())
     with np.load(output) as found:
         names = [name.removeprefix('1 replicated ') for name in found if name.startswith('1 ')]
