@@ -70,7 +70,7 @@ def losses_of(config, steps):
     [
         ('resnet18', default.HEAD_ONLY),
         ('resnet18', default.train_from('layer4', 'head')),
-        ('efficientnet_lite0', default.train_from('conv_head', 'head')),
+        pytest.param('efficientnet_lite0', default.train_from('conv_head', 'head'), marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize('place', ['device', 'disk'])
@@ -84,6 +84,7 @@ def test_training_from_the_cache_gives_the_losses_of_training_without(faces, mod
     np.testing.assert_allclose(np.diff(cached), np.diff(plain), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_from_the_cache_scores_as_one_without_and_the_next_run_computes_nothing(
     faces, tmp_path, own_cache, monkeypatch
 ):

@@ -144,6 +144,7 @@ def config_of(faces):
     return config
 
 
+@pytest.mark.slow
 def test_three_tasks_beside_the_primary_one(faces, tmp_path, capsys):
     results = fer_jax.train(config_of(faces), tmp_path / 'run')
     assert set(results['splits']) == {

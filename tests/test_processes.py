@@ -101,8 +101,7 @@ def test_a_signal_to_one_stops_all_and_all_go_on_to_the_same_bits(whole, config,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('which', [1, 0])
-@pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(('which', 'how'), [(0, signal.SIGKILL), (1, signal.SIGSTOP)])
 def test_a_process_that_dies_or_freezes_ends_the_other(config, tmp_path, which, how):
     flags = ('--config.phases[0].epochs=1000', f'--config.parallel.lost_after={20 if how == signal.SIGSTOP else 120}')
     with Run(config, tmp_path / 'run', *flags, pace=0.1) as run:

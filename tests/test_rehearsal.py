@@ -30,6 +30,7 @@ def config(tmp_path_factory):
     return config
 
 
+@pytest.mark.slow
 def test_a_dry_run_foretells_disk_and_memory(config, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('FER_JAX_CACHE', str(tmp_path / 'cache'))
     needs = fer_jax.train(config, tmp_path / 'run', dry_run=True)

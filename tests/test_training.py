@@ -196,7 +196,7 @@ def test_a_loaded_run_answers_as_the_evaluation_does(finished, faces):
         predictor(one.astype(np.float32))
 
 
-@pytest.mark.parametrize('placement', ['device', 'stream'])
+@pytest.mark.parametrize('placement', ['device', pytest.param('stream', marks=pytest.mark.slow)])
 def test_a_run_that_is_stopped_ends_as_one_that_is_not(finished, faces, tmp_path, placement, monkeypatch):
     """SIGTERM after 2, then 5 (the end of phase 0), then 7 steps; bits, records and results are the same."""
     whole, results = finished
@@ -252,6 +252,7 @@ def test_a_finished_run_trains_longer(finished, faces, tmp_path, capsys):
     assert after.startswith(before) and '"step": 17' in after.removeprefix(before)
 
 
+@pytest.mark.slow
 def test_a_phase_whose_scores_stall_ends_early(faces, tmp_path, capsys):
     """At a rate of nothing no evaluation is better than the first; the next phase begins where it would have."""
     config = config_of(faces, epochs=6, learning_rate=1e-9, stop_after=2)
@@ -266,7 +267,7 @@ def test_a_phase_whose_scores_stall_ends_early(faces, tmp_path, capsys):
     assert (tmp_path / 'metrics.jsonl').read_bytes() == before
 
 
-@pytest.mark.parametrize('mode', ['stop', 'skip'])
+@pytest.mark.parametrize('mode', ['stop', pytest.param('skip', marks=pytest.mark.slow)])
 def test_a_step_that_is_not_finite_ends_the_run_or_is_left_out(faces, tmp_path, mode, capsys):
     """A weight of 3.4e38 in a manifest overflows the loss of the batch that holds it."""
     lines = ['path,label,split,weight']
@@ -657,6 +658,7 @@ def test_runs_and_peers_are_compared_on_the_same_images(finished, tmp_path, caps
     assert found['runs']['seed-0']['splits']['test'] == expected
 
 
+@pytest.mark.slow
 def test_a_larger_network_starts_from_a_smaller_one(finished, faces, tmp_path, capsys):
     """A ResNet-18 has the stem of a ResNet-34 and the first blocks of its stages; of a ResNet-50 far less."""
     workdir, _ = finished
