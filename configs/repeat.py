@@ -9,6 +9,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs import default
+
 
 def get_config(workdir: str = '') -> ConfigDict:
     path = Path(workdir) / 'config.json'
@@ -16,7 +18,17 @@ def get_config(workdir: str = '') -> ConfigDict:
         raise ValueError(f'{path} is not a file; give the folder of a run: configs/repeat.py:runs/x')
     config = thawed(json.loads(path.read_text()))
     assert isinstance(config, ConfigDict)
+    add_newer(config, default.get_config())
     return config
+
+
+def add_newer(config: ConfigDict, known: ConfigDict) -> None:
+    """Fields that came with a newer version get their defaults."""
+    for name, value in known.items():
+        if name not in config:
+            config[name] = value
+        elif isinstance(value, ConfigDict) and isinstance(config[name], ConfigDict):
+            add_newer(config[name], value)
 
 
 def thawed(value: Any) -> Any:
