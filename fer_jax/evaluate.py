@@ -133,7 +133,7 @@ def _of_run(workdir: Path, split: str, tta: str) -> Evaluated:
     roles = [role for role, name in config['data']['splits'].items() if name]
     if split not in roles:
         raise UserError(f'--split={split!r} is not a split of this run; it has {", ".join(roles)}')
-    data = tasks.load(config, image_size=spec.image_size, channels=spec.channels)
+    data = tasks.of_run(workdir)
     for name, classes in tasks.heads(config, data).items():
         if classes != spec.classes[name]:
             raise UserError(

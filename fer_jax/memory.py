@@ -47,7 +47,7 @@ def largest_batch(config: Mapping[str, Any]) -> int:
 
 
 def needs(run: Setup, phase: Phase) -> Callable[[int], int]:
-    """batch size -> bytes a device of a step: arguments, results that are not written over them, temporaries."""
+    """batch size -> bytes a device of a step: its arguments, and what it works with, see `working`."""
     state, fixed = jax.eval_shape(lambda: run.enter(phase, phase.first, *run.network.init(0)))
     shapes = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=run.replicated), (state, fixed)
@@ -69,11 +69,17 @@ def needs(run: Setup, phase: Phase) -> Callable[[int], int]:
                     raise
                 known[batch_size] = np.iinfo(np.int64).max
             else:
-                kept = used.output_size_in_bytes - used.alias_size_in_bytes
-                known[batch_size] = used.argument_size_in_bytes + used.temp_size_in_bytes + kept
+                known[batch_size] = used.argument_size_in_bytes + working(used)
         return known[batch_size]
 
     return of
+
+
+def working(used: Any) -> int:
+    """Bytes a device of a compiled step, by its memory analysis, beside its arguments: temporaries, and results that
+    are not written over arguments.
+    """
+    return used.temp_size_in_bytes + used.output_size_in_bytes - used.alias_size_in_bytes
 
 
 def largest(needed: Callable[[int], int], budget: int, most: int) -> int:

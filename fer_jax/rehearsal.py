@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fer_jax import cache, features, pictures, pretrained, tasks
+from fer_jax import cache, features, memory, pictures, pretrained, tasks
 from fer_jax.data import feed, prepared
 from fer_jax.errors import UserError
 from fer_jax.phases import Phase
@@ -47,13 +47,13 @@ def rehearse(run: Setup, workdir: Path) -> dict[str, Any]:
         state, fixed = run.enter(phase, phase.first, params, stats)
         checkpoint = max(checkpoint, nbytes((state, fixed.frozen)))
         begun = time.perf_counter()
-        memory = run.whole_step(phase).lower(state, fixed, *run.abstract_batch(phase)).compile().memory_analysis()
+        used = run.whole_step(phase).lower(state, fixed, *run.abstract_batch(phase)).compile().memory_analysis()
         taken = time.perf_counter() - begun
         kept = features_of(run, phase)
         cached = max(cached, kept)
         data = images + scored + (kept if kept and feed.keeps_on_device(kept, run.mesh) else 0)
-        own = memory.argument_size_in_bytes - (0 if phase.features else images)
-        working = memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+        own = used.argument_size_in_bytes - (0 if phase.features else images)
+        working = memory.working(used)
         needed = sizes[phase.index] = own + working + data
         print(
             f'phase {phase.index}: {phase.last - phase.first} steps, compiled in {taken:.1f} s, '
