@@ -70,6 +70,7 @@ def test_vgg16(keras, tmp_path):
 
 
 @pytest.mark.parity
+@pytest.mark.large
 @pytest.mark.slow
 def test_inception_resnet_v2(keras, tmp_path):
     def layers(model):
