@@ -167,7 +167,7 @@ class TrainFeed(Feed):
             index = order(int(step))[own]
             return decoded(split, index, np.ones(len(index)))
 
-        threads = grain.ReadOptions(num_threads=os.cpu_count() or 1, prefetch_buffer_size=AHEAD)
+        threads = grain.ReadOptions(num_threads=self.split.readers, prefetch_buffer_size=AHEAD)
         stream = grain.MapDataset.range(step, np.iinfo(np.int32).max).map(batch).to_iter_dataset(threads)
         if self._workers:
             if not flags.FLAGS.is_parsed():  # Grain hands the flags on to its workers
@@ -223,13 +223,13 @@ def free_memory(mesh: Mesh) -> int:
 
 
 def read_all(split: Split) -> np.ndarray:
-    """uint8 [N, H, W, C], decoded in threads."""
+    """uint8 [N, H, W, C]."""
     images = np.empty((len(split.labels), *split.shape), np.uint8)
     chunks = [np.arange(first, min(first + 256, len(images))) for first in range(0, len(images), 256)]
 
     def read(chunk: np.ndarray) -> None:
         images[chunk] = split.read(chunk)
 
-    with files.threads() as pool:
+    with files.threads(split.readers) as pool:
         list(progress.bar(pool.map(read, chunks), 'reading images', len(chunks), unit=' x 256 img'))
     return images

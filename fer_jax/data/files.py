@@ -16,9 +16,9 @@ WORTH_KEEPING = 1000  # new files
 
 
 @contextlib.contextmanager
-def threads() -> Iterator[ThreadPoolExecutor]:
+def threads(count: int | None = None) -> Iterator[ThreadPoolExecutor]:
     """A pool whose waiting work is dropped where the block ends by an exception, so that a signal stops at once."""
-    pool = ThreadPoolExecutor()
+    pool = ThreadPoolExecutor(count)
     try:
         yield pool
     finally:

@@ -1,7 +1,9 @@
 """The decoder of images, for every source and placement."""
 
 import io
+import struct
 import warnings
+import zlib
 from typing import Any
 
 import numpy as np
@@ -23,24 +25,27 @@ def decode(data: bytes, size: int | None, channels: int, name: str) -> np.ndarra
     Raises:
       UserError: the image, called `name`, cannot be read.
     """
-    from PIL import Image
-
     try:
-        image = _whole_jpeg(data, size, channels)
-        if image is None:
-            image = open_image(data)[0].convert('L' if channels == 1 else 'RGB')
+        pixels = _whole_jpeg(data, size, channels)
+        if pixels is None:
+            pixels = _plain_png(data, channels)
+        if pixels is None:
+            pixels = np.asarray(open_image(data)[0].convert('L' if channels == 1 else 'RGB'))
     except ValueError as error:
         raise UserError(f'{name} cannot be read as an image ({error}); remove or replace it') from error
-    if size is not None and image.size != (size, size):
+    if size is not None and pixels.shape[:2] != (size, size):
+        from PIL import Image
+
+        image = Image.fromarray(pixels)
         factor = size / min(image.size)
         fitted = max(size, round(image.width * factor)), max(size, round(image.height * factor))
         image = image.resize(fitted, Image.Resampling.BILINEAR)
         left, top = (image.width - size) // 2, (image.height - size) // 2
-        image = image.crop((left, top, left + size, top + size))
-    return np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
+        pixels = np.asarray(image.crop((left, top, left + size, top + size)))
+    return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def _whole_jpeg(data: bytes, size: int | None, channels: int) -> Any:
+def _whole_jpeg(data: bytes, size: int | None, channels: int) -> np.ndarray | None:
     """A JPEG by OpenCV, faster than Pillow; None for all else, and for one without its end: OpenCV would fill it up."""
     if data[:3] != b'\xff\xd8\xff' or b'\xff\xd9' not in data[-256:]:
         return None
@@ -61,9 +66,37 @@ def _whole_jpeg(data: bytes, size: int | None, channels: int) -> Any:
     )
     flag = f'IMREAD_REDUCED_{kind}_{reduction}' if reduction > 1 else f'IMREAD_{kind}'
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), getattr(cv2, flag))
-    if pixels is None:
+    return pixels if pixels is None or channels == 1 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _plain_png(data: bytes, channels: int) -> np.ndarray | None:
+    """A PNG of 8-bit grey or RGB by OpenCV, faster than Pillow; None for one with anything else in it."""
+    if data[:8] != b'\x89PNG\r\n\x1a\n' or len(data) < 33:
         return None
-    return Image.fromarray(pixels if channels == 1 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+    width, height, depth, colour = struct.unpack_from('>IIBB', data, 16)
+    if depth != 8 or colour not in (0, 2) or colour > channels or width * height > LARGEST:
+        return None  # colours become grey as Pillow weighs them
+    if _chunks(data) - {b'IHDR', b'IDAT', b'IEND'}:
+        return None
+    import cv2
+
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
+    return pixels if pixels is None or channels == 1 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _chunks(data: bytes) -> set[bytes]:
+    """The kinds of chunks of a PNG; `b''` among them where one is damaged, or the last is not whole."""
+    kinds, at = set(), 8
+    while b'IEND' not in kinds:
+        length, kind = struct.unpack_from('>I4s', data, at) if at + 12 <= len(data) else (0, b'')
+        end = at + 8 + length
+        if data[end : end + 4] != zlib.crc32(data[at + 4 : end]).to_bytes(4, 'big'):
+            kind = b''
+        kinds.add(kind)
+        if not kind:
+            break
+        at = end + 4
+    return kinds
 
 
 def open_image(data: bytes) -> tuple[Any, tuple[str, ...]]:

@@ -152,9 +152,10 @@ def drop(name: str, root: Path, kinds: tuple[str, ...], ids: list[str]) -> None:
 
 def _fetcher(made: Any, splits: list[str], bounds: np.ndarray) -> Callable[[np.ndarray], list[bytes]]:
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.proto import tf_example_pb2
 
-    decoders = {'image': tfds.decode.SkipDecoding()}
-    sources = [made.as_data_source(split, decoders=decoders) for split in splits]
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES  # all but the images lies in the index
+    sources = [made.as_data_source(split, deserialize_method=raw) for split in splits]
 
     def fetch(index: np.ndarray) -> list[bytes]:
         owner = np.searchsorted(bounds, index, side='right') - 1
@@ -163,7 +164,8 @@ def _fetcher(made: Any, splits: list[str], bounds: np.ndarray) -> Callable[[np.n
             places = np.flatnonzero(owner == number)
             rows = sources[number].__getitems__([int(index[at] - bounds[number]) for at in places])
             for at, row in zip(places, rows, strict=True):
-                images[at] = row['image']
+                example = tf_example_pb2.Example.FromString(row)
+                images[at] = example.features.feature['image'].bytes_list.value[0]
         return images
 
     return fetch

@@ -2,7 +2,9 @@
 
 import io
 import os
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -48,6 +50,45 @@ def test_lossless_kinds(picture, kind):
     np.testing.assert_array_equal(images.decode(encoded(picture, kind), None, 3, 'x'), np.asarray(picture))
     grey = images.decode(encoded(picture, kind), None, 1, 'x')[..., 0]
     np.testing.assert_array_equal(grey, np.asarray(picture.convert('L')))
+
+
+def test_whatever_lies_in_a_png_is_read_as_pillow_reads_it():
+    """Of right checksums, with pixels that are too few, too many, of unknown filters, damaged, or in several chunks."""
+    random = np.random.default_rng(0)
+    outcomes = set()
+
+    def chunk(kind, data):
+        return struct.pack('>I', len(data)) + kind + data + zlib.crc32(kind + data).to_bytes(4, 'big')
+
+    for number in range(300):
+        width, height, colour = *random.integers(1, 12, 2).tolist(), int(random.choice([0, 2]))
+        row = 1 + width * (3 if colour else 1)
+        raw = random.integers(0, 256, (height, row), np.uint8)
+        raw[:, 0] %= 5
+        damage = number % 6
+        if damage == 1:
+            raw[random.integers(height), 0] = random.integers(5, 256)
+        lines = raw.tobytes()
+        lines = {2: lines[: random.integers(len(lines))], 3: lines + b'more'}.get(damage, lines)
+        packed = bytearray(zlib.compress(lines))
+        if damage == 4:
+            packed[random.integers(len(packed))] ^= 1 << random.integers(8)
+        cut = int(random.integers(len(packed)))
+        header = struct.pack('>IIBBBBB', width, height, 8, colour, 0, 0, 0)
+        data = b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header)
+        data += chunk(b'IDAT', bytes(packed[:cut])) + chunk(b'IDAT', bytes(packed[cut:])) + chunk(b'IEND', b'')
+        if damage == 5:
+            data = data[: -random.integers(1, 12)]
+        try:
+            expected = images.open_image(data)[0].convert('RGB')
+        except ValueError:
+            with pytest.raises(UserError):
+                images.decode(data, None, 3, 'x')
+            outcomes.add((damage, 'refused'))
+        else:
+            np.testing.assert_array_equal(images.decode(data, None, 3, 'x'), expected)
+            outcomes.add((damage, 'read'))
+    assert {(0, 'read'), (1, 'refused'), (2, 'refused'), (3, 'read'), (4, 'refused')} <= outcomes
 
 
 def test_sixteen_bits_become_eight():
