@@ -198,10 +198,13 @@ class Checkpoints:
         """
         if self._sealed is not None:
             sealed, self._sealed = self._sealed, None
+            processes.step_finished()  # a process that cannot write keeps the others waiting inside Orbax
             try:
                 sealed.result()
             except Exception as error:  # Orbax raises its store's errors as ValueError
                 raise self._unwritten(error) from error
+            finally:
+                processes.step_finished(more=False)
 
     def _unwritten(self, error: Exception) -> UserError:
         reason = (str(error) or type(error).__name__).splitlines()[0]

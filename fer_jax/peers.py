@@ -304,7 +304,7 @@ class Peers:
                 if status and now - when > GRACE and not self._ending:
                     self._finish(status, '' if status in (2, 75) else f'process {who} has ended with status {status}')
             if self._finished is not None and now - self._finished > self._stuck_after:
-                self._lose(self.index, f'has finished no step for {now - self._finished:.0f} s')
+                self._lose(self.index, f'has finished no step, or no checkpoint, for {now - self._finished:.0f} s')
 
     def _lose(self, other: int, how: str) -> None:
         said = f'process {other} on {self._hosts.get(other, HERE)} {how}'

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import signal
 import time
 
@@ -117,6 +118,18 @@ def test_a_process_that_dies_or_freezes_ends_the_other(config, tmp_path, which, 
     else:
         assert other.returncode == 1
         assert f'ends: process {which} on' in said and 'the same command goes on' in said
+
+
+@pytest.mark.slow
+def test_a_workdir_that_is_removed_keeps_nobody_waiting(config, tmp_path):
+    """What one process cannot write the other waits for."""
+    with Run(config, tmp_path / 'run', '--config.phases[0].epochs=1000', '--config.parallel.stuck_after=20') as run:
+        run.reach(4)
+        shutil.rmtree(tmp_path / 'run')
+        ends = run.ends()
+    assert all(status in (1, 2, -signal.SIGABRT) for status, _, _ in ends), ends
+    said = ''.join(error for _, _, error in ends)
+    assert 'was removed, or its disk taken away' in said or 'no checkpoint, for' in said or 'cannot be written' in said
 
 
 def test_a_mistake_is_told_once(config, tmp_path):
