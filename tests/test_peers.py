@@ -180,7 +180,8 @@ def test_a_process_that_dies_or_freezes_ends_all(three, which, how, said):
 
 def test_a_step_that_does_not_end_ends_all(three):
     for process in three(stuck=0.5):
-        assert 'has finished no step, or no checkpoint, for' in process.communicate(timeout=15)[1] and process.returncode == 1
+        said = process.communicate(timeout=15)[1]
+        assert 'has finished no step, or no checkpoint, for' in said and process.returncode == 1
 
 
 @pytest.mark.parametrize(('status', 'seen'), [(75, ''), (3, 'process 1 has ended with status 3')])
