@@ -4,6 +4,7 @@ Everything else is replicated. The devices are those of all processes, each proc
 """
 
 import contextlib
+import os
 from typing import Any
 
 import jax
@@ -28,8 +29,13 @@ def make_mesh(devices: int = 0) -> Mesh:
       UserError: there are fewer, or some processes would have none.
     """
     if devices > 0:
+        own = max(devices // processes.count(), 1)
+        if own > 1:
+            # A collective holds one of XLA's threads until all devices have come to it. With as many threads as cores,
+            # those that wait can be all there are: what the last device has to do first is then never done.
+            os.environ.setdefault('NPROC', str((os.cpu_count() or 1) + own))
         with contextlib.suppress(RuntimeError):  # JAX has started: its devices are what they are
-            jax.config.update('jax_num_cpu_devices', max(devices // processes.count(), 1))
+            jax.config.update('jax_num_cpu_devices', own)
     available = jax.devices()
     if not 0 <= devices <= len(available):
         raise UserError(f'parallel.devices={devices}, but {len(available)} are here; give 0 for all of them')

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,3 +133,12 @@ def test_a_run_goes_on_on_fewer_devices(tmp_path):
     for ours, theirs in zip(*[list(map(json.loads, part)) for part in parts], strict=True):
         for name in ours.keys() & {'loss', 'nll', 'gradient_norm'}:
             assert ours[name] == pytest.approx(theirs[name], rel=1e-3), (ours['step'], name)
+
+
+@pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='threads are counted in /proc')
+def test_devices_that_wait_for_each_other_leave_threads_to_work():
+    """With as many threads as cores, two devices of a busy machine of two cores waited for ever within a minute."""
+    code = 'import os, jax, pathlib\nfrom fer_jax import sharding\nsharding.make_mesh(2)\njax.numpy.ones(9).sum()\n'
+    code += "names = [path.read_text() for path in pathlib.Path('/proc/self/task').glob('*/comm')]\n"
+    code += "assert sum('XLAEigen' in name for name in names) == os.cpu_count() + 2, names"
+    subprocess.run([sys.executable, '-c', code], cwd=REPOSITORY, env=environment(), check=True)
