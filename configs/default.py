@@ -185,6 +185,7 @@ def get_config() -> ConfigDict:
     config.loss.positive_weights = 'none'  # of binary_cross_entropy: 'inverse', or one number an attribute
     config.loss.beta = 0.999  # of effective class weights
     config.loss.gamma = 2.0  # of focal
+    config.loss.alpha = 1.0  # of focal: a factor for all classes; class_weights are one a class
     config.loss.tau = 1.0  # of logit_adjusted
     config.loss.q = 0.7  # of generalised_cross_entropy
     config.loss.consistency = 0.0  # 5.0: attention as on the mirror image, for labels that are partly wrong

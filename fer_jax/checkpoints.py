@@ -41,7 +41,7 @@ def parse_select(select: str) -> tuple[str, str]:
             f'checkpoint.select={select!r} would choose the checkpoint on the test split, which makes its score '
             f'optimistic and worthless; choose validation/{metric or "accuracy"}'
         )
-    if role not in ('train', 'validation') or metric not in SELECTABLE:
+    if role != 'validation' or metric not in SELECTABLE:
         raise UserError(
             f'checkpoint.select={select!r} is unknown; expected validation/ and one of {", ".join(SELECTABLE)}'
         )

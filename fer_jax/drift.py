@@ -8,14 +8,17 @@ from typing import Any
 from fer_jax.errors import UserError
 
 # Another way to the same result, up to the rounding of another number of devices
-FREE = ('log_every', 'checkpoint.every', 'data.placement', 'data.workers')
+FREE = ('log_every', 'data.placement', 'data.workers')
 
 
-def check(workdir: Path, config: Mapping[str, Any]) -> list[str]:
+def check(workdir: Path, config: Mapping[str, Any], *, allow: bool = False) -> list[str]:
     """What differs between `config` and that of the run in `workdir`, one line each; nothing for a new run.
 
     A last phase of more epochs, and further phases, train a run longer. A key that the earlier config does not have
     came with a newer version and is not compared.
+
+    Args:
+      allow: what would make it another run is told as well, not refused.
 
     Raises:
       UserError: something differs that would make it another run, all of it named.
@@ -29,18 +32,20 @@ def check(workdir: Path, config: Mapping[str, Any]) -> list[str]:
     refused: list[str] = []
     for key, old in before.items():
         if key not in now or now[key] != old:
-            line = f'{key}: {old!r} -> {now.get(key, "removed")!r}'
+            added = [name for name in now if name.startswith(f'{key}.')]
+            line = f'{key}: {old!r} -> {now.get(key, added or "removed")!r}'
             longer = key == f'phases[{last}].epochs' and isinstance(old, int | float) and now.get(key, 0) > old
             (notes if key in FREE or key.startswith('parallel.') or longer else refused).append(line)
     count = len(config['phases'])
     if count > last + 1:
         notes.append(f'{count - last - 1} more phases, from phases[{last + 1}] on')
-    if refused:
+    if refused and not allow:
         raise UserError(
             f'{workdir} holds a run of another config; {"; ".join(refused)}. Choose another --workdir, or set that '
-            f'back (to train longer raise phases[{last}].epochs, or add a phase)'
+            f'back (to train longer raise phases[{last}].epochs, or add a phase), or go on all the same with '
+            '--allow_changes'
         )
-    return notes
+    return refused + notes
 
 
 def read(workdir: Path) -> dict[str, Any]:
@@ -60,8 +65,8 @@ def read(workdir: Path) -> dict[str, Any]:
 
 
 def flat(tree: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
-    """('data.augment.flip', 0.5), ('phases[0].epochs', 1.0), ...; a list of scalars is one value."""
-    if isinstance(tree, Mapping):
+    """('data.augment.flip', 0.5), ('phases[0].epochs', 1.0), ...; a list of scalars is one value, {} too."""
+    if isinstance(tree, Mapping) and tree:
         for name, value in tree.items():
             yield from flat(value, f'{prefix}.{name}' if prefix else name)
     elif isinstance(tree, Sequence) and tree and isinstance(tree[0], Mapping):

@@ -161,10 +161,20 @@ def _of_run(workdir: Path, split: str, tta: str) -> Evaluated:
             'step': step,
             'classes': list(data[PRIMARY].classes),
             'splits': splits,
+            'calibrated': _calibrated(workdir, split, told),
         },
         told=told,
         subsets={name: of_primary.ids[rows] for name, rows in of_primary.subsets.items()},
     )
+
+
+def _calibrated(workdir: Path, split: str, told: Told | None) -> dict[str, Any]:
+    """As `scoring.calibrated`, at the temperature that was fitted when the run ended; {} where none was."""
+    fitted = selected.calibration(workdir)
+    if told is None or told.labels.ndim > 1 or not fitted or split == fitted['fitted_on']:
+        return {}
+    scaled = scoring.at_temperature(told.logits, told.labels, fitted['temperature'])
+    return {'fitted_on': fitted['fitted_on'], 'temperature': fitted['temperature'], 'splits': {split: scaled}}
 
 
 def _elsewhere(workdir: Path, name: str, tta: str) -> Evaluated:
@@ -175,6 +185,7 @@ def _elsewhere(workdir: Path, name: str, tta: str) -> Evaluated:
         'step': predictor.step,
         'classes': list(told.classes),
         'splits': {Path(name).name: comparison.scores(told)},
+        'calibrated': _calibrated(workdir, Path(name).name, told),
         'left_out': left_out,
     }
     return Evaluated(results, told, {})
@@ -209,8 +220,9 @@ def main(argv: list[str] | None = None) -> int:
             results = evaluate_together(workdirs, arguments.split, **asked, predictions=peers)
             print(comparison.table(results))
         if arguments.output:
+            Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)
             scoring.write(Path(arguments.output), results)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f'fer_jax: {error}', file=sys.stderr)
         return 2
     return 0

@@ -21,6 +21,7 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     class_weights: tuple[float, ...] = (),
     gamma: float = 0.0,
+    alpha: float = 1.0,
 ) -> tuple[jax.Array, jax.Array]:
     """Cross-entropy of softmax(logits), or focal loss.
 
@@ -30,8 +31,8 @@ def cross_entropy(
       label_smoothing: share of each target spread evenly over all classes (Szegedy et al. 2015).
       class_weights: [C], above 0. As in torch.nn.CrossEntropyLoss class c's term of an example is multiplied by its
         weight, and the batch mean divides by the sum of the labels' weights, or by B where targets are distributions.
-      gamma: each class's term is multiplied by (1 - its probability)^gamma (Lin et al. 2017, whose alpha the class
-        weights are).
+      gamma, alpha: each class's term is multiplied by alpha (1 - its probability)^gamma (Lin et al. 2017, whose alpha
+        of each class the class weights are).
 
     Returns:
       (loss [B], weight [B]), float32; the batch loss is sum(loss * weight) / sum(weight).
@@ -39,6 +40,7 @@ def cross_entropy(
     terms = jax.nn.log_softmax(logits.astype(jnp.float32))
     if gamma:
         terms *= jnp.maximum(-jnp.expm1(terms), SMALLEST) ** gamma
+    terms *= alpha
     count = logits.shape[-1]
     smoothed = _distribution(targets, count) * (1 - label_smoothing) + label_smoothing / count
     if not class_weights:
@@ -253,6 +255,7 @@ def make(
     class_weights: tuple[float, ...] = (),
     positive_weights: tuple[float, ...] = (),
     gamma: float = 2.0,
+    alpha: float = 1.0,
     q: float = 0.7,
     tau: float = 1.0,
     counts: np.ndarray | None = None,
@@ -266,7 +269,7 @@ def make(
       label_smoothing: of 'cross_entropy', 'focal' and 'logit_adjusted'.
       positive_weights: of 'binary_cross_entropy'.
       class_weights: of 'cross_entropy' and 'focal'.
-      gamma, tau, q: of 'focal', 'logit_adjusted', 'generalised_cross_entropy'.
+      gamma and alpha, tau, q: of 'focal', 'logit_adjusted', 'generalised_cross_entropy'.
       counts: int [C], training examples of each class; for 'logit_adjusted'.
 
     Raises:
@@ -278,6 +281,7 @@ def make(
     for field, value, fits in (
         ('label_smoothing', label_smoothing, 0 <= label_smoothing < 1),
         ('gamma', gamma, gamma >= 0),
+        ('alpha', alpha, alpha > 0),
         ('q', q, 0 < q <= 1),
         ('tau', tau, tau >= 0),
     ):
@@ -314,4 +318,5 @@ def make(
         label_smoothing=label_smoothing,
         class_weights=class_weights,
         gamma=gamma if name == 'focal' else 0.0,
+        alpha=alpha if name == 'focal' else 1.0,
     )

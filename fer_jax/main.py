@@ -29,10 +29,12 @@ LARGEST_BATCH = flags.DEFINE_bool('largest_batch', False, 'Print the largest dat
 
 SEEDS = flags.DEFINE_list('seeds', [], '0,1,2: a run a seed in WORKDIR/seed-<n>, pooled.')
 FOLDS = flags.DEFINE_enum('folds', None, ['all'], 'All folds of config.data.folds in WORKDIR/fold-<n>, pooled.')
+ALLOW_CHANGES = flags.DEFINE_bool('allow_changes', False, 'Go on with a run under another config, or on other data.')
 COORDINATOR = flags.DEFINE_string('coordinator', '', 'Several processes: host:port of process 0, see docs/cluster.md.')
 NUM_PROCESSES = flags.DEFINE_integer('num_processes', 0, 'How many there are; SLURM and Open MPI say so themselves.')
 PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Which of them this is, from 0.')
 
+SECTIONS = ('seed', 'model', 'data', 'loss', 'distil', 'joint', 'phases', 'checkpoint', 'parallel', 'log_every')
 GOES_ON = 'what was saved is whole, and the same command goes on'
 SMALLER = (
     'the memory of the device is full: lower data.batch_size, raise phases[i].accumulate, or set data.placement=stream'
@@ -101,7 +103,14 @@ def _check_config() -> ConfigDict:
     if not os.path.isfile(path):  # False of what cannot be a path, too
         there = ', '.join(sorted(str(file) for file in Path('configs').glob('*.py')))
         raise UserError(f'--config={path!r} is not a file' + (f'; there are {there}' if there else ''))
-    return CONFIG.value
+    config = CONFIG.value
+    if not isinstance(config, ConfigDict):
+        raise UserError(f'--config={path}: get_config() gives {type(config).__name__}; it has to give a ConfigDict')
+    if missing := [name for name in SECTIONS if name not in config]:
+        raise UserError(f'--config={path} has no {", ".join(missing)}; begin with configs.default.get_config()')
+    if not (isinstance(config.seed, int) and 0 <= config.seed < 1 << 32):
+        raise UserError(f'config.seed={config.seed!r}; expected a whole number from 0 to {(1 << 32) - 1}')
+    return config
 
 
 def run(config: ConfigDict) -> None:
@@ -124,8 +133,11 @@ def run(config: ConfigDict) -> None:
     if PROFILE.value and (SEEDS.value or FOLDS.value or 'probe' in plain):
         raise UserError('--profile is of one training run; leave out --seeds, --folds and probes')
     if DRY_RUN.value or not (SEEDS.value or FOLDS.value):
-        training.train(plain, WORKDIR.value, dry_run=DRY_RUN.value, profile=PROFILE.value)
+        options = {'dry_run': DRY_RUN.value, 'profile': PROFILE.value, 'allow_changes': ALLOW_CHANGES.value}
+        training.train(plain, WORKDIR.value, **options)
         return
+    if ALLOW_CHANGES.value:
+        raise UserError('--allow_changes is of one run; leave out --seeds and --folds')
     workdir = Path(WORKDIR.value) if WORKDIR.value else training.free_workdir(plain)
     if FOLDS.value:
         pooling.train_folds(plain, workdir)

@@ -35,17 +35,43 @@ def git_revision() -> str:
     return revision + ('+changes' if revision and changed else '')
 
 
-def moved(path: Path, now: Mapping[str, Any]) -> str:
-    """What to say of a run that began on other devices, by the environment.json it left; '' where there is nothing."""
+def read(path: Path) -> dict[str, Any]:
+    """What a run left in environment.json; {} where there is none, or no such file."""
     try:
-        before = json.loads(path.read_text())
-        there, here = ([facts[name] for name in ('mesh', 'processes', 'platform')] for facts in (before, now))
-    except (OSError, ValueError, KeyError, TypeError):
-        return ''
-    if there == here:
-        return ''
-    known, found = (f'{mesh} {kind} devices in {count} processes' for mesh, count, kind in (there, here))
-    return f'began on {known}, goes on on {found}: the same up to rounding, no longer to the bit'
+        found = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What to say of a run that began in the environment `before`, a line each; nothing where bits stay the same."""
+    lines = []
+    there, here = ([facts.get(name) for name in ('mesh', 'processes', 'platform')] for facts in (before, now))
+    if None not in there and there != here:
+        known, found = (f'{mesh} {kind} devices in {count} processes' for mesh, count, kind in (there, here))
+        lines.append(f'began on {known}, goes on on {found}: the same up to rounding, no longer to the bit')
+    try:
+        old, new = ({'Python': facts['python'], **facts['versions']} for facts in (before, now))
+    except (KeyError, TypeError):
+        return lines
+    if other := [f'{name} {old[name]} -> {new[name]}' for name in new if name in old and old[name] != new[name]]:
+        lines.append(f'began with other versions, {", ".join(other)}: the same up to rounding, no longer to the bit')
+    return lines
+
+
+def other_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a set that both know by its task has another fingerprint."""
+
+    def prints(facts: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            data = facts['data']
+            return {'': data['fingerprint']} | {name: one['fingerprint'] for name, one in data.get('joint', {}).items()}
+        except (KeyError, TypeError, AttributeError):
+            return {}
+
+    old, new = prints(before), prints(now)
+    return any(old[name] != new[name] for name in old.keys() & new.keys())
 
 
 def environment(*, data: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:

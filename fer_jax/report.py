@@ -72,7 +72,7 @@ def write(workdir: Path, data: Dataset | None = None, explain: Explain | None = 
 def compare(workdirs: Sequence[Path], output: Path) -> Path:
     """Writes a page with a row a run; p is McNemar's, against the first, where both scored the same images."""
     rows, first = [], None
-    for workdir in workdirs:
+    for workdir in (run for given in workdirs for run in (sorted(given.glob('seed-*')) or [given])):
         results, config = finished(workdir), drift.read(workdir)
         shown = 'test' if 'test' in results['splits'] else results['selected_on'].split('/')[0]
         one, hits = results['splits'][shown], hits_of(workdir, shown)
@@ -83,7 +83,7 @@ def compare(workdirs: Sequence[Path], output: Path) -> Path:
             pairs = np.array([(first[name], hits[name]) for name in first])
             p = f'{metrics.mcnemar(pairs[:, 0], pairs[:, 1]):.3g}'
         cells = [
-            workdir.name,
+            f'{workdir.parent.name}/{workdir.name}' if workdir.name.startswith('seed-') else workdir.name,
             config['model']['name'],
             report_sections.data_of(config),
             f'{shown}, n = {one["n"]:,}',
@@ -96,6 +96,7 @@ def compare(workdirs: Sequence[Path], output: Path) -> Path:
         rows.append(cells)
     head = ('run', 'network', 'data', 'scored on', 'accuracy', 'balanced', 'macro F1', 'NLL', 'p against the first')
     body = f'<section><h2>Runs</h2>{report_sections.table(head, rows)}</section>'
+    output.parent.mkdir(parents=True, exist_ok=True)
     integrity.write_whole(output, _page('Comparison', [body]))
     return output
 
@@ -171,7 +172,7 @@ def main(argv: list[str] | None = None) -> int:
             (workdir,) = arguments.workdir
             finished(workdir)
             print(write(workdir, tasks.of_run(workdir)[PRIMARY], Predictor(workdir).explain))
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f'fer_jax: {error}', file=sys.stderr)
         return 2
     return 0

@@ -34,7 +34,7 @@ def result(results: Mapping[str, Any], config: Mapping[str, Any], shown: str) ->
         f'{100 * high:.1f} % ({escape(how)}).</p>'
         f'<p>{escape(config["model"]["name"])} from {escape(str(origin))}, {config["model"]["image_size"]} pixels, on '
         f'{escape(data_of(config))}; the checkpoint of step {results["step"]:,} was selected on '
-        f'{escape(results["selected_on"])}, and the test split scored once, by it.</p>'
+        f'{escape(results["selected_on"])}{", and the test split scored once, by it" if shown == "test" else ""}.</p>'
         + table(('split', 'n', 'accuracy [95 %]', 'balanced', 'macro F1', 'NLL'), rows)
         + '</section>'
     )

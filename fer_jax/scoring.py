@@ -1,6 +1,8 @@
 """From logits to results: every example counts once, every share has its interval."""
 
 import json
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,12 +51,15 @@ def read_predictions(path: Path, split: str) -> dict[str, np.ndarray]:
     """{'ids', 'subjects', 'groups': str [N], 'labels': int32 [N] or float32 [N, C], 'logits': float32 [N, C]}.
 
     Raises:
-      UserError: it does not hold them.
+      UserError: it does not hold them, or is damaged.
     """
-    with np.load(path) as file:
-        if missing := [name for name in PREDICTED if f'{split}/{name}' not in file]:
-            raise UserError(f'{path} holds no {missing[0]} of {split}; run the same command again, which scores anew')
-        return {name: file[f'{split}/{name}'] for name in PREDICTED}
+    try:
+        with np.load(path) as file:
+            if missing := [name for name in PREDICTED if f'{split}/{name}' not in file]:
+                raise UserError(f'{path} holds no {missing[0]} of {split}; run the same command again, to score anew')
+            return {name: file[f'{split}/{name}'] for name in PREDICTED}
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f'{path} is damaged ({error}); run the same command again, which scores anew') from None
 
 
 def scores(
@@ -275,10 +280,16 @@ def calibrated(role: str, predictions: Mapping[str, np.ndarray], splits: Iterabl
     temperature = metrics.temperature(predictions[f'{role}/logits'], labels)
     found: dict[str, Any] = {'fitted_on': role, 'temperature': temperature, 'splits': {}}
     for name in splits:
-        scaled, truth = predictions[f'{name}/logits'] / temperature, predictions[f'{name}/labels']
-        ece = metrics.calibration(scaled, truth)['ece']
-        found['splits'][name] = {'nll': metrics.negative_log_likelihood(scaled, truth), 'ece': ece}
+        logits, truth = predictions[f'{name}/logits'], predictions[f'{name}/labels']
+        found['splits'][name] = at_temperature(logits, truth, temperature)
     return found
+
+
+def at_temperature(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:
+    """{nll, ece} of logits [N, C] divided by it, at labels [N]."""
+    scaled = logits / temperature
+    ece = metrics.calibration(scaled, labels)['ece']
+    return {'nll': metrics.negative_log_likelihood(scaled, labels), 'ece': ece}
 
 
 def over_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -73,6 +73,12 @@ def _float32(tree: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def temperature(folder: Path) -> float:
     """That calibrates the run's softmax, fitted on the selecting split; 1 where none is known."""
+    return calibration(folder).get('temperature', 1.0)
+
+
+def calibration(folder: Path) -> dict[str, Any]:
+    """{fitted_on, temperature} of a finished run, {} where none is known."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return float(json.loads((folder / 'results.json').read_text())['calibrated']['temperature'])
-    return 1.0
+        found = json.loads((folder / 'results.json').read_text())['calibrated']
+        return {'fitted_on': str(found['fitted_on']), 'temperature': float(found['temperature'])}
+    return {}

@@ -163,6 +163,7 @@ def objective(name: str, task: Mapping[str, Any], data: Dataset, distil: Mapping
             positive_weights=losses.positive_weights(train.attributes, loss['positive_weights']),
             class_weights=losses.class_weights(counts, loss['class_weights'], beta=loss['beta']),
             gamma=loss['gamma'],
+            alpha=loss['alpha'],
             q=loss['q'],
             tau=loss['tau'],
             counts=counts,

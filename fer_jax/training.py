@@ -52,7 +52,12 @@ RECORDED = ('accuracy', 'balanced_accuracy', 'macro_f1', 'nll')
 
 
 def train(
-    config: ConfigDict | Mapping[str, Any], workdir: str | Path = '', *, dry_run: bool = False, profile: bool = False
+    config: ConfigDict | Mapping[str, Any],
+    workdir: str | Path = '',
+    *,
+    dry_run: bool = False,
+    profile: bool = False,
+    allow_changes: bool = False,
 ) -> dict[str, Any]:
     """Trains as `config` says, or goes on with the run in `workdir`, and scores the selected checkpoint.
 
@@ -61,6 +66,7 @@ def train(
       workdir: folder of the run; '' makes a new one under `runs/`.
       dry_run: build everything, compile the steps, say what the job needs, write nothing into the workdir.
       profile: trace some steps into `<workdir>/profile`.
+      allow_changes: go on under a config, or on data, that make it another run.
 
     Returns:
       What results.json holds: `selected_on`, `step`, `classes`, `phases`, `splits` and `calibrated`.
@@ -81,7 +87,7 @@ def train(
             one_writer(folder),
             closing(Checkpoints(folder, run.network.spec, select=plain['checkpoint']['select'])) as store,
         ):
-            introduce(run, folder, drift.check(folder, plain))
+            introduce(run, folder, drift.check(folder, plain, allow=allow_changes), allow_changes=allow_changes)
             scorers = {
                 name: Scorer(
                     run.network,
@@ -107,8 +113,12 @@ def free_workdir(config: Mapping[str, Any]) -> Path:
     return chosen
 
 
-def introduce(run: Setup, workdir: Path, changes: list[str]) -> None:
-    """Says and records what is about to run, and what has changed since it ran last."""
+def introduce(run: Setup, workdir: Path, changes: list[str], *, allow_changes: bool) -> None:
+    """Says and records what is about to run, and what has changed since it ran last.
+
+    Raises:
+      UserError: it ran on other data.
+    """
     if not processes.first():
         return
     table = pictures.parameter_table(run.network, run.phases)
@@ -128,11 +138,20 @@ def introduce(run: Setup, workdir: Path, changes: list[str]) -> None:
         weights={} if run.weights is None else run.weights.metadata,
     )
     environment |= {'mesh': run.mesh.size, 'processes': processes.count()}
-    if moved := provenance.moved(workdir / 'environment.json', environment):
-        print(moved)
+    path = workdir / 'environment.json'
+    before = provenance.read(path)
+    if (found := provenance.changes(before, environment)) or 'earlier' in before:
+        environment['earlier'] = [*before.pop('earlier', []), *([before] if found else [])]
+    for change in found:
+        print(change)
+    if provenance.other_data(before, environment) and not allow_changes:
+        raise UserError(
+            f'{workdir} holds a run on other data: the images or labels of {run.data.name} have changed since; choose '
+            'another --workdir, or go on all the same with --allow_changes'
+        )
     integrity.write_whole(workdir / 'config.json', json.dumps(run.config, indent=2) + '\n')
     (workdir / 'parameters.txt').write_text(table + '\n')
-    (workdir / 'environment.json').write_text(json.dumps(environment, indent=2) + '\n')
+    integrity.write_whole(path, json.dumps(environment, indent=2) + '\n')
 
 
 def train_phases(

@@ -6,6 +6,7 @@
 | part | what |
 |---|---|
 | train, frozen, infer | steps of all parameters, of the head alone, of none, on one batch that lies on the device |
+| guard | training steps that look whether all numbers are finite before they update, and without that |
 | pipeline | training steps on FER2013's shapes: from the device, on one batch, without a host; from a DataLoader |
 | data | images from files or memory until they lie ready for a step |
 | startup | seconds from the command to the end of the first step, with and without compiled programs kept from before |
@@ -42,6 +43,7 @@ CONTENDERS = {
     'train': THREE,
     'frozen': THREE,
     'infer': THREE,
+    'guard': ('fer_jax', 'fer_jax, unguarded'),
     'pipeline': ('fer_jax', 'fer_jax, one batch', 'fer_jax, one program', 'PyTorch', 'PyTorch, compiled'),
     'data': benchmark_data.CONTENDERS,
     'startup': benchmark_startup.CONTENDERS,
@@ -51,6 +53,7 @@ CONTENDERS = {
 CASES = {
     'train': 'resnet18@64x128 resnet50@224x32 vgg16@224x16 efficientnet_lite0@96x64 efficientnet_lite0@224x32',
     'frozen': 'resnet18@64x128',
+    'guard': 'resnet18@64x128',
     'pipeline': 'resnet18@64x128',
     'memory': 'resnet50@224x32',
     'scaling': 'resnet18@64x128',

@@ -114,7 +114,7 @@ def training(arguments: argparse.Namespace, network: Network, mesh: Any, *, froz
         phase=phase,
         objectives={PRIMARY: Objective(losses.make('cross_entropy'))},
         seed=0,
-        guard=0,
+        guard=None if arguments.part == 'guard' and arguments.contender.endswith('unguarded') else 0,
     )
     params, stats = jax.device_put(parameters(network), sharding.replicated(mesh))
     trainable, fixed = phase.partition.split(params)
@@ -178,9 +178,7 @@ def infer(arguments: argparse.Namespace, network: Network, images: np.ndarray, m
     batch = {'x': images, 'id': np.arange(len(images), dtype=np.int32)}
     batch = jax.device_put(batch, sharding.batch(mesh))
     run = jax.jit(functools.partial(eval_step, network=network))
-    return clock.timed(
-        lambda: run(params, stats, batch), jax.block_until_ready, arguments.batch, arguments.seconds
-    )
+    return clock.timed(lambda: run(params, stats, batch), jax.block_until_ready, arguments.batch, arguments.seconds)
 
 
 def split_of(images: np.ndarray) -> Split:

@@ -50,12 +50,19 @@ def test_a_run_can_be_made_longer(workdir):
         ({'phases__0__learning_rate': 1.0}, r'phases\[0\].learning_rate: 0.001 -> 1.0'),
         ({'data__augment__flip': 0.1}, r'data.augment.flip: 0.5 -> 0.1'),
         ({'phases__0__rates': [['.*', 0.5]]}, r"phases\[0\].rates: \[\['\.\*', 1.0\]\] -> "),
+        ({'checkpoint__every': 2.0}, r'checkpoint.every: 1.0 -> 2.0'),  # other evaluations, which select and stop
+        ({'phases__0__augment': {'mixup': 0.9}}, r"phases\[0\].augment: {} -> \['phases\[0\].augment.mixup'\]"),
+        ({'joint__units': {'weight': 1.0}}, r"joint: {} -> \['joint.units.weight'\]"),
         ({'phases': []}, r"phases\[0\].epochs: 1.0 -> 'removed'"),
     ],
 )
 def test_what_would_be_another_run_is_refused(workdir, fields, said):
     with pytest.raises(UserError, match=f'holds a run of another config; .*{said}.*Choose another --workdir'):
         drift.check(workdir, changed(**fields))
+
+
+def test_it_goes_on_all_the_same_where_that_is_asked_for(workdir):
+    assert drift.check(workdir, changed(seed=1), allow=True) == ['seed: 0 -> 1']
 
 
 def test_a_damaged_record_is_named(workdir):

@@ -56,6 +56,10 @@ FORMULAS = {
         {'gamma': 0.5},
         lambda z, t: -(t * (1 - softmax(z)) ** 0.5 * np.log(softmax(z))).sum(-1).mean(),
     ),
+    'focal, alpha 0.25': (
+        {'gamma': 2.0, 'alpha': 0.25},
+        lambda z, t: -0.25 * (t * (1 - softmax(z)) ** 2 * np.log(softmax(z))).sum(-1).mean(),
+    ),
     'focal, weighted': (
         {'gamma': 1.5, 'class_weights': WEIGHTS},
         lambda z, t: (

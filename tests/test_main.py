@@ -71,6 +71,12 @@ def config_that_fails(faces, tmp_path):
     (tmp_path / 'broken.py').write_text('def get_config():\n    return undefined\n')
 
 
+def config_of_nothing(faces, tmp_path):
+    (tmp_path / 'bare.py').write_text(
+        'from ml_collections import ConfigDict\n\ndef get_config():\n    return ConfigDict({"seed": 0})\n'
+    )
+
+
 @pytest.mark.parametrize(
     ('prepare', 'arguments', 'message'),
     [
@@ -94,6 +100,9 @@ def config_that_fails(faces, tmp_path):
         ),
         (None, [*SMALL, '--config.model.weights=imagenet'], '--config.model.weights=scratch'),
         (None, [*SMALL, '--config.checkpoint.select=test/accuracy'], 'would choose the checkpoint on the test split'),
+        (None, [*SMALL, '--config.checkpoint.select=train/accuracy'], 'expected validation/ and one of'),
+        (config_of_nothing, ['--config={tmp}/bare.py'], 'has no model, data, '),
+        (None, [*SMALL, '--config.seed=-1'], 'config.seed=-1; expected a whole number from 0'),
         (None, [*SMALL, '--config.data.splits.validation=test'], 'is the test split'),
         (None, [*SMALL, '--config.data.dir=', '--config.data.name=fer2013'], 'scripts/prepare_dataset.py'),
         (None, [*SMALL, '--config.data.dir=', '--config.data.name=fer2014'], "data set 'fer2014' is unknown"),

@@ -6,7 +6,7 @@ from scipy import special, stats
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
-from fer_jax import metrics
+from fer_jax import metrics, scoring
 
 RNG = np.random.default_rng(1)
 LABELS = RNG.choice(6, 400, p=[0.4, 0.3, 0.1, 0.1, 0.1, 0.0])  # class 5 is never there
@@ -86,6 +86,16 @@ def test_temperature_is_the_one_that_made_the_labels():
     assert found == pytest.approx(2.5, rel=0.03)
     around = [metrics.negative_log_likelihood(logits / (found * factor), labels) for factor in (0.99, 1.0, 1.01)]
     assert around[1] < min(around[0], around[2])
+
+
+def test_temperature_lowers_the_likelihood_of_labels_it_was_not_fitted_on():
+    logits = RNG.normal(size=(4_000, 5)) * 4
+    shares = np.exp(logits / 2.5) / np.exp(logits / 2.5).sum(1, keepdims=True)
+    labels = (shares.cumsum(1) < RNG.random((len(shares), 1))).sum(1)
+    found = metrics.temperature(logits[:2000], labels[:2000])
+    held_out = scoring.at_temperature(logits[2000:], labels[2000:], found)
+    before = scoring.at_temperature(logits[2000:], labels[2000:], 1.0)
+    assert held_out['nll'] < before['nll'] - 0.1 and held_out['ece'] < before['ece'] / 3
 
 
 def test_concordance_is_lins():

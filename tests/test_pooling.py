@@ -40,6 +40,7 @@ def trained(monkeypatch):
         results = made_up(config['seed'])
         (workdir / 'config.json').write_text(json.dumps(config))
         (workdir / 'results.json').write_text(json.dumps(results))
+        (workdir / 'report.html').touch()
         return results
 
     monkeypatch.setattr(pooling, 'train', train)

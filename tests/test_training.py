@@ -161,6 +161,13 @@ def test_evaluation_restores_the_selected_checkpoint(finished, capsys):
     assert evaluate.main(['--workdir', str(workdir), '--split', 'dev']) == 2
     assert evaluate.main(['--workdir', str(workdir / 'absent')]) == 2
     assert 'holds no run' in capsys.readouterr().err
+    fitted = results['calibrated']
+    again = evaluate.evaluate(workdir)['calibrated']
+    assert again['temperature'] == fitted['temperature'] and again['splits']['test'] == fitted['splits']['test']
+    assert evaluate.evaluate(workdir, 'validation')['calibrated'] == {}
+    assert evaluate.main(['--workdir', str(workdir), '--output', str(workdir / 'new' / 'x.json')]) == 0
+    assert json.loads((workdir / 'new' / 'x.json').read_text())['calibrated'] == again
+    assert evaluate.main(['--workdir', str(workdir), '--output', str(workdir / 'config.json' / 'x.json')]) == 2
 
 
 def test_evaluation_on_four_devices_is_that_on_one(finished, tmp_path):
@@ -250,6 +257,21 @@ def test_a_finished_run_trains_longer(finished, faces, tmp_path, capsys):
     assert [phase['step'] for phase in longer['phases']][0] == results['phases'][0]['step']
     before, after = ((path / 'metrics.jsonl').read_text() for path in (workdir, tmp_path / 'run'))
     assert after.startswith(before) and '"step": 17' in after.removeprefix(before)
+
+
+def test_other_data_and_other_versions_are_noticed(finished, faces, tmp_path, capsys):
+    workdir, _ = finished
+    shutil.copytree(workdir, tmp_path / 'run')
+    path = tmp_path / 'run' / 'environment.json'
+    before = json.loads(path.read_text())
+    before['versions']['jax'], before['data']['fingerprint'] = '0.1.0', '0' * 64
+    path.write_text(json.dumps(before))
+    with pytest.raises(UserError, match='holds a run on other data.*--allow_changes'):
+        fer_jax.train(config_of(faces), tmp_path / 'run')
+    assert json.loads(path.read_text()) == before
+    fer_jax.train(config_of(faces), tmp_path / 'run', allow_changes=True)
+    assert 'began with other versions, jax 0.1.0 -> ' in capsys.readouterr().out
+    assert json.loads(path.read_text())['earlier'] == [before]
 
 
 @pytest.mark.slow
