@@ -5,11 +5,20 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fer_jax import picture_sheet, processes
 from fer_jax.errors import UserError
+
+
+@jax.jit
+def finite(tree: Any) -> jax.Array:
+    """bool: whether all numbers of all leaves are."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def report(

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fer_jax import drift, pictures, scoring
+from fer_jax import drift, pictures, report, scoring
 from fer_jax.errors import UserError
 from fer_jax.signals import stop_request
 from fer_jax.training import train
@@ -33,7 +33,7 @@ def train_seeds(config: Mapping[str, Any], seeds: Sequence[int], workdir: Path) 
     configs = {f'seed-{seed}': {**config, 'seed': seed} for seed in seeds}
     runs = list(_train_all(configs, workdir).values())
     splits = {name: scoring.over_seeds([run['splits'][name] for run in runs]) for name in runs[0]['splits']}
-    return _write(workdir, {**_common(runs), 'seeds': list(seeds), 'splits': splits})
+    return _write(workdir, {**_common(runs), 'seeds': list(seeds), 'splits': splits}, list(configs))
 
 
 def train_folds(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def train_folds(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
         parts = [scoring.read_predictions(workdir / name / 'predictions.npz', role) for name in runs]
         splits[role] = over_folds(parts, next(iter(runs.values()))['classes'])
         splits[role]['each'] = {'accuracy': [run['splits'][role]['accuracy'] for run in runs.values()]}
-    results = _write(workdir, {**_common(list(runs.values())), 'folds': count, 'splits': splits})
+    results = _write(workdir, {**_common(list(runs.values())), 'folds': count, 'splits': splits}, list(configs))
     pictures.confusions(workdir, results)
     return results
 
@@ -68,8 +68,7 @@ def train_folds(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
 def once(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
     """The results of the run in `workdir`, which is trained, or trained on, unless it is finished under this config."""
     results = workdir / 'results.json'
-    whole = results.is_file() and ('probe' in config or (workdir / 'report.html').is_file())
-    if whole and not drift.check(workdir, config):
+    if results.is_file() and (workdir / 'report.html').is_file() and not drift.check(workdir, config):
         return json.loads(results.read_text())
     found = train(config, workdir)
     jax.clear_caches()  # compiled programs, which live on in the compilation cache
@@ -102,8 +101,9 @@ def _common(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {name: runs[0][name] for name in ('selected_on', 'classes')} | {'steps': [run['step'] for run in runs]}
 
 
-def _write(workdir: Path, results: dict[str, Any]) -> dict[str, Any]:
+def _write(workdir: Path, results: dict[str, Any], runs: list[str]) -> dict[str, Any]:
     scoring.write(workdir / 'results.json', results)
+    report.pooled(workdir, results, runs)
     print(scoring.summary(results))
-    print(f'the runs and their pooled results are in {workdir}')
+    print(f'the runs and their pooled results are in {workdir}, report.html among them')
     return results

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fer_jax import drift, features, pictures, probe_report, provenance, scoring, setup
+from fer_jax import drift, features, pictures, probe_report, provenance, report, scoring, setup
 from fer_jax.data import order
 from fer_jax.data.augment import Augment
 from fer_jax.data.feed import Feed
@@ -61,8 +61,9 @@ def probe(config: Mapping[str, Any], workdir: Path, *, dry_run: bool = False) ->
         scoring.write(workdir / 'results.json', results)
         probe_report.grid_png(workdir / 'grid.png', results)
         pictures.confusions(workdir, results)
+        report.write(workdir, run.data)
         print(probe_report.summary(results))
-        print(f'results and pictures are in {workdir}')
+        print(f'report.html, results and pictures are in {workdir}')
     return results
 
 

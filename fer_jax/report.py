@@ -41,6 +41,7 @@ def write(workdir: Path, data: Dataset | None = None, explain: Explain | None = 
     sections = [
         report_sections.result(results, config, shown),
         _picture(workdir / 'curves.png', 'Training', 'Loss and accuracy.'),
+        _picture(workdir / 'grid.png', 'Heads', 'Every head of the grid on the selecting split; the pick is framed.'),
     ]
     if 'confusion' in one:
         sections += [report_sections.confusion(one, shown), report_sections.classes(one, shown)]
@@ -99,6 +100,22 @@ def compare(workdirs: Sequence[Path], output: Path) -> Path:
     output.parent.mkdir(parents=True, exist_ok=True)
     integrity.write_whole(output, _page('Comparison', [body]))
     return output
+
+
+def pooled(workdir: Path, results: Mapping[str, Any], runs: Sequence[str]) -> Path:
+    """Writes report.html of several runs that are one, with a link to the page of each, see `pooling`."""
+    rows = []
+    for name, one in results['splits'].items():
+        if 'accuracy' in one:
+            accuracy = scoring.share(one['accuracy'], one['accuracy_ci95'])
+            rows.append([name, f'{one["n"]:,}', accuracy, scoring.INTERVALS[one['interval']]])
+    head = ('split', 'n', 'accuracy', 'interval')
+    sections = [f'<section><h2>Together</h2>{report_sections.table(head, rows)}</section>']
+    links = ''.join(f'<li><a href="{escape(run)}/report.html">{escape(run)}</a></li>' for run in runs)
+    sections.append(f'<section><h2>Runs</h2><ul>{links}</ul></section>')
+    path = workdir / 'report.html'
+    integrity.write_whole(path, _page(workdir.name, sections))
+    return path
 
 
 def finished(workdir: Path) -> dict[str, Any]:

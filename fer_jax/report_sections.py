@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax import metrics, scoring
+from fer_jax import metrics, probe_report, scoring
 from fer_jax.data.datasets import Dataset
 
 
@@ -28,12 +28,15 @@ def result(results: Mapping[str, Any], config: Mapping[str, Any], shown: str) ->
         if 'accuracy' in split
     ]
     origin = config['model']['weights']
+    pick = f'checkpoint of step {results["step"]:,}'
+    if 'pick' in results:
+        pick = f'head {probe_report.named(results["pick"])}'
     return (
         f'<section><p class="score">{100 * one["accuracy"]:.1f}<small> %</small></p>'
         f'<p>accuracy on the <b>{escape(shown)}</b> split, {one["n"]:,} images; 95 % interval {100 * low:.1f} to '
         f'{100 * high:.1f} % ({escape(how)}).</p>'
         f'<p>{escape(config["model"]["name"])} from {escape(str(origin))}, {config["model"]["image_size"]} pixels, on '
-        f'{escape(data_of(config))}; the checkpoint of step {results["step"]:,} was selected on '
+        f'{escape(data_of(config))}; the {escape(pick)} was selected on '
         f'{escape(results["selected_on"])}{", and the test split scored once, by it" if shown == "test" else ""}.</p>'
         + table(('split', 'n', 'accuracy [95 %]', 'balanced', 'macro F1', 'NLL'), rows)
         + '</section>'

@@ -268,6 +268,7 @@ def record(run: Setup, phase: Phase, state: TrainState, step: int, recorder: Rec
         values['skipped'] = skipped
     recorder.metrics(step, epoch, phase.index, 'train', values)
     shown = {'loss': f'{values["loss"]:.3f}', 'acc': f'{values["accuracy"]:.1%}'} if sums['steps'] else {}
+    shown |= {'skipped': str(skipped)} if skipped else {}
     recorder.rate(step, **shown, lr=f'{rate:.1e}', epoch=f'{epoch:.1f}')
     return state._replace(sums=sharding.put(train_state.zero_sums(run.tasks), run.replicated))
 
@@ -276,6 +277,11 @@ def check_health(run: Setup, phase: Phase, state: TrainState, recorder: Recorder
     """Raises UserError where too many updates were not finite, with the step and its examples in the workdir."""
     step = int(state.health['halted_at'])
     if not step:
+        if not divergence.finite(state.trainable):  # finite gradients can still carry them over the largest number
+            raise UserError(
+                f'parameters are no longer finite after step {int(state.step)}: an update was too large. The last '
+                'checkpoint is good; lower the learning rate in a new --workdir, or set phases[i].clip there'
+            )
         return
     split, index = run.data.splits['train'], run.tasks[PRIMARY].feed.indices(step - 1)
     raise divergence.report(

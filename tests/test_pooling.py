@@ -55,6 +55,7 @@ def test_seeds_are_pooled_and_the_same_call_goes_on(trained, tmp_path, capsys):
     results = pooling.train_seeds(config, [0, 1, 2], tmp_path)
     assert trained == ['seed-0', 'seed-1', 'seed-2']
     assert json.loads((tmp_path / 'results.json').read_text()) == results
+    assert 'href="seed-2/report.html"' in (tmp_path / 'report.html').read_text()
     each = [made_up(seed)['splits']['test']['accuracy'] for seed in range(3)]
     test = results['splits']['test']
     expected = stats.t.interval(0.95, 2, np.mean(each), stats.sem(each))

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -21,7 +22,20 @@ from PIL import Image
 
 import fer_jax
 from configs import default, repeat
-from fer_jax import checkpoints, evaluate, export, metrics, models, pretrained, report, scoring, setup, start, steps
+from fer_jax import (
+    checkpoints,
+    divergence,
+    evaluate,
+    export,
+    metrics,
+    models,
+    pretrained,
+    report,
+    scoring,
+    setup,
+    start,
+    steps,
+)
 from fer_jax.data import images, manifest
 from fer_jax.data.augment import augment
 from fer_jax.errors import UserError
@@ -272,6 +286,12 @@ def test_other_data_and_other_versions_are_noticed(finished, faces, tmp_path, ca
     fer_jax.train(config_of(faces), tmp_path / 'run', allow_changes=True)
     assert 'began with other versions, jax 0.1.0 -> ' in capsys.readouterr().out
     assert json.loads(path.read_text())['earlier'] == [before]
+
+
+def test_parameters_that_an_update_carries_over_the_largest_number_are_noticed():
+    largest = jnp.float32(3e38)
+    assert divergence.finite({'a': largest, 'b': jnp.ones(3)})
+    assert not divergence.finite({'a': largest * 10, 'b': jnp.ones(3)})
 
 
 @pytest.mark.slow
