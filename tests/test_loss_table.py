@@ -31,6 +31,7 @@ def trained(monkeypatch):
         workdir.mkdir(parents=True, exist_ok=True)
         splits = {'test': scores(10 + len(names)), 'test_clean': scores(10)}
         (workdir / 'results.json').write_text(json.dumps({'splits': splits}))
+        (workdir / 'report.html').touch()
         (workdir / 'config.json').write_text(json.dumps(config))
         (workdir / 'timing.jsonl').write_text('{"step": 1, "event": "train", "seconds": 90.0}\n')
 

@@ -498,12 +498,13 @@ def test_votes_are_trained_on(faces, tmp_path, target):
     config = config_of(faces)
     config.data.update({'dir': '', 'manifest': str(tmp_path / 'votes.csv'), 'target': target, 'balance': 'classes'})
     config.loss.name = 'multi_target' if target == 'multi_target' else 'cross_entropy'
-    config.phases = (default.phase(epochs=4, learning_rate=2e-3),)
+    config.phases = (default.phase(epochs=6, learning_rate=1e-3),)
     results = fer_jax.train(config, tmp_path / 'run')
     assert results['splits']['validation']['n'] == 12 and len(results['classes']) == 3
     records = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
     losses = [record['loss'] for record in records if record['split'] == 'train']
-    assert losses[-1] < losses[0]
+    half = len(losses) // 2
+    assert np.mean(losses[half:]) < np.mean(losses[:half])
 
 
 def test_a_checkpoint_of_another_model_or_class_list_is_refused(finished, faces, tmp_path):
