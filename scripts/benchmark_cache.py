@@ -27,9 +27,10 @@ import numpy as np
 from fer_jax import cache
 from fer_jax.data import datasets
 
-BATCH, SIZE, FEATURES = 128, 64, 2048
+BATCH, FEATURES = 128, 2048
 KEPT = 'fer_jax cached, programs kept'
-CONTENDERS = ('fer_jax cached', KEPT, 'PyTorch cached', 'fer_jax', 'PyTorch')
+CACHED, LOOPS = ('fer_jax cached', KEPT, 'PyTorch cached'), ('fer_jax', 'PyTorch')
+CONTENDERS = (*CACHED, *LOOPS, 'probe')
 HEADS = (1, 64)
 
 
@@ -37,9 +38,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--epochs', default='10,100', help='of the head, one or several')
     parser.add_argument('--examples', type=int, default=0, help='training images; 0: all 28,709')
+    parser.add_argument('--image_size', type=int, default=64)
+    parser.add_argument('--contenders', default=';'.join(CONTENDERS), help='by semicolons')
     parser.add_argument('--most', type=int, default=1, help='epochs of a frozen backbone that are run')
     parser.add_argument('--out', type=Path, help='append one JSON line a measurement')
-    parser.add_argument('--measure', choices=[*CONTENDERS, 'probe'], help=argparse.SUPPRESS)
+    parser.add_argument('--measure', choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument('--cache', type=Path, help=argparse.SUPPRESS)
     parser.add_argument('--heads', type=int, default=1, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
@@ -54,31 +57,34 @@ def main(argv: list[str] | None = None) -> int:
 
 def compare(arguments: argparse.Namespace) -> None:
     """All contenders at each number of epochs, their ratios, and the grid of heads."""
-    every: dict[str, dict[str, Any]] = {}
-    for contender in ('fer_jax', 'PyTorch'):
-        every[contender] = in_process(arguments, contender, arguments.most)
-        record(arguments, {'contender': contender, 'epochs_run': arguments.most, **every[contender]})
+    chosen = arguments.contenders.split(';')
+    if unknown := set(chosen).difference(CONTENDERS):
+        sys.exit(f'--contenders: {", ".join(unknown)} is none; choose from {"; ".join(CONTENDERS)}')
+    loops: dict[str, dict[str, Any]] = {}
+    for contender in (name for name in LOOPS if name in chosen):
+        loops[contender] = in_process(arguments, contender, arguments.most)
+        record(arguments, {'contender': contender, 'epochs_run': arguments.most, **loops[contender]})
     for epochs in map(int, arguments.epochs.split(',')):
         seconds: dict[str, float] = {}
         with tempfile.TemporaryDirectory() as programs:
-            for contender in ('fer_jax cached', KEPT):
-                found = in_process(arguments, 'fer_jax cached', epochs, programs=programs)
+            for contender in (name for name in CACHED if name in chosen):
+                found = in_process(arguments, contender.partition(',')[0], epochs, programs=programs)
                 seconds[contender] = found['seconds']
                 record(arguments, {'contender': contender, 'epochs_run': epochs, **found})
-        for contender in CONTENDERS[2:]:
-            if contender in every:
-                found = every[contender]
-                seconds[contender] = found['once'] + (found['seconds'] - found['once']) * epochs / arguments.most
-                computed = f', computed from {arguments.most}'
-            else:
-                found, computed = in_process(arguments, contender, epochs), ''
-                seconds[contender] = found['seconds']
-                record(arguments, {'contender': contender, 'epochs_run': epochs, **found})
-            print(f'{epochs} epochs, {contender}: {seconds[contender]:.1f} s{computed}', flush=True)
-        for ours in CONTENDERS[:2]:
-            print(f'{epochs} epochs, {ours}: {seconds[ours]:.1f} s')
-            for peer in CONTENDERS[2:]:
+        for contender, found in loops.items():
+            seconds[contender] = found['once'] + (found['seconds'] - found['once']) * epochs / arguments.most
+        for contender, taken in seconds.items():
+            computed = f', computed from {arguments.most}' if contender in loops else ''
+            print(f'{epochs} epochs, {contender}: {taken:.1f} s{computed}')
+        for ours in (name for name in CACHED[:2] if name in seconds):
+            for peer in (name for name in seconds if name not in CACHED[:2]):
                 print(f'{epochs} epochs, {peer} / {ours}: {seconds[peer] / seconds[ours]:.2f}', flush=True)
+    if 'probe' in chosen:
+        heads_of_a_grid(arguments)
+
+
+def heads_of_a_grid(arguments: argparse.Namespace) -> None:
+    """A grid of 64 heads beside one head: the training alone, and the whole command."""
     with tempfile.TemporaryDirectory() as cache:
         in_process(arguments, 'probe', 1, heads=1, cache=Path(cache))  # fills the cache
         grid = {heads: in_process(arguments, 'probe', 10, heads=heads, cache=Path(cache)) for heads in HEADS}
@@ -96,17 +102,20 @@ def record(arguments: argparse.Namespace, entry: dict[str, Any]) -> None:
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         with arguments.out.open('a') as file:
-            file.write(json.dumps({'part': 'cache', 'cpus': os.cpu_count(), **entry}) + '\n')
+            settings = {'part': 'cache', 'cpus': os.cpu_count(), 'image_size': arguments.image_size}
+            file.write(json.dumps(settings | entry) + '\n')
 
 
 def in_process(
     arguments: argparse.Namespace, contender: str, epochs: int, programs: str = '', **options: Any
 ) -> dict[str, Any]:
     command = [sys.executable, __file__, '--measure', contender, '--epochs', str(epochs)]
-    command += ['--examples', str(arguments.examples)]
+    command += ['--examples', str(arguments.examples), '--image_size', str(arguments.image_size)]
     for name, value in options.items():
         command += [f'--{name}', str(value)]
-    environment = os.environ | {'JAX_COMPILATION_CACHE_DIR': programs} if programs else None
+    environment = os.environ | ({'JAX_COMPILATION_CACHE_DIR': programs} if programs else {})
+    if contender.startswith('PyTorch'):
+        environment['GLIBC_TUNABLES'] = ''  # fer_jax, whose reader it uses, would choose malloc's settings
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if run.returncode:
         sys.exit(f'{contender}: status {run.returncode}\n{run.stderr[-2000:]}')
@@ -117,18 +126,18 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """One contender; seconds of the training, and of what of it is done once whatever the epochs."""
     epochs = int(arguments.epochs)
     if arguments.measure.startswith('PyTorch'):
-        return torch_head(arguments.examples, epochs, cached=arguments.measure.endswith('cached'))
+        return torch_head(arguments, epochs, cached=arguments.measure.endswith('cached'))
     if arguments.measure == 'probe':
         return jax_probe(arguments, epochs)
-    return jax_head(arguments.examples, epochs, cached=arguments.measure.endswith('cached'))
+    return jax_head(arguments, epochs, cached=arguments.measure.endswith('cached'))
 
 
-def config_of(examples: int, epochs: int, cached: bool) -> Any:
+def config_of(arguments: argparse.Namespace, epochs: int, cached: bool) -> Any:
     from configs import default
 
     config = default.get_config()
-    config.model.update({'name': 'resnet50', 'weights': 'scratch', 'image_size': SIZE})
-    config.data.update({'name': 'fer2013', 'train_examples': examples, 'batch_size': BATCH})
+    config.model.update({'name': 'resnet50', 'weights': 'scratch', 'image_size': arguments.image_size})
+    config.data.update({'name': 'fer2013', 'train_examples': arguments.examples, 'batch_size': BATCH})
     config.data.augment = default.augment('none')
     config.data.splits.test = ''
     config.parallel.devices = os.cpu_count() if cpu_only() else 0
@@ -144,16 +153,16 @@ def cpu_only() -> bool:
     return jax.config.jax_platforms == 'cpu' or not Path('/proc/driver/nvidia').exists()  # type: ignore[attr-defined]
 
 
-def jax_head(examples: int, epochs: int, *, cached: bool) -> dict[str, Any]:
+def jax_head(arguments: argparse.Namespace, epochs: int, *, cached: bool) -> dict[str, Any]:
     import fer_jax
     from fer_jax import features, sharding, training  # noqa: F401
 
     with tempfile.TemporaryDirectory() as folder:
         features.cache.root, root = (lambda: Path(folder)), features.cache.root
         (Path(folder) / 'datasets').symlink_to(root() / 'datasets')
-        config = config_of(examples, epochs, cached)
+        config = config_of(arguments, epochs, cached)
         sharding.make_mesh(config.parallel.devices)  # before JAX starts
-        config.model.weights = random_weights(Path(folder) / 'weights.safetensors')
+        config.model.weights = random_weights(Path(folder) / 'weights.safetensors', arguments.image_size)
         begun = time.time()
         results = fer_jax.train(config, Path(folder) / 'run')
         seconds = (Path(folder) / 'run' / 'results.json').stat().st_mtime - begun
@@ -166,12 +175,12 @@ def jax_head(examples: int, epochs: int, *, cached: bool) -> dict[str, Any]:
         }
 
 
-def random_weights(path: Path) -> str:
+def random_weights(path: Path, size: int) -> str:
     """A file of weights as transfer starts from, which the clock need not wait for."""
     from fer_jax import pretrained
     from fer_jax.network import ModelSpec, build
 
-    params, stats = build(ModelSpec('resnet50', {'primary': tuple('abcdefg')}, SIZE)).init(0)
+    params, stats = build(ModelSpec('resnet50', {'primary': tuple('abcdefg')}, size)).init(0)
     leaves = [{name: np.asarray(leaf) for name, leaf in tree.items()} for tree in (params, stats)]
     look = pretrained.Preprocessing((0.5,) * 3, (0.25,) * 3, 'RGB')
     pretrained.save(path, pretrained.Weights('resnet50', *leaves, look, {}))
@@ -190,7 +199,7 @@ def jax_probe(arguments: argparse.Namespace, epochs: int) -> dict[str, Any]:
     from configs import probe
 
     config = probe.get_config()
-    config.update(config_of(arguments.examples, 1, False))
+    config.update(config_of(arguments, 1, False))
     grid = {'learning_rates': (1e-3,), 'weight_decays': (0.1,), 'seeds': (0,)}
     if arguments.heads == 64:
         grid = {
@@ -205,7 +214,7 @@ def jax_probe(arguments: argparse.Namespace, epochs: int) -> dict[str, Any]:
         return {'seconds': time.perf_counter() - begun, 'heads_seconds': results['seconds']['heads']}
 
 
-def torch_head(examples: int, epochs: int, *, cached: bool) -> dict[str, Any]:
+def torch_head(arguments: argparse.Namespace, epochs: int, *, cached: bool) -> dict[str, Any]:
     """The usual loop: the frozen backbone in evaluation mode under no_grad, channels last, on all cores."""
     import torch
 
@@ -215,7 +224,7 @@ def torch_head(examples: int, epochs: int, *, cached: bool) -> dict[str, Any]:
     import torchvision
 
     begun = time.perf_counter()
-    train, validation = arrays(examples)
+    train, validation = arrays(arguments)
     backbone = torchvision.models.resnet50(weights=None)
     backbone.fc = torch.nn.Identity()
     backbone.eval().to(memory_format=torch.channels_last).requires_grad_(False)
@@ -225,7 +234,7 @@ def torch_head(examples: int, epochs: int, *, cached: bool) -> dict[str, Any]:
 
     def features(images: np.ndarray) -> Any:
         x = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255)
-        x = torch.nn.functional.interpolate(x, SIZE, mode='bilinear', antialias=True)
+        x = torch.nn.functional.interpolate(x, arguments.image_size, mode='bilinear', antialias=True)
         x = ((x - 0.5) / 0.25).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             return backbone(x)
@@ -250,15 +259,15 @@ def torch_head(examples: int, epochs: int, *, cached: bool) -> dict[str, Any]:
     return {'seconds': seconds, 'once': once, 'accuracy': float(np.mean(predicted == validation[1]))}
 
 
-def arrays(examples: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def arrays(arguments: argparse.Namespace) -> list[tuple[np.ndarray, np.ndarray]]:
     """(uint8 [N, 48, 48, 1], int [N]) of the training and the validation split."""
     data = datasets.load(
         name='fer2013',
         splits={'train': 'train', 'validation': 'validation'},
-        image_size=SIZE,
+        image_size=arguments.image_size,
         channels=1,
         root=cache.root() / 'datasets',
-        train_examples=examples,
+        train_examples=arguments.examples,
     )
     return [
         (data.splits[role].read(np.arange(len(data.splits[role].labels))), data.splits[role].labels)
