@@ -52,11 +52,11 @@ CONTENDERS = {
     'scaling': ('fer_jax', 'PyTorch'),
 }
 CASES = {
-    'train': 'resnet18@64x128 resnet50@224x16 vgg16@224x8 efficientnet_lite0@96x64 efficientnet_lite0@224x16',
+    'train': 'resnet18@64x128 resnet50@224x8 vgg16@224x4 efficientnet_lite0@96x64 efficientnet_lite0@224x16',
     'frozen': 'resnet18@64x128',
     'guard': 'resnet18@64x128',
     'pipeline': 'resnet18@64x128',
-    'memory': 'resnet50@224x32',
+    'memory': 'resnet50@224x16',
     'scaling': 'resnet18@64x128',
     'startup': 'resnet18@64x96',
 }

@@ -14,18 +14,20 @@ def timed(step: Callable[[], Any], wait: Callable[[Any], None], images: int, sec
 
     Args:
       step: does `images` images; `wait` waits until what it returned is there.
-      seconds: that are measured at least, of at least two steps, after three that are not.
+      seconds: that are measured at least, of at least four steps, after six that are not: by then the process has
+        as much memory as it will have.
     """
     begun = time.perf_counter()
     wait(step())
     first, ready = time.perf_counter() - begun, age()
-    wait(step())
+    for _ in range(4):
+        wait(step())
     reset_peak()
     begun = time.perf_counter()
     wait(step())
     together = max(1, int(CHUNK / (time.perf_counter() - begun)))
     count, begun, cpu = 0, time.perf_counter(), cpu_seconds()
-    while count < 2 or time.perf_counter() - begun < seconds:
+    while count < 4 or time.perf_counter() - begun < seconds:
         for _ in range(together):
             told = step()
         wait(told)
