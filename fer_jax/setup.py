@@ -284,6 +284,7 @@ def prepare(config: Mapping[str, Any]) -> Setup:
         for name, task in fields.items():
             where = '' if name == PRIMARY else f'joint.{name}.'
             sharding.check_batch(mesh, task['data']['batch_size'], phase.accumulate, where=where)
+        tasks.check_aligned(fields, phase.accumulate)
         if phase.l2_sp and weights is None:
             raise UserError(
                 f'phases[{phase.index}].l2_sp={phase.l2_sp} pulls toward the source weights, but model.weights is '
