@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.cluster.vq
 import scipy.special
 from flax import nnx
 from ml_collections import ConfigDict
@@ -617,7 +618,7 @@ def test_labels_of_its_own_making_neither_select_nor_test(finished, faces, tmp_p
     assert record['left_out'] == {'of validation or test': 24, 'labelled already': 1} and record['images'] == 95
 
 
-def test_faces_are_grouped_by_what_a_run_makes_of_them(finished, faces, tmp_path, capsys):
+def test_faces_are_grouped_by_what_a_run_makes_of_them(finished, faces, tmp_path, capsys, monkeypatch):
     """Every image in one group, nearest to the mean of its own; the largest group first; the same again."""
     workdir, _ = finished
     command = ['--workdir', str(workdir), '--data', str(faces), '--groups', '4']
@@ -639,6 +640,16 @@ def test_faces_are_grouped_by_what_a_run_makes_of_them(finished, faces, tmp_path
     assert all((tmp_path / 'one' / f'{name}.png').stat().st_size > 1000 for name in table.classes)
     assert group_faces.main([*command[:4], '--groups', '91', '--output', str(tmp_path)]) == 2
     assert '--groups=91' in capsys.readouterr().err
+    twice = np.repeat(np.eye(2, dtype=np.float32), 9, axis=0)
+    with pytest.raises(UserError, match='--groups=3: a group stays empty'):
+        group_faces.grouped(twice, 3, 0)
+
+    def empty(*_, **__):
+        raise scipy.cluster.vq.ClusterError('One of the clusters is empty')
+
+    monkeypatch.setattr(scipy.cluster.vq, 'kmeans2', empty)
+    with pytest.raises(UserError, match='--groups=2: a group stays empty .*give a smaller number'):
+        group_faces.grouped(twice, 2, 0)
 
 
 def test_a_run_is_scored_on_other_sets(finished, faces, tmp_path, capsys):
