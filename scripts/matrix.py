@@ -5,10 +5,10 @@
 
 A set is a prepared one by its name, a folder of class folders, or a manifest; `fer2013:validation` names another split
 than its test split, which is all of it where none is published. Classes are matched by what they mean ('anger' is
-'angry'); only those that both know are compared, and only among these a run chooses. An image is left out on which, to
-the byte, the run was trained or selected, or one that it learnt from: its `model.weights`, its teachers, theirs in turn.
-`--output` gets one JSON object a pair, and beside it a Markdown table and a heat map; the same command leaves pairs alone
-that are there, and `--fresh` does not. A pair that cannot be scored is named.
+'angry'); only those that both know are compared, and only among these a run chooses. An image is left out on which,
+to the byte, the run was trained or selected, or one that it learnt from: its `model.weights`, its teachers, theirs in
+turn. `--output` gets one JSON object a pair, and beside it a Markdown table and a heat map; the same command leaves
+pairs alone that are there, and `--fresh` does not. A pair that cannot be scored is named.
 """
 
 import argparse

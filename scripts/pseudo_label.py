@@ -9,8 +9,8 @@ folder or manifest on which the run was trained, as the run dealt them, or those
 them. So no label of the network's own making selects or tests. Images of `--data` that are, to the byte, labelled
 already, or in the validation or test split of the run, are left out.
 
-How they came about stands in `<output>.json`: network, step, temperature, threshold, counts, coverage, and what the same
-threshold gives on the run's validation and test split, whose labels are known. Choose the threshold by validation.
+How they came about stands in `<output>.json`: network, step, temperature, threshold, counts, coverage, and what the
+same threshold gives on the run's validation and test split, whose labels are known. Choose it by validation.
 """
 
 import argparse

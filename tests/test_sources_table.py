@@ -75,7 +75,8 @@ def test_rounds_of_another_threshold_are_others(prepared, tmp_path, monkeypatch)
         labels, splits = np.zeros(len(table), np.int32), np.full(len(table), 'train')
         made = dataclasses.replace(table, classes=('happy', 'sad'), labels=labels, splits=splits)
         manifest.write(output, made, np.ones(len(table), bool), Path(given['--data']))
-        output.with_suffix('.json').write_text('{"coverage": 1.0, "temperature": 1.5, "validation": {"precision": 0.6}}')
+        record = {'coverage': 1.0, 'temperature': 1.5, 'validation': {'precision': 0.6}}
+        output.with_suffix('.json').write_text(json.dumps(record))
         return 0
 
     monkeypatch.setattr(sources_table, 'taught_by', taught_by)
