@@ -5,6 +5,7 @@ augmentation of that image.
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from fer_jax import features, sharding, start, tasks
+from fer_jax import features, selected, sharding, start, tasks
 from fer_jax.checkpoints import read_spec
-from fer_jax.data.datasets import Split
+from fer_jax.data.datasets import Dataset, Split
 from fer_jax.data.feed import Feed
 from fer_jax.errors import UserError
 from fer_jax.features import Recipe, boundary_recipe
 from fer_jax.network import PRIMARY, build
+from fer_jax.pretrained import Weights
 from fer_jax.tasks import HINTS
 
 BATCH = 1024
@@ -40,6 +42,8 @@ def check(config: Mapping[str, Any]) -> None:
         raise UserError(f'distil.stages={fields["stages"]} without distil.teachers; name their workdirs')
     if fields['teachers'] and not (fields['weight'] or (fields['stages'] and fields['hints'])):
         raise UserError('distil.teachers teach nothing: give distil.weight, or distil.stages and distil.hints')
+    if fields['teachers'] and (annotation := config['data'].get('annotation')):
+        raise UserError(f'distil.teachers tell classes, not data.annotation={annotation!r}; leave one of them empty')
     if HINTS in config['joint']:
         raise UserError(f'joint.{HINTS}: this name is for the head of distil.stages; choose another')
     for looks in (config['data']['augment'], *(phase['augment'] for phase in config['phases'])):
@@ -47,19 +51,25 @@ def check(config: Mapping[str, Any]) -> None:
             raise UserError('distil.teachers see images one by one; set data.augment.mixup and cutmix to 0')
 
 
-def taught(config: Mapping[str, Any], classes: tuple[str, ...], split: Split, mesh: Mesh) -> Split:
-    """The training split with what its teachers say: 'shares' [N, C], 'hints' [N, D].
+def taught(config: Mapping[str, Any], data: Dataset, mesh: Mesh) -> tuple[Dataset, dict[str, dict[str, str]]]:
+    """The training split with what its teachers say, 'shares' [N, C] and 'hints' [N, D]; {teacher: {step, sha256}}.
 
-    Shares are the mean of the teachers' softmax(logits / temperature) over `classes`; hints are the globally averaged
+    Shares are the mean of the teachers' softmax(logits / temperature) over the classes; hints are the globally averaged
     outputs of their `stages`, standardised by column and laid end to end.
 
     Raises:
       UserError: a teacher is no finished run, or does not know a class.
     """
     fields = config['distil']
-    shares, hints = [], []
+    if not fields['teachers']:
+        return data, {}
+    split = data.splits['train']
+    shares, hints, teachers = [], [], {}
     for workdir in fields['teachers']:
-        logits, outputs = said_by(Path(workdir), config, classes, split, mesh)
+        folder = selected.located(workdir)
+        weights = start.of_run(folder)
+        teachers[workdir] = {'step': weights.metadata['step'], 'sha256': digest(weights)}
+        logits, outputs = said_by(folder, weights, config, data.classes, split, mesh)
         shares.append(np.asarray(jax.nn.softmax(logits / fields['temperature'])))
         if outputs is not None:
             std = outputs.std(0)
@@ -67,15 +77,29 @@ def taught(config: Mapping[str, Any], classes: tuple[str, ...], split: Split, me
     said: dict[str, np.ndarray] = {'shares': np.asarray(np.mean(shares, 0), np.float32)}
     if hints:
         said[HINTS] = np.concatenate(hints, 1).astype(np.float32)
-    return dataclasses.replace(split, said=said)
+    learnt = dataclasses.replace(split, said=said)
+    return dataclasses.replace(data, splits=data.splits | {'train': learnt}), teachers
+
+
+def digest(weights: Weights) -> str:
+    """sha256 over its arrays, by name, shape and content."""
+    found = hashlib.sha256()
+    for path, leaf in sorted({**weights.params, **weights.stats}.items()):
+        found.update(f'{path}\0{leaf.dtype}{leaf.shape}\0'.encode() + np.ascontiguousarray(leaf).tobytes())
+    return found.hexdigest()
 
 
 def said_by(
-    workdir: Path, config: Mapping[str, Any], classes: tuple[str, ...], split: Split, mesh: Mesh
+    workdir: Path,
+    weights: Weights,
+    config: Mapping[str, Any],
+    classes: tuple[str, ...],
+    split: Split,
+    mesh: Mesh,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """(logits float32 [N, C] of `classes`, outputs float32 [N, D] of the stages that are taught) of one teacher."""
     stages = config['distil']['stages']
-    weights, spec = start.of_run(workdir), read_spec(workdir)
+    spec = read_spec(workdir)
     known = spec.classes[PRIMARY]
     if missing := [name for name in classes if name not in known]:
         raise UserError(f'distil.teachers: {workdir} knows no {", ".join(missing)}; it has {", ".join(known)}')

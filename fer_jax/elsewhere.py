@@ -1,17 +1,19 @@
 """A run on another data set than it was trained on: classes by their meaning, without images that it has seen."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fer_jax import cache, comparison, tasks
+from fer_jax import cache, comparison, drift, selected, tasks
 from fer_jax.comparison import Told
 from fer_jax.data import datasets, roles
 from fer_jax.data.names import canonical
 from fer_jax.data.table import Table
 from fer_jax.errors import UserError
 from fer_jax.predict import Predictor
+from fer_jax.pretrained import registry
 
 
 def opened(name: str) -> Table:
@@ -30,14 +32,45 @@ def opened(name: str) -> Table:
 
 
 def trained_on(workdir: Path) -> set[bytes]:
-    """Digests of the images on which the run was trained or selected, of all its tasks."""
-    return {
-        row.tobytes()
-        for task in tasks.of_run(workdir).values()
-        for role in ('train', 'validation')
-        if role in task.splits
-        for row in task.splits[role].digests
-    }
+    """Digests of the images on which the run was trained or selected, of all its tasks, or a run that it learnt from.
+
+    That is the run from whose weights it started, its teachers, and in turn what they learnt from. Of one whose images
+    cannot be known a line is printed.
+
+    Raises:
+      UserError: the run's own images are not where they were.
+    """
+    seen: set[bytes] = set()
+    waiting, met = [workdir], {workdir.resolve()}
+    while waiting:
+        run = waiting.pop()
+        for earlier in _learnt_from(run):
+            if earlier.resolve() not in met:
+                met.add(earlier.resolve())
+                waiting.append(earlier)
+        try:
+            data = tasks.of_run(run)
+        except UserError as error:
+            if run == workdir:
+                raise
+            print(f'{workdir} learnt from {run}, whose images cannot be left out: {error}')
+            continue
+        for task in data.values():
+            for role in {'train', 'validation'} & task.splits.keys():
+                seen |= {row.tobytes() for row in task.splits[role].digests}
+    return seen
+
+
+def _learnt_from(workdir: Path) -> Iterator[Path]:
+    """Folders of the run whose weights this one started from, and of its teachers."""
+    config = drift.read(workdir)
+    others = {'scratch', *(known.weights for known in registry.PUBLISHED)}
+    for name in (config['model']['weights'], *config.get('distil', {}).get('teachers', ())):
+        folder = selected.located(name)
+        if (folder / 'config.json').is_file():
+            yield folder
+        elif name not in others and not Path(name).expanduser().is_file():
+            print(f'{workdir} learnt from {name!r}, which is no run here: the images that it saw cannot be left out')
 
 
 def told(predictor: Predictor, table: Table, seen: set[bytes]) -> tuple[Told, dict[str, int]]:

@@ -51,6 +51,9 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     if None not in there and there != here:
         known, found = (f'{mesh} {kind} devices in {count} processes' for mesh, count, kind in (there, here))
         lines.append(f'began on {known}, goes on on {found}: the same up to rounding, no longer to the bit')
+    said, says = (facts.get('teachers', {}) for facts in (before, now))
+    if isinstance(said, Mapping) and (changed := [name for name in says if said.get(name, says[name]) != says[name]]):
+        lines.append(f'began with other networks of the teachers {", ".join(changed)}: what they say has changed')
     try:
         old, new = ({'Python': facts['python'], **facts['versions']} for facts in (before, now))
     except (KeyError, TypeError):

@@ -47,6 +47,7 @@ class Setup:
       tasks: the primary one first.
       evaluations: step -> epochs done, where validation is scored and the state saved.
       select: (role, metric) that choose the checkpoint.
+      teachers: workdir -> step and sha256 of the network that it selected.
     """
 
     config: Mapping[str, Any]
@@ -57,6 +58,7 @@ class Setup:
     phases: list[Phase]
     evaluations: dict[int, float]
     select: tuple[str, str]
+    teachers: Mapping[str, Mapping[str, str]]
 
     @property
     def data(self) -> datasets.Dataset:
@@ -246,12 +248,10 @@ def prepare(config: Mapping[str, Any]) -> Setup:
     batch_size = settings['batch_size']
     sharding.optimizer(mesh, config['parallel']['optimizer'], ())
     weights = start.source(model['weights'], model['name'], partial=model['partial'])
+    distillation.check(config)
     with processes.first_alone():
         data = tasks.load(config, image_size=model['image_size'], channels=model['channels'])
-    distillation.check(config)
-    if config['distil']['teachers']:
-        taught = distillation.taught(config, data[PRIMARY].classes, data[PRIMARY].splits['train'], mesh)
-        data[PRIMARY] = dataclasses.replace(data[PRIMARY], splits=data[PRIMARY].splits | {'train': taught})
+    data[PRIMARY], teachers = distillation.taught(config, data[PRIMARY], mesh)
     train = data[PRIMARY].splits['train']
     hints = {HINTS: tuple(map(str, range(train.said[HINTS].shape[1])))} if HINTS in train.said else {}
     look = start.preprocessing(weights, train, model['channels'])
@@ -284,6 +284,7 @@ def prepare(config: Mapping[str, Any]) -> Setup:
         for name, task in fields.items():
             where = '' if name == PRIMARY else f'joint.{name}.'
             sharding.check_batch(mesh, task['data']['batch_size'], phase.accumulate, where=where)
+        tasks.check_aligned(fields, phase.accumulate)
         if phase.l2_sp and weights is None:
             raise UserError(
                 f'phases[{phase.index}].l2_sp={phase.l2_sp} pulls toward the source weights, but model.weights is '
@@ -306,6 +307,7 @@ def prepare(config: Mapping[str, Any]) -> Setup:
         phases=planned,
         evaluations=phases.evaluation_steps(planned, every=config['checkpoint']['every'], **lengths),
         select=checkpoints.parse_select(config['checkpoint']['select']),
+        teachers=teachers,
     )
 
 

@@ -94,7 +94,8 @@ def fields(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def load(config: Mapping[str, Any], *, image_size: int, channels: int) -> dict[str, Dataset]:
     """The data of every task.
 
-    No joint task trains on an image that is, to the byte, one on which the primary task is selected or tested.
+    No joint task trains on an image that is, to the byte, one on which the primary task is selected or tested, and none
+    is scored on one on which another task trains.
 
     Raises:
       UserError: see `datasets.load`; the primary task has no labels.
@@ -125,7 +126,22 @@ def load(config: Mapping[str, Any], *, image_size: int, channels: int) -> dict[s
                 root=cache.root() / 'datasets',
                 **others,
             )
-    return found
+    return _apart(found)
+
+
+def _apart(found: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """No joint task is scored on an image on which another task trains.
+
+    The primary task's scored images are left out of the others' training instead, see `load`.
+    """
+    apart = dict(found)
+    for name in list(found)[1:]:
+        scored = [split.digests for role, split in found[name].splits.items() if role != 'train']
+        among = {row.tobytes() for digests in scored for row in digests}
+        trained = [data.splits['train'].digests for other, data in found.items() if other != name]
+        seen = {key for digests in trained for row in digests if (key := row.tobytes()) in among}
+        apart[name] = found[name].unscored(seen)
+    return apart
 
 
 def of_run(workdir: Path) -> dict[str, Dataset]:
@@ -134,6 +150,18 @@ def of_run(workdir: Path) -> dict[str, Dataset]:
 
     spec = read_spec(workdir)
     return load(drift.read(workdir), image_size=spec.image_size, channels=spec.channels)
+
+
+def check_aligned(fields: Mapping[str, Mapping[str, Any]], accumulate: int) -> None:
+    """Raises UserError where a microbatch has one image, of which there is no covariance for CORAL to compare."""
+    aligned = [name for name, task in fields.items() if task['align']]
+    for name in (PRIMARY, *aligned) if aligned else ():
+        if (size := fields[name]['data']['batch_size']) // accumulate < 2:
+            where = '' if name == PRIMARY else f'joint.{name}.'
+            raise UserError(
+                f'{where}data.batch_size={size} in {accumulate} microbatches: align compares covariances, which take 2 '
+                'images or more; raise it, or lower accumulate'
+            )
 
 
 def heads(config: Mapping[str, Any], data: Mapping[str, Dataset]) -> dict[str, tuple[str, ...]]:
@@ -212,7 +240,9 @@ def describe(task: Task) -> str:
         learnt = f'{len(data.classes)} classes at {"the primary head" if objective.head == PRIMARY else "its own head"}'
         learnt += f', weight {objective.weight:g}'
     aligned = f', aligned by {objective.align:g}' if objective.align else ''
-    return f'{data.name}: {counts}; {learnt}{aligned}; batch {task.feed.batch_size}'
+    shared = ', '.join(f'{count:,} of {role}' for role, count in data.left_out.items())
+    apart = f'; left out, as another task trains on them: {shared}' if shared else ''
+    return f'{data.name}: {counts}; {learnt}{aligned}; batch {task.feed.batch_size}{apart}'
 
 
 @contextmanager

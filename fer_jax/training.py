@@ -137,7 +137,7 @@ def introduce(run: Setup, workdir: Path, changes: list[str], *, allow_changes: b
         data=data.pop(PRIMARY) | ({'joint': data} if data else {}),
         weights={} if run.weights is None else run.weights.metadata,
     )
-    environment |= {'mesh': run.mesh.size, 'processes': processes.count()}
+    environment |= {'mesh': run.mesh.size, 'processes': processes.count(), 'teachers': dict(run.teachers)}
     path = workdir / 'environment.json'
     before = provenance.read(path)
     if (found := provenance.changes(before, environment)) or 'earlier' in before:

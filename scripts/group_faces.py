@@ -88,10 +88,21 @@ def embeddings(workdir: Path, data: datasets.Dataset, images: Feed) -> np.ndarra
 
 
 def grouped(rows: np.ndarray, groups: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(int [N] of groups in the order of their sizes, float [N] distances from their centres)."""
-    from scipy.cluster.vq import kmeans2
+    """(int [N] of groups in the order of their sizes, float [N] distances from their centres).
 
-    centres, member = kmeans2(rows.astype(np.float64), groups, iter=100, minit='++', seed=seed, missing='raise')
+    Raises:
+      UserError: there is a group without images.
+    """
+    from scipy.cluster.vq import ClusterError, kmeans2
+
+    try:
+        if len({hash(row.tobytes()) for row in rows}) < groups:
+            raise ClusterError('fewer images differ')
+        centres, member = kmeans2(rows.astype(np.float64), groups, iter=100, minit='++', seed=seed, missing='raise')
+    except ClusterError as error:
+        raise UserError(
+            f'--groups={groups}: a group stays empty ({error}); give a smaller number, or another --seed'
+        ) from None
     order = np.argsort(-np.bincount(member, minlength=groups), kind='stable')
     number = np.empty(groups, int)
     number[order] = np.arange(groups)

@@ -5,9 +5,10 @@
 
 A set is a prepared one by its name, a folder of class folders, or a manifest; `fer2013:validation` names another split
 than its test split, which is all of it where none is published. Classes are matched by what they mean ('anger' is
-'angry'); only those that both know are compared, and only among these a run chooses. An image on which the run was
-trained or selected, to the byte, is left out. `--output` gets one JSON object a pair, and beside it a Markdown table
-and a heat map; the same command leaves pairs alone that are there, and `--fresh` does not.
+'angry'); only those that both know are compared, and only among these a run chooses. An image is left out on which,
+to the byte, the run was trained or selected, or one that it learnt from: its `model.weights`, its teachers, theirs in
+turn. `--output` gets one JSON object a pair, and beside it a Markdown table and a heat map; the same command leaves
+pairs alone that are there, and `--fresh` does not. A pair that cannot be scored is named.
 """
 
 import argparse
@@ -49,23 +50,34 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def matrix(workdirs: Sequence[Path], sets: Sequence[str], output: Path, *, fresh: bool = False) -> list[dict[str, Any]]:
-    """One row a pair, in the order of `workdirs` and `sets`; written as they are found."""
-    done = {} if fresh else {(row['workdir'], row['data'], row['step']): row for row in records.read(output)}
+    """One row a pair, in the order of `workdirs` and `sets`, then the others of `output`; written as found.
+
+    Raises:
+      UserError: no pair can be scored, or a run or a set cannot be read.
+    """
+    rows = {(row['workdir'], row['data']): row for row in records.read(output)}
     tables = {name: elsewhere.opened(name) for name in sets}
     output.parent.mkdir(parents=True, exist_ok=True)
-    rows = []
+    order = dict.fromkeys([*((str(workdir), name) for workdir in workdirs for name in sets), *rows])
     for workdir in workdirs:
         predictor = fer_jax.load(workdir)
         seen = elsewhere.trained_on(workdir)
-        for name in sets:
-            row = done.get((str(workdir), name, predictor.step))
-            if row is None:
+        for name, table in tables.items():
+            before = rows.get((str(workdir), name))
+            if before is not None and before['step'] == predictor.step and not fresh:
+                continue
+            rows.pop((str(workdir), name), None)
+            try:
+                found = elsewhere.compared(predictor, table, seen)
+            except UserError as error:
+                print(f'{workdir} on {name} is left out: {error}')
+            else:
                 row = {'workdir': str(workdir), 'step': predictor.step, 'data': name}
-                found = elsewhere.compared(predictor, tables[name], seen)
-                row |= {field: found[field] for field in KEPT}
-            rows.append(row)
-            output.write_text(''.join(json.dumps(one) + '\n' for one in rows))
-    return rows
+                rows[str(workdir), name] = row | {field: found[field] for field in KEPT}
+            output.write_text(''.join(json.dumps(rows[pair]) + '\n' for pair in order if pair in rows))
+    if not rows:
+        raise UserError('no pair can be scored; the reasons are above')
+    return [rows[pair] for pair in order if pair in rows]
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:

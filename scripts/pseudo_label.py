@@ -1,28 +1,33 @@
 """Labels for images that have none, by a trained network, where it is sure enough.
 
-    python scripts/pseudo_label.py --workdir runs/x --data faces --output pseudo.csv --threshold 0.9
+    python scripts/pseudo_label.py --workdir runs/x --data unlabelled --output pseudo.csv --threshold 0.9
     python -m fer_jax.main --config configs/fer2013_resnet18.py --config.data.name= --config.data.manifest=pseudo.csv
 
 Confidence is calibrated: logits are divided by the temperature that is best on the run's validation split. What is kept
-goes into a manifest beside the rows of `--labelled`, whose splits stay as they are; the new rows are for training. How
-they came about stands in `<output>.json`: network, step, temperature, threshold, counts, coverage, and what the same
-threshold gives on the run's test split, whose labels are known.
+goes into a manifest, for training, below the labelled images, each of which has its split written down: those of the
+folder or manifest on which the run was trained, as the run dealt them, or those of `--labelled`, a manifest that says
+them. So no label of the network's own making selects or tests. Images of `--data` that are, to the byte, labelled
+already, or in the validation or test split of the run, are left out.
+
+How they came about stands in `<output>.json`: network, step, temperature, threshold, counts, coverage, and what the
+same threshold gives on the run's validation and test split, whose labels are known. Choose it by validation.
 """
 
 import argparse
-import csv
 import dataclasses
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import fer_jax
-from fer_jax import metrics, scoring
-from fer_jax.data import folder, manifest
+from fer_jax import cache, drift, metrics, scoring, tasks
+from fer_jax.data import class_names, datasets, folder, manifest, roles
+from fer_jax.data.table import Table
 from fer_jax.errors import UserError
 
 
@@ -32,14 +37,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--workdir', required=True, type=Path, help='of a finished run')
     parser.add_argument('--data', required=True, type=Path, help='a folder with images of faces anywhere below it')
     parser.add_argument('--output', required=True, type=Path, help='.csv to write')
-    parser.add_argument('--labelled', type=Path, help='a manifest whose rows come first')
+    parser.add_argument('--labelled', type=Path, help='a manifest with splits; without it the images of the run itself')
     parser.add_argument('--threshold', type=float, default=0.9, help='of the calibrated confidence')
     parser.add_argument('--most', type=int, default=0, help='images a class, the surest; 0: all above the threshold')
     arguments = parser.parse_args(argv)
     logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
     try:
         print(label(arguments))
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f'fer_jax: {error}', file=sys.stderr)
         return 2
     return 0
@@ -51,11 +56,21 @@ def label(arguments: argparse.Namespace) -> str:
         raise UserError(
             f'--threshold={arguments.threshold}, --most={arguments.most}: expected a share below 1, and 0 or more'
         )
-    results, test = known(arguments.workdir)
-    temperature = results['calibrated']['temperature']
-    table, predictor = folder.unlabelled(arguments.data), fer_jax.load(arguments.workdir)
-    logits, classes = predictor.of_table(table), predictor.classes
-    predicted, confidence = sure(logits, temperature)
+    if arguments.output.suffix != '.csv':
+        raise UserError(f'--output={arguments.output}: give a name that ends in .csv; the record gets that of .json')
+    results, scored = known(arguments.workdir)
+    source = drift.read(arguments.workdir)['data']
+    labelled, below, digests = labelled_images(arguments.labelled, source)
+    for given in filter(None, (arguments.labelled, source['manifest'])):
+        if arguments.output.resolve() == Path(given).resolve():
+            raise UserError(f'--output={arguments.output} is the list of labelled images; give another name')
+    temperature, predictor = results['calibrated']['temperature'], fer_jax.load(arguments.workdir)
+    classes = predictor.classes
+    if odd := set(labelled.classes) - set(classes):
+        raise UserError(f'{labelled.name} has classes that the run does not know: {", ".join(sorted(odd))}')
+    table, left_out = unseen(folder.unlabelled(arguments.data), held_out(arguments.workdir), digests)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    predicted, confidence = sure(predictor.of_table(table), temperature)
     keep = surest(predicted, confidence, arguments.threshold, arguments.most)
     kept = {name: int(np.count_nonzero(keep & (predicted == at))) for at, name in enumerate(classes)}
     record: dict[str, Any] = {
@@ -65,33 +80,96 @@ def label(arguments: argparse.Namespace) -> str:
         'threshold': arguments.threshold,
         'most': arguments.most,
         'images': len(table),
+        'left_out': left_out,
         'kept': kept,
         'coverage': float(keep.mean()),
     }
-    if test is not None:
-        record['test'] = precision(test, temperature, arguments.threshold)
-    write(arguments.output, table, keep, predicted, classes, arguments)
+    record |= {split: precision(part, temperature, arguments.threshold) for split, part in scored.items()}
+    manifest.write(arguments.output, labelled, labelled.labels >= 0, below)
+    labels, splits = predicted.astype(np.int32), np.full(len(table), 'train')
+    added = dataclasses.replace(table, classes=classes, labels=labels, splits=splits)
+    manifest.write(arguments.output, added, keep, arguments.data, more=True)
     arguments.output.with_suffix('.json').write_text(json.dumps(record, indent=2) + '\n')
     lines = [
         f'{arguments.output}: {keep.sum():,} of {len(table):,} images ({100 * keep.mean():.1f} %) at a confidence of '
         f'{arguments.threshold:g} or more, temperature {temperature:.2f}',
         ', '.join(f'{name} {count:,}' for name, count in kept.items()),
+        'left out: ' + ', '.join(f'{count:,} {why}' for why, count in left_out.items()),
     ]
-    if 'test' in record:
-        right = scoring.share(record['test']['precision'], record['test']['precision_ci95'])
-        lines.append(f'on the test split: {100 * record["test"]["coverage"]:.1f} % kept, of which {right} are right')
+    for split in scored:
+        right = scoring.share(record[split]['precision'], record[split]['precision_ci95'])
+        lines.append(f'on the {split} split: {100 * record[split]["coverage"]:.1f} % kept, of which {right} are right')
     return '\n'.join(lines)
 
 
-def known(workdir: Path) -> tuple[dict[str, Any], dict[str, np.ndarray] | None]:
-    """Results of the run, and what it predicted for its test split, if it has one."""
+def known(workdir: Path) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
+    """Results of the run, and what it predicted for its selecting split and its test split, if it has one."""
     files = (workdir / 'results.json', workdir / 'predictions.npz')
     if not all(file.is_file() for file in files):
         raise UserError(f'--workdir={workdir} holds no finished run (no {files[0].name} or {files[1].name})')
     results = json.loads(files[0].read_text())
     if not results.get('calibrated'):
         raise UserError(f'--workdir={workdir} has no temperature: it tells attributes, or is of an earlier version')
-    return results, scoring.read_predictions(files[1], 'test') if 'test' in results['splits'] else None
+    splits = [split for split in (results['calibrated']['fitted_on'], 'test') if split in results['splits']]
+    return results, {split: scoring.read_predictions(files[1], split) for split in splits}
+
+
+def labelled_images(given: Path | None, source: Mapping[str, Any]) -> tuple[Table, Path, set[bytes]]:
+    """The labelled images with the split of each, the folder below which they lie, and the digests of all with a label.
+
+    Args:
+      given: a manifest; None for the images of the run.
+      source: the run's config.data.
+
+    Raises:
+      UserError: it is not known which of them may train.
+    """
+    if given is None and source['name']:
+        raise UserError(
+            f'--labelled is missing: the run was trained on the prepared set {source["name"]}, whose images are no '
+            'files; give a manifest of labelled images with the column split'
+        )
+    if given is None or (source['manifest'] and given.resolve() == Path(source['manifest']).resolve()):
+        fields = {name: source[name] for name in ('name', 'dir', 'manifest', 'subject')}
+        whole = datasets.open_table(**fields, root=cache.root() / 'datasets')
+        table = class_names.without(class_names.renamed(whole, source.get('rename', ())), source['drop_classes'])
+        dealt = roles.assign(table, **{name: source[name] for name in ('folds', 'fold', 'split_seed')})
+        splits = np.full(len(table), 'train', '<U10')
+        for split, positions in dealt.items():
+            splits[positions] = split
+        table, below = dataclasses.replace(table, splits=splits), Path(source['dir'] or source['manifest'])
+        below = below if source['dir'] else below.parent
+    else:
+        whole = table = manifest.read(given)
+        if 'validation' not in table.splits:
+            raise UserError(
+                f'--labelled={given} does not say which images select: give it the column split with train and '
+                'validation, or labels that the network made would select as well'
+            )
+        below = given.parent
+    if table.targets.get('votes') is not None:
+        raise UserError(f'{given or source["manifest"]} holds votes; give a manifest of labels as --labelled')
+    return table, below, {row.tobytes() for row in whole.digests[whole.labels >= 0]}
+
+
+def held_out(workdir: Path) -> set[bytes]:
+    """Digests of the images on which the run was selected or tested, in any of its tasks."""
+    splits = [task.splits[role] for task in tasks.of_run(workdir).values() for role in task.splits if role != 'train']
+    return {row.tobytes() for split in splits for row in split.digests}
+
+
+def unseen(table: Table, held: set[bytes], labelled: set[bytes]) -> tuple[Table, dict[str, int]]:
+    """The images that are neither, by their digests, and how many are.
+
+    Raises:
+      UserError: nothing is left.
+    """
+    digests = [row.tobytes() for row in table.digests]
+    scored = np.array([row in held for row in digests])
+    given = np.array([row in labelled for row in digests]) & ~scored
+    if not len(left := np.flatnonzero(~scored & ~given)):
+        raise UserError(f'--data: every one of the {len(table)} images of {table.name} is labelled or scored already')
+    return table.take(left), {'of validation or test': int(scored.sum()), 'labelled already': int(given.sum())}
 
 
 def sure(logits: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
@@ -117,33 +195,6 @@ def precision(part: dict[str, np.ndarray], temperature: float, threshold: float)
     right, n = int(np.count_nonzero(keep & (predicted == part['labels']))), int(keep.sum())
     interval = metrics.wilson_interval(right, n)
     return {'n': n, 'coverage': float(keep.mean()), 'precision': right / max(n, 1), 'precision_ci95': list(interval)}
-
-
-def write(
-    output: Path,
-    table: Any,
-    keep: np.ndarray,
-    predicted: np.ndarray,
-    classes: tuple[str, ...],
-    given: argparse.Namespace,
-) -> None:
-    """The labelled rows, then the new ones as training images."""
-    labelled = manifest.read(given.labelled) if given.labelled else None
-    if labelled is not None and labelled.targets:
-        raise UserError(f'--labelled={given.labelled} holds votes; give a manifest of labels')
-    if labelled is not None and (odd := set(labelled.classes) - set(classes)):
-        raise UserError(f'--labelled={given.labelled} has classes that the run does not know: {", ".join(sorted(odd))}')
-    split = 'train' if labelled is not None and (labelled.splits != 'all').any() else 'all'
-    new = dataclasses.replace(
-        table, classes=classes, labels=predicted.astype(np.int32), splits=np.full(len(table), split)
-    )
-    manifest.write(output, new, keep, given.data)
-    if labelled is None:
-        return
-    rows = output.read_text(encoding='utf-8', errors='surrogateescape')
-    manifest.write(output, labelled, np.ones(len(labelled), bool), given.labelled.parent)
-    with output.open('a', encoding='utf-8', errors='surrogateescape', newline='') as file:
-        csv.writer(file).writerows(list(csv.reader(rows.splitlines()))[1:])
 
 
 if __name__ == '__main__':

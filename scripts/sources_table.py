@@ -13,6 +13,7 @@ and leaves finished runs alone; `--output` has one JSON object a row, and the Ma
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import logging
@@ -21,11 +22,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from configs import default, fer2013_speedrun
-from fer_jax import cache, metrics, pooling, scoring
+from fer_jax import cache, metrics, pooling, scoring, sharding
 from fer_jax.checkpoints import read_spec
 from fer_jax.data import datasets, manifest
 from fer_jax.errors import UserError
@@ -101,19 +103,20 @@ def distil(arguments: argparse.Namespace) -> Iterator[Row]:
     """The teacher, its student alone, its student taught."""
     if arguments.teacher is None:
         raise UserError('--teacher is missing; give the workdir of a finished run on FER2013')
-    results = arguments.teacher / 'results.json'
-    if not results.is_file():
+    file = arguments.teacher / 'results.json'
+    if not file.is_file():
         raise UserError(f'--teacher={arguments.teacher} holds no finished run (no results.json)')
-    test = json.loads(results.read_text())['splits']['test']
-    yield {'row': 'teacher', **{name: test[name] for name in ('n', 'accuracy', 'accuracy_ci95', 'interval')}}
+    results = json.loads(file.read_text())
+    yield scored('teacher', results)
     for taught in (False, True):
         config = fer2013_speedrun.get_config()
         config.model.update({'name': 'resnet8_small', 'image_size': arguments.image_size or 48})
         config.data.train_examples = 5000
+        config.parallel.devices = two_devices()
         config.phases = (
             default.phase(epochs=arguments.epochs or 8.0, learning_rate=2.5e-3, weight_decay=0.1, warmup_epochs=1.0),
         )
-        if taught:  # by now JAX has started, with the devices that the config asks for
+        if taught:
             stages = list(build(read_spec(arguments.teacher)).stages)
             last = stages[stages.index('pool') - 1]
             config.distil.update({'teachers': (str(arguments.teacher),), 'weight': 0.9, 'stages': (last,)})
@@ -124,18 +127,19 @@ def seeded(name: str, config: ConfigDict, arguments: argparse.Namespace) -> Row:
     """The mean over seeds of the test accuracy."""
     workdir = arguments.out / name.replace(' % of the labels', '').replace(', ', '-').replace(' ', '_')
     seeds = [int(seed) for seed in arguments.seeds.split(',')]
-    test = pooling.train_seeds(json.loads(config.to_json()), seeds, workdir)['splits']['test']
-    kept = ('n', 'accuracy', 'accuracy_ci95', 'interval', 'balanced_accuracy')
-    return {'row': name, **{key: test[key] for key in kept}, 'each': test['each']['accuracy'], 'workdir': str(workdir)}
+    results = pooling.train_seeds(json.loads(config.to_json()), seeds, workdir)
+    each = results['splits']['test']['each']['accuracy']
+    return scored(name, results) | {'each': each, 'workdir': str(workdir)}
 
 
 def pseudo(arguments: argparse.Namespace) -> Iterator[Row]:
     """A share of the labels, the rounds, and all labels."""
-    labelled, everything, unlabelled, truth = parted(arguments.data, arguments.share, arguments.out)
-    workdir = arguments.out / 'round-0'
+    out = arguments.out / f'{arguments.data}-{arguments.share:g}'
+    labelled, everything, unlabelled, truth = parted(arguments.data, arguments.share, out)
+    workdir, rounds = out / 'round-0', out / f'above-{arguments.threshold:g}'
     yield scored(f'{100 * arguments.share:g} % of the labels', taught_by(labelled, workdir, arguments))
     for number in range(1, arguments.rounds + 1):
-        output = arguments.out / f'round-{number}.csv'
+        output = rounds / f'round-{number}.csv'
         if not output.with_suffix('.json').exists():
             given = ['--workdir', str(workdir), '--data', str(unlabelled), '--labelled', str(labelled)]
             if pseudo_label.main([*given, '--output', str(output), '--threshold', str(arguments.threshold)]):
@@ -144,20 +148,21 @@ def pseudo(arguments: argparse.Namespace) -> Iterator[Row]:
         right = [
             bool(made.classes[label] == truth[Path(name).name])
             for name, label in zip(made.ids, made.labels, strict=True)
-            if Path(name).parent == unlabelled.resolve()
+            if Path(name).parent == unlabelled.resolve() and Path(name).name in truth
         ]
-        workdir = arguments.out / f'round-{number}'
+        workdir = rounds / f'round-{number}'
         yield scored(f'round {number}', taught_by(output, workdir, arguments)) | {
             'coverage': record['coverage'],
             'temperature': record['temperature'],
+            'validation': record['validation'],
             'precision': sum(right) / max(len(right), 1),
             'precision_ci95': list(metrics.wilson_interval(sum(right), len(right))),
         }
-    yield scored('all labels', taught_by(everything, arguments.out / 'all', arguments))
+    yield scored('all labels', taught_by(everything, out / 'all', arguments))
 
 
 def parted(name: str, share: float, out: Path) -> tuple[Path, Path, Path, dict[str, str]]:
-    """(manifest of a share of the labels, manifest of all, folder of the other training images, their true labels).
+    """(manifest of a share of the labels, manifest of all, folder of the other training images, true labels of these).
 
     Both manifests have the whole validation and test splits. The images are written once.
     """
@@ -184,7 +189,7 @@ def parted(name: str, share: float, out: Path) -> tuple[Path, Path, Path, dict[s
     labelled, everything = out / 'labelled.csv', out / 'all.csv'
     manifest.write(labelled, paths, folders == 'labelled', out)
     manifest.write(everything, paths, np.ones(len(table), bool), out)
-    truth = {str(one): table.classes[label] for one, label in zip(names, table.labels, strict=True)}
+    truth = {str(one): table.classes[label] for one, label in zip(names, table.labels, strict=True) if label >= 0}
     return labelled, everything, out / 'unlabelled', truth
 
 
@@ -194,7 +199,7 @@ def taught_by(labels: Path, workdir: Path, arguments: argparse.Namespace) -> Row
     config.model.update({'name': 'efficientnet_lite0', 'image_size': arguments.image_size or 96})
     config.model.head_inputs = ('blocks3', 'blocks4', 'blocks5')
     config.data.update({'name': '', 'manifest': str(labels), 'augment': default.augment('none')})
-    config.parallel.devices = 2
+    config.parallel.devices = two_devices()
     config.checkpoint.every = 2.0
     config.phases = (
         default.phase(
@@ -209,8 +214,20 @@ def taught_by(labels: Path, workdir: Path, arguments: argparse.Namespace) -> Row
 
 
 def scored(name: str, results: Row) -> Row:
-    test = results['splits']['test']
-    return {'row': name, **{key: test[key] for key in ('n', 'accuracy', 'accuracy_ci95', 'interval')}}
+    """The scores of the test split, and of its images of which training has no copy, where those are known."""
+    splits = results['splits']
+    kept = ('n', 'accuracy', 'accuracy_ci95', 'interval', 'balanced_accuracy')
+    row = {'row': name, **{key: splits['test'][key] for key in kept}}
+    if clean := splits.get('test_clean'):
+        row['clean'] = {key: clean[key] for key in kept[:4]}
+    return row
+
+
+def two_devices() -> int:
+    """How many of at most two devices there are; on CPU they are a core each, to be asked for before JAX starts."""
+    with contextlib.suppress(UserError):
+        sharding.make_mesh(2)
+    return min(len(jax.devices()), 2)
 
 
 def table(rows: list[Row]) -> str:

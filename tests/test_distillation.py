@@ -10,7 +10,7 @@ from flax import nnx
 
 import fer_jax
 from configs import default
-from fer_jax import evaluate, extra_losses, models, setup
+from fer_jax import evaluate, extra_losses, models, provenance, setup
 from fer_jax.data.images import decode
 from fer_jax.errors import UserError
 from fer_jax.models import families
@@ -81,6 +81,24 @@ def test_the_teacher_says_what_it_predicts(faces, teacher):
     assert hints.shape == (len(split.ids), 256)
     np.testing.assert_allclose(hints.mean(0), 0, atol=1e-4)
     assert run.network.spec.classes['hints'] == tuple(map(str, range(256)))
+    assert run.teachers[str(teacher)]['step'] == str(json.loads((teacher / 'results.json').read_text())['step'])
+
+
+def test_the_network_that_comes_with_fer_jax_teaches(faces):
+    config = student_of(faces, 'release', temperature=1.0)
+    config.data.rename = (('anger', 'angry'),)
+    run = setup.prepare(plain(config))
+    predictor, split = fer_jax.load('release'), run.data.splits['train']
+    assert run.teachers['release']['step'] == str(predictor.step) and len(run.teachers['release']['sha256']) == 64
+    images = np.stack([decode((faces / name).read_bytes(), 48, 1, name) for name in split.ids])
+    shares = predictor(images)[:, [predictor.classes.index(name) for name in run.data.classes]]
+    np.testing.assert_allclose(split.said['shares'], shares / shares.sum(1, keepdims=True), atol=1e-4)
+
+
+def test_another_network_in_the_place_of_a_teacher_is_told():
+    before, now = ({'teachers': {'runs/a': {'step': '4', 'sha256': one}}} for one in 'xy')
+    assert 'other networks of the teachers runs/a' in provenance.changes(before, now)[0]
+    assert provenance.changes(before, before) == provenance.changes({}, now) == []
 
 
 @pytest.mark.slow
@@ -138,6 +156,7 @@ def test_shares_and_hints_enter_the_loss_as_they_are_weighted(faces, teacher):
         ({'distil.stages': ('layer9',)}, 'layer9 is no stage of'),
         ({'distil.teachers': ('nowhere',)}, 'nowhere'),
         ({'distil.weight': 0.0}, 'teach nothing'),
+        ({'data.annotation': 'action_units'}, "tell classes, not data.annotation='action_units'"),
         ({'data.augment.mixup': 0.2}, 'set data.augment.mixup and cutmix to 0'),
         ({'model.head_inputs': ('layer9',)}, "'layer9'"),
         ({'model.head_inputs': ('layer4',), 'model.head': 'mlp'}, 'are for a linear head'),

@@ -134,12 +134,10 @@ def config_of(faces):
     config = default.get_config()
     config.model.update({'name': 'resnet18', 'weights': 'scratch', 'image_size': 32, 'channels': 1})
     config.data.update({'name': '', 'dir': str(faces / 'ours'), 'batch_size': 16})
-    config.joint.theirs = default.task(
-        0.5, head='primary', name='', dir=str(faces / 'theirs'), batch_size=8, split_seed=1
-    )
+    config.joint.theirs = default.task(0.5, head='primary', name='', dir=str(faces / 'theirs'), batch_size=8)
     config.joint.theirs.data.rename = (('contempt', 'anger'),)
     config.joint.smiles = default.task(0.25, name='', dir=str(faces / 'theirs'), batch_size=8)
-    config.joint.faces = default.task(name='', dir=str(faces), label='none', align=0.1, batch_size=16)
+    config.joint.faces = default.task(name='', dir=str(faces / 'ours'), label='none', align=0.1, batch_size=16)
     config.phases = (default.phase(epochs=1, learning_rate=1e-3),)
     return config
 
@@ -171,9 +169,37 @@ def test_nothing_trains_on_what_the_primary_task_is_scored_on(faces):
     scored = {row.tobytes() for role in ('validation', 'test') for row in data[PRIMARY].splits[role].digests}
     for task in ('theirs', 'smiles', 'faces'):
         assert not scored & {row.tobytes() for row in data[task].splits['train'].digests}
-    everything = [path.resolve().read_bytes() for path in faces.rglob('*.png')]
+    everything = [path.resolve().read_bytes() for path in (faces / 'ours').rglob('*.png')]
     left = [image for image in everything if hashlib.sha256(image).digest() not in scored]
-    assert len(data['faces'].splits['train'].ids) == len(left) < len(everything) == 100
+    assert len(data['faces'].splits['train'].ids) == len(left) < len(everything) == 60
+
+
+def test_no_joint_task_is_scored_on_what_another_trains_on(faces):
+    """Their split is another one, and some of their images are ours; what is left keeps its images and its labels."""
+    config = config_of(faces)
+    config.joint.theirs.data.split_seed = 1
+    data = tasks.load(json.loads(config.to_json()), image_size=32, channels=1)
+    whole = datasets.load(
+        dir=str(faces / 'theirs'),
+        splits={'validation': 'validation', 'test': 'test'},
+        image_size=32,
+        channels=1,
+        root=faces,
+        rename=(('contempt', 'anger'),),
+        classes=data[PRIMARY].classes,
+        split_seed=1,
+    )
+    trained = {row.tobytes() for name in (PRIMARY, 'smiles') for row in data[name].splits['train'].digests}
+    for role, split in whole.splits.items():
+        fresh = np.array([row.tobytes() not in trained for row in split.digests])
+        assert data['theirs'].left_out.get(role, 0) == (~fresh).sum()
+        if role in data['theirs'].splits:
+            ours = data['theirs'].splits[role]
+            assert list(ours.ids) == list(split.ids[fresh]) and list(ours.labels) == list(split.labels[fresh])
+            np.testing.assert_array_equal(ours.read(np.arange(len(ours.ids))), split.read(np.flatnonzero(fresh)))
+    assert data['theirs'].left_out and not data[PRIMARY].left_out
+    run = setup.prepare(json.loads(config.to_json()))
+    assert 'left out, as another task trains on them: ' in run.describe()
 
 
 def test_each_task_has_its_own_order_and_the_frozen_part_is_cached(faces):
@@ -232,6 +258,7 @@ def test_levels_are_learnt_beside_expressions(faces, tmp_path, monkeypatch):
         ({'data.rename': ()}, r'joint.theirs: theirs has the classes contempt, which are not among anger, happy'),
         ({'data.rename': (('smirk', 'anger'),)}, r'joint.theirs: data.rename: smirk is no class'),
         ({'data.label': 'none'}, r'joint.theirs: without labels there is only align'),
+        ({'align': 0.1, 'data.batch_size': 1}, r'joint.theirs.data.batch_size=1 in 1 microbatches: align compares'),
         ({'data.batch_size': 999}, r'joint.theirs: data.batch_size=999 is larger'),
         ({'loss.name': 'binary_cross_entropy'}, r'joint.theirs: loss.name'),
     ],

@@ -1,7 +1,11 @@
 """The parts of the experiments with other sources that are no training."""
 
+import argparse
 import dataclasses
+import json
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -50,3 +54,49 @@ def test_a_teacher_is_needed(tmp_path, capsys):
     assert sources_table.main(command) == 2 and '--teacher is missing' in capsys.readouterr().err
     assert sources_table.main([*command, '--teacher', str(tmp_path)]) == 2
     assert 'holds no finished run' in capsys.readouterr().err
+
+
+def test_rounds_of_another_threshold_are_others(prepared, tmp_path, monkeypatch):
+    """Their labels are made anew; images without a true label say nothing of how many are right."""
+    prepared.labels[np.flatnonzero(prepared.splits == 'train')[-30:]] = -1
+    monkeypatch.setattr(datasets, 'open_table', lambda **_: prepared)
+    test = {'n': 20, 'accuracy': 0.5, 'accuracy_ci95': [0.3, 0.7], 'interval': 'wilson', 'balanced_accuracy': 0.5}
+    runs, thresholds = [], []
+
+    def taught_by(labels, workdir, arguments):
+        runs.append(workdir)
+        return {'splits': {'test': test, 'test_clean': test | {'n': 19}}}
+
+    def label(command):
+        given = dict(zip(command[::2], command[1::2], strict=True))
+        thresholds.append(given['--threshold'])
+        table, output = folder.unlabelled(Path(given['--data'])), Path(given['--output'])
+        output.parent.mkdir(parents=True, exist_ok=True)
+        labels, splits = np.zeros(len(table), np.int32), np.full(len(table), 'train')
+        made = dataclasses.replace(table, classes=('happy', 'sad'), labels=labels, splits=splits)
+        manifest.write(output, made, np.ones(len(table), bool), Path(given['--data']))
+        record = {'coverage': 1.0, 'temperature': 1.5, 'validation': {'precision': 0.6}}
+        output.with_suffix('.json').write_text(json.dumps(record))
+        return 0
+
+    monkeypatch.setattr(sources_table, 'taught_by', taught_by)
+    monkeypatch.setattr(sources_table.pseudo_label, 'main', label)
+    output = tmp_path / 'x.jsonl'
+    command = ['pseudo', '--out', str(tmp_path / 'out'), '--output', str(output), '--rounds', '1', '--data', 'some']
+    for threshold in ('0.8', '0.8', '0.6'):
+        assert sources_table.main([*command, '--threshold', threshold]) == 0
+    assert thresholds == ['0.8', '0.6'] and len(set(runs)) == 4
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    left = [path.name for path in (tmp_path / 'out' / 'some-0.1' / 'unlabelled').iterdir()]
+    true = [label for at, label in enumerate(prepared.labels) if f'{at:06d}.png' in left and label >= 0]
+    assert len(true) < len(left) and rows[1]['precision'] == np.mean(np.array(true) == 0)
+    assert rows[0]['clean']['n'] == 19 and rows[1]['validation'] == {'precision': 0.6}
+
+
+def test_devices_are_those_that_are_there(tmp_path, monkeypatch):
+    """Two are asked for where one is here: on a machine of one GPU, or where JAX has started."""
+    seen = []
+    monkeypatch.setattr(sources_table.pooling, 'once', lambda config, workdir: seen.append(config['parallel']))
+    arguments = argparse.Namespace(image_size=0, epochs=0.0)
+    sources_table.taught_by(tmp_path / 'x.csv', tmp_path, arguments)
+    assert seen[0]['devices'] == min(len(jax.devices()), 2)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.cluster.vq
 import scipy.special
 from flax import nnx
 from ml_collections import ConfigDict
@@ -584,7 +585,40 @@ def test_a_run_labels_what_it_is_sure_of(finished, faces, tmp_path, capsys):
     assert 'holds no finished run' in capsys.readouterr().err
 
 
-def test_faces_are_grouped_by_what_a_run_makes_of_them(finished, faces, tmp_path, capsys):
+def test_labels_of_its_own_making_neither_select_nor_test(finished, faces, tmp_path, capsys):
+    """Labelled images keep the splits in which the run had them; what is scored or labelled gets no second label."""
+    workdir, _ = finished
+    unlabelled, output = tmp_path / 'unlabelled', tmp_path / 'new' / 'folder' / 'pseudo.csv'
+    unlabelled.mkdir()
+    for at, path in enumerate(sorted(faces.rglob('*.png'))):
+        (unlabelled / f'copy {at}.png').write_bytes(path.read_bytes())
+        if at % 3 == 0:
+            Image.fromarray(np.asarray(Image.open(path)) ^ np.uint8(1)).save(unlabelled / f'new {at}.png')
+    command = ['--workdir', str(workdir), '--data', str(unlabelled), '--threshold', '0']
+    assert pseudo_label.main([*command, '--output', str(output)]) == 0
+    record, table = json.loads(output.with_suffix('.json').read_text()), manifest.read(output)
+    assert record['left_out'] == {'of validation or test': 24, 'labelled already': 66} and record['images'] == 30
+    splits = setup.prepare(json.loads((workdir / 'config.json').read_text())).data.splits
+    for role, split in splits.items():
+        real = {(faces / name).resolve() for name in split.ids}
+        listed = {Path(name) for name in table.ids[table.splits == role]}
+        assert real == listed if role != 'train' else real < listed
+        assert all('new ' in path.name for path in listed - real)
+    assert len(table) == 90 + 30 and set(record['validation']) == set(record['test'])
+    labelled = tmp_path / 'labelled.csv'
+    labelled.write_text(f'path,label\n{unlabelled / "new 0.png"},anger\n')
+    given = [*command, '--labelled', str(labelled)]
+    assert pseudo_label.main([*given, '--output', str(tmp_path / 'x.csv')]) == 2
+    assert 'does not say which images select' in capsys.readouterr().err
+    labelled.write_text(f'path,label,split\n{unlabelled / "new 0.png"},anger,validation\n')
+    assert pseudo_label.main([*given, '--output', str(labelled)]) == 2
+    assert pseudo_label.main([*given, '--output', str(tmp_path / 'x.json')]) == 2
+    assert pseudo_label.main([*given, '--output', str(tmp_path / 'x.csv')]) == 0
+    record = json.loads((tmp_path / 'x.json').read_text())
+    assert record['left_out'] == {'of validation or test': 24, 'labelled already': 1} and record['images'] == 95
+
+
+def test_faces_are_grouped_by_what_a_run_makes_of_them(finished, faces, tmp_path, capsys, monkeypatch):
     """Every image in one group, nearest to the mean of its own; the largest group first; the same again."""
     workdir, _ = finished
     command = ['--workdir', str(workdir), '--data', str(faces), '--groups', '4']
@@ -606,6 +640,16 @@ def test_faces_are_grouped_by_what_a_run_makes_of_them(finished, faces, tmp_path
     assert all((tmp_path / 'one' / f'{name}.png').stat().st_size > 1000 for name in table.classes)
     assert group_faces.main([*command[:4], '--groups', '91', '--output', str(tmp_path)]) == 2
     assert '--groups=91' in capsys.readouterr().err
+    twice = np.repeat(np.eye(2, dtype=np.float32), 9, axis=0)
+    with pytest.raises(UserError, match='--groups=3: a group stays empty'):
+        group_faces.grouped(twice, 3, 0)
+
+    def empty(*_, **__):
+        raise scipy.cluster.vq.ClusterError('One of the clusters is empty')
+
+    monkeypatch.setattr(scipy.cluster.vq, 'kmeans2', empty)
+    with pytest.raises(UserError, match='--groups=2: a group stays empty .*give a smaller number'):
+        group_faces.grouped(twice, 2, 0)
 
 
 def test_a_run_is_scored_on_other_sets(finished, faces, tmp_path, capsys):

@@ -3,9 +3,10 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,6 +69,19 @@ class Split:
             return self.levels
         return self.labels if self.attributes is None else self.attributes
 
+    def take(self, positions: np.ndarray) -> 'Split':
+        """The examples at `positions` [M], in that order."""
+        cut: dict[str, Any] = {'read': lambda index: self.read(positions[index])}
+        for name in ('ids', 'digests', 'labels', 'weights', 'subjects', 'groups'):
+            cut[name] = getattr(self, name)[positions]
+        for name in ('attributes', 'levels', 'distributions'):
+            rows = getattr(self, name)
+            cut[name] = None if rows is None else rows[positions]
+        for name in ('subsets', 'targets', 'said'):
+            cut[name] = {key: rows[positions] for key, rows in getattr(self, name).items()}
+        cut['subsets'] = {key: rows for key, rows in cut['subsets'].items() if rows.any()}
+        return dataclasses.replace(self, **cut)
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -77,6 +91,7 @@ class Dataset:
       classes: names of the labels, of the attributes, or of the levels.
       columns: names of the columns of each of the splits' `targets`.
       fingerprint: sha256 over ids, labels, distributions, weights and encoded images of these splits.
+      left_out: role -> examples that are not scored, as another task trains on their images.
     """
 
     name: str
@@ -84,6 +99,7 @@ class Dataset:
     splits: dict[str, Split]
     columns: Mapping[str, tuple[str, ...]]
     fingerprint: str
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def label_of(self, role: str, at: int) -> str:
         """The label of one example in words, or its attributes."""
@@ -91,6 +107,22 @@ class Dataset:
         if truth.ndim:
             return ', '.join(name for name, value in zip(self.classes, truth, strict=True) if value > 0)
         return self.classes[truth] if truth >= 0 else 'unknown'
+
+    def unscored(self, digests: Set[bytes]) -> 'Dataset':
+        """The set without the scored examples of these images; `left_out` counts them, a split without others goes."""
+        splits, left_out = {}, {}
+        found = hashlib.sha256(self.fingerprint.encode())
+        for role, split in self.splits.items():
+            fresh = np.array([role == 'train' or row.tobytes() not in digests for row in split.digests], bool)
+            if not fresh.all():
+                left_out[role] = int((~fresh).sum())
+                found.update(role.encode() + fresh.tobytes())
+                split = split.take(np.flatnonzero(fresh))
+            if len(split.ids):
+                splits[role] = split
+        if not left_out:
+            return self
+        return dataclasses.replace(self, splits=splits, fingerprint=found.hexdigest(), left_out=left_out)
 
 
 def open_table(*, name: str, dir: str, manifest: str, subject: str, root: Path) -> Table:

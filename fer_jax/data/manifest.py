@@ -63,13 +63,18 @@ def read(path: Path) -> Table:
     )
 
 
-def write(path: Path, table: Table, keep: np.ndarray, directory: Path) -> None:
-    """Lists the examples of `table` where `keep` [N] is true, as csv; ids are paths below `directory`."""
+def write(path: Path, table: Table, keep: np.ndarray, directory: Path, *, more: bool = False) -> None:
+    """Lists the examples of `table` where `keep` [N] is true, as csv; ids are paths below `directory`.
+
+    Args:
+      more: below those that the file lists already.
+    """
     votes = table.targets.get('votes')
     labels = ['label'] if votes is None else [SHARE + name for name in table.columns['votes']]
-    with path.open('w', newline='', encoding='utf-8', errors='surrogateescape') as file:
+    with path.open('a' if more else 'w', newline='', encoding='utf-8', errors='surrogateescape') as file:
         writer = csv.writer(file)
-        writer.writerow(['path', 'split', 'subject', 'group', 'weight', *labels])
+        if not more:
+            writer.writerow(['path', 'split', 'subject', 'group', 'weight', *labels])
         for at in np.flatnonzero(keep):
             split = '' if table.splits[at] == 'all' else table.splits[at]
             shown = [(directory / table.ids[at]).resolve(), split, table.subjects[at], table.groups[at]]
