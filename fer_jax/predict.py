@@ -171,7 +171,7 @@ def _predict(arguments: argparse.Namespace) -> int:
             raise UserError(f'--{name}={getattr(arguments, name)}; expected {expected}')
     given = frames.sources(arguments.paths)
     if arguments.out:
-        _make(arguments.out, arguments.paths)
+        _make(arguments.out, arguments.paths, given)
     detect = faces.detector(arguments.yunet)
     predictor = Predictor(arguments.workdir, tta=arguments.tta)
     margin = photographs.margin_of(predictor.folder) if arguments.margin is None else arguments.margin
@@ -234,10 +234,14 @@ def _write(
     return missed
 
 
-def _make(out: Path, given: Sequence[str]) -> None:
-    for path in given:
+def _make(out: Path, paths: Sequence[str], given: Sequence[Source]) -> None:
+    """Makes the folder of the copies, which have the names of what they are copies of, and may not be where that is."""
+    for path in paths:
         if Path(path).is_dir() and out.resolve().is_relative_to(Path(path).resolve()):
             raise UserError(f'--out={str(out)!r} lies inside {path!r}; the next call would take copies for photographs')
+    for file in (Path(source.name) for source in given if not source.live):
+        if out.resolve() in (file.parent.resolve(), file.resolve().parent):
+            raise UserError(f'--out={str(out)!r} is the folder of {str(file)!r}, whose copy would replace it; give another')
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

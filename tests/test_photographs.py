@@ -166,6 +166,8 @@ def test_it_may_stay_silent_and_pictures_may_have_no_face(untrained, yunet, tmp_
         (['camera:61'], 'camera:61.* cannot be opened'),
         (['{tmp}/red.png', '--workdir={tmp}/absent'], 'absent.* holds no run'),
         (['{tmp}', '--out={tmp}/seen'], 'seen.* lies inside'),
+        (['{tmp}/red.png', '--out={tmp}/../{tmp.name}'], 'is the folder of .*red.png.*, whose copy would replace it'),
+        (['{tmp}/link/red.png', '--out={tmp}'], 'is the folder of .*red.png'),
         (['{tmp}/red.png', '--out={tmp}/red.png'], 'red.png.* cannot be made'),
         (['{tmp}/red.png', '--margin=11'], '--margin=11.0; expected 0 to 10'),
         (['{tmp}/red.png', '--abstain_below=50'], '--abstain_below=50.0; expected a probability'),
@@ -175,6 +177,7 @@ def test_it_may_stay_silent_and_pictures_may_have_no_face(untrained, yunet, tmp_
 )
 def test_every_mistake_is_one_message(untrained, yunet, tmp_path, capsys, arguments, message):
     Image.fromarray(RED).save(tmp_path / 'red.png')
+    (tmp_path / 'link').symlink_to(tmp_path)
     given = [argument.format(tmp=tmp_path) for argument in arguments]
     assert run('--workdir', untrained, '--yunet', yunet, *given) == 2
     printed = capsys.readouterr()
