@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fer_jax import __version__, scoring, selected
+from fer_jax import __version__, photographs, scoring, selected
 from fer_jax.checkpoints import read_spec
 from fer_jax.network import PRIMARY, ModelSpec
 
@@ -45,7 +45,7 @@ def text(workdir: str | Path, file: str, form: str, *, use: str, found: str, dat
 
 {found}
 
-{_preprocessing(spec, form)}
+{_preprocessing(spec, form)}{_cutting(folder, spec)}
 
 ## Data
 
@@ -77,6 +77,15 @@ def _preprocessing(spec: ModelSpec, form: str) -> str:
     mean, std = (', '.join(f'{value:.4g}' for value in values) for values in (spec.mean, spec.std))
     order = spec.order if spec.channels == 3 else 'grey'
     return f'Images: {order}, {spec.image_size} px, (x / 255 - mean) / std with mean {mean} and std {std}.'
+
+
+def _cutting(folder: Path, spec: ModelSpec) -> str:
+    cut, grey, _ = photographs.trained_on(folder)
+    told = ' It was trained on grey faces: make yours grey.' if grey and spec.channels == 3 else ''
+    if cut:
+        how = "aligned to ArcFace's five points" if cut.aligned else "squares about a detector's box"
+        told += f' It was trained on {how} with a margin, on every side, of {cut.margin:g} of the longer side.'
+    return told
 
 
 def _data(config: Mapping[str, Any], made: Mapping[str, Any]) -> str:

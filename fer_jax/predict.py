@@ -174,10 +174,11 @@ def _predict(arguments: argparse.Namespace) -> int:
         _make(arguments.out, arguments.paths, given)
     detect = faces.detector(arguments.yunet)
     predictor = Predictor(arguments.workdir, tta=arguments.tta)
-    margin = photographs.margin_of(predictor.folder) if arguments.margin is None else arguments.margin
+    cutting = photographs.cutting(predictor.folder, arguments.margin, aligns=arguments.yunet is not None)
+    print(cutting.told, file=sys.stderr)
     pictures = itertools.chain.from_iterable(frames.read(source, every=arguments.every) for source in given)
     size = predictor.image_size
-    seen = photographs.look(pictures, detect, predictor.calibrated, size=size, margin=margin)
+    seen = photographs.look(pictures, detect, predictor.calibrated, size=size, cutting=cutting)
     missed = 0
     with contextlib.ExitStack() as stack:
         written: TextIO = sys.stdout
@@ -241,7 +242,8 @@ def _make(out: Path, paths: Sequence[str], given: Sequence[Source]) -> None:
             raise UserError(f'--out={str(out)!r} lies inside {path!r}; the next call would take copies for photographs')
     for file in (Path(source.name) for source in given if not source.live):
         if out.resolve() in (file.parent.resolve(), file.resolve().parent):
-            raise UserError(f'--out={str(out)!r} is the folder of {str(file)!r}, whose copy would replace it; give another')
+            said = f'--out={str(out)!r} is the folder of {str(file)!r}, whose copy would replace it; give another'
+            raise UserError(said)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

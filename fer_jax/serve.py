@@ -27,6 +27,7 @@ from fer_jax.data.faces import Detector
 from fer_jax.data.images import decode
 from fer_jax.errors import UserError
 from fer_jax.frames import Frame, Source
+from fer_jax.photographs import Cutting
 from fer_jax.predict import Predictor
 from fer_jax.signals import Stopped, stop_request
 
@@ -61,9 +62,9 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, address: tuple[str, int], predictor: Predictor, detect: Detector, margin: float):
+    def __init__(self, address: tuple[str, int], predictor: Predictor, detect: Detector, cutting: Cutting):
         super().__init__(address, Handler)
-        self.predictor, self.detect, self.margin = predictor, detect, margin
+        self.predictor, self.detect, self.cutting = predictor, detect, cutting
         self.turns = threading.BoundedSemaphore(AT_ONCE)
 
     def look(self, data: bytes) -> dict[str, Any]:
@@ -79,7 +80,7 @@ class Server(ThreadingHTTPServer):
             image = decode(data, None, 3, 'the picture')
             frame = Frame(Source('picture', 1, 0.0), 0, 0.0, image)
             size, classify = self.predictor.image_size, self.predictor.calibrated
-            ((_, told),) = photographs.look([frame], self.detect, classify, size=size, margin=self.margin)
+            ((_, told),) = photographs.look([frame], self.detect, classify, size=size, cutting=self.cutting)
         except UserError:
             raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, UNREADABLE) from None
         finally:
@@ -213,14 +214,15 @@ def serve(arguments: argparse.Namespace) -> None:
     predictor = Predictor(arguments.workdir)
     side = predictor.image_size
     predictor.calibrated(np.zeros((photographs.BATCH, side, side, 3), np.uint8))  # compiles it
-    margin = photographs.margin_of(predictor.folder) if arguments.margin is None else arguments.margin
+    cutting = photographs.cutting(predictor.folder, arguments.margin, aligns=arguments.yunet is not None)
     try:
-        server = Server((arguments.host, arguments.port), predictor, detect, margin)
+        server = Server((arguments.host, arguments.port), predictor, detect, cutting)
     except (OSError, OverflowError) as error:
         raise UserError(
             f'--host={arguments.host} --port={arguments.port} cannot be served on ({error}); choose another --port'
         ) from None
     with server:
+        print(cutting.told, file=sys.stderr)
         if arguments.host not in LOOPBACK:
             print(f'anybody who reaches {arguments.host} can use this page; there is no password', file=sys.stderr)
         print(f'http://{arguments.host}:{server.server_address[1]}/   Ctrl-C ends it', flush=True)

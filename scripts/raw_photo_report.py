@@ -89,7 +89,9 @@ def report(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     if bool(arguments.data) == bool(arguments.photos and arguments.crops):
         raise UserError('give --data SET, or --photos DIR and --crops DIR')
     detect, predictor = faces.detector(arguments.yunet), Predictor(arguments.workdir)
-    own = photographs.margin_of(arguments.workdir)
+    trained = photographs.cutting(predictor.folder, None, aligns=arguments.yunet is not None)
+    print(trained.told, file=sys.stderr)
+    own = trained.margin
     try:
         margins = [float(one) for one in arguments.margins.split(',')] if arguments.margins else {own, *MARGINS}
     except ValueError:
@@ -112,7 +114,8 @@ def report(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         found.append(located(detect(image), square))
         for margin, cut in crops.items():
             if face := found[-1].face:
-                cut.append(photographs.cut_out(image, face, predictor.image_size, margin))
+                how = trained._replace(margin=margin)
+                cut.append(photographs.cut_out(image, face, predictor.image_size, how))
     name = Path(arguments.data).name or arguments.photos.name
     common = {'data': name, 'made': not arguments.photos, 'left_out': left_out, 'run': arguments.workdir.name}
     common |= {'step': predictor.step, 'own_margin': own} | detected(found)

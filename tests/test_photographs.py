@@ -18,6 +18,7 @@ from fer_jax import annotate, photographs, predict
 from fer_jax.data import crop_folder, faces
 from fer_jax.data.faces import Face
 from fer_jax.frames import Frame, Source
+from fer_jax.photographs import Cutting
 from tests.data import tiny_yunet
 from tests.data.test_faces import FACES
 
@@ -95,7 +96,7 @@ def test_faces_of_several_pictures_are_classified_together():
         return [Face((1.0, 1.0, 4.0, 4.0), 0.9, None)] * (int(image[0, 0, 0]) % 4)
 
     levels = [4 * number + 3 for number in range(10)] + [None, 40, 41]
-    seen = list(photographs.look(map(grey, levels), detect, classify, size=5, margin=0.1))
+    seen = list(photographs.look(map(grey, levels), detect, classify, size=5, cutting=Cutting(0.1)))
     assert [frame.source.name for frame, _ in seen] == [f'{level}.jpg' for level in levels]
     assert [len(told) for _, told in seen] == [3] * 10 + [0, 0, 1]
     assert all(told.probabilities == [level] for (_, row), level in zip(seen, levels, strict=True) for told in row)
@@ -111,22 +112,49 @@ def test_vast_pictures_do_not_wait_for_others(monkeypatch):
             given.append(level)
             yield grey(level, size=(10, 20))  # 600 bytes
 
-    for number, _ in enumerate(photographs.look(read(), lambda _: [], None, size=5, margin=0.0)):
+    for number, _ in enumerate(photographs.look(read(), lambda _: [], None, size=5, cutting=Cutting(0.0))):
         ahead.append(len(given) - number)
     assert max(ahead) == 2 and len(ahead) == 12
 
 
-def test_the_margin_is_that_of_the_training_data(tmp_path):
-    def margin(data):
+def test_faces_are_cut_out_as_those_of_the_training_data(tmp_path):
+    """By what the run recorded, wherever it lies now; a run of an earlier version by its data, where they are."""
+
+    def cutting(data=None, margin=None, aligns=False, **recorded):
         (tmp_path / 'config.json').write_text(json.dumps({'data': data}))
-        return photographs.margin_of(tmp_path)
+        (tmp_path / 'environment.json').write_text(json.dumps({'data': {'name': 'x'} | recorded}))
+        return photographs.cutting(tmp_path, margin, aligns=aligns)
 
     (tmp_path / crop_folder.LOG).write_text('{"margin": 0.35, "size": 64}\n')
-    assert margin({'name': '', 'dir': str(tmp_path)}) == 0.35
-    assert margin({'name': 'fer2013', 'dir': ''}) == photographs.MARGINS['fer2013'] < 0.1
-    assert margin({'name': '', 'dir': 'elsewhere'}) == margin({}) == photographs.MARGIN
+    here, gone = ({'name': '', 'dir': name} for name in (str(tmp_path), 'elsewhere'))
+    known = {'faces': {'grey': True, 'margin': 0.4, 'aligned': False}}
+    told = 'margin 0.4, that of the faces it was trained on (environment.json)'
+    assert cutting(gone, **known) == Cutting(0.4, True, f'{told}; made grey, as those are')
+    given = cutting(here, margin=0.1, **known)
+    assert given.margin == 0.1 and 'as given; it was trained on faces with 0.4 (environment.json)' in given.told
+    assert cutting(here)[:2] == (0.35, False) and crop_folder.LOG in cutting(here).told
+    assert cutting({'name': 'fer2013', 'dir': ''})[:2] == (0.0, True)
+    unknown = 'the run does not tell how its faces were cut out; --margin sets another'
+    for found in (cutting(gone), cutting({}), cutting(here, faces={'grey': False}), cutting(gone, faces=3)):
+        assert found == Cutting(photographs.MARGIN, False, f'margin {photographs.MARGIN}: {unknown}')
+    aligned = {'faces': {'grey': False, 'margin': 0.4, 'aligned': True}}
+    for known_as, aligns, said in (
+        (aligned, False, '; those were aligned by five points, these are not: --yunet does it'),
+        (aligned, True, ''),
+        ({'faces': aligned['faces'] | {'aligned': False}}, True, '; those were not aligned, as --yunet does it here'),
+    ):
+        assert cutting(gone, aligns=aligns, **known_as).told == told + said
     (tmp_path / 'config.json').unlink()
-    assert photographs.margin_of(tmp_path) == photographs.MARGIN
+    (tmp_path / 'environment.json').unlink()
+    assert photographs.cutting(tmp_path, None, aligns=False).margin == photographs.MARGIN
+
+
+def test_of_a_network_that_saw_grey_faces_crops_are_grey():
+    face = Face((100.0, 100.0, 64.0, 64.0), 0.9, None)
+    coloured, grey = (photographs.cut_out(RED, face, 64, Cutting(0.0, grey)) for grey in (False, True))
+    luma = coloured @ [0.299, 0.587, 0.114]
+    assert np.ptp(coloured, axis=-1).max() > 200 and grey.shape == coloured.shape and grey.dtype == np.uint8
+    np.testing.assert_allclose(grey, np.repeat(luma[..., None], 3, -1), atol=1)
 
 
 def test_faces_with_points_are_aligned(untrained, yunet, tmp_path):
@@ -155,6 +183,7 @@ def test_it_may_stay_silent_and_pictures_may_have_no_face(untrained, yunet, tmp_
     printed = capsys.readouterr()
     black, red = map(json.loads, printed.out.splitlines())
     assert black == {'file': str(tmp_path / 'black.png'), 'faces': 0} and red['abstained']
+    assert printed.err.startswith('margin 0.2: the run does not tell how its faces were cut out')
     assert 'black.png: no face' in printed.err
 
 
@@ -212,7 +241,7 @@ def test_what_cannot_be_read_stops_nothing(untrained, yunet, tmp_path):
     assert there == {'predictions.jsonl', 'vast.jpg', 'red.jpg', 'red~2.jpg'}
     assert max(Image.open(tmp_path / 'out' / 'vast.jpg').size) == annotate.LONGEST
     told = [line for line in done.stderr.splitlines() if line and 'looking' not in line]
-    assert len(told) == 4, done.stderr  # no face, two that cannot be read, and how many
+    assert len(told) == 5, done.stderr  # the margin, no face, two that cannot be read, and how many
     assert '2 of 5 could not be read' in told[-1]
 
 

@@ -51,7 +51,7 @@ def server(untrained, tmp_path_factory):
     yunet.write_bytes(tiny_yunet.encode())
     predictor = Predictor(untrained)
     predictor.classes = ('<i>angry</i>', *predictor.classes[1:])
-    with serve.Server(('127.0.0.1', 0), predictor, faces.detector(yunet), photographs.MARGIN) as server:
+    with serve.Server(('127.0.0.1', 0), predictor, faces.detector(yunet), photographs.Cutting(0.2)) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         yield server

@@ -112,6 +112,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert list((workdir / 'tensorboard').iterdir())
     environment = json.loads((workdir / 'environment.json').read_text())
     assert environment['versions']['jax'] == jax.__version__ and len(environment['data']['fingerprint']) == 64
+    assert environment['data']['faces'].keys() == {'grey'}  # no log tells how they were cut out
     config = json.loads((workdir / 'config.json').read_text())
     assert config['phases'][1]['optimizer'] == 'sgd'
     records = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from fer_jax.data import faces, prepared
 from fer_jax.data.builders import face_set
-from fer_jax.data.crop_folder import LOG, crop_folder
+from fer_jax.data.crop_folder import LOG, Cut, crop_folder, logged
 from fer_jax.data.images import decode, encode
 from fer_jax.errors import UserError
 from scripts import prepare_dataset
@@ -317,6 +317,7 @@ def test_faces_with_landmarks_are_aligned(tmp_path, photos):
         out = tmp_path / str(align)
         crop_folder(tmp_path / 'raw', out, detect=lambda _: [face], margin=0.1, size=64, align=align)
         photo = photos['sample1']
+        assert logged(out) == Cut(0.1, align)
         expected = faces.align(photo, points, 64, 0.1) if align else faces.crop(photo, face.box, 0.1, 64)
         np.testing.assert_array_equal(Image.open(out / 'x.png'), expected)
 
@@ -435,3 +436,5 @@ def test_a_set_with_landmarks_is_aligned():
     assert near[1:-1, 1:-1].max() <= 4 and left.image == encode(face)
     with pytest.raises(UserError, match='jaffe has no landmarks'):
         prepared.aligned('jaffe', face_set.Reading(('a',), {'all': 1}, examples), 112, 0.0)
+    assert prepared.cut_of('made', prepared.aligned('made', reading, 112, 0.15).notes) == Cut(0.15, aligned=True)
+    assert prepared.cut_of('made', ('another note',)) is None and prepared.cut_of('fer2013') == Cut(0.0)
