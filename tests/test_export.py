@@ -47,11 +47,11 @@ def test_what_is_written_was_verified(onnx_file):
     found = re.search(r'verified on 981 images: largest deviation (\S+), labels equal on 981\n', printed)
     assert found and float(found[1]) <= 1e-5
     assert re.search(r'speed +[\d,]+ images/s in onnxruntime, [\d,]+ in fer_jax', printed)
-    card = output.with_suffix('.md').read_text()
+    card = output.with_name('faces.onnx.md').read_text()
     for part in ('resnet8_small', 'opset 18', 'set: fer2013', 'my own', '| test_clean | 3,275 |', 'Do not use it to',
                  "squares about a detector's box with a margin, on every side, of 0 of"):  # fmt: skip
         assert part in card
-    assert sorted(path.name for path in output.parent.iterdir()) == ['faces.md', 'faces.onnx']
+    assert sorted(path.name for path in output.parent.iterdir()) == ['faces.onnx', 'faces.onnx.md']
 
 
 def test_other_runtimes_read_it(onnx_file, crops, tmp_path):
@@ -110,18 +110,20 @@ def test_without_real_images_it_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setenv('FER_JAX_CACHE', str(tmp_path / 'empty'))
     with pytest.raises(UserError, match='verified on real images first, .* name others with --images'):
         export.export(fer_jax.selected.located('release'), 'onnx', tmp_path / 'faces.onnx')
-    with pytest.raises(UserError, match='the model card has that name'):
-        export.export(fer_jax.selected.located('release'), 'onnx', tmp_path / 'faces.md')
+    with pytest.raises(UserError, match='--output=.*README has no ending; give it one, such as .onnx'):
+        export.export(fer_jax.selected.located('release'), 'onnx', tmp_path / 'README')
     with pytest.raises(UserError, match='--format=keras is not a form of resnet8_small; choose onnx, stablehlo, saf'):
         export.export(fer_jax.selected.located('release'), 'keras', tmp_path / 'x')
 
 
 def test_the_release_is_weights_to_start_from(tmp_path):
-    output = tmp_path / 'own.safetensors'
+    output, other = tmp_path / 'own.safetensors', tmp_path / 'own.md'
+    other.write_text('of somebody else')
     assert export.main(['--workdir', 'release', '--format', 'safetensors', '--output', str(output)]) == 0
+    assert other.read_text() == 'of somebody else' and output.stat().st_mode == other.stat().st_mode
     network = fer_jax.models.create('resnet8_small', weights=str(output), channels=1)
     faces = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 1), np.uint8)
     logits = np.asarray(network(network.preprocessing.normalise(faces))['primary'])
     chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(fer_jax.load('release')(faces), chances, atol=1e-5)
-    assert 'Images: grey, 48 px' in output.with_suffix('.md').read_text()
+    assert 'Images: grey, 48 px' in (tmp_path / 'own.safetensors.md').read_text()
