@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -68,6 +69,8 @@ def test_other_runtimes_read_it(onnx_file, crops, tmp_path):
 
     artifact = tmp_path / 'faces.stablehlo'
     artifact.write_bytes(graph.Exported('release').stablehlo())
+    text = jax.export.deserialize(bytearray(artifact.read_bytes())).mlir_module()
+    assert 'HIGHEST' in text and 'DEFAULT' not in text  # which on a GPU is TF32
     found = told(run([sys.executable, str(EXAMPLES / 'faces_stablehlo.py'), str(artifact), *paths]).stdout)
     assert [(int(name), share) for name, share in found] == wanted
 
