@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         '--images', default='', help="to verify a graph on: a folder or set; the run's validation split"
     )
-    parser.add_argument('--data_licence', default=UNSTATED, help='of the training images, for the model card')
+    parser.add_argument('--data_licence', default='', help='of the training images, for the model card')
     arguments = parser.parse_args(argv)
     logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
     try:
@@ -49,11 +49,12 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def export(workdir: Path, form: str, output: Path, images: str = '', data_licence: str = UNSTATED) -> None:
+def export(workdir: Path, form: str, output: Path, images: str = '', data_licence: str = '') -> None:
     """Writes the selected checkpoint of a run, and a card.
 
     Args:
       images: see `graph.real_images`.
+      data_licence: '' for that of the run's own card, where it has one.
 
     Raises:
       UserError: there is no run or no checkpoint, the network has no such form or does not say the same in it, or a
@@ -69,6 +70,7 @@ def export(workdir: Path, form: str, output: Path, images: str = '', data_licenc
     card = _card(output)
     write = _graph if form in GRAPHS else _weights
     use, found = write(folder, form, output, images)
+    data_licence = data_licence or model_card.data_licence(folder) or UNSTATED
     told = model_card.text(folder, output.name, form, use=use, found=found, data_licence=data_licence)
     with whole_file(card) as scratch:
         scratch.write_text(told)

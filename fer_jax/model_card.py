@@ -1,6 +1,7 @@
 """What stands beside an exported network: what it is, what it was made of, how good it is, what it is not for."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ def text(workdir: str | Path, file: str, form: str, *, use: str, found: str, dat
     config, made, results = (_read(folder / f'{name}.json') for name in ('config', 'environment', 'results'))
     origin = 'None: it began from random parameters'
     if weights := made.get('weights'):
-        origin = f'{weights.get("source", UNKNOWN)}; licence: {weights.get("licence", UNKNOWN)}'
+        chain = ', which began from '.join(str(weights[name]) for name in ('source', 'began_from') if name in weights)
+        origin = f'{chain or UNKNOWN}; licence: {weights.get("licence", UNKNOWN)}'
     return f"""# {file}
 
 {spec.name} at {spec.image_size} px; it tells {', '.join(spec.classes[PRIMARY])}. Trained with fer_jax; written as \
@@ -65,6 +67,13 @@ Licence of the data: {data_licence}.
 
 For research, and for tools whose users know of it and agree. {CAUTION}
 """
+
+
+def data_licence(workdir: str | Path) -> str:
+    """That the run's own card tells, such as the one that comes with the release; '' where there is none."""
+    card = selected.located(workdir) / 'card.md'
+    found = re.search(r'^Licence of the data: (.+)\.$', card.read_text(), re.MULTILINE) if card.is_file() else None
+    return found[1] if found else ''
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The network that comes with fer_jax, exported, and read by other runtimes."""
 
+import json
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 import fer_jax
-from fer_jax import export, graph
+from fer_jax import export, graph, pretrained, start
 from fer_jax.errors import UserError
 
 pytest.importorskip('onnxruntime')
@@ -129,4 +130,20 @@ def test_the_release_is_weights_to_start_from(tmp_path):
     logits = np.asarray(network(network.preprocessing.normalise(faces))['primary'])
     chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(fer_jax.load('release')(faces), chances, atol=1e-5)
-    assert 'Images: grey, 48 px' in (tmp_path / 'own.safetensors.md').read_text()
+    card = (tmp_path / 'own.safetensors.md').read_text()
+    assert 'Images: grey, 48 px' in card and 'Licence of the data: none came with FER2013 (Goodfellow' in card
+
+
+def test_the_licence_of_weights_goes_along_from_run_to_run(untrained, tmp_path):
+    run, output = tmp_path / 'run', tmp_path / 'own.safetensors'
+    shutil.copytree(untrained, run)
+    began = {'source': 'package x', 'sha256': '0', 'licence': 'Apache-2.0'}
+    for _ in range(2):  # a run that starts from those weights, then one that starts from that
+        (run / 'environment.json').write_text(json.dumps({'weights': began}))
+        began = start.of_run(run).metadata
+    assert began == {'source': str(run), 'step': '7', 'licence': 'Apache-2.0',
+                     'began_from': f'{run}, which began from package x'}  # fmt: skip
+    export.export(run, 'safetensors', output)
+    metadata = pretrained.load(output, 'resnet8_small').metadata
+    assert metadata.items() >= began.items()
+    assert f'{run}, which began from package x; licence: Apache-2.0.' in (tmp_path / f'{output.name}.md').read_text()
