@@ -157,8 +157,19 @@ def main(argv: list[str] | None = None) -> int:
         print(f'fer_jax: {error}', file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read the lines has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_lines()
         return 0
+    except OSError as error:
+        if not arguments.out:
+            _drop_lines()
+        place, reason = error.filename or arguments.out or 'the output', error.strerror or error
+        print(f'fer_jax: {place}: {reason}; make room, or name what may be read and written', file=sys.stderr)
+        return 2
+
+
+def _drop_lines() -> None:
+    """What is buffered could not be written at exit either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _predict(arguments: argparse.Namespace) -> int:

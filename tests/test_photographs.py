@@ -4,6 +4,7 @@ import collections
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -212,6 +213,26 @@ def test_every_mistake_is_one_message(untrained, yunet, tmp_path, capsys, argume
     printed = capsys.readouterr()
     assert printed.out == '' and printed.err.count('\n') == 1
     assert re.search(f'^fer_jax: .*{message}', printed.err)
+
+
+def test_what_cannot_be_written_is_one_message(untrained, yunet, tmp_path, capsys):
+    Image.fromarray(RED).save(tmp_path / 'red.png')
+    film = write_video(tmp_path / 'film.mp4', 30)
+    for given, there, message in (
+        (tmp_path / 'red.png', 'predictions.jsonl', 'predictions.jsonl: Is a directory; make room'),
+        (film, '.film_annotated.mp4', 'film_annotated.mp4 cannot be written as a video of 320 x 320 pixels; make room'),
+    ):
+        (tmp_path / 'out' / there).mkdir(parents=True)  # where a file is to be
+        assert run(given, '--workdir', untrained, '--yunet', yunet, '--out', tmp_path / 'out') == 2
+        assert re.search(f'\nfer_jax: .*{message}.*\n$', capsys.readouterr().err)
+        shutil.rmtree(tmp_path / 'out')
+    with Path('/dev/full').open('w') as full:
+        done = subprocess.run(
+            [sys.executable, '-m', 'fer_jax.predict', str(tmp_path / 'red.png'), '--workdir', str(untrained), '--yunet',
+             str(yunet)], cwd=REPOSITORY, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2 and done.stderr.endswith('fer_jax: the output: No space left on device; make room, or '
+                                                         'name what may be read and written\n')  # fmt: skip
 
 
 @pytest.mark.slow
