@@ -122,7 +122,8 @@ def look(
 ) -> Iterator[tuple[Frame, list[Told]]]:
     """Every picture, in order, with its faces, the most certain first.
 
-    Faces of several pictures are classified together; at most `AHEAD` pictures, of `HELD` bytes, wait for that.
+    Faces of several pictures are classified together; at most `AHEAD` pictures, of `HELD` bytes, wait for that, but
+    none of a camera.
 
     Args:
       detect: see `faces.detector`.
@@ -147,7 +148,7 @@ def look(
         if frame.image is not None:
             crops += [cut_out(frame.image, face, size, cutting) for face in found]
             held += frame.image.nbytes
-        if len(crops) >= BATCH or len(waiting) >= AHEAD or held > HELD:
+        if frame.source.live or len(crops) >= BATCH or len(waiting) >= AHEAD or held > HELD:
             yield from told()
             held = 0
     yield from told()

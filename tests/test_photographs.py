@@ -106,16 +106,25 @@ def test_faces_of_several_pictures_are_classified_together():
 
 def test_vast_pictures_do_not_wait_for_others(monkeypatch):
     monkeypatch.setattr(photographs, 'HELD', 1000)
+    assert most_waiting(size=(10, 20)) == 2  # 600 bytes each
+
+
+def test_a_cameras_pictures_do_not_wait_at_all():
+    assert most_waiting(Source('camera:0', 0, 25.0)) == 1 and most_waiting() == 12
+
+
+def most_waiting(*source, size=(8, 8)):
     given, ahead = [], []
 
     def read():
         for level in range(12):
             given.append(level)
-            yield grey(level, size=(10, 20))  # 600 bytes
+            yield grey(level, *source, size=size)
 
     for number, _ in enumerate(photographs.look(read(), lambda _: [], None, size=5, cutting=Cutting(0.0))):
         ahead.append(len(given) - number)
-    assert max(ahead) == 2 and len(ahead) == 12
+    assert len(ahead) == 12
+    return max(ahead)
 
 
 def test_faces_are_cut_out_as_those_of_the_training_data(tmp_path):
