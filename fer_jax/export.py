@@ -66,7 +66,8 @@ def export(workdir: Path, form: str, output: Path, images: str = '', data_licenc
     if form not in choices:
         raise UserError(f'--format={form} is not a form of {spec.name}; choose {", ".join(choices)}')
     if not output.suffix:
-        raise UserError(f'--output={output} has no ending; give it one, such as .{form}: the model card adds .md to it')
+        example = f'faces.{form if form in GRAPHS else OWN}'
+        raise UserError(f'--output={output} has no ending; give a file such as {example}: the card is {example}.md')
     card = _card(output)
     write = _graph if form in GRAPHS else _weights
     use, found = write(folder, form, output, images)

@@ -117,7 +117,7 @@ def test_without_real_images_it_is_not_written(tmp_path, monkeypatch):
     (tmp_path / 'own.safetensors.md').mkdir()
     with pytest.raises(UserError, match='own.safetensors.md cannot be written .*; choose another --output'):
         export.export(fer_jax.selected.located('release'), 'safetensors', tmp_path / 'own.safetensors')
-    with pytest.raises(UserError, match='--output=.*README has no ending; give it one, such as .onnx'):
+    with pytest.raises(UserError, match='--output=.*README has no ending; give a file such as faces.onnx: the card'):
         export.export(fer_jax.selected.located('release'), 'onnx', tmp_path / 'README')
     with pytest.raises(UserError, match='--format=keras is not a form of resnet8_small; choose onnx, stablehlo, saf'):
         export.export(fer_jax.selected.located('release'), 'keras', tmp_path / 'x')
