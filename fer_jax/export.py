@@ -4,8 +4,8 @@
 
 `--format` is onnx or stablehlo, a graph from uint8 faces to probabilities with the preprocessing inside; a framework
 that has this network (docs/weights.md), such as torchvision or keras; or safetensors for fer_jax's own file, which
-`model.weights` reads. A torch state dict is written as safetensors, Keras's weights as .h5. A model card, .md, is
-written beside it. A graph is verified on real images before anything is written.
+`model.weights` reads. A torch state dict is written as safetensors, Keras's weights as .h5. A model card is written
+beside it, such as faces.onnx.md. A graph is verified on real images before anything is written.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_jax import graph, integrity, model_card, pretrained, selected, start
+from fer_jax import graph, model_card, pretrained, selected, start
 from fer_jax.checkpoints import read_spec
 from fer_jax.errors import UserError
 from fer_jax.network import PRIMARY
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         '--images', default='', help="to verify a graph on: a folder or set; the run's validation split"
     )
-    parser.add_argument('--data_licence', default=UNSTATED, help='of the training images, for the model card')
+    parser.add_argument('--data_licence', default='', help='of the training images, for the model card')
     arguments = parser.parse_args(argv)
     logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
     try:
@@ -49,11 +49,12 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def export(workdir: Path, form: str, output: Path, images: str = '', data_licence: str = UNSTATED) -> None:
+def export(workdir: Path, form: str, output: Path, images: str = '', data_licence: str = '') -> None:
     """Writes the selected checkpoint of a run, and a card.
 
     Args:
       images: see `graph.real_images`.
+      data_licence: '' for that of the run's own card, where it has one.
 
     Raises:
       UserError: there is no run or no checkpoint, the network has no such form or does not say the same in it, or a
@@ -64,23 +65,30 @@ def export(workdir: Path, form: str, output: Path, images: str = '', data_licenc
     choices = [*GRAPHS, *to_source.targets(spec.name), OWN]
     if form not in choices:
         raise UserError(f'--format={form} is not a form of {spec.name}; choose {", ".join(choices)}')
-    card = output.with_suffix('.md')
-    if card == output:
-        raise UserError(f'--output={output}: the model card has that name; choose another ending, such as .{form}')
+    if not output.suffix:
+        example = f'faces.{form if form in GRAPHS else OWN}'
+        raise UserError(f'--output={output} has no ending; give a file such as {example}: the card is {example}.md')
+    card = _card(output)
     write = _graph if form in GRAPHS else _weights
     use, found = write(folder, form, output, images)
+    data_licence = data_licence or model_card.data_licence(folder) or UNSTATED
     told = model_card.text(folder, output.name, form, use=use, found=found, data_licence=data_licence)
-    integrity.write_whole(card, told)
+    with whole_file(card) as scratch:
+        scratch.write_text(told)
     print(f'{workdir} -> {output}: {spec.name} as {form}; its card is {card}')
     print(f'classes  {", ".join(spec.classes[PRIMARY])}')
     print(f'{use}\n{found}')
+
+
+def _card(output: Path) -> Path:
+    return output.with_name(f'{output.name}.md')
 
 
 def _graph(folder: Path, form: str, output: Path, images: str) -> tuple[str, str]:
     network = graph.Exported(folder)
     seen = graph.real_images(folder, images)
     if form == 'onnx':
-        made = network.onnx({'licence_and_limits': output.with_suffix('.md').name})
+        made = network.onnx({'licence_and_limits': _card(output).name})
         run, runtime = graph.in_onnxruntime(made), 'onnxruntime'
     else:
         made = network.stablehlo()

@@ -35,6 +35,10 @@ class Source(NamedTuple):
     def moves(self) -> bool:
         return self.rate > 0
 
+    @property
+    def live(self) -> bool:
+        return self.name.startswith(CAMERA)
+
 
 class Frame(NamedTuple):
     """One picture.
@@ -131,11 +135,11 @@ def read(source: Source, *, every: int = 1) -> Iterator[Frame]:
     import cv2
 
     capture = _capture(source.name)
-    live, start = source.name.startswith(CAMERA), time.monotonic()
+    start = time.monotonic()
     number, seconds = 0, 0.0
     try:
         while capture.grab():
-            stamp = time.monotonic() - start if live else capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            stamp = time.monotonic() - start if source.live else capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             seconds = stamp if stamp > 0 else number / source.rate
             if number % every == 0:
                 fine, image = capture.retrieve()

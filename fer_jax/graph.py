@@ -79,14 +79,16 @@ class Exported:
             return jax.nn.softmax(logits / temperature)
 
         def function(images: jax.Array) -> jax.Array:
-            x = plain.normalise(images.astype(jnp.float32))
-            return probabilities(plain.forward(found.params, found.stats, x)[0][PRIMARY])
+            with jax.default_matmul_precision('float32'):  # a GPU's default is TF32
+                x = plain.normalise(images.astype(jnp.float32))
+                return probabilities(plain.forward(found.params, found.stats, x)[0][PRIMARY])
 
         scores = jax.jit(functools.partial(eval_step, network=usual))
 
         def own(images: np.ndarray) -> np.ndarray:
             batch = {'x': images, 'id': np.arange(len(images), dtype=np.int32)}
-            return np.asarray(probabilities(scores(found.params, found.stats, batch)))
+            with jax.default_matmul_precision('float32'):
+                return np.asarray(probabilities(scores(found.params, found.stats, batch)))
 
         self._function, self._own = function, own
 

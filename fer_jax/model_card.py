@@ -1,11 +1,12 @@
 """What stands beside an exported network: what it is, what it was made of, how good it is, what it is not for."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fer_jax import __version__, scoring, selected
+from fer_jax import __version__, photographs, scoring, selected
 from fer_jax.checkpoints import read_spec
 from fer_jax.network import PRIMARY, ModelSpec
 
@@ -33,7 +34,8 @@ def text(workdir: str | Path, file: str, form: str, *, use: str, found: str, dat
     config, made, results = (_read(folder / f'{name}.json') for name in ('config', 'environment', 'results'))
     origin = 'None: it began from random parameters'
     if weights := made.get('weights'):
-        origin = f'{weights.get("source", UNKNOWN)}; licence: {weights.get("licence", UNKNOWN)}'
+        chain = ', which began from '.join(str(weights[name]) for name in ('source', 'began_from') if name in weights)
+        origin = f'{chain or UNKNOWN}; licence: {weights.get("licence", UNKNOWN)}'
     return f"""# {file}
 
 {spec.name} at {spec.image_size} px; it tells {', '.join(spec.classes[PRIMARY])}. Trained with fer_jax; written as \
@@ -45,7 +47,7 @@ def text(workdir: str | Path, file: str, form: str, *, use: str, found: str, dat
 
 {found}
 
-{_preprocessing(spec, form)}
+{_preprocessing(spec, form)}{_cutting(folder, spec)}
 
 ## Data
 
@@ -67,6 +69,13 @@ For research, and for tools whose users know of it and agree. {CAUTION}
 """
 
 
+def data_licence(workdir: str | Path) -> str:
+    """That the run's own card tells, such as the one that comes with the release; '' where there is none."""
+    card = selected.located(workdir) / 'card.md'
+    found = re.search(r'^Licence of the data: (.+)\.$', card.read_text(), re.MULTILINE) if card.is_file() else None
+    return found[1] if found else ''
+
+
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
@@ -77,6 +86,15 @@ def _preprocessing(spec: ModelSpec, form: str) -> str:
     mean, std = (', '.join(f'{value:.4g}' for value in values) for values in (spec.mean, spec.std))
     order = spec.order if spec.channels == 3 else 'grey'
     return f'Images: {order}, {spec.image_size} px, (x / 255 - mean) / std with mean {mean} and std {std}.'
+
+
+def _cutting(folder: Path, spec: ModelSpec) -> str:
+    cut, grey, _ = photographs.trained_on(folder)
+    told = ' It was trained on grey faces: make yours grey.' if grey and spec.channels == 3 else ''
+    if cut:
+        how = "aligned to ArcFace's five points" if cut.aligned else "squares about a detector's box"
+        told += f' It was trained on {how} with a margin, on every side, of {cut.margin:g} of the longer side.'
+    return told
 
 
 def _data(config: Mapping[str, Any], made: Mapping[str, Any]) -> str:

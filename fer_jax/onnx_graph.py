@@ -30,6 +30,9 @@ UNARY = {
 }
 REDUCED = {'reduce_sum': 'ReduceSum', 'reduce_max': 'ReduceMax', 'reduce_min': 'ReduceMin'}
 SAME = ('copy', 'copy_p', 'stop_gradient')
+# Those that give the same of a value whether what jax has broadcast is spelt out or not; see `Tensor.shape`.
+LAZY = {*BINARY, *UNARY, *SAME}
+LAZY |= {'broadcast_in_dim', 'convert_element_type', 'integer_pow', 'rev', 'rsqrt', 'square', 'transpose'}
 INLINED = ('jit', 'pjit', 'closed_call', 'custom_jvp_call', 'custom_vjp_call', 'custom_vjp_call_jaxpr')
 
 
@@ -75,7 +78,7 @@ def convert(
     traced = jax.make_jaxpr(function)(jax.ShapeDtypeStruct((size, *shape), np.uint8))
     graph = Graph(size)
     (out,) = graph.run(traced.jaxpr, traced.consts, [Tensor(names[0], (BATCH, *shape), np.dtype(np.uint8))])
-    made = graph.tensor(out)
+    made = graph.whole(out, graph.sizes(traced.jaxpr.outvars[0].aval.shape))
     graph.nodes.append(('Identity', [made.name], names[1], {}))
     sides = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(kind), ['batch', *one[1:]])
@@ -127,12 +130,15 @@ class Graph:
         if name in INLINED:
             inner = parameters.get('jaxpr') or parameters.get('call_jaxpr') or parameters.get('fun_jaxpr')
             return self.run(inner.jaxpr, inner.consts, given) if hasattr(inner, 'jaxpr') else self.run(inner, (), given)
-        shape = self._shape(out.shape)
+        shape = self.sizes(out.shape)
         if all(isinstance(one, np.ndarray) for one in given) and BATCH not in shape:
             made = equation.primitive.bind(*given, **parameters)
             return [np.asarray(one) for one in (made if equation.primitive.multiple_results else [made])]
         if name in SAME:
             return given
+        if name not in LAZY:
+            whole = [self.sizes(atom.aval.shape) for atom in equation.invars]
+            given = [one if one.shape == own else self.whole(one, own) for one, own in zip(given, whole, strict=True)]
         if name in BINARY:
             tensors = [self.tensor(one) for one in given]
             return [self._made(BINARY[name], tensors, broadcast(*(one.shape for one in tensors)), out.dtype)]
@@ -149,7 +155,7 @@ class Graph:
             )
         return [handler(given, shape, out.dtype, **parameters)]
 
-    def _shape(self, dims: Sequence[Any]) -> tuple[int, ...]:
+    def sizes(self, dims: Sequence[Any]) -> tuple[int, ...]:
         found = []
         for dim in dims:
             if not isinstance(dim, int) and not dim == self._size:
@@ -190,7 +196,7 @@ class Graph:
         shape = tuple(value.shape[at] for at in order)
         return self._made('Transpose', [value], shape, value.dtype, perm=list(order))
 
-    def _whole(self, value: Value, shape: tuple[int, ...]) -> Tensor:
+    def whole(self, value: Value, shape: tuple[int, ...]) -> Tensor:
         """With what jax has broadcast spelt out."""
         tensor = self.tensor(value)
         if tensor.shape == shape:
@@ -237,12 +243,7 @@ class Graph:
         return self._reshaped(given[0], tuple(sizes))
 
     def _concatenate(self, given: list[Value], shape: Any, dtype: Any, /, *, dimension: int, **_: Any) -> Tensor:
-        parts = []
-        for one in given:
-            own = list(shape)
-            own[dimension] = one.shape[dimension]
-            parts.append(self._whole(one, tuple(own)))
-        return self._made('Concat', parts, shape, dtype, axis=dimension)
+        return self._made('Concat', [self.tensor(one) for one in given], shape, dtype, axis=dimension)
 
     def _slice(
         self, given: list[Value], shape: Any, dtype: Any, /, *, start_indices: Any, limit_indices: Any, strides: Any

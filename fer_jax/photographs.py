@@ -3,6 +3,7 @@
 The two are apart: a detector, a network of its own, chooses the region; the trained network gives the distribution.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fer_jax.data import crop_folder, faces
+from fer_jax import provenance
+from fer_jax.data import crop_folder, faces, prepared
+from fer_jax.data.crop_folder import Cut
 from fer_jax.data.faces import Detector, Face
 from fer_jax.frames import Frame
 
@@ -18,7 +21,6 @@ BATCH = 16  # faces that are classified at once, always so many, so that one pro
 AHEAD = 16  # pictures that wait, decoded, for their faces' batch to fill
 HELD = 200 * 2**20  # bytes of theirs; a picture that is larger waits for no other
 MARGIN = 0.2
-MARGINS = {'fer2013': 0.0, 'ferplus': 0.0, 'ckplus': 0.0}  # of published crops, see docs/photographs.md
 
 Classify = Callable[[np.ndarray], np.ndarray]  # uint8 [BATCH, size, size, 3] -> float32 [BATCH, classes]
 
@@ -30,27 +32,84 @@ class Told(NamedTuple):
     probabilities: np.ndarray
 
 
-def margin_of(workdir: Path) -> float:
-    """What was left around the faces that a run was trained on, where its data tell; else `MARGIN`.
+class Trained(NamedTuple):
+    """What a run tells of the faces that it was trained on.
 
-    A folder that `prepare_dataset.py --crop_faces` made says it in its log; sets that are published as crops have that
-    of `MARGINS`.
+    Attributes:
+      cut: how they were cut out, None where it does not tell.
+      grey: they have no colour.
+      place: where that stands.
     """
-    try:
+
+    cut: Cut | None
+    grey: bool
+    place: str
+
+
+def trained_on(workdir: Path) -> Trained:
+    """By what was recorded when it began; of a run of an earlier version by its data, where they were."""
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        found = provenance.read(workdir / 'environment.json')['data']['faces']
+        cut = Cut(float(found['margin']), bool(found['aligned'])) if 'margin' in found else None
+        return Trained(cut, bool(found['grey']), 'environment.json')
+    with contextlib.suppress(OSError, KeyError, TypeError, ValueError):
         data = json.loads((workdir / 'config.json').read_text())['data']
-        if data['name'] in MARGINS:
-            return MARGINS[data['name']]
-        with (Path(data['dir']) / crop_folder.LOG).open() as log:
-            return float(json.loads(log.readline())['margin'])
-    except (OSError, ValueError, KeyError, TypeError):
-        return MARGIN
+        if data['name']:
+            return Trained(prepared.cut_of(data['name']), data['name'] in prepared.CROPS, data['name'])
+        if data['dir']:
+            return Trained(crop_folder.logged(Path(data['dir'])), False, str(Path(data['dir']) / crop_folder.LOG))
+    return Trained(None, False, '')
 
 
-def cut_out(image: np.ndarray, face: Face, size: int, margin: float) -> np.ndarray:
+class Cutting(NamedTuple):
+    """How faces are cut out for a network.
+
+    Attributes:
+      margin: see `faces.crop`, `faces.align`.
+      grey: crops lose their colour.
+      told: that, and where it is known from, in words.
+    """
+
+    margin: float
+    grey: bool = False
+    told: str = ''
+
+
+def cutting(workdir: Path, margin: float | None, *, aligns: bool) -> Cutting:
+    """As the faces were that the run was trained on, where it tells; else with `MARGIN`.
+
+    Args:
+      margin: one that is wanted instead.
+      aligns: whether the detector finds points, by which faces are then aligned.
+    """
+    cut, grey, place = trained_on(workdir)
+    if margin is not None:
+        told = f'margin {margin:g}, as given'
+        if cut and cut.margin != margin:
+            told += f'; it was trained on faces with {cut.margin:g} ({place})'
+    elif cut:
+        margin = cut.margin
+        told = f'margin {margin:g}, that of the faces it was trained on ({place})'
+    else:
+        margin = MARGIN
+        told = f'margin {margin:g}: the run does not tell how its faces were cut out; --margin sets another'
+    if cut and cut.aligned != aligns:
+        told += '; those were aligned by five points' if cut.aligned else '; those were not aligned'
+        told += ', these are not: --yunet does it' if cut.aligned else ', as --yunet does it here'
+    return Cutting(margin, grey, told + ('; made grey, as those are' if grey else ''))
+
+
+def cut_out(image: np.ndarray, face: Face, size: int, cutting: Cutting) -> np.ndarray:
     """uint8 [size, size, 3]: the face as the network is to see it, aligned where the detector found its points."""
     if face.landmarks is None:
-        return faces.crop(image, face.box, margin, size)
-    return faces.align(image, face.landmarks, size, margin)
+        cut = faces.crop(image, face.box, cutting.margin, size)
+    else:
+        cut = faces.align(image, face.landmarks, size, cutting.margin)
+    if not cutting.grey:
+        return cut
+    import cv2
+
+    return np.repeat(cv2.cvtColor(cut, cv2.COLOR_RGB2GRAY)[..., None], 3, -1)
 
 
 def look(
@@ -59,17 +118,17 @@ def look(
     classify: Classify,
     *,
     size: int,
-    margin: float,
+    cutting: Cutting,
 ) -> Iterator[tuple[Frame, list[Told]]]:
     """Every picture, in order, with its faces, the most certain first.
 
-    Faces of several pictures are classified together; at most `AHEAD` pictures, of `HELD` bytes, wait for that.
+    Faces of several pictures are classified together; at most `AHEAD` pictures, of `HELD` bytes, wait for that, but
+    none of a camera.
 
     Args:
       detect: see `faces.detector`.
       classify: see `Classify`.
       size: side of the crops in pixels.
-      margin: see `faces.crop`.
     """
     waiting: list[tuple[Frame, list[Face]]] = []
     crops: list[np.ndarray] = []
@@ -87,9 +146,9 @@ def look(
         found = [] if frame.image is None else detect(frame.image)
         waiting.append((frame, found))
         if frame.image is not None:
-            crops += [cut_out(frame.image, face, size, margin) for face in found]
+            crops += [cut_out(frame.image, face, size, cutting) for face in found]
             held += frame.image.nbytes
-        if len(crops) >= BATCH or len(waiting) >= AHEAD or held > HELD:
+        if frame.source.live or len(crops) >= BATCH or len(waiting) >= AHEAD or held > HELD:
             yield from told()
             held = 0
     yield from told()

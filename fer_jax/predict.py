@@ -157,8 +157,19 @@ def main(argv: list[str] | None = None) -> int:
         print(f'fer_jax: {error}', file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read the lines has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_lines()
         return 0
+    except OSError as error:
+        if not arguments.out:
+            _drop_lines()
+        place, reason = error.filename or arguments.out or 'the output', error.strerror or error
+        print(f'fer_jax: {place}: {reason}; make room, or name what may be read and written', file=sys.stderr)
+        return 2
+
+
+def _drop_lines() -> None:
+    """What is buffered could not be written at exit either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _predict(arguments: argparse.Namespace) -> int:
@@ -171,13 +182,14 @@ def _predict(arguments: argparse.Namespace) -> int:
             raise UserError(f'--{name}={getattr(arguments, name)}; expected {expected}')
     given = frames.sources(arguments.paths)
     if arguments.out:
-        _make(arguments.out, arguments.paths)
+        _make(arguments.out, arguments.paths, given)
     detect = faces.detector(arguments.yunet)
     predictor = Predictor(arguments.workdir, tta=arguments.tta)
-    margin = photographs.margin_of(predictor.folder) if arguments.margin is None else arguments.margin
+    cutting = photographs.cutting(predictor.folder, arguments.margin, aligns=arguments.yunet is not None)
+    print(cutting.told, file=sys.stderr)
     pictures = itertools.chain.from_iterable(frames.read(source, every=arguments.every) for source in given)
     size = predictor.image_size
-    seen = photographs.look(pictures, detect, predictor.calibrated, size=size, margin=margin)
+    seen = photographs.look(pictures, detect, predictor.calibrated, size=size, cutting=cutting)
     missed = 0
     with contextlib.ExitStack() as stack:
         written: TextIO = sys.stdout
@@ -234,10 +246,15 @@ def _write(
     return missed
 
 
-def _make(out: Path, given: Sequence[str]) -> None:
-    for path in given:
+def _make(out: Path, paths: Sequence[str], given: Sequence[Source]) -> None:
+    """Makes the folder of the copies, which have the names of what they are copies of, and may not be where that is."""
+    for path in paths:
         if Path(path).is_dir() and out.resolve().is_relative_to(Path(path).resolve()):
             raise UserError(f'--out={str(out)!r} lies inside {path!r}; the next call would take copies for photographs')
+    for file in (Path(source.name) for source in given if not source.live):
+        if out.resolve() in (file.parent.resolve(), file.resolve().parent):
+            said = f'--out={str(out)!r} is the folder of {str(file)!r}, whose copy would replace it; give another'
+            raise UserError(said)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

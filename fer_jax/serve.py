@@ -9,31 +9,38 @@ import argparse
 import contextlib
 import html
 import io
+import ipaddress
 import json
 import logging
+import socket
 import sys
 import threading
 import time
+from collections.abc import Collection
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from fer_jax import photographs
 from fer_jax.data import faces
 from fer_jax.data.faces import Detector
-from fer_jax.data.images import decode
+from fer_jax.data.images import FORMATS, decode
 from fer_jax.errors import UserError
 from fer_jax.frames import Frame, Source
+from fer_jax.photographs import Cutting
 from fer_jax.predict import Predictor
 from fer_jax.signals import Stopped, stop_request
 
 LARGEST_UPLOAD = 20 * 2**20  # bytes
 LARGEST_PICTURE = 40_000_000  # pixels
 AT_ONCE = 2  # pictures that are looked at together; more wait
-PATIENCE = 20.0  # seconds, for a turn and for what a client sends
+CONNECTIONS = 32  # at once; a further one is closed
+PATIENCE = 20.0  # seconds, for a turn and for what a client sends next
+ARRIVES = 60.0  # seconds, for all that a client sends
 LOOPBACK = ('127.0.0.1', 'localhost')
 UNREADABLE = 'this is no picture that can be read; give a JPEG or PNG'
 PAGE = Path(__file__).with_name('serve.html')
@@ -61,10 +68,57 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, address: tuple[str, int], predictor: Predictor, detect: Detector, margin: float):
+    def __init__(
+        self,
+        address: tuple[str, int],
+        predictor: Predictor,
+        detect: Detector,
+        cutting: Cutting,
+        names: Collection[str] = (),
+    ):
+        """Listens.
+
+        Args:
+          names: by which it is reached, beside localhost and any address.
+        """
         super().__init__(address, Handler)
-        self.predictor, self.detect, self.margin = predictor, detect, margin
+        self.predictor, self.detect, self.cutting = predictor, detect, cutting
+        self.names = {'localhost', *(name.lower() for name in names if name)}
         self.turns = threading.BoundedSemaphore(AT_ONCE)
+        self.connections = threading.BoundedSemaphore(CONNECTIONS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Starts the thread of a connection, unless there are `CONNECTIONS`."""
+        if not self.connections.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread can be started
+            self.connections.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.connections.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of a client that went away."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+    def is_called(self, host: str) -> bool:
+        """Whether a Host header has a name of this server, or an address.
+
+        Somebody else's name, made to lead here, would make their page one of this server to a browser (DNS rebinding).
+        """
+        try:
+            name = urlsplit(f'//{host}').hostname or ''
+            return name in self.names or bool(ipaddress.ip_address(name))
+        except ValueError:
+            return False
 
     def look(self, data: bytes) -> dict[str, Any]:
         """The faces of an encoded picture.
@@ -79,7 +133,7 @@ class Server(ThreadingHTTPServer):
             image = decode(data, None, 3, 'the picture')
             frame = Frame(Source('picture', 1, 0.0), 0, 0.0, image)
             size, classify = self.predictor.image_size, self.predictor.calibrated
-            ((_, told),) = photographs.look([frame], self.detect, classify, size=size, margin=self.margin)
+            ((_, told),) = photographs.look([frame], self.detect, classify, size=size, cutting=self.cutting)
         except UserError:
             raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, UNREADABLE) from None
         finally:
@@ -101,7 +155,7 @@ def check_size(data: bytes) -> None:
 
     size: tuple[int, ...] = ()
     try:
-        size = Image.open(io.BytesIO(data)).size
+        size = Image.open(io.BytesIO(data), formats=FORMATS).size
         fits = size[0] * size[1] <= LARGEST_PICTURE
     except Image.DecompressionBombError:  # twice what Pillow warns of
         fits = False
@@ -115,10 +169,45 @@ def check_size(data: bytes) -> None:
         )
 
 
+class Arriving(io.RawIOBase):
+    """What a client sends; TimeoutError where it pauses for `pause` seconds, or takes longer than `ARRIVES`."""
+
+    def __init__(self, connection: socket.socket):
+        self.pause = PATIENCE
+        self._connection, self._until = connection, time.monotonic() + ARRIVES
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(min(self.pause, left))
+        return self._connection.recv_into(buffer)
+
+
 class Handler(BaseHTTPRequestHandler):
     server: Server
-    timeout = PATIENCE
     server_version, sys_version = 'fer_jax', ''
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile.close()
+        self.arriving = Arriving(self.connection)
+        self.rfile = io.BufferedReader(self.arriving)
+
+    def parse_request(self) -> bool:
+        """Whether there is a request to answer, which means this server."""
+        if not super().parse_request():
+            return False
+        host = self.headers.get('Host', '')
+        if self.server.is_called(host):
+            return True
+        said = f'this server is not called {host!r}; use its address, or start it with --name'
+        self._answer(HTTPStatus.MISDIRECTED_REQUEST, {'error': said})
+        self._discard()
+        return False
 
     def do_GET(self) -> None:
         if self.path.partition('?')[0] != '/':
@@ -149,23 +238,26 @@ class Handler(BaseHTTPRequestHandler):
             most = f'{LARGEST_UPLOAD / 2**20:.0f} MB'
             said = f'the file has {length / 2**20:.1f} MB; give a picture of at most {most}'
             raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, said)
-        data = self.rfile.read(length)
+        try:
+            data = self.rfile.read(length)
+        except TimeoutError:
+            raise Refused(HTTPStatus.REQUEST_TIMEOUT, 'the picture did not arrive in time') from None
         if len(data) < length:
             raise Refused(HTTPStatus.BAD_REQUEST, 'the picture did not arrive whole')
         return data
 
     def _discard(self) -> None:
         """Reads on a little: a browser whose upload is cut off shows no answer."""
-        until = time.monotonic() + PATIENCE
-        self.connection.settimeout(1.0)
+        self.arriving.pause = 1.0
         with contextlib.suppress(OSError):
-            while self.rfile.read1(2**16) and time.monotonic() < until:
+            while self.rfile.read1(2**16):
                 pass
 
     def _answer(self, status: HTTPStatus, content: dict[str, Any]) -> None:
         self._send(status, json.dumps(content).encode(), 'application/json')
 
     def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
+        self.connection.settimeout(PATIENCE)
         self.send_response(status)
         self.send_header('Content-Type', f'{kind}; charset=utf-8')
         self.send_header('Content-Length', str(len(body)))
@@ -186,6 +278,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--workdir', required=True, help='of a run with an evaluated checkpoint, or release')
     parser.add_argument('--host', default='127.0.0.1', help='address to serve on; 0.0.0.0: every one of this machine')
     parser.add_argument('--port', type=int, default=8000, help='0: any that is free')
+    parser.add_argument('--name', default='', help='by which it is reached too, such as that of a server in front')
     parser.add_argument('--margin', type=float, help="around each face, as a share of it; the training data's, or 0.2")
     parser.add_argument('--yunet', type=Path, help="ONNX file of OpenCV's YuNet: faces are aligned by its landmarks")
     arguments = parser.parse_args(argv)
@@ -213,14 +306,16 @@ def serve(arguments: argparse.Namespace) -> None:
     predictor = Predictor(arguments.workdir)
     side = predictor.image_size
     predictor.calibrated(np.zeros((photographs.BATCH, side, side, 3), np.uint8))  # compiles it
-    margin = photographs.margin_of(predictor.folder) if arguments.margin is None else arguments.margin
+    cutting = photographs.cutting(predictor.folder, arguments.margin, aligns=arguments.yunet is not None)
     try:
-        server = Server((arguments.host, arguments.port), predictor, detect, margin)
+        names = {arguments.host, arguments.name}
+        server = Server((arguments.host, arguments.port), predictor, detect, cutting, names)
     except (OSError, OverflowError) as error:
         raise UserError(
             f'--host={arguments.host} --port={arguments.port} cannot be served on ({error}); choose another --port'
         ) from None
     with server:
+        print(cutting.told, file=sys.stderr)
         if arguments.host not in LOOPBACK:
             print(f'anybody who reaches {arguments.host} can use this page; there is no password', file=sys.stderr)
         print(f'http://{arguments.host}:{server.server_address[1]}/   Ctrl-C ends it', flush=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import NamedSharding
 
-from fer_jax import cache, pretrained, processes, selected
+from fer_jax import cache, pretrained, processes, provenance, selected
 from fer_jax.checkpoints import read_spec
 from fer_jax.data.datasets import Split
 from fer_jax.errors import UserError
@@ -43,6 +43,8 @@ def source(weights: str, model: str, *, partial: bool = False) -> Weights | None
 def of_run(workdir: Path, model: str | None = None) -> Weights:
     """The selected checkpoint of a run, with its head.
 
+    The metadata have the licence of the weights that the run began from, and where those came from as 'began_from'.
+
     Raises:
       UserError: there is none, or it is of another network than `model`.
     """
@@ -51,12 +53,19 @@ def of_run(workdir: Path, model: str | None = None) -> Weights:
     if model and spec.name != model:
         raise UserError(f'model.weights={str(workdir)!r} is a run of {spec.name}, model.name is {model!r}')
     _, step, params, stats = selected.restore(workdir)
+    metadata = {'source': str(workdir), 'step': str(step)}
+    before = provenance.read(folder / 'environment.json').get('weights')
+    before = before if isinstance(before, dict) else {}
+    if chain := [str(before[name]) for name in ('source', 'began_from') if name in before]:
+        metadata['began_from'] = ', which began from '.join(chain)
+    if 'licence' in before:
+        metadata['licence'] = str(before['licence'])
     return Weights(
         model=spec.name,
         params={path: np.asarray(leaf) for path, leaf in params.items()},
         stats={path: np.asarray(leaf) for path, leaf in stats.items()},
         preprocessing=Preprocessing(spec.mean, spec.std, spec.order, spec.image_size),
-        metadata={'source': str(workdir), 'step': str(step)},
+        metadata=metadata,
     )
 
 

@@ -130,6 +130,7 @@ def introduce(run: Setup, workdir: Path, changes: list[str], *, allow_changes: b
             'name': task.data.name,
             'fingerprint': task.data.fingerprint,
             'examples': {role: len(split.labels) for role, split in task.data.splits.items()},
+            'faces': task.data.faces(),
         }
         for name, task in run.tasks.items()
     }

@@ -86,10 +86,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def report(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a margin."""
-    if bool(arguments.data) == bool(arguments.photos and arguments.crops):
+    given = bool(arguments.data), bool(arguments.photos), bool(arguments.crops)
+    if given not in ((True, False, False), (False, True, True)):
         raise UserError('give --data SET, or --photos DIR and --crops DIR')
     detect, predictor = faces.detector(arguments.yunet), Predictor(arguments.workdir)
-    own = photographs.margin_of(arguments.workdir)
+    trained = photographs.cutting(predictor.folder, None, aligns=arguments.yunet is not None)
+    print(trained.told, file=sys.stderr)
+    own = trained.margin
     try:
         margins = [float(one) for one in arguments.margins.split(',')] if arguments.margins else {own, *MARGINS}
     except ValueError:
@@ -98,7 +101,7 @@ def report(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     table = paired(arguments.photos, arguments.crops) if arguments.photos else elsewhere.opened(arguments.data)
     if 0 < arguments.count < len(table):
         table = table.take(np.sort(rng.choice(len(table), arguments.count, replace=False)))
-    aligned, left_out = elsewhere.told(predictor, table, elsewhere.trained_on(arguments.workdir))
+    aligned, left_out = elsewhere.told(predictor, table, elsewhere.trained_on(predictor.folder))
     where = {one: at for at, one in enumerate(table.ids)}
     table = table.take(np.array([where[one] for one in aligned.ids]))
     if arguments.photos:
@@ -112,7 +115,8 @@ def report(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         found.append(located(detect(image), square))
         for margin, cut in crops.items():
             if face := found[-1].face:
-                cut.append(photographs.cut_out(image, face, predictor.image_size, margin))
+                how = trained._replace(margin=margin)
+                cut.append(photographs.cut_out(image, face, predictor.image_size, how))
     name = Path(arguments.data).name or arguments.photos.name
     common = {'data': name, 'made': not arguments.photos, 'left_out': left_out, 'run': arguments.workdir.name}
     common |= {'step': predictor.step, 'own_margin': own} | detected(found)

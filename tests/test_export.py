@@ -1,5 +1,6 @@
 """The network that comes with fer_jax, exported, and read by other runtimes."""
 
+import json
 import os
 import re
 import shutil
@@ -7,12 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import fer_jax
-from fer_jax import export, graph
+from fer_jax import export, graph, pretrained, start
 from fer_jax.errors import UserError
 
 pytest.importorskip('onnxruntime')
@@ -47,10 +49,11 @@ def test_what_is_written_was_verified(onnx_file):
     found = re.search(r'verified on 981 images: largest deviation (\S+), labels equal on 981\n', printed)
     assert found and float(found[1]) <= 1e-5
     assert re.search(r'speed +[\d,]+ images/s in onnxruntime, [\d,]+ in fer_jax', printed)
-    card = output.with_suffix('.md').read_text()
-    for part in ('resnet8_small', 'opset 18', 'set: fer2013', 'my own', '| test_clean | 3,275 |', 'Do not use it to'):
+    card = output.with_name('faces.onnx.md').read_text()
+    for part in ('resnet8_small', 'opset 18', 'set: fer2013', 'my own', '| test_clean | 3,275 |', 'Do not use it to',
+                 "squares about a detector's box with a margin, on every side, of 0 of"):  # fmt: skip
         assert part in card
-    assert sorted(path.name for path in output.parent.iterdir()) == ['faces.md', 'faces.onnx']
+    assert sorted(path.name for path in output.parent.iterdir()) == ['faces.onnx', 'faces.onnx.md']
 
 
 def test_other_runtimes_read_it(onnx_file, crops, tmp_path):
@@ -67,6 +70,8 @@ def test_other_runtimes_read_it(onnx_file, crops, tmp_path):
 
     artifact = tmp_path / 'faces.stablehlo'
     artifact.write_bytes(graph.Exported('release').stablehlo())
+    text = jax.export.deserialize(bytearray(artifact.read_bytes())).mlir_module()
+    assert 'HIGHEST' in text and 'DEFAULT' not in text  # which on a GPU is TF32
     found = told(run([sys.executable, str(EXAMPLES / 'faces_stablehlo.py'), str(artifact), *paths]).stdout)
     assert [(int(name), share) for name, share in found] == wanted
 
@@ -109,18 +114,39 @@ def test_without_real_images_it_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setenv('FER_JAX_CACHE', str(tmp_path / 'empty'))
     with pytest.raises(UserError, match='verified on real images first, .* name others with --images'):
         export.export(fer_jax.selected.located('release'), 'onnx', tmp_path / 'faces.onnx')
-    with pytest.raises(UserError, match='the model card has that name'):
-        export.export(fer_jax.selected.located('release'), 'onnx', tmp_path / 'faces.md')
+    (tmp_path / 'own.safetensors.md').mkdir()
+    with pytest.raises(UserError, match='own.safetensors.md cannot be written .*; choose another --output'):
+        export.export(fer_jax.selected.located('release'), 'safetensors', tmp_path / 'own.safetensors')
+    with pytest.raises(UserError, match='--output=.*README has no ending; give a file such as faces.onnx: the card'):
+        export.export(fer_jax.selected.located('release'), 'onnx', tmp_path / 'README')
     with pytest.raises(UserError, match='--format=keras is not a form of resnet8_small; choose onnx, stablehlo, saf'):
         export.export(fer_jax.selected.located('release'), 'keras', tmp_path / 'x')
 
 
 def test_the_release_is_weights_to_start_from(tmp_path):
-    output = tmp_path / 'own.safetensors'
+    output, other = tmp_path / 'own.safetensors', tmp_path / 'own.md'
+    other.write_text('of somebody else')
     assert export.main(['--workdir', 'release', '--format', 'safetensors', '--output', str(output)]) == 0
+    assert other.read_text() == 'of somebody else' and output.stat().st_mode == other.stat().st_mode
     network = fer_jax.models.create('resnet8_small', weights=str(output), channels=1)
     faces = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 1), np.uint8)
     logits = np.asarray(network(network.preprocessing.normalise(faces))['primary'])
     chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(fer_jax.load('release')(faces), chances, atol=1e-5)
-    assert 'Images: grey, 48 px' in output.with_suffix('.md').read_text()
+    card = (tmp_path / 'own.safetensors.md').read_text()
+    assert 'Images: grey, 48 px' in card and 'Licence of the data: none came with FER2013 (Goodfellow' in card
+
+
+def test_the_licence_of_weights_goes_along_from_run_to_run(untrained, tmp_path):
+    run, output = tmp_path / 'run', tmp_path / 'own.safetensors'
+    shutil.copytree(untrained, run)
+    began = {'source': 'package x', 'sha256': '0', 'licence': 'Apache-2.0'}
+    for _ in range(2):  # a run that starts from those weights, then one that starts from that
+        (run / 'environment.json').write_text(json.dumps({'weights': began}))
+        began = start.of_run(run).metadata
+    assert began == {'source': str(run), 'step': '7', 'licence': 'Apache-2.0',
+                     'began_from': f'{run}, which began from package x'}  # fmt: skip
+    export.export(run, 'safetensors', output)
+    metadata = pretrained.load(output, 'resnet8_small').metadata
+    assert metadata.items() >= began.items()
+    assert f'{run}, which began from package x; licence: Apache-2.0.' in (tmp_path / f'{output.name}.md').read_text()

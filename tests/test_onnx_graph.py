@@ -65,6 +65,21 @@ def test_operations_against_numpy():
     np.testing.assert_allclose(in_onnxruntime(function, (3, 3, 2))(images), wanted, rtol=1e-5)
 
 
+def test_what_is_broadcast_is_there_as_often_as_jax_says():
+    held = np.arange(20, dtype=np.float32).reshape(4, 5)
+
+    def function(images, numbers=jnp):
+        x = images.astype(np.float32)[:, :, None]
+        spread = numbers.broadcast_to(x, (x.shape[0], 3, 4))
+        parts = spread.sum(2), spread.reshape(-1, 12), spread[:, 1, 2:], (spread @ held)[:, 0]
+        return numbers.concatenate(parts, 1)
+
+    images = np.random.default_rng(1).integers(0, 9, (5, 3), np.uint8)
+    np.testing.assert_allclose(in_onnxruntime(function, (3,))(images), function(images, np), rtol=1e-6)
+    wide = in_onnxruntime(lambda x: jnp.broadcast_to(x[:, :1], (x.shape[0], 7)), (3,))
+    np.testing.assert_array_equal(wide(images), np.repeat(images[:, :1], 7, 1))
+
+
 def test_what_has_no_form_is_named():
     with pytest.raises(UserError, match='the operation sort has no form in ONNX'):
         onnx_graph.convert(lambda x: jnp.sort(x.astype(jnp.float32)), (4,), names=('x', 'y'), metadata={})

@@ -4,6 +4,7 @@ import collections
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from fer_jax import annotate, photographs, predict
 from fer_jax.data import crop_folder, faces
 from fer_jax.data.faces import Face
 from fer_jax.frames import Frame, Source
+from fer_jax.photographs import Cutting
 from tests.data import tiny_yunet
 from tests.data.test_faces import FACES
 
@@ -95,7 +97,7 @@ def test_faces_of_several_pictures_are_classified_together():
         return [Face((1.0, 1.0, 4.0, 4.0), 0.9, None)] * (int(image[0, 0, 0]) % 4)
 
     levels = [4 * number + 3 for number in range(10)] + [None, 40, 41]
-    seen = list(photographs.look(map(grey, levels), detect, classify, size=5, margin=0.1))
+    seen = list(photographs.look(map(grey, levels), detect, classify, size=5, cutting=Cutting(0.1)))
     assert [frame.source.name for frame, _ in seen] == [f'{level}.jpg' for level in levels]
     assert [len(told) for _, told in seen] == [3] * 10 + [0, 0, 1]
     assert all(told.probabilities == [level] for (_, row), level in zip(seen, levels, strict=True) for told in row)
@@ -104,29 +106,65 @@ def test_faces_of_several_pictures_are_classified_together():
 
 def test_vast_pictures_do_not_wait_for_others(monkeypatch):
     monkeypatch.setattr(photographs, 'HELD', 1000)
+    assert most_waiting(size=(10, 20)) == 2  # 600 bytes each
+
+
+def test_a_cameras_pictures_do_not_wait_at_all():
+    assert most_waiting(Source('camera:0', 0, 25.0)) == 1 and most_waiting() == 12
+
+
+def most_waiting(*source, size=(8, 8)):
     given, ahead = [], []
 
     def read():
         for level in range(12):
             given.append(level)
-            yield grey(level, size=(10, 20))  # 600 bytes
+            yield grey(level, *source, size=size)
 
-    for number, _ in enumerate(photographs.look(read(), lambda _: [], None, size=5, margin=0.0)):
+    for number, _ in enumerate(photographs.look(read(), lambda _: [], None, size=5, cutting=Cutting(0.0))):
         ahead.append(len(given) - number)
-    assert max(ahead) == 2 and len(ahead) == 12
+    assert len(ahead) == 12
+    return max(ahead)
 
 
-def test_the_margin_is_that_of_the_training_data(tmp_path):
-    def margin(data):
+def test_faces_are_cut_out_as_those_of_the_training_data(tmp_path):
+    """By what the run recorded, wherever it lies now; a run of an earlier version by its data, where they are."""
+
+    def cutting(data=None, margin=None, aligns=False, **recorded):
         (tmp_path / 'config.json').write_text(json.dumps({'data': data}))
-        return photographs.margin_of(tmp_path)
+        (tmp_path / 'environment.json').write_text(json.dumps({'data': {'name': 'x'} | recorded}))
+        return photographs.cutting(tmp_path, margin, aligns=aligns)
 
     (tmp_path / crop_folder.LOG).write_text('{"margin": 0.35, "size": 64}\n')
-    assert margin({'name': '', 'dir': str(tmp_path)}) == 0.35
-    assert margin({'name': 'fer2013', 'dir': ''}) == photographs.MARGINS['fer2013'] < 0.1
-    assert margin({'name': '', 'dir': 'elsewhere'}) == margin({}) == photographs.MARGIN
+    here, gone = ({'name': '', 'dir': name} for name in (str(tmp_path), 'elsewhere'))
+    known = {'faces': {'grey': True, 'margin': 0.4, 'aligned': False}}
+    told = 'margin 0.4, that of the faces it was trained on (environment.json)'
+    assert cutting(gone, **known) == Cutting(0.4, True, f'{told}; made grey, as those are')
+    given = cutting(here, margin=0.1, **known)
+    assert given.margin == 0.1 and 'as given; it was trained on faces with 0.4 (environment.json)' in given.told
+    assert cutting(here)[:2] == (0.35, False) and crop_folder.LOG in cutting(here).told
+    assert cutting({'name': 'fer2013', 'dir': ''})[:2] == (0.0, True)
+    unknown = 'the run does not tell how its faces were cut out; --margin sets another'
+    for found in (cutting(gone), cutting({}), cutting(here, faces={'grey': False}), cutting(gone, faces=3)):
+        assert found == Cutting(photographs.MARGIN, False, f'margin {photographs.MARGIN}: {unknown}')
+    aligned = {'faces': {'grey': False, 'margin': 0.4, 'aligned': True}}
+    for known_as, aligns, said in (
+        (aligned, False, '; those were aligned by five points, these are not: --yunet does it'),
+        (aligned, True, ''),
+        ({'faces': aligned['faces'] | {'aligned': False}}, True, '; those were not aligned, as --yunet does it here'),
+    ):
+        assert cutting(gone, aligns=aligns, **known_as).told == told + said
     (tmp_path / 'config.json').unlink()
-    assert photographs.margin_of(tmp_path) == photographs.MARGIN
+    (tmp_path / 'environment.json').unlink()
+    assert photographs.cutting(tmp_path, None, aligns=False).margin == photographs.MARGIN
+
+
+def test_of_a_network_that_saw_grey_faces_crops_are_grey():
+    face = Face((100.0, 100.0, 64.0, 64.0), 0.9, None)
+    coloured, grey = (photographs.cut_out(RED, face, 64, Cutting(0.0, grey)) for grey in (False, True))
+    luma = coloured @ [0.299, 0.587, 0.114]
+    assert np.ptp(coloured, axis=-1).max() > 200 and grey.shape == coloured.shape and grey.dtype == np.uint8
+    np.testing.assert_allclose(grey, np.repeat(luma[..., None], 3, -1), atol=1)
 
 
 def test_faces_with_points_are_aligned(untrained, yunet, tmp_path):
@@ -155,6 +193,7 @@ def test_it_may_stay_silent_and_pictures_may_have_no_face(untrained, yunet, tmp_
     printed = capsys.readouterr()
     black, red = map(json.loads, printed.out.splitlines())
     assert black == {'file': str(tmp_path / 'black.png'), 'faces': 0} and red['abstained']
+    assert printed.err.startswith('margin 0.2: the run does not tell how its faces were cut out')
     assert 'black.png: no face' in printed.err
 
 
@@ -166,6 +205,8 @@ def test_it_may_stay_silent_and_pictures_may_have_no_face(untrained, yunet, tmp_
         (['camera:61'], 'camera:61.* cannot be opened'),
         (['{tmp}/red.png', '--workdir={tmp}/absent'], 'absent.* holds no run'),
         (['{tmp}', '--out={tmp}/seen'], 'seen.* lies inside'),
+        (['{tmp}/red.png', '--out={tmp}/../{tmp.name}'], 'is the folder of .*red.png.*, whose copy would replace it'),
+        (['{tmp}/link/red.png', '--out={tmp}'], 'is the folder of .*red.png'),
         (['{tmp}/red.png', '--out={tmp}/red.png'], 'red.png.* cannot be made'),
         (['{tmp}/red.png', '--margin=11'], '--margin=11.0; expected 0 to 10'),
         (['{tmp}/red.png', '--abstain_below=50'], '--abstain_below=50.0; expected a probability'),
@@ -175,11 +216,32 @@ def test_it_may_stay_silent_and_pictures_may_have_no_face(untrained, yunet, tmp_
 )
 def test_every_mistake_is_one_message(untrained, yunet, tmp_path, capsys, arguments, message):
     Image.fromarray(RED).save(tmp_path / 'red.png')
+    (tmp_path / 'link').symlink_to(tmp_path)
     given = [argument.format(tmp=tmp_path) for argument in arguments]
     assert run('--workdir', untrained, '--yunet', yunet, *given) == 2
     printed = capsys.readouterr()
     assert printed.out == '' and printed.err.count('\n') == 1
     assert re.search(f'^fer_jax: .*{message}', printed.err)
+
+
+def test_what_cannot_be_written_is_one_message(untrained, yunet, tmp_path, capsys):
+    Image.fromarray(RED).save(tmp_path / 'red.png')
+    film = write_video(tmp_path / 'film.mp4', 30)
+    for given, there, message in (
+        (tmp_path / 'red.png', 'predictions.jsonl', 'predictions.jsonl: Is a directory; make room'),
+        (film, '.film_annotated.mp4', 'film_annotated.mp4 cannot be written as a video of 320 x 320 pixels; make room'),
+    ):
+        (tmp_path / 'out' / there).mkdir(parents=True)  # where a file is to be
+        assert run(given, '--workdir', untrained, '--yunet', yunet, '--out', tmp_path / 'out') == 2
+        assert re.search(f'\nfer_jax: .*{message}.*\n$', capsys.readouterr().err)
+        shutil.rmtree(tmp_path / 'out')
+    with Path('/dev/full').open('w') as full:
+        done = subprocess.run(
+            [sys.executable, '-m', 'fer_jax.predict', str(tmp_path / 'red.png'), '--workdir', str(untrained), '--yunet',
+             str(yunet)], cwd=REPOSITORY, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2 and done.stderr.endswith('fer_jax: the output: No space left on device; make room, or '
+                                                         'name what may be read and written\n')  # fmt: skip
 
 
 @pytest.mark.slow
@@ -209,7 +271,7 @@ def test_what_cannot_be_read_stops_nothing(untrained, yunet, tmp_path):
     assert there == {'predictions.jsonl', 'vast.jpg', 'red.jpg', 'red~2.jpg'}
     assert max(Image.open(tmp_path / 'out' / 'vast.jpg').size) == annotate.LONGEST
     told = [line for line in done.stderr.splitlines() if line and 'looking' not in line]
-    assert len(told) == 4, done.stderr  # no face, two that cannot be read, and how many
+    assert len(told) == 5, done.stderr  # the margin, no face, two that cannot be read, and how many
     assert '2 of 5 could not be read' in told[-1]
 
 

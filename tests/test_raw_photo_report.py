@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fer_jax import selected
 from fer_jax.comparison import Told
 from fer_jax.data import folder
 from fer_jax.data.faces import Face
@@ -114,4 +115,24 @@ def test_the_whole_report(shared_data, untrained, tmp_path, monkeypatch, capsys)
     assert rows[0]['all']['aligned'] == rows[1]['all']['aligned'] and -0.1 < rows[0]['margin_seen'][1] < 0.15
     text = (tmp_path / 'x.md').read_text()
     assert '| 0 | all, missed is wrong | 10 |' in text and text in capsys.readouterr().out
-    assert report.main([*command[:2], '--output', 'x']) == 2 and 'give --data SET' in capsys.readouterr().err
+    faces = str(tmp_path / 'faces')
+    for given in ([], ['--data', faces, '--photos', faces], ['--photos', faces], ['--data', faces, '--crops', faces]):
+        assert report.main([*command[:2], *given, '--output', 'x']) == 2
+        assert 'give --data SET' in capsys.readouterr().err
+
+
+def test_the_release_is_a_network_like_others(tmp_path, monkeypatch):
+    """By its folder, not by a path of that name."""
+    asked = []
+
+    def trained_on(workdir):
+        asked.append(workdir)
+        raise UserError('far enough')
+
+    monkeypatch.setattr(report.faces, 'detector', lambda yunet: None)
+    monkeypatch.setattr(report.elsewhere, 'trained_on', trained_on)
+    for name in ('happy', 'sad'):
+        (tmp_path / name).mkdir()
+        Image.new('L', (48, 48)).save(tmp_path / name / 'x.png')
+    assert report.main(['--workdir', 'release', '--data', str(tmp_path), '--output', 'x']) == 2
+    assert asked == [selected.located('release')] and asked[0].is_dir()

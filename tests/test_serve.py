@@ -1,13 +1,17 @@
 """The page, driven in Chromium, and the server behind it."""
 
 import base64
+import contextlib
 import http.client
 import io
 import json
 import re
+import select
 import shutil
+import socket
 import struct
 import threading
+import time
 import warnings
 import zlib
 
@@ -51,7 +55,7 @@ def server(untrained, tmp_path_factory):
     yunet.write_bytes(tiny_yunet.encode())
     predictor = Predictor(untrained)
     predictor.classes = ('<i>angry</i>', *predictor.classes[1:])
-    with serve.Server(('127.0.0.1', 0), predictor, faces.detector(yunet), photographs.MARGIN) as server:
+    with serve.Server(('127.0.0.1', 0), predictor, faces.detector(yunet), photographs.Cutting(0.2)) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         yield server
@@ -100,6 +104,55 @@ def test_what_cannot_be_looked_at_is_refused_with_the_reason(ask, monkeypatch):
     assert ask(png(red_cells(3)), Origin='http://elsewhere.example')[0] == 403
     assert ask(iter([b'x']), **{'Transfer-Encoding': 'chunked'})[0] == 411
     assert ask(png(red_cells(3)))[0] == 200  # after all of that
+
+
+def test_only_kinds_of_pictures_that_start_no_program_are_opened():
+    with pytest.raises(serve.Refused, match='no picture that can be read'):
+        serve.check_size(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n')
+
+
+def test_it_answers_to_its_own_names_alone(ask, server, monkeypatch):
+    """A page of another name that leads here could read answers otherwise, for it is of the same origin."""
+    picture, wrong = png(red_cells(3)), 'elsewhere.example:8000'
+    status, answer = ask(picture, Host=wrong, Origin=f'http://{wrong}')
+    assert status == 421
+    assert "not called 'elsewhere.example:8000'; use its address, or start it with --name" in answer['error']
+    assert ask(method='GET', path='/', Host=wrong)[0] == ask(method='GET', path='/', Host='')[0] == 421
+    monkeypatch.setattr(server, 'names', server.names | {'faces.example'})
+    for host in ('localhost', 'LOCALHOST:1', '127.0.0.1', '192.168.1.7:8000', '[::1]:8000', 'faces.example'):
+        assert ask(method='GET', path='/', Host=host)[0] == 200
+        assert ask(picture, Host=host, Origin=f'https://{host}')[0] == 200
+
+
+def test_a_picture_that_trickles_in_is_not_waited_for(server, monkeypatch):
+    monkeypatch.setattr(serve, 'ARRIVES', 0.5)
+    with socket.create_connection(server.server_address[:2], timeout=10) as client:
+        client.sendall(b'POST /faces HTTP/1.0\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n')
+        start = time.monotonic()
+        with contextlib.suppress(OSError):
+            while time.monotonic() < start + 3 and not select.select([client], [], [], 0.1)[0]:
+                client.sendall(b'x')
+        assert time.monotonic() - start < 2 and client.recv(100).startswith(b'HTTP/1.0 408 ')
+
+
+def test_connections_are_bounded(server, ask):
+    for _ in range(serve.CONNECTIONS):
+        assert server.connections.acquire(timeout=10)
+    try:
+        with pytest.raises(ConnectionError):
+            ask(method='GET', path='/')
+    finally:
+        server.connections.release(serve.CONNECTIONS)
+    assert ask(method='GET', path='/')[0] == 200
+
+
+def test_of_a_client_that_goes_away_nothing_is_said_but_of_a_fault_is(server, capsys):
+    for fault, said in ((BrokenPipeError(), False), (ConnectionResetError(), False), (KeyError('fault'), True)):
+        try:
+            raise fault
+        except Exception:
+            server.handle_error(None, ('203.0.113.7', 1))
+        assert ("KeyError: 'fault'" in capsys.readouterr().err) == said
 
 
 def test_pictures_wait_for_their_turn(server, ask, monkeypatch):

@@ -113,6 +113,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert list((workdir / 'tensorboard').iterdir())
     environment = json.loads((workdir / 'environment.json').read_text())
     assert environment['versions']['jax'] == jax.__version__ and len(environment['data']['fingerprint']) == 64
+    assert environment['data']['faces'].keys() == {'grey'}  # no log tells how they were cut out
     config = json.loads((workdir / 'config.json').read_text())
     assert config['phases'][1]['optimizer'] == 'sgd'
     records = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
@@ -784,8 +785,11 @@ def test_a_run_goes_back_to_torchvision(finished, tmp_path, capsys):
     own = pretrained.load(output, 'resnet18')
     assert own.preprocessing.size == 32 and own.metadata['classes'] == '3'
     assert export.main(['--workdir', str(tmp_path), '--output', str(output), '--format', 'safetensors']) == 2
-    assert export.main(['--workdir', str(workdir), '--output', str(tmp_path), '--format', 'torchvision']) == 2
-    assert 'choose another --output' in capsys.readouterr().err
+    (tmp_path / 'there.safetensors').mkdir()
+    for wrong, said in (('there.safetensors', 'cannot be written'), ('README', 'has no ending; give a file such as')):
+        command[-1] = str(tmp_path / wrong)
+        assert export.main([*command, '--format', 'torchvision']) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_the_best_step_outlives_a_score_that_is_not_a_number(finished, tmp_path):

@@ -20,6 +20,18 @@ PICKS = ('largest', 'central', 'all')
 WORKERS = 4  # photographs in memory at once, up to 300 MB each
 
 
+class Cut(NamedTuple):
+    """How the faces of a set were cut out of photographs.
+
+    Attributes:
+      margin: around them, see `faces.crop` and `faces.align`.
+      aligned: by five points.
+    """
+
+    margin: float
+    aligned: bool = False
+
+
 class Summary(NamedTuple):
     """Photographs seen, with a face, without one, and unreadable; crops written."""
 
@@ -113,6 +125,16 @@ def crop_folder(
         sum('error' in one for one in found),
         sum(len(one.get('boxes', [])) for one in found),
     )
+
+
+def logged(folder: Path) -> Cut | None:
+    """How the faces in a folder were cut out, by the log that `crop_folder` left there; None without one."""
+    try:
+        with (folder / LOG).open(encoding='utf-8') as log:
+            settings = json.loads(log.readline())
+        return Cut(float(settings['margin']), bool(settings.get('align')))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def _targets(names: list[str]) -> dict[str, str]:

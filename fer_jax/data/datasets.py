@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax.data import class_names, folder, manifest, prepared, roles
+from fer_jax.data import class_names, crop_folder, folder, manifest, prepared, roles
 from fer_jax.data import targets as target_modes
+from fer_jax.data.crop_folder import Cut
 from fer_jax.data.images import decode
 from fer_jax.data.table import Table
 from fer_jax.errors import UserError
@@ -23,6 +24,7 @@ SOURCE = (
 )  # fmt: skip
 LABELS = ('class', 'subject', 'none')
 SMALL = 96 * 96  # pixels; for the interpreter's lock, threads that decode no more than this are slower than one
+LOOKED_AT = 64  # images that tell whether a set is grey
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Dataset:
       columns: names of the columns of each of the splits' `targets`.
       fingerprint: sha256 over ids, labels, distributions, weights and encoded images of these splits.
       left_out: role -> examples that are not scored, as another task trains on their images.
+      cut: how its faces were cut out of photographs; None where that is unknown.
     """
 
     name: str
@@ -100,6 +103,13 @@ class Dataset:
     columns: Mapping[str, tuple[str, ...]]
     fingerprint: str
     left_out: Mapping[str, int] = field(default_factory=dict)
+    cut: Cut | None = None
+
+    def faces(self) -> dict[str, bool | float]:
+        """How its faces look: 'grey', by a few images of the training split; 'margin' and 'aligned' where known."""
+        split = self.splits['train']
+        images = split.read(np.unique(np.linspace(0, len(split.labels) - 1, LOOKED_AT).astype(int)))
+        return {'grey': bool((images == images[..., :1]).all())} | ({} if self.cut is None else self.cut._asdict())
 
     def label_of(self, role: str, at: int) -> str:
         """The label of one example in words, or its attributes."""
@@ -263,7 +273,13 @@ def load(
             readers=1 if fits and side * side <= SMALL else os.cpu_count() or 1,
         )
         _add_to(digest, role, part, opened[role])
-    return Dataset(table.name, table.columns.get(annotation, table.classes), opened, table.columns, digest.hexdigest())
+    if name:
+        cut = prepared.cut_of(name, table.notes)
+    else:  # the log lies in the folder, of which a manifest may list images
+        places = ((Path(dir) if dir else Path(manifest).parent) / table.ids[0]).parents[:3]
+        cut = next(filter(None, map(crop_folder.logged, places)), None)
+    told = table.columns.get(annotation, table.classes)
+    return Dataset(table.name, told, opened, table.columns, digest.hexdigest(), cut)
 
 
 def _among(digests: np.ndarray, others: np.ndarray) -> np.ndarray:

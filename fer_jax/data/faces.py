@@ -103,8 +103,10 @@ def _yunet(path: Path) -> Detector:
     before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it warns of every network
     try:
         network = cv2.FaceDetectorYN.create(str(path), '', (LONGEST, LONGEST), CONFIDENCE)
+        network.detect(np.zeros((LONGEST, LONGEST, 3), np.uint8))  # another network has other outputs
     except cv2.error as error:
-        raise UserError(f'--yunet={str(path)!r} is no YuNet: {error}') from None
+        reason = ' '.join(str(error).split())
+        raise UserError(f'--yunet={str(path)!r} is no YuNet that OpenCV {cv2.__version__} reads: {reason}') from None
     finally:
         cv2.utils.logging.setLogLevel(before)
     turn = threading.Lock()

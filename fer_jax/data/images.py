@@ -11,6 +11,7 @@ import numpy as np
 from fer_jax.errors import UserError
 
 LARGEST = 100_000_000  # pixels
+FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')  # Pillow knows more, and runs Ghostscript for EPS
 # Pillow warns of less than that, and nothing but a filter of the whole process is safe with several threads.
 warnings.filterwarnings('ignore', r'Image size \(\d+ pixels\) exceeds limit of \d+ pixels', RuntimeWarning)
 TURNED = 'turned by EXIF'
@@ -100,7 +101,7 @@ def _chunks(data: bytes) -> set[bytes]:
 
 
 def open_image(data: bytes) -> tuple[Any, tuple[str, ...]]:
-    """Decodes an image of any kind that Pillow reads.
+    """Decodes an image of one of `FORMATS`.
 
     EXIF orientation is honoured, of several frames the first is taken, CMYK and palettes become RGB, 16-bit grey keeps
     its high byte (Pillow's own conversion clips it to white), grey of floats is 0..1 or 0..255, alpha is dropped.
@@ -117,7 +118,7 @@ def open_image(data: bytes) -> tuple[Any, tuple[str, ...]]:
     if not data:
         raise ValueError('an empty file')
     try:
-        stored = Image.open(io.BytesIO(data))
+        stored = Image.open(io.BytesIO(data), formats=FORMATS)
         if stored.width * stored.height > LARGEST:
             raise ValueError(f'{stored.width} x {stored.height} pixels are more than {LARGEST:,}')
         notes = _notes(stored)

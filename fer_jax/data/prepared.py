@@ -5,7 +5,8 @@ import hashlib
 import importlib
 import json
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fer_jax import progress
+from fer_jax.data.crop_folder import Cut
 from fer_jax.data.table import UNSPLIT, Table
 from fer_jax.errors import UserError
 
@@ -34,6 +36,8 @@ SETS = (
 )
 EMBEDDED = ('synthetic_faces',)  # needs no source
 DROPPED = 'dropped.json'
+CROPS = {'fer2013': Cut(0.0), 'ferplus': Cut(0.0), 'ckplus': Cut(0.0)}  # published grey, see docs/photographs.md
+ALIGNED = re.compile(r'aligned by five points to \d+ px, margin (\d\S*)')  # the note of what `aligned` made
 
 
 def module(name: str) -> ModuleType:
@@ -95,6 +99,13 @@ def aligned(name: str, reading: 'Reading', size: int, margin: float) -> 'Reading
 
     note = f'aligned by five points to {size} px, margin {margin:g}'
     return dataclasses.replace(reading, examples=examples, notes=(*reading.notes, note))
+
+
+def cut_of(name: str, notes: Sequence[str] = ()) -> Cut | None:
+    """How the faces of a set were cut out, by the `notes` of its table or as it is published; None where unknown."""
+    for note in filter(None, map(ALIGNED.fullmatch, notes)):
+        return Cut(float(note[1]), aligned=True)
+    return CROPS.get(name)
 
 
 def open_table(name: str, root: Path, *, whole: bool = False) -> Table:

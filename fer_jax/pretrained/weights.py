@@ -119,6 +119,8 @@ def save(path: Path, weights: Weights) -> None:
 def whole_file(path: Path) -> Iterator[Path]:
     """Gives a path to write to, which then takes the place of `path`; nothing is left where that fails.
 
+    The file can be read by whom the umask lets.
+
     Raises:
       UserError: it cannot be written there.
     """
@@ -128,12 +130,15 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            scratch.touch()
+            mode = scratch.stat().st_mode
             yield scratch
+            scratch.chmod(mode)  # safetensors' own is 0600
             scratch.replace(path)
         finally:
             scratch.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
-        raise UserError(f'the weights cannot be written to {path} ({error}); choose another --output') from error
+        raise UserError(f'{path} cannot be written ({error}); choose another --output') from error
 
 
 def load(path: Path, model: str | None) -> Weights:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from fer_jax.data import faces, prepared
 from fer_jax.data.builders import face_set
-from fer_jax.data.crop_folder import LOG, crop_folder
+from fer_jax.data.crop_folder import LOG, Cut, crop_folder, logged
 from fer_jax.data.images import decode, encode
 from fer_jax.errors import UserError
 from scripts import prepare_dataset
@@ -248,9 +248,10 @@ def test_template_and_68_points_agree_on_sides():
 def test_what_detection_lacks_is_named(tmp_path, monkeypatch):
     with pytest.raises(UserError, match='yunet.onnx.* is not a file'):
         faces.detector(tmp_path / 'yunet.onnx')
-    (tmp_path / 'yunet.onnx').write_bytes(b'no network')
-    with pytest.raises(UserError, match='is no YuNet'):
-        faces.detector(tmp_path / 'yunet.onnx')
+    for wrong in (b'no network', tiny_yunet.encode().replace(b'kps_32', b'kps_64')):  # of which the second is a network
+        (tmp_path / 'yunet.onnx').write_bytes(wrong)
+        with pytest.raises(UserError, match='is no YuNet that OpenCV [^\n]*$'):
+            faces.detector(tmp_path / 'yunet.onnx')
     real = builtins.__import__
 
     def without(name, *rest, **options):
@@ -317,6 +318,7 @@ def test_faces_with_landmarks_are_aligned(tmp_path, photos):
         out = tmp_path / str(align)
         crop_folder(tmp_path / 'raw', out, detect=lambda _: [face], margin=0.1, size=64, align=align)
         photo = photos['sample1']
+        assert logged(out) == Cut(0.1, align)
         expected = faces.align(photo, points, 64, 0.1) if align else faces.crop(photo, face.box, 0.1, 64)
         np.testing.assert_array_equal(Image.open(out / 'x.png'), expected)
 
@@ -435,3 +437,5 @@ def test_a_set_with_landmarks_is_aligned():
     assert near[1:-1, 1:-1].max() <= 4 and left.image == encode(face)
     with pytest.raises(UserError, match='jaffe has no landmarks'):
         prepared.aligned('jaffe', face_set.Reading(('a',), {'all': 1}, examples), 112, 0.0)
+    assert prepared.cut_of('made', prepared.aligned('made', reading, 112, 0.15).notes) == Cut(0.15, aligned=True)
+    assert prepared.cut_of('made', ('another note',)) is None and prepared.cut_of('fer2013') == Cut(0.0)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_jax.data import datasets
+from fer_jax.data import datasets, folder, manifest
+from fer_jax.data.crop_folder import LOG
 from fer_jax.data.images import decode
 from fer_jax.errors import UserError
 
@@ -59,6 +60,20 @@ def test_split_folders_are_taken_as_they_are_and_validation_is_carved_from_train
     make(tmp_path / 'val', {'x': 3, 'y': 3})
     data = load(tmp_path)
     assert {role: len(split.ids) for role, split in data.splits.items()} == {'train': 80, 'validation': 6, 'test': 80}
+
+
+def test_how_faces_were_cut_out_is_told_by_the_folder_also_through_a_manifest(tmp_path):
+    make(tmp_path / 'crops', {'x': 20, 'y': 30})
+    assert load(tmp_path / 'crops').faces() == {'grey': False}
+    (tmp_path / 'crops' / LOG).write_text('{"margin": 0.4, "size": 64, "align": true}\n')
+    known = {'grey': False, 'margin': 0.4, 'aligned': True}
+    assert load(tmp_path / 'crops').faces() == known
+    manifest.write(tmp_path / 'kept.csv', folder.scan(tmp_path / 'crops'), np.ones(50, bool), tmp_path / 'crops')
+    settings = {'splits': ROLES, 'image_size': 12, 'channels': 3, 'root': tmp_path}
+    assert datasets.load(manifest=str(tmp_path / 'kept.csv'), **settings).faces() == known
+    for path in (tmp_path / 'crops').rglob('*.png'):
+        Image.open(path).convert('L').convert('RGB').save(path)
+    assert load(tmp_path / 'crops').faces() == known | {'grey': True}
 
 
 def test_ck48_is_a_folder(shared_data):

@@ -80,7 +80,7 @@ def test_exif_turns_the_image():
     np.testing.assert_array_equal(np.asarray(image), np.rot90(levels, -1))
 
 
-FORMS = ['PNG', 'JPEG', 'GIF', 'BMP', 'TIFF', *(['WEBP'] if features.check('webp') else [])]
+FORMS = ['PNG', 'JPEG', 'MPO', 'GIF', 'BMP', 'TIFF', *(['WEBP'] if features.check('webp') else [])]
 
 
 @pytest.mark.filterwarnings('ignore')  # Pillow's, about damaged tags
@@ -100,7 +100,12 @@ def test_damaged_files_raise_one_kind_of_error(form):
             assert str(error) and '\n' not in str(error) and '0x7f' not in str(error)
 
 
-@pytest.mark.parametrize(('data', 'reason'), [(b'', 'an empty file'), (b'<!DOCTYPE html>', 'begins with b')])
+EPS = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n'  # Pillow asks Ghostscript
+
+
+@pytest.mark.parametrize(
+    ('data', 'reason'), [(b'', 'an empty file'), (b'<!DOCTYPE html>', 'begins with b'), (EPS, 'no known image format')]
+)
 def test_what_is_no_image_is_said(data, reason):
     with pytest.raises(ValueError, match=reason):
         open_image(data)

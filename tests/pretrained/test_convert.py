@@ -244,7 +244,7 @@ def test_timms_lite0_brings_its_own_preprocessing():
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['--output={tmp}'], 'cannot be written to {tmp}'),
+        (['--output={tmp}'], '{tmp} cannot be written'),
         (['--output={tmp}/file/w.safetensors'], 'cannot be written'),
         (['--mean', '0.5'], '--mean and --std belong together'),
         (['--mean', '0.5', '--std', '0'], 'the deviations above 0'),
