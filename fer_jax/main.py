@@ -119,8 +119,8 @@ def run(config: ConfigDict) -> None:
 
     plain = json.loads(config.to_json())
     here = processes.place(os.environ, COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-    if here and (SEEDS.value or FOLDS.value or DRY_RUN.value or LARGEST_BATCH.value or 'probe' in plain):
-        raise UserError('--seeds, --folds, --dry_run, --largest_batch and probes are for one process')
+    if here and (SEEDS.value or FOLDS.value or LARGEST_BATCH.value or 'probe' in plain):
+        raise UserError('--seeds, --folds, --largest_batch and probes are for one process')
     content = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
     processes.start(here, plain['parallel'], {'config': content, '--workdir': WORKDIR.value, 'version': __version__})
     if LARGEST_BATCH.value:

@@ -136,8 +136,20 @@ def _wrong(hello: Mapping[str, Any], missing: list[int], count: int, about: Mapp
     return ''
 
 
-def join(host: str, port: int, index: int, count: int, about: Mapping[str, Any], wait: float) -> tuple[str, Line]:
+def join(
+    host: str,
+    port: int,
+    index: int,
+    count: int,
+    about: Mapping[str, Any],
+    wait: float,
+    resolving: float = RESOLVING,
+) -> tuple[str, Line]:
     """Another process connects to process 0, and waits until all are there; (its host, the connection).
+
+    Args:
+      wait: seconds.
+      resolving: seconds in which somebody has to know the name `host`.
 
     Raises:
       UserError: nobody answers, or says no.
@@ -150,7 +162,7 @@ def join(host: str, port: int, index: int, count: int, about: Mapping[str, Any],
             line = Line(socket.create_connection((host, port), timeout=GREETING))
         except OSError as error:
             reason = error.strerror or str(error)
-            if isinstance(error, socket.gaierror) and time.monotonic() - begun > RESOLVING:
+            if isinstance(error, socket.gaierror) and time.monotonic() - begun > resolving:
                 break
             time.sleep(0.2)
             continue
@@ -180,7 +192,8 @@ class Peers:
     """The processes of a run, once all are there.
 
     A process that dies, freezes, or leaves in error ends all others, with a message, `lost_after` seconds after its
-    last sign of life at most; one whose steps no longer end is ended after `stuck_after`.
+    last sign of life at most; one whose steps no longer end is ended after `stuck_after`. Where this process itself was
+    suspended, as with the whole of its job, both begin anew.
 
     Args:
       lines: {process: (host, connection)}: of process 0 all others, of others process 0.
@@ -293,10 +306,14 @@ class Peers:
 
     def _watch(self) -> None:
         """Gives signs of life, and looks for those of the others."""
+        awake = time.monotonic()
         while True:
             time.sleep(min(2.0, self._lost_after / 5))
             self._all({'beat': 1})
-            now = time.monotonic()
+            before, now = awake, time.monotonic()
+            awake = now
+            if now - before > self._lost_after / 2:
+                self._wake(now)
             for other, heard in self._heard.items():
                 if now - heard > self._lost_after and other not in self._gone:
                     self._lose(other, f'has given no sign of life for {now - heard:.0f} s: it, or its machine, hangs')
@@ -305,6 +322,11 @@ class Peers:
                     self._finish(status, '' if status in (2, 75) else f'process {who} has ended with status {status}')
             if self._finished is not None and now - self._finished > self._stuck_after:
                 self._lose(self.index, f'has finished no step, or no checkpoint, for {now - self._finished:.0f} s')
+
+    def _wake(self, now: float) -> None:
+        self._heard = dict.fromkeys(self._heard, now)
+        if self._finished is not None:
+            self._finished = now
 
     def _lose(self, other: int, how: str) -> None:
         said = f'process {other} on {self._hosts.get(other, HERE)} {how}'

@@ -4,6 +4,7 @@ In an ordinary run there is one process, and all of this answers at once.
 """
 
 import contextlib
+import importlib.util
 import itertools
 import logging
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_jax.errors import UserError
-from fer_jax.peers import HERE, Peers, gather, join
+from fer_jax.peers import HERE, RESOLVING, Peers, gather, join
 
 _peers: Peers | None = None
 _count = 1
@@ -30,14 +31,16 @@ class Place:
 
     Attributes:
       coordinator: 'host:port' of process 0.
-      device: which of its machine's GPUs it uses; None for all that it sees.
+      local: which of the processes of its machine it is.
+      beside: how many those are, itself included.
       source: what said so.
     """
 
     coordinator: str
     count: int
     index: int
-    device: int | None
+    local: int
+    beside: int
     source: str
 
 
@@ -57,7 +60,7 @@ def place(environment: Mapping[str, str], coordinator: str = '', count: int = 0,
         if index < 0:
             by_job = _number(environment, 'JOB_COMPLETION_INDEX', -1)
             index = _number(environment, 'FER_JAX_PROCESS_ID', by_job)
-        found = Place(coordinator, count, index, None, '--num_processes or FER_JAX_NUM_PROCESSES')
+        found = Place(coordinator, count, index, 0, 1, '--num_processes or FER_JAX_NUM_PROCESSES')
     elif _number(environment, 'OMPI_COMM_WORLD_SIZE', 1) > 1:
         found = _of_open_mpi(environment, coordinator)
     elif _number(environment, 'SLURM_STEP_NUM_TASKS', 1) > 1:
@@ -77,7 +80,8 @@ def _of_open_mpi(environment: Mapping[str, str], coordinator: str) -> Place:
         coordinator,
         count,
         _number(environment, 'OMPI_COMM_WORLD_RANK', -1),
-        _number(environment, 'OMPI_COMM_WORLD_LOCAL_RANK', 0) if local > 1 else None,
+        _number(environment, 'OMPI_COMM_WORLD_LOCAL_RANK', 0),
+        local,
         'Open MPI',
     )
 
@@ -87,8 +91,15 @@ def _of_slurm(environment: Mapping[str, str], coordinator: str) -> Place:
     if not coordinator:
         job = _number(environment, 'SLURM_JOB_ID', 0)
         coordinator = f'{first_host(environment.get("SLURM_STEP_NODELIST", "localhost"))}:{_port(job)}'
-    local = _number(environment, 'SLURM_LOCALID', 0) if count > nodes else None
-    return Place(coordinator, count, _number(environment, 'SLURM_PROCID', -1), local, 'SLURM')
+    local, node = (_number(environment, f'SLURM_{name}', 0) for name in ('LOCALID', 'NODEID'))
+    beside = tasks_of_nodes(environment.get('SLURM_STEP_TASKS_PER_NODE', ''))[node:][:1] or [-(-count // nodes)]
+    return Place(coordinator, count, _number(environment, 'SLURM_PROCID', -1), local, beside[0], 'SLURM')
+
+
+def tasks_of_nodes(tasks: str) -> list[int]:
+    """'4(x2),3' -> [4, 4, 3]."""
+    runs = re.findall(r'(\d+)(?:\(x(\d+)\))?', tasks)
+    return [int(count) for count, times in runs for _ in range(int(times or 1))]
 
 
 def first_host(nodes: str) -> str:
@@ -146,7 +157,8 @@ def start(here: Place | None, settings: Mapping[str, Any], about: Mapping[str, A
     if here.index == 0:
         lines = gather(port, here.count, about, wait)
     else:
-        name, line = join(host.strip('[]'), port, here.index, here.count, about, wait)
+        names = wait if 'JOB_COMPLETION_INDEX' in os.environ else RESOLVING  # a pod has a name once it is started
+        name, line = join(host.strip('[]'), port, here.index, here.count, about, wait, names)
         lines = {0: (name, line)}
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # gloo prints too
         logging.disable(logging.WARNING)
@@ -165,16 +177,45 @@ def _start_jax(here: Place, coordinator: str, lost_after: float) -> None:
         coordinator,
         here.count,
         here.index,
-        local_device_ids=None if here.device is None or _bound() else [here.device],
+        local_device_ids=own_gpus(here, os.environ, _gpus()),
         cluster_detection_method='deactivate',
         heartbeat_timeout_seconds=int(3 * lost_after) + 10,  # it ends a process with an abort: we look first
     )
 
 
-def _bound() -> bool:
-    """Whether this process sees one GPU alone: whoever started it has chosen."""
-    seen = os.environ.get('CUDA_VISIBLE_DEVICES', '')
-    return bool(seen) and ',' not in seen
+def own_gpus(here: Place, environment: Mapping[str, str], there: int) -> list[int] | None:
+    """Which of the GPUs that it sees this process uses, counted from 0; None for all of them.
+
+    Processes of one machine that see its GPUs use one each. Where whoever started them has shared the GPUs out, each
+    sees its own alone.
+
+    Args:
+      there: GPUs of the machine, of which it sees all where nothing says otherwise; 0 where that is not known.
+
+    Raises:
+      UserError: they see the same GPUs, more than one each.
+    """
+    listed = environment.get('CUDA_VISIBLE_DEVICES', '')
+    seen = listed.count(',') + 1 if listed else there
+    of_node = _number(environment, 'SLURM_GPUS_ON_NODE', 0) or here.beside
+    by_task = here.source == 'SLURM' and 'SLURM_GPUS_PER_TASK' in environment
+    shared_out = by_task or (listed and (seen != of_node or seen < here.beside))
+    if here.beside == 1 or shared_out:
+        return None
+    if seen not in (0, here.beside):
+        raise UserError(
+            f'{here.beside} processes on {HERE} see the same {seen} GPUs; start one process a machine, or one a GPU, '
+            'or name those of each in CUDA_VISIBLE_DEVICES, as SLURM does with --gpus-per-task'
+        )
+    return [here.local]
+
+
+def _gpus() -> int:
+    """How many GPUs JAX will find by itself, by NVIDIA's device files; 0 where it looks for none."""
+    plugins = [importlib.util.find_spec(f'jax_cuda{version}_plugin') for version in (12, 13)]
+    if os.environ.get('JAX_PLATFORMS', 'cuda') == 'cpu' or not any(plugins):
+        return 0
+    return len(list(Path('/dev').glob('nvidia[0-9]*')))
 
 
 def count() -> int:
@@ -216,7 +257,7 @@ def first_alone() -> Iterator[None]:
 
 
 def step_finished(more: bool = True) -> None:
-    """A step has ended; another is to end within `stuck_after` seconds, unless there are no `more` for now."""
+    """A step, or a scored batch, has ended; the next is to within `stuck_after` seconds, unless no `more` come."""
     if _peers is not None:
         _peers.finished(more)
 

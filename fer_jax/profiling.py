@@ -10,35 +10,45 @@ SKIPPED, TRACED = 5, 10  # steps: the first ones compile and warm up
 
 
 class Window:
-    """Traces `TRACED` steps of this process after its first `SKIPPED`, fewer where it takes fewer.
+    """Traces `TRACED` steps of this process after its first `SKIPPED`: fewer where it takes fewer, more of both where
+    one program takes several.
 
     Args:
       folder: JAX writes `plugins/profile/<time>/` into it.
-      say: is told where the trace is, once it is written.
+      say: is told where the trace is, once it is written, or why there is none.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None]):
         self._folder, self._say = folder, say
-        self._taken, self._tracing = 0, False
+        self._taken, self._skipped, self._tracing = 0, 0, False
 
     def stepped(self, count: int, output: Any) -> None:
         """After `count` more steps were dispatched; `output` is what the last one gives, and is waited for."""
-        before, self._taken = self._taken, self._taken + count
-        if before < SKIPPED <= self._taken:
+        self._taken += count
+        if not self._skipped and self._taken >= SKIPPED:
             jax.block_until_ready(output)
             jax.profiler.start_trace(str(self._folder))
-            self._tracing = True
-        elif self._tracing and self._taken >= SKIPPED + TRACED:
+            self._skipped, self._tracing = self._taken, True
+        elif self._tracing and self._taken >= self._skipped + TRACED:
             jax.block_until_ready(output)
-            self.close()
+            self._write()
 
     def close(self) -> None:
-        """Writes what was traced, if it is not written yet."""
+        """Writes what was traced, if it is not written yet; says so where nothing was."""
         if self._tracing:
-            self._tracing = False
-            jax.profiler.stop_trace()
+            self._write()
+        if self._taken <= (skipped := self._skipped or SKIPPED):
             self._say(
-                f'profile: steps {SKIPPED + 1} to {min(self._taken, SKIPPED + TRACED)} of this process are in '
-                f'{self._folder}; open its newest *.trace.json.gz at https://ui.perfetto.dev, or pip install xprof and '
-                f'run xprof --logdir {self._folder}'
+                f'profile: no step was traced: this process took {self._taken}, of which the first {skipped} are left '
+                'out; give it more to do'
+            )
+
+    def _write(self) -> None:
+        self._tracing = False
+        jax.profiler.stop_trace()
+        if self._taken > self._skipped:
+            self._say(
+                f'profile: steps {self._skipped + 1} to {self._taken} of this process are in {self._folder}; open its '
+                'newest *.trace.json.gz at https://ui.perfetto.dev, or pip install xprof and run xprof --logdir '
+                f'{self._folder}'
             )

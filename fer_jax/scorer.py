@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from fer_jax import features, scoring, sharding
+from fer_jax import features, processes, scoring, sharding
 from fer_jax.data.datasets import Dataset
 from fer_jax.data.feed import Feed, fetch
 from fer_jax.features import FeatureFeed
@@ -51,11 +51,15 @@ class Scorer:
         """
         split = self._data.splits[role]
         feed, fetched = self._feed(role, params, batch_stats, start), fetch(self._mesh)
-        parts = [
-            (self._step(params, batch_stats, fetched(feed.resident, host), start=start), weight)
-            for host, weight in feed.in_order(self._batch_size)
-        ]
-        rows = np.concatenate([np.asarray(part)[weight > 0] for part, weight in parts])
+        parts, kept = [], []
+        for host, weight in feed.in_order(self._batch_size):
+            parts.append((self._step(params, batch_stats, fetched(feed.resident, host), start=start), weight))
+            processes.step_finished()
+        for part, weight in parts:
+            kept.append(np.asarray(part)[weight > 0])
+            processes.step_finished()
+        processes.step_finished(more=False)
+        rows = np.concatenate(kept)
         if len(rows) != len(split.labels):
             raise RuntimeError(f'{len(rows)} of {len(split.labels)} examples of {role} were scored')
         return rows

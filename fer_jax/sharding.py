@@ -5,6 +5,7 @@ Everything else is replicated. The devices are those of all processes, each proc
 
 import contextlib
 import os
+from collections import Counter
 from typing import Any
 
 import jax
@@ -26,7 +27,7 @@ def make_mesh(devices: int = 0) -> Mesh:
     its default differs between JAX releases.
 
     Raises:
-      UserError: there are fewer, or some processes would have none.
+      UserError: there are fewer, some processes would have none, or not all have as many.
     """
     if devices > 0:
         own = max(devices // processes.count(), 1)
@@ -42,6 +43,12 @@ def make_mesh(devices: int = 0) -> Mesh:
     if devices not in (0, len(available)) and jax.process_count() > 1:
         raise UserError(
             f'parallel.devices={devices}, but {jax.process_count()} processes have {len(available)}; give 0 for all'
+        )
+    shares = Counter(device.process_index for device in available)
+    if len(set(shares.values())) > 1:
+        told = ', '.join(f'{count} in process {index}' for index, count in sorted(shares.items())[:16])
+        raise UserError(
+            f'not all processes have as many devices: {told}; start them on machines of one kind, as many GPUs each'
         )
     chosen = available[: devices or len(available)]
     mesh = Mesh(np.asarray(chosen), ('data',), axis_types=(AxisType.Auto,))

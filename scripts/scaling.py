@@ -37,14 +37,15 @@ FIGURES: tuple[tuple[str, Any, str], ...] = (
     ('network_hop', 5.0, 'microseconds a level of the tree of nodes adds, each way: the same'),
 )
 ALL, HEAD = ((r'.*', 1.0),), (('head/.*', 1.0), ('.*', 0.0))
-# name -> network, head, rates, whether BatchNorm takes the batch's statistics
-CASES: dict[str, tuple[str, str, Any, bool]] = {
-    'ResNet-50, full': ('resnet50', 'linear', ALL, True),
-    'ResNet-50, full, BatchNorm frozen': ('resnet50', 'linear', ALL, False),
-    'ResNet-50, frozen': ('resnet50', 'linear', HEAD, True),
-    'VGG16, full': ('vgg16', 'linear', ALL, True),
-    'VGG16, frozen': ('vgg16', 'linear', HEAD, True),
-    'VGG16, frozen, fresh 4096-4096 head': ('vgg16', 'mlp', HEAD, True),
+# name -> network, head, rates, whether BatchNorm takes the batch's statistics, parallel.optimizer
+CASES: dict[str, tuple[str, str, Any, bool, str]] = {
+    'ResNet-50, full': ('resnet50', 'linear', ALL, True, 'replicated'),
+    'ResNet-50, full, BatchNorm frozen': ('resnet50', 'linear', ALL, False, 'replicated'),
+    'ResNet-50, frozen': ('resnet50', 'linear', HEAD, True, 'replicated'),
+    'VGG16, full': ('vgg16', 'linear', ALL, True, 'replicated'),
+    'VGG16, full, optimizer sharded': ('vgg16', 'linear', ALL, True, 'sharded'),
+    'VGG16, frozen': ('vgg16', 'linear', HEAD, True, 'replicated'),
+    'VGG16, frozen, fresh 4096-4096 head': ('vgg16', 'mlp', HEAD, True, 'replicated'),
 }
 KINDS = ('all-reduce', 'reduce-scatter', 'all-gather', 'all-to-all', 'collective-permute')
 WIDTHS = {'pred': 1, 'bf16': 2}  # bytes; of the others the name says it
@@ -90,9 +91,9 @@ def compiled(name: str, image_size: int, batch_size: int) -> dict[str, Any]:
     from fer_jax.network import PRIMARY, ModelSpec, build
     from fer_jax.steps import train_step
     from fer_jax.tasks import Objective
-    from fer_jax.train_state import Fixed
+    from fer_jax.train_state import Fixed, TrainState
 
-    model, head, rates, batchnorm = CASES[name]
+    model, head, rates, batchnorm, how = CASES[name]
     network = build(ModelSpec(model, {PRIMARY: tuple('1234567')}, image_size, head=head))
     whole = DEVICES * batch_size
     fields = json.loads(default.phase(rates=rates).to_json())
@@ -102,8 +103,11 @@ def compiled(name: str, image_size: int, batch_size: int) -> dict[str, Any]:
         phase = dataclasses.replace(phase, partition=fixed)
     mesh = sharding.make_mesh(DEVICES)
 
+    def at(leaf: Any, where: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+
     def placed(tree: Any, where: jax.sharding.Sharding = sharding.replicated(mesh)) -> Any:  # noqa: B008
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), tree)
+        return jax.tree.map(lambda leaf: at(leaf, where), tree)
 
     def rows(count: int, **kinds: Any) -> dict[str, jax.ShapeDtypeStruct]:
         shapes = {'x': (count, image_size, image_size, 3)}
@@ -113,6 +117,9 @@ def compiled(name: str, image_size: int, batch_size: int) -> dict[str, Any]:
     state = jax.eval_shape(
         functools.partial(train_state.create, 0, tx=phase.tx, tasks=[PRIMARY]), trainable, network.batch_stats
     )
+    cut = sharding.optimizer(mesh, how, state.opt_state)
+    places = TrainState(**dict.fromkeys(TrainState._fields, sharding.replicated(mesh)) | {'opt_state': cut})
+    begun = placed(state)._replace(opt_state=jax.tree.map(at, state.opt_state, cut))
     resident = rows(1000, x=jnp.uint8, y=jnp.int32, weight=jnp.float32)
     host = placed(rows(whole, id=jnp.int32, weight=jnp.float32), sharding.batch(mesh))
     step = functools.partial(
@@ -123,8 +130,8 @@ def compiled(name: str, image_size: int, batch_size: int) -> dict[str, Any]:
         seed=0,
         guard=0,
     )
-    lowered = jax.jit(step, donate_argnums=0).lower(
-        placed(state), Fixed(placed(frozen), {}), {PRIMARY: placed(resident)}, {PRIMARY: host}
+    lowered = jax.jit(step, donate_argnums=0, out_shardings=places).lower(
+        begun, Fixed(placed(frozen), {}), {PRIMARY: placed(resident)}, {PRIMARY: host}
     )
     program = lowered.compile({'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True})
     return {
@@ -183,20 +190,23 @@ class Change(NamedTuple):
 def efficiency(record: Mapping[str, Any], cluster: Cluster, gpus: int, change: Change | None = None) -> float:
     """Images a second of each of `gpus`, over those of one alone.
 
-    Compute and all collectives follow each other; in buckets, the gradients but for the last one go out behind the
-    backward pass.
+    Compute and all collectives follow each other; in buckets, the gradients but for the last of them go out behind the
+    backward pass. Every other collective is waited for: BatchNorm's sums stay apart, also those of the way back, which
+    the CPU's compiler sends along with a layer's gradients.
     """
     change = change or Change()
     compute = change.batch * record['flops'] / (1e12 * cluster.flops * cluster.mfu)
     every = [Collective(*one) for one in record['collectives']]
-    latency = len(every) * cluster.latency(gpus)
-    gradients = 4 * record['trainable']
-    other = sum(cluster.moving(one.bytes, gpus, one.kind) for one in every) - cluster.moving(gradients, gpus)
-    sending = cluster.moving(change.width * gradients, gpus)
+    gradients, latency = 4 * record['trainable'], cluster.latency(gpus)
+    waited = (len(every) - 1) * latency - cluster.moving(gradients, gpus)
+    waited += sum(cluster.moving(one.bytes, gpus, one.kind) for one in every)
+    size = change.width * gradients
+    sending = latency + cluster.moving(size, gpus)
     if change.bucket:
-        last = cluster.moving(min(change.bucket, change.width * gradients), gpus)
+        last = latency + cluster.moving(min(change.bucket, size), gpus)
+        sending += (math.ceil(size / change.bucket) - 1) * latency
         sending = max(last, sending - record['backward'] * compute)
-    return compute / (compute + latency + other + sending)
+    return compute / (compute + waited + sending)
 
 
 def predict(records: list[dict[str, Any]], cluster: Cluster, changes: Mapping[str, Change]) -> str:

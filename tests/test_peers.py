@@ -11,26 +11,56 @@ import time
 
 import pytest
 
-from fer_jax import peers
+from fer_jax import peers, processes
 from fer_jax.errors import UserError
-from fer_jax.processes import Place, first_host, place
+from fer_jax.processes import Place, first_host, own_gpus, place, tasks_of_nodes
 from tests.cluster import REPOSITORY, environment, free_port
 
 
 def test_a_place_is_found_in_what_starts_processes():
     slurm = {'SLURM_JOB_ID': '7', 'SLURM_STEP_NUM_TASKS': '4', 'SLURM_STEP_NUM_NODES': '2', 'SLURM_PROCID': '3'}
     slurm |= {'SLURM_STEP_NODELIST': 'gpu[003-007,9]-ib,cpu1', 'SLURM_LOCALID': '1'}
-    assert place(slurm) == Place('gpu003-ib:61007', 4, 3, 1, 'SLURM')
-    assert place(slurm | {'SLURM_STEP_NUM_NODES': '4'}).device is None  # all GPUs of its machine
+    assert place(slurm) == Place('gpu003-ib:61007', 4, 3, 1, 2, 'SLURM')
+    uneven = {'SLURM_STEP_TASKS_PER_NODE': '3(x2),1', 'SLURM_NODEID': '2'}
+    assert place(slurm | uneven).beside == 1 and tasks_of_nodes('3(x2),1') == [3, 3, 1]
     mpi = {'OMPI_COMM_WORLD_SIZE': '2', 'OMPI_COMM_WORLD_LOCAL_SIZE': '2', 'OMPI_COMM_WORLD_RANK': '1'}
     found = place(mpi | {'OMPI_COMM_WORLD_LOCAL_RANK': '1'})
-    assert (found.count, found.index, found.device) == (2, 1, 1) and found.coordinator.startswith('localhost:')
+    assert (found.count, found.index, found.local, found.beside) == (2, 1, 1, 2)
+    assert found.coordinator.startswith('localhost:')
     job = {'FER_JAX_COORDINATOR': 'a-0.a:62000', 'FER_JAX_NUM_PROCESSES': '3', 'JOB_COMPLETION_INDEX': '2'}
     assert (place(job).coordinator, place(job).count, place(job).index) == ('a-0.a:62000', 3, 2)
     assert place(job | slurm, 'here:1', 5, 4).count == 5  # flags come first
     in_a_script = {'SLURM_JOB_ID': '7', 'SLURM_NTASKS': '4', 'SLURM_PROCID': '0'}
     for alone in ({}, in_a_script, slurm | {'SLURM_STEP_NUM_TASKS': '1'}):
         assert place(alone) is None
+
+
+EIGHT = '0,1,2,3,4,5,6,7'
+
+
+@pytest.mark.parametrize(
+    ('beside', 'variables', 'there', 'own'),
+    [
+        (1, {'CUDA_VISIBLE_DEVICES': EIGHT}, 8, None),
+        (8, {'CUDA_VISIBLE_DEVICES': EIGHT, 'SLURM_GPUS_ON_NODE': '8'}, 8, [1]),
+        (8, {'CUDA_VISIBLE_DEVICES': '1'}, 8, None),  # one of its own
+        (2, {'CUDA_VISIBLE_DEVICES': '4,5,6,7', 'SLURM_GPUS_ON_NODE': '8', 'SLURM_GPUS_PER_TASK': '4'}, 8, None),
+        (2, {'CUDA_VISIBLE_DEVICES': '4,5,6,7'}, 8, None),
+        (2, {'CUDA_VISIBLE_DEVICES': '0,1', 'SLURM_GPUS_ON_NODE': '4'}, 4, None),  # two of its own
+        (4, {'CUDA_VISIBLE_DEVICES': '0,1', 'SLURM_GPUS_PER_TASK': '2'}, 8, None),
+        (8, {}, 8, [1]),
+        (2, {}, 0, [1]),
+        (2, {'CUDA_VISIBLE_DEVICES': EIGHT, 'SLURM_GPUS_ON_NODE': '8'}, 8, '2 processes on .* see the same 8 GPUs'),
+        (2, {}, 8, '2 processes on .* see the same 8 GPUs; start one process a machine, or one a GPU'),
+    ],
+)
+def test_processes_of_one_machine_share_its_gpus(beside, variables, there, own):
+    here = Place('n1:1', 16, 1, 1, beside, 'SLURM')
+    if isinstance(own, str):
+        with pytest.raises(UserError, match=own):
+            own_gpus(here, variables, there)
+    else:
+        assert own_gpus(here, variables, there) == own
 
 
 @pytest.mark.parametrize(
@@ -118,6 +148,19 @@ def test_a_coordinator_that_is_not_there_is_one_message():
             peers.join('localhost', port, 1, 2, {}, 5)
 
 
+def test_names_of_pods_are_waited_for(monkeypatch):
+    """They are known once the pod of process 0 is started, which may be when its image is there."""
+    waited = []
+    monkeypatch.setattr(processes, 'join', lambda *arguments: waited.append(arguments[-1]) or 1 / 0)
+    for variables in ({}, {'JOB_COMPLETION_INDEX': '1'}):
+        monkeypatch.setattr(processes.os, 'environ', variables)
+        with pytest.raises(ZeroDivisionError):
+            processes.start(Place('a-0.a:62000', 2, 1, 0, 1, ''), {'wait': 300.0}, {})
+    assert waited == [peers.RESOLVING, 300.0]
+    with pytest.raises(UserError, match='does not answer at nowhere.invalid:1'):
+        peers.join('nowhere.invalid', 1, 1, 2, {}, 60, resolving=0.1)
+
+
 MEMBER = """
 import os, sys, time
 from fer_jax import peers
@@ -178,6 +221,15 @@ def test_a_process_that_dies_or_freezes_ends_all(three, which, how, said):
     assert time.monotonic() - begun < 20
 
 
+def test_a_job_that_was_suspended_as_a_whole_goes_on(three):
+    made = three()
+    for number, seconds in ((signal.SIGSTOP, 3), (signal.SIGCONT, 3)):
+        for process in made:
+            os.kill(process.pid, number)
+        time.sleep(seconds)
+    assert [process.poll() for process in made] == [None] * 3, [process.communicate() for process in made]
+
+
 def test_a_step_that_does_not_end_ends_all(three):
     for process in three(stuck=0.5):
         said = process.communicate(timeout=15)[1]
@@ -190,3 +242,14 @@ def test_a_process_that_leaves_in_error_takes_the_others_along(three, status, se
         error = process.communicate(timeout=30)[1]
         assert process.returncode == status
         assert seen in error if index != 1 else not error
+
+
+def test_a_mistake_in_a_jobset_is_not_tried_again():
+    yaml = pytest.importorskip('yaml')
+    spec = yaml.safe_load((REPOSITORY / 'scripts' / 'kubernetes' / 'jobset.yaml').read_text())['spec']
+    (rule,) = spec['failurePolicy']['rules']
+    assert rule == {'action': 'FailJobSet', 'onJobFailureReasons': ['PodFailurePolicy']}
+    job = spec['replicatedJobs'][0]['template']['spec']
+    (rule,) = job['podFailurePolicy']['rules']
+    assert rule['action'] == 'FailJob' and rule['onExitCodes']['values'] == [2]
+    assert rule['onExitCodes']['containerName'] == job['template']['spec']['containers'][0]['name']

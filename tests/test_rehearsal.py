@@ -1,5 +1,7 @@
 """What `--dry_run` foretells beside what a run then takes, and what a run says of its time."""
 
+import re
+
 import pytest
 from PIL import Image
 
@@ -56,8 +58,8 @@ def test_a_dry_run_foretells_disk_and_memory(config, tmp_path, monkeypatch, caps
     assert any(one['checkpoint'] > 0 for one in trained) and all(one['data'] > 0 for one in trained)
     written = list((tmp_path / 'run' / 'profile').rglob('*.trace.json.gz'))
     assert len(written) == 1
-    said = capsys.readouterr()
-    assert 'profile: steps 6 to ' in said.out + said.err and 'https://ui.perfetto.dev' in said.out + said.err
+    said = ''.join(capsys.readouterr())
+    assert re.search(r'profile: steps \d+ to \d+ of', said) and 'https://ui.perfetto.dev' in said
 
 
 def test_what_does_not_fit_is_said_before_it_is_queued(config, monkeypatch):

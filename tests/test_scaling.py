@@ -40,8 +40,8 @@ mesh = sharding.make_mesh(8)
 summed = jax.shard_map(lambda x: jax.lax.psum(x, 'data'), mesh=mesh, in_specs=sharding.batch(mesh).spec,
                        out_specs=sharding.replicated(mesh).spec)
 program = jax.jit(summed).lower(jax.ShapeDtypeStruct((8, 3, 5), jnp.float32)).compile().as_text()
-scaling.CASES['small'] = ('resnet8_small', 'linear', scaling.ALL, True)
-scaling.CASES['small, BatchNorm frozen'] = ('resnet8_small', 'linear', scaling.ALL, False)
+scaling.CASES['small'] = ('resnet8_small', 'linear', scaling.ALL, True, 'replicated')
+scaling.CASES['small, BatchNorm frozen'] = ('resnet8_small', 'linear', scaling.ALL, False, 'replicated')
 records = [scaling.compiled(name, 16, 2) for name in ('small', 'small, BatchNorm frozen')]
 from fer_jax.network import ModelSpec, build
 of = build(ModelSpec('resnet8_small', {'primary': tuple('1234567')}, 16))
@@ -74,6 +74,11 @@ def test_efficiency_by_hand():
     assert efficiency(record, cluster, 2, Change(batch=3)) == pytest.approx(3 / 4)
     assert efficiency(record, cluster, 2, Change(bucket=1e8)) == pytest.approx(1 / 1.5)  # half is hidden
     assert efficiency(record, cluster, 2, Change(batch=3, bucket=1e8)) == pytest.approx(3 / 3.1)  # all but the last
+    waiting, two = cluster._replace(launch=1e5), record | {'collectives': [['all-reduce', 4], ['all-reduce', 10**9]]}
+    assert efficiency(two, waiting, 2) == pytest.approx(1 / (1 + 0.1 + 1.1))
+    ten = efficiency(two, waiting, 2, Change(bucket=1e8))  # messages, of which one cannot be hidden
+    assert ten == pytest.approx(1 / (1 + 0.1 + 2.0 - 0.5))
+    assert efficiency(two, waiting, 2, Change(batch=6, bucket=1e8)) == pytest.approx(6 / (6 + 0.1 + 0.2))
     slow = cluster._replace(launch=1e6, nvlink_hop=1e6, network_hop=2e6)
     assert slow.latency(8) == pytest.approx(1 + 2 * (1 + 2 * 2))  # 2 a node, 4 nodes
 

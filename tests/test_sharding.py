@@ -55,6 +55,7 @@ for devices, how in json.loads(sys.argv[4]):
 np.savez(sys.argv[5], **found)
 """
 ALL = [[1, 'replicated'], [8, 'sharded'], [8, 'replicated'], [4, 'sharded'], [2, 'sharded']]
+DEVICES = [[1, 'replicated'], [2, 'replicated'], [4, 'sharded'], [8, 'sharded']]
 
 
 def same(one: np.ndarray, other: np.ndarray, bound: float) -> bool:
@@ -66,7 +67,7 @@ def same(one: np.ndarray, other: np.ndarray, bound: float) -> bool:
     ('model', 'precision', 'what', 'bound', 'cases'),
     [
         ('resnet8_small', 'double', 'all', 1e-12, ALL),
-        ('resnet8_small', 'single', 'all', 1e-4, ALL[:2]),
+        ('resnet8_small', 'single', 'all', 1e-4, DEVICES),
         ('resnet18', 'double', 'all', 1e-12, ALL[:2]),
         ('resnet18', 'double', 'frozen', 1e-12, ALL[:2]),
     ],
@@ -88,13 +89,86 @@ def test_any_number_of_devices_trains_as_one(tmp_path, model, precision, what, b
             assert share == 1 if how == 'replicated' else share < 1.1 / devices
 
 
+SCORED = """
+import json, sys
+import jax
+jax.config.update('jax_num_cpu_devices', 8)
+assert jax.device_count() == 8
+import numpy as np
+from fer_jax import setup
+from fer_jax.network import PRIMARY
+from fer_jax.scorer import Scorer
+config, found = json.load(open(sys.argv[1])), {}
+for devices in (1, 8):
+    config['parallel']['devices'] = devices
+    run = setup.prepare(config)
+    params, stats = run.initial()
+    params |= {path: leaf + 0.1 for path, leaf in params.items() if path.startswith('head.')}
+    kernels = {path: leaf.shape for path, leaf in params.items() if leaf.ndim == 2}
+    params |= {path: jax.random.normal(jax.random.key(0), shape) for path, shape in kernels.items()}
+    for placement in ('device', 'stream'):
+        scorer = Scorer(run.network, run.data, batch_size=8, placement=placement, mesh=run.mesh)
+        for role in run.data.splits:
+            logits = scorer.logits(role, params, stats)
+            scores = scorer.scores(role, logits)[role]
+            found[f'{devices} {placement} {role}'] = logits
+            found[f'{devices} {placement} {role} confusion'] = np.asarray(scores['confusion'])
+np.savez(sys.argv[2], **found)
+"""
+
+
+def test_every_example_is_scored_once_on_any_number_of_devices(tmp_path):
+    """Splits of 33 images, which 8 devices do not cut evenly, and of 6, fewer than devices."""
+    (tmp_path / 'config.json').write_text(json.dumps(load_config(write_config(tmp_path / 'set'))))
+    arguments = [str(tmp_path / 'config.json'), str(tmp_path / 'found.npz')]
+    subprocess.run([sys.executable, '-c', SCORED, *arguments], check=True, cwd=REPOSITORY, env=environment())
+    with np.load(tmp_path / 'found.npz') as found:
+        for placement in ('device', 'stream'):
+            for role, count in (('train', 33), ('validation', 6), ('test', 6)):
+                one, eight = found[f'1 device {role}'], found[f'8 {placement} {role}']
+                assert one.shape == eight.shape == (count, 3) and np.ptp(one, axis=0).min() > 1e-2
+                np.testing.assert_allclose(eight, one, rtol=1e-5, atol=1e-5)
+                confusion = found[f'8 {placement} {role} confusion']
+                assert confusion.sum() == count
+                np.testing.assert_array_equal(confusion, found[f'1 device {role} confusion'])
+
+
+def test_processes_with_unequal_devices_are_told(monkeypatch):
+    import jax
+
+    from fer_jax import sharding
+    from fer_jax.errors import UserError
+
+    class Device:
+        def __init__(self, process):
+            self.process_index = process
+
+    monkeypatch.setattr(jax, 'devices', lambda: [Device(0), Device(0), Device(1)])
+    with pytest.raises(UserError, match='not all processes have as many devices: 2 in process 0, 1 in process 1'):
+        sharding.make_mesh()
+
+
+def test_the_watchdog_is_armed_while_a_split_is_scored(tmp_path, monkeypatch):
+    from fer_jax import processes, setup
+    from fer_jax.scorer import Scorer
+
+    class Watched:
+        index, finished = 0, lambda self, more=True: said.append(more)
+
+    run, said = setup.prepare(load_config(write_config(tmp_path))), []
+    scorer = Scorer(run.network, run.data, batch_size=8, placement='device', mesh=run.mesh)
+    monkeypatch.setattr(processes, '_peers', Watched())
+    scorer.logits('train', *run.initial())
+    assert said == [True] * 10 + [False]  # five batches: each is sent off, and comes back
+
+
 RESUMED = """
 import json, os, signal, sys
 import jax
 jax.config.update('jax_num_cpu_devices', 8)
 jax.devices()
 import fer_jax
-from fer_jax import evaluate, records
+from fer_jax import records
 from fer_jax.signals import Stopped
 config, workdir = json.load(open(sys.argv[1])), sys.argv[2]
 stepped, at = records.Recorder.stepped, None
@@ -114,7 +188,6 @@ for devices, at in ((8, 5), (4, 10), (1, 0)):
         assert f'after step {at}, saved' in str(stopped)
 config['parallel'] |= {'devices': 1, 'optimizer': 'replicated'}
 fer_jax.train(config, workdir + '-alone')
-assert evaluate.main(['--workdir', workdir]) == 0
 """
 
 
@@ -133,6 +206,12 @@ def test_a_run_goes_on_on_fewer_devices(tmp_path):
     for ours, theirs in zip(*[list(map(json.loads, part)) for part in parts], strict=True):
         for name in ours.keys() & {'loss', 'nll', 'gradient_norm'}:
             assert ours[name] == pytest.approx(theirs[name], rel=1e-3), (ours['step'], name)
+    alone = [sys.executable, '-m', 'fer_jax.evaluate', '--workdir', str(tmp_path / 'run')]  # there it has one device
+    alone += ['--output', str(tmp_path / 'scored.json')]
+    done = subprocess.run(alone, cwd=REPOSITORY, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    wanted, found = (json.loads((tmp_path / name).read_text()) for name in ('run/results.json', 'scored.json'))
+    assert found['step'] == wanted['step'] and found['splits']['test'] == wanted['splits']['test']
 
 
 @pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='threads are counted in /proc')
