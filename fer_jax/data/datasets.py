@@ -279,7 +279,7 @@ def load(
         places = ((Path(dir) if dir else Path(manifest).parent) / table.ids[0]).parents[:3]
         cut = next(filter(None, map(crop_folder.logged, places)), None)
     told = table.columns.get(annotation, table.classes)
-    return Dataset(table.name, told, opened, table.columns, digest.hexdigest(), cut)
+    return Dataset(table.name, told, opened, table.columns, digest.hexdigest(), cut=cut)
 
 
 def _among(digests: np.ndarray, others: np.ndarray) -> np.ndarray:
