@@ -95,8 +95,8 @@ def test_rounds_of_another_threshold_are_others(prepared, tmp_path, monkeypatch)
 
 def test_devices_are_those_that_are_there(tmp_path, monkeypatch):
     """Two are asked for where one is here: on a machine of one GPU, or where JAX has started."""
-    seen = []
+    seen, here = [], len(jax.devices())
     monkeypatch.setattr(sources_table.pooling, 'once', lambda config, workdir: seen.append(config['parallel']))
     arguments = argparse.Namespace(image_size=0, epochs=0.0)
     sources_table.taught_by(tmp_path / 'x.csv', tmp_path, arguments)
-    assert seen[0]['devices'] == min(len(jax.devices()), 2)
+    assert seen[0]['devices'] == min(here, 2)
