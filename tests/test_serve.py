@@ -152,7 +152,8 @@ def test_of_a_client_that_goes_away_nothing_is_said_but_of_a_fault_is(server, ca
             raise fault
         except Exception:
             server.handle_error(None, ('203.0.113.7', 1))
-        assert ("KeyError: 'fault'" in capsys.readouterr().err) == said
+        error = capsys.readouterr().err
+        assert "KeyError: 'fault'" in error if said else error == ''
 
 
 def test_pictures_wait_for_their_turn(server, ask, monkeypatch):
