@@ -5,12 +5,8 @@
 
 from typing import Any
 
-from fer_jax.malloc import keep_freed
-
 __version__ = '0.1.0'
 __all__ = ['__version__', 'load', 'train']
-
-keep_freed()  # before a second thread is there: that of the first import of NumPy
 
 
 def __getattr__(name: str) -> Any:

@@ -114,8 +114,6 @@ def in_process(
     for name, value in options.items():
         command += [f'--{name}', str(value)]
     environment = os.environ | ({'JAX_COMPILATION_CACHE_DIR': programs} if programs else {})
-    if contender.startswith('PyTorch'):
-        environment['GLIBC_TUNABLES'] = ''  # fer_jax, whose reader it uses, would choose malloc's settings
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if run.returncode:
         sys.exit(f'{contender}: status {run.returncode}\n{run.stderr[-2000:]}')

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 CHUNK = 0.3  # seconds of steps that are queued before one waits for them
+SETTLED, LONGEST = 5, 40  # steps without growth of memory after which one measures, and steps to wait for them
 
 
 def timed(step: Callable[[], Any], wait: Callable[[Any], None], images: int, seconds: float) -> dict[str, float]:
@@ -14,14 +15,18 @@ def timed(step: Callable[[], Any], wait: Callable[[Any], None], images: int, sec
 
     Args:
       step: does `images` images; `wait` waits until what it returned is there.
-      seconds: that are measured at least, of at least four steps, after six that are not: by then the process has
-        as much memory as it will have.
+      seconds: that are measured at least, of at least four steps, once the process has the memory that it needs.
     """
     begun = time.perf_counter()
     wait(step())
     first, ready = time.perf_counter() - begun, age()
-    for _ in range(4):
+    grown, most = 0, 0
+    for number in range(1, LONGEST + 1):
         wait(step())
+        if (now := resident('VmHWM')) > 1.01 * most:
+            grown, most = number, now
+        if number - grown >= SETTLED:
+            break
     reset_peak()
     begun = time.perf_counter()
     wait(step())
