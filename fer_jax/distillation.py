@@ -5,7 +5,6 @@ augmentation of that image.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,7 +67,8 @@ def taught(config: Mapping[str, Any], data: Dataset, mesh: Mesh) -> tuple[Datase
     for workdir in fields['teachers']:
         folder = selected.located(workdir)
         weights = start.of_run(folder)
-        teachers[workdir] = {'step': weights.metadata['step'], 'sha256': digest(weights)}
+        sha256 = features.digest_of({**weights.params, **weights.stats})
+        teachers[workdir] = {'step': weights.metadata['step'], 'sha256': sha256.hexdigest()}
         logits, outputs = said_by(folder, weights, config, data.classes, split, mesh)
         shares.append(np.asarray(jax.nn.softmax(logits / fields['temperature'])))
         if outputs is not None:
@@ -79,14 +79,6 @@ def taught(config: Mapping[str, Any], data: Dataset, mesh: Mesh) -> tuple[Datase
         said[HINTS] = np.concatenate(hints, 1).astype(np.float32)
     learnt = dataclasses.replace(split, said=said)
     return dataclasses.replace(data, splits=data.splits | {'train': learnt}), teachers
-
-
-def digest(weights: Weights) -> str:
-    """sha256 over its arrays, by name, shape and content."""
-    found = hashlib.sha256()
-    for path, leaf in sorted({**weights.params, **weights.stats}.items()):
-        found.update(f'{path}\0{leaf.dtype}{leaf.shape}\0'.encode() + np.ascontiguousarray(leaf).tobytes())
-    return found.hexdigest()
 
 
 def said_by(

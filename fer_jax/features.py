@@ -201,6 +201,14 @@ def compute(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, m
     return of
 
 
+def digest_of(leaves: Flat) -> 'hashlib._Hash':
+    """sha256 over arrays, by path, shape, type and content."""
+    digest = hashlib.sha256()
+    for path, leaf in sorted(leaves.items()):
+        digest.update(f'{path}\0{leaf.shape}\0{leaf.dtype}\0'.encode() + np.asarray(leaf).tobytes())
+    return digest
+
+
 def key_of(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, **data: Any) -> str:
     """sha256 of all that features depend on.
 
@@ -209,10 +217,8 @@ def key_of(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, **
     """
     order = list(network.stages)
     below = set(order[: 1 + max(map(order.index, recipe.stages))])
-    digest = hashlib.sha256()
-    for path, leaf in sorted((params | batch_stats).items()):
-        if stage_of(path, network.stages) in below:
-            digest.update(f'{path}\0{leaf.shape}\0{leaf.dtype}\0'.encode() + np.asarray(leaf).tobytes())
+    leaves = (params | batch_stats).items()
+    digest = digest_of({path: leaf for path, leaf in leaves if stage_of(path, network.stages) in below})
     package = Path(__file__).parent
     for pattern in SOURCES:
         for file in sorted(package.glob(pattern)):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fer_jax import metrics, probe_report, scoring
+from fer_jax.data import datasets
 from fer_jax.data.datasets import Dataset
 
 
@@ -166,9 +167,7 @@ def data_found(data: Dataset) -> str:
     order = list(splits)
     for at, later in enumerate(order):
         for earlier in order[:at]:
-            known = {row.tobytes() for row in splits[earlier].digests}
-            copies = sum(row.tobytes() in known for row in splits[later].digests)
-            if copies:
+            if copies := int(datasets.among(splits[later].digests, splits[earlier].digests).sum()):
                 found.append(f'{copies:,} images of {later} are the very files of {earlier}')
             people = set(splits[later].subjects) & set(splits[earlier].subjects) - {''}
             if people:

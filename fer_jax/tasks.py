@@ -112,8 +112,7 @@ def load(config: Mapping[str, Any], *, image_size: int, channels: int) -> dict[s
         primary = found.get(PRIMARY)
         others: dict[str, Any] = {}
         if primary is not None:
-            scored = [split.digests for role, split in primary.splits.items() if role != 'train']
-            others['held_out'] = np.concatenate([np.empty((0, 32), np.uint8), *scored])
+            others['held_out'] = scored(primary)
             if task['head'] == PRIMARY:
                 others['classes'] = primary.classes
         with _named(name):
@@ -129,6 +128,12 @@ def load(config: Mapping[str, Any], *, image_size: int, channels: int) -> dict[s
     return _apart(found)
 
 
+def scored(data: Dataset) -> np.ndarray:
+    """uint8 [M, 32]: digests of the images on which it is selected or tested."""
+    found = [split.digests for role, split in data.splits.items() if role != 'train']
+    return np.concatenate([np.empty((0, 32), np.uint8), *found])
+
+
 def _apart(found: Mapping[str, Dataset]) -> dict[str, Dataset]:
     """No joint task is scored on an image on which another task trains.
 
@@ -136,11 +141,8 @@ def _apart(found: Mapping[str, Dataset]) -> dict[str, Dataset]:
     """
     apart = dict(found)
     for name in list(found)[1:]:
-        scored = [split.digests for role, split in found[name].splits.items() if role != 'train']
-        among = {row.tobytes() for digests in scored for row in digests}
-        trained = [data.splits['train'].digests for other, data in found.items() if other != name]
-        seen = {key for digests in trained for row in digests if (key := row.tobytes()) in among}
-        apart[name] = found[name].unscored(seen)
+        trained = np.concatenate([data.splits['train'].digests for other, data in found.items() if other != name])
+        apart[name] = found[name].unscored(trained[datasets.among(trained, scored(found[name]))])
     return apart
 
 

@@ -114,7 +114,7 @@ def known(workdir: Path) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray
     return results, {split: scoring.read_predictions(files[1], split) for split in splits}
 
 
-def labelled_images(given: Path | None, source: Mapping[str, Any]) -> tuple[Table, Path, set[bytes]]:
+def labelled_images(given: Path | None, source: Mapping[str, Any]) -> tuple[Table, Path, np.ndarray]:
     """The labelled images with the split of each, the folder below which they lie, and the digests of all with a label.
 
     Args:
@@ -149,24 +149,22 @@ def labelled_images(given: Path | None, source: Mapping[str, Any]) -> tuple[Tabl
         below = given.parent
     if table.targets.get('votes') is not None:
         raise UserError(f'{given or source["manifest"]} holds votes; give a manifest of labels as --labelled')
-    return table, below, {row.tobytes() for row in whole.digests[whole.labels >= 0]}
+    return table, below, whole.digests[whole.labels >= 0]
 
 
-def held_out(workdir: Path) -> set[bytes]:
-    """Digests of the images on which the run was selected or tested, in any of its tasks."""
-    splits = [task.splits[role] for task in tasks.of_run(workdir).values() for role in task.splits if role != 'train']
-    return {row.tobytes() for split in splits for row in split.digests}
+def held_out(workdir: Path) -> np.ndarray:
+    """uint8 [M, 32]: digests of the images on which the run was selected or tested, in any of its tasks."""
+    return np.concatenate([tasks.scored(data) for data in tasks.of_run(workdir).values()])
 
 
-def unseen(table: Table, held: set[bytes], labelled: set[bytes]) -> tuple[Table, dict[str, int]]:
+def unseen(table: Table, held: np.ndarray, labelled: np.ndarray) -> tuple[Table, dict[str, int]]:
     """The images that are neither, by their digests, and how many are.
 
     Raises:
       UserError: nothing is left.
     """
-    digests = [row.tobytes() for row in table.digests]
-    scored = np.array([row in held for row in digests])
-    given = np.array([row in labelled for row in digests]) & ~scored
+    scored = datasets.among(table.digests, held)
+    given = datasets.among(table.digests, labelled) & ~scored
     if not len(left := np.flatnonzero(~scored & ~given)):
         raise UserError(f'--data: every one of the {len(table)} images of {table.name} is labelled or scored already')
     return table.take(left), {'of validation or test': int(scored.sum()), 'labelled already': int(given.sum())}

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,13 +118,15 @@ class Dataset:
             return ', '.join(name for name, value in zip(self.classes, truth, strict=True) if value > 0)
         return self.classes[truth] if truth >= 0 else 'unknown'
 
-    def unscored(self, digests: Set[bytes]) -> 'Dataset':
-        """The set without the scored examples of these images; `left_out` counts them, a split without others goes."""
+    def unscored(self, digests: np.ndarray) -> 'Dataset':
+        """The set without the scored examples of these images, uint8 [M, 32].
+
+        `left_out` counts them; a split without others goes.
+        """
         splits, left_out = {}, {}
         found = hashlib.sha256(self.fingerprint.encode())
         for role, split in self.splits.items():
-            fresh = np.array([role == 'train' or row.tobytes() not in digests for row in split.digests], bool)
-            if not fresh.all():
+            if role != 'train' and not (fresh := ~among(split.digests, digests)).all():
                 left_out[role] = int((~fresh).sum())
                 found.update(role.encode() + fresh.tobytes())
                 split = split.take(np.flatnonzero(fresh))
@@ -250,7 +252,7 @@ def load(
         if not len(kept):
             raise UserError(f'data.splits.{role}={own!r} of {table.name} has no labelled example')
         if held_out is not None and role == 'train':
-            kept = kept[~_among(table.digests[kept], held_out)]
+            kept = kept[~among(table.digests[kept], held_out)]
             if not len(kept):
                 raise UserError(f'data.splits.train={own!r} of {table.name}: all its images are held out for scoring')
         if train_examples and role == 'train':
@@ -282,7 +284,7 @@ def load(
     return Dataset(table.name, told, opened, table.columns, digest.hexdigest(), cut=cut)
 
 
-def _among(digests: np.ndarray, others: np.ndarray) -> np.ndarray:
+def among(digests: np.ndarray, others: np.ndarray) -> np.ndarray:
     """bool [N]: which of the digests, uint8 [N, 32], are rows of the others, uint8 [M, 32]."""
     known = {row.tobytes() for row in others}
     return np.array([row.tobytes() in known for row in digests], bool)
