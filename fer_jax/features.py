@@ -14,7 +14,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -124,14 +124,14 @@ class TrainFeatures:
 
     def host(self, step: int) -> dict[str, jax.Array]:
         """The host's half of step `step`, counted from 0: leaves [B, ...]."""
-        return self._of(step, self.indices(step))
+        return self._of(self.indices(step), np.int64(step))
 
-    def hosts(self, step: int, count: int) -> dict[str, jax.Array]:
-        """Those of so many steps from `step` on: leaves [count, B, ...]."""
-        return self._of(step, np.stack([self.indices(at) for at in range(step, step + count)]))
+    def hosts(self, steps: Sequence[int]) -> dict[str, jax.Array]:
+        """Those of several steps: leaves [K, B, ...]."""
+        return self._of(np.stack([self.indices(step) for step in steps]), np.array(steps)[:, None])
 
-    def _of(self, step: int, index: np.ndarray) -> dict[str, jax.Array]:
-        place = step * index.shape[-1] + np.arange(index.size).reshape(index.shape)
+    def _of(self, index: np.ndarray, step: np.ndarray) -> dict[str, jax.Array]:
+        place = step * index.shape[-1] + np.arange(index.shape[-1])
         return self._features.batch(index, np.ones(index.shape), place // len(self._features.split.ids))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fer_jax import cache, features, memory, pictures, pretrained, tasks
+from fer_jax import cache, features, memory, pacing, pictures, pretrained, tasks
 from fer_jax.data import feed, prepared
 from fer_jax.errors import UserError
 from fer_jax.phases import Phase
@@ -47,7 +47,8 @@ def rehearse(run: Setup, workdir: Path) -> dict[str, Any]:
         state, fixed = run.enter(phase, phase.first, params, stats)
         checkpoint = max(checkpoint, nbytes((state, fixed.frozen)))
         begun = time.perf_counter()
-        used = run.whole_step(phase).lower(state, fixed, *run.abstract_batch(phase)).compile().memory_analysis()
+        program = run.whole_step(phase, several=pacing.rows(phase) > 1)
+        used = program.lower(state, fixed, *run.abstract_batch(phase)).compile().memory_analysis()
         taken = time.perf_counter() - begun
         kept = features_of(run, phase)
         cached = max(cached, kept)

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 
 from fer_jax import (
     cache,
     checkpoints,
     distillation,
     features,
+    pacing,
     phases,
     processes,
     saliency,
@@ -34,8 +36,6 @@ from fer_jax.pretrained import Weights
 from fer_jax.steps import train_step
 from fer_jax.tasks import HINTS, Task
 from fer_jax.train_state import Fixed, TrainState
-
-TOGETHER = 10  # steps on features that one program takes
 
 
 @dataclass(frozen=True)
@@ -142,28 +142,21 @@ class Setup:
             made[name] = TrainFeatures(of_task, task.feed.indices)
         return Feeds(made)
 
-    def abstract_batch(self, phase: Phase) -> tuple[Any, Any]:
-        """(resident, host) of a step of `phase`, for compiling it; of features their shapes alone."""
+    def abstract_batch(self, phase: Phase) -> tuple[Any, ...]:
+        """What a program of `phase` is called with after the state, for compiling it; of features their shapes alone."""
         resident, host = self.feed.resident, self.feed.host(phase.first)
-        if phase.features is None:
+        if phase.features is not None:
+            shape, kind = features.shape_of(self.network, phase.features), features.DTYPES[phase.features.dtype]
+            batch = {}
+            for name in self.tasks:
+                of_task = gather(resident[name], host[name])
+                batch[name] = of_task | {'x': jax.ShapeDtypeStruct((len(of_task['y']), *shape), kind)}
+            resident, host = dict.fromkeys(batch, {}), batch
+        if (rows := pacing.rows(phase)) == 1:
             return resident, host
-        shape, kind = features.shape_of(self.network, phase.features), features.DTYPES[phase.features.dtype]
-        batch = {}
-        for name in self.tasks:
-            of_task = gather(resident[name], host[name])
-            batch[name] = of_task | {'x': jax.ShapeDtypeStruct((len(of_task['y']), *shape), kind)}
-        return dict.fromkeys(batch, {}), batch
-
-    def together(self, phase: Phase, step: int) -> int:
-        """How many steps from `step` on one program takes: `TOGETHER` on features, where none is recorded before.
-
-        A step of a head takes less time than it takes to ask for it. The answer depends on the step alone, so that a
-        resumed run takes the same ones together.
-        """
-        between = range(step + 1, step + TOGETHER)
-        if phase.features is None or step % TOGETHER or between.stop > phase.last:
-            return 1
-        return 1 if any(at in self.evaluations or at % self.config['log_every'] == 0 for at in between) else TOGETHER
+        where = sharding.batch(self.mesh, axis=1)
+        hosts = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape), leaf.dtype, sharding=where), host)
+        return resident, hosts, np.int32(rows)
 
     def step_function(self, phase: Phase, *, several: bool = False) -> Any:
         """The training step of one phase, compiled at its first call; it consumes what of the state it changes.
@@ -171,7 +164,8 @@ class Setup:
         On features it is called without the leaves below the boundary, each of which would cost it microseconds.
 
         Args:
-          several: take as many steps as the host's half has batches, along its first axis.
+          several: the host's half has several batches along a first axis, and one more argument says how many of them
+            are taken, one by one.
         """
         step = self.whole_step(phase, several=several)
         if phase.features is None or phase.ema:
@@ -179,9 +173,9 @@ class Setup:
         order = list(self.network.stages)
         below = set(order[: order.index(phase.partition.boundary)])
 
-        def on_features(state: TrainState, fixed: Fixed, resident: Any, host: Any) -> TrainState:
+        def on_features(state: TrainState, fixed: Fixed, resident: Any, *host: Any) -> TrainState:
             (low, high), (_, frozen) = (divide(tree) for tree in (state.batch_stats, fixed.frozen))
-            after = step(state._replace(batch_stats=high), fixed._replace(frozen=frozen), resident, host)
+            after = step(state._replace(batch_stats=high), fixed._replace(frozen=frozen), resident, *host)
             return after._replace(batch_stats=low | after.batch_stats)
 
         def divide(tree: Flat) -> tuple[Flat, Flat]:
@@ -206,8 +200,11 @@ class Setup:
             guard=self.guard,
         )
 
-        def steps(state: TrainState, fixed: Fixed, resident: Any, hosts: Any) -> TrainState:
-            return jax.lax.scan(lambda state, host: (bound(state, fixed, resident, host), None), state, hosts)[0]
+        def steps(state: TrainState, fixed: Fixed, resident: Any, hosts: Any, count: jax.Array) -> TrainState:
+            def one(at: jax.Array, state: TrainState) -> TrainState:
+                return bound(state, fixed, resident, jax.tree.map(lambda leaf: leaf[at], hosts))
+
+            return jax.lax.fori_loop(0, count, one, state)
 
         return jax.jit(steps if several else bound, donate_argnums=0, out_shardings=self.places(phase))
 

@@ -86,9 +86,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch(mesh: Mesh) -> NamedSharding:
-    """The leading axis is cut over the devices."""
-    return NamedSharding(mesh, PartitionSpec('data'))
+def batch(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """One axis is cut over the devices."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, 'data'))
 
 
 def optimizer(mesh: Mesh, how: str, state: Any) -> Any:
@@ -140,8 +140,7 @@ def put_rows(rows: Any, mesh: Mesh, axis: int = 0) -> Any:
     Args:
       rows: a tree of arrays; `axis` is cut over the devices.
     """
-    where = NamedSharding(mesh, PartitionSpec(*[None] * axis, 'data'))
-    return jax.make_array_from_process_local_data(where, rows)
+    return jax.make_array_from_process_local_data(batch(mesh, axis), rows)
 
 
 def check_batch(mesh: Mesh, batch_size: int, microbatches: int = 1, *, where: str = '') -> None:

@@ -37,6 +37,7 @@ from fer_jax.data.augment import Augment
 from fer_jax.errors import UserError
 from fer_jax.lock import one_writer
 from fer_jax.network import PRIMARY
+from fer_jax.pacing import Pace
 from fer_jax.partition import Flat
 from fer_jax.phases import Phase
 from fer_jax.probe import probe
@@ -205,7 +206,8 @@ def train_phase(
     if phase.features and phase.features.views == 1 and phase.augment != Augment():
         print(f'phase {phase.index} trains on plain images: cache_views=1 keeps no augmented view')
     feed = run.feed_for(phase, state, fixed)
-    take_step, take_steps = run.step_function(phase), run.step_function(phase, several=True)
+    pace = Pace(phase, ends=run.evaluations, every=run.config['log_every'])
+    take_steps = run.step_function(phase, several=pace.rows > 1)
     role, metric = run.select
     sign = 1 if SELECTABLE[metric] else -1
     step = int(state.step)
@@ -221,11 +223,12 @@ def train_phase(
                 enough = f'{phase.stop_after} evaluations brought no better {metric}'
                 recorder.say(f'phase {phase.index} ends early: {enough}')
                 break
-            count = run.together(phase, step)
+            count = pace.count(step)
             with jax.profiler.StepTraceAnnotation('train', step_num=step):
                 with recorder.timed('data'):
-                    batch = feed.host(step) if count == 1 else feed.hosts(step, count)
-                state = (take_step if count == 1 else take_steps)(state, fixed, feed.resident, batch)
+                    batch = pace.batch(feed, step, count)
+                state = take_steps(state, fixed, feed.resident, *batch)
+                pace.took(count, state.step)
             step += count
             recorder.stepped(count)
             recorder.trace(count, state.step)

@@ -142,33 +142,28 @@ def test_views_come_in_turn_and_depend_on_the_example_alone(faces):
     np.testing.assert_allclose(again, values[2][backwards], rtol=1e-4, atol=1e-5)
 
 
-def test_steps_that_are_taken_together_are_those_taken_one_by_one(faces):
-    config = config_of(faces, epochs=20, cache_views=1)
-    config.log_every, config.checkpoint.every = 25, 20.0
-    run = prepared(config)
+@pytest.mark.parametrize('views', [0, 1])
+def test_steps_that_one_program_takes_are_those_of_any_other_number_of_programs(faces, views):
+    """To the bit, on images and on features; and those of the program of one step up to rounding."""
+    run = prepared(config_of(faces, epochs=20, cache_views=views))
     (phase,) = run.phases
     state, fixed = run.enter(phase, 0, *run.initial())
-    feed = run.feed_for(phase, state, fixed)
-    one, several = run.step_function(phase), run.step_function(phase, several=True)
-    for step in range(10):
+    feed, several = run.feed_for(phase, state, fixed), run.step_function(phase, several=True)
+    after = []
+    for cuts in ((4,), (1, 3), (1, 1, 1, 1)):
+        state, step = run.enter(phase, 0, *run.initial())[0], 0
+        for count in cuts:
+            hosts = feed.hosts([step + min(at, count - 1) for at in range(4)])
+            state, step = several(state, fixed, feed.resident, hosts, count), step + count
+        after.append(state)
+    assert int(after[0].step) == 4 and float(after[0].sums['primary/loss']) > 0
+    jax.tree.map(np.testing.assert_array_equal, after[0], after[1])
+    jax.tree.map(np.testing.assert_array_equal, after[0], after[2])
+    one, state = run.step_function(phase), run.enter(phase, 0, *run.initial())[0]
+    for step in range(4):
         state = one(state, fixed, feed.resident, feed.host(step))
-    together = several(run.enter(phase, 0, *run.initial())[0], fixed, feed.resident, feed.hosts(0, 10))
-    assert int(together.step) == int(state.step) == 10
-    for left, right in zip(jax.tree.leaves(together), jax.tree.leaves(state), strict=True):
-        np.testing.assert_allclose(left, right, rtol=1e-6, atol=1e-7)
-    assert float(state.sums['primary/loss']) > 0
-
-
-def test_what_is_taken_together_is_known_from_the_step_and_ends_where_something_is_recorded(faces):
-    config = config_of(faces, epochs=20, cache_views=1)
-    config.log_every, config.checkpoint.every = 25, 20.0
-    run = prepared(config)
-    (phase,) = run.phases
-    counts = {step: run.together(phase, step) for step in range(phase.last)}
-    assert phase.last > 50
-    assert [step for step, count in counts.items() if count == setup.TOGETHER] == [0, 10, 30, 40]
-    assert set(counts.values()) == {1, setup.TOGETHER}
-    assert run.together(dataclasses.replace(phase, features=None), 0) == 1
+    for left, right in zip(jax.tree.leaves(after[0]), jax.tree.leaves(state), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
 
 
 def test_the_key_covers_all_that_features_depend_on(faces, tmp_path, monkeypatch):

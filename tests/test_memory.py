@@ -64,7 +64,8 @@ def test_stages_computed_again_train_alike(faces):
 
 def lowered(run):
     phase = run.phases[0]
-    return run.whole_step(phase).lower(*run.enter(phase, 0, *run.initial()), *run.abstract_batch(phase)).as_text()
+    step = run.whole_step(phase, several=True)
+    return step.lower(*run.enter(phase, 0, *run.initial()), *run.abstract_batch(phase)).as_text()
 
 
 def test_a_stage_that_is_none_is_one_message(faces):

@@ -7,7 +7,7 @@ A batch has two halves. `resident` is passed to every step and, where the images
 import functools
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -89,14 +89,17 @@ class Feed:
             self.resident = sharding.put(arrays, sharding.replicated(mesh))
 
     def host_batch(self, index: np.ndarray, weight: np.ndarray) -> dict[str, jax.Array]:
-        """The host's half of the batch of the examples `index` [B], on the devices; a process reads its own rows."""
-        own = sharding.own_rows(self.mesh, len(index))
+        """The host's half of the batch of the examples `index` [B], on the devices; a process reads its own rows.
+
+        Of images on the devices that of several batches [K, B], too.
+        """
+        own = (..., sharding.own_rows(self.mesh, index.shape[-1]))
         index, weight = index[own], weight[own]
         if self.placement == 'device':
             batch = {'id': index.astype(np.int32), 'weight': weight.astype(np.float32)}
         else:
             batch = decoded(self.split, index, weight)
-        return sharding.put_rows(batch, self.mesh)
+        return sharding.put_rows(batch, self.mesh, axis=index.ndim - 1)
 
     def in_order(self, batch_size: int) -> Iterator[tuple[dict[str, jax.Array], np.ndarray]]:
         """(host half, weight [B]) of each batch over the split in order, every example once.
@@ -142,7 +145,7 @@ class TrainFeed(Feed):
         self._order = order.make(balance, split.labels, seed=seed, batch_size=batch_size)
         self._workers, self.batch_size = workers, batch_size
         self._stream: Iterator[dict[str, np.ndarray]] = iter(())
-        self._next = -1
+        self._last: tuple[int, dict[str, np.ndarray]] = (-2, {})
 
     def indices(self, step: int) -> np.ndarray:
         """int64 [B]: the examples of step `step`, counted from 0."""
@@ -152,10 +155,24 @@ class TrainFeed(Feed):
         """The host's half of step `step`, counted from 0; a stream is fastest when steps are asked for in order."""
         if self.placement == 'device':
             return self.host_batch(self._order(step), np.ones(self.batch_size))
-        if step != self._next:
-            self._stream = self._read_from(step)
-        self._next = step + 1
-        return sharding.put_rows(next(self._stream), self.mesh)
+        return sharding.put_rows(self._read(step), self.mesh)
+
+    def hosts(self, steps: Sequence[int]) -> dict[str, jax.Array]:
+        """Those of several steps: leaves [K, B, ...]."""
+        if self.placement == 'device':
+            index = np.stack([self._order(step) for step in steps])
+            return self.host_batch(index, np.ones(index.shape))
+        read = [self._read(step) for step in steps]
+        return sharding.put_rows({name: np.stack([one[name] for one in read]) for name in read[0]}, self.mesh, axis=1)
+
+    def _read(self, step: int) -> dict[str, np.ndarray]:
+        at, batch = self._last
+        if step != at:
+            if step != at + 1:
+                self._stream = self._read_from(step)
+            batch = next(self._stream)
+            self._last = step, batch
+        return batch
 
     def _read_from(self, step: int) -> Iterator[dict[str, np.ndarray]]:
         import grain.python as grain
@@ -191,9 +208,9 @@ class Feeds:
         """{task: the host's half of step `step`}, counted from 0."""
         return {task: feed.host(step) for task, feed in self._feeds.items()}
 
-    def hosts(self, step: int, count: int) -> dict[str, dict[str, jax.Array]]:
-        """Of feeds of features: those of `count` steps from `step` on, along a first axis."""
-        return {task: feed.hosts(step, count) for task, feed in self._feeds.items()}
+    def hosts(self, steps: Sequence[int]) -> dict[str, dict[str, jax.Array]]:
+        """{task: those of several steps, along a first axis}."""
+        return {task: feed.hosts(steps) for task, feed in self._feeds.items()}
 
 
 def choose(split: Split, placement: str, mesh: Mesh, role: str) -> str:

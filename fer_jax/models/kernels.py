@@ -108,8 +108,8 @@ def cpu_conv(
         if feature_group_count == 1 and (max(x.shape[1:3]) <= 3 or max(out) <= 2) and max(window) > 1:
             columns = jnp.concatenate([tap for _, tap in _taps(x, window, strides, edges, out)], axis=-1)
             return _pointwise(columns, kernel.reshape(-1, kernel.shape[-1]))
-        if feature_group_count == 1 and _in_blocks(x.shape, kernel.shape, x.dtype.itemsize):
-            return _wide(x, kernel, strides, tuple(edges))
+        if feature_group_count == 1:
+            return _conv(x, kernel, strides, tuple(edges))
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -176,29 +176,52 @@ def _depthwise_backward(
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
-def _lax_conv(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], edges: Padding) -> jax.Array:
-    return lax.conv_general_dilated(x, kernel, strides, edges, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+def _lax_conv(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], edges: Padding, **dilation: Sequence[int]
+) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, strides, edges, dimension_numbers=('NHWC', 'HWIO', 'NHWC'), **dilation)
 
 
-_wide = jax.custom_vjp(_lax_conv, nondiff_argnums=(2, 3))  # with a weight gradient of its own
+_conv = jax.custom_vjp(_lax_conv, nondiff_argnums=(2, 3))
 
 
-def _wide_forward(
+def _conv_forward(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], edges: Padding
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return _lax_conv(x, kernel, strides, edges), (x, kernel)
 
 
-def _wide_backward(
+def _conv_backward(
     strides: tuple[int, ...], edges: Padding, saved: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The weight gradient is im2col and a dot over blocks of rows whose columns stay in the cache.
+    """lax's gradients, but as convolutions of NHWC by HWIO, into which XLA for CPUs turns others outside of loops only:
+
+    inside of one, as in a program of several steps, it would run them a hundred times slower, as plain loops.
+    """
+    x, kernel = saved
+    sizes = [*zip(x.shape[1:3], kernel.shape, strides, edges, g.shape[1:3], strict=False)]
+    around = [(k - 1 - low, size - 1 - (out - 1) * stride + low) for size, k, stride, (low, _), out in sizes]
+    of_x = _lax_conv(g, kernel[::-1, ::-1].swapaxes(2, 3), (1, 1), around, lhs_dilation=strides)
+    if _in_blocks(x.shape, kernel.shape, x.dtype.itemsize):
+        return of_x, _weight_gradient_in_blocks(x, kernel, strides, edges, g)
+    around = [(low, k + (out - 1) * stride - size - low) for size, k, stride, (low, _), out in sizes]
+    of_kernel = _lax_conv(
+        x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), (1, 1), around, rhs_dilation=strides
+    )
+    return of_x, of_kernel.transpose(1, 2, 0, 3)
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
+
+
+def _weight_gradient_in_blocks(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], edges: Padding, g: jax.Array
+) -> jax.Array:
+    """im2col and a dot over blocks of rows whose columns stay in the cache.
 
     lax transposes x and g for it, by strides that fall into the same few sets of the cache. Each device goes over its
     own part of the batch, so that devices meet once, at the end.
     """
-    x, kernel = saved
-    (of_x,) = jax.linear_transpose(lambda x: _lax_conv(x, kernel, strides, edges), x)(g)
     (high, wide, features, outputs), (count, rows, columns, _) = kernel.shape, g.shape
     parts, size = jax.device_count(), high * wide * features
     row = columns * size * x.dtype.itemsize
@@ -219,14 +242,11 @@ def _wide_backward(
 
     zeros = at_least_float32(jnp.zeros((parts, size, outputs), x.dtype))
     of_kernel = lax.scan(add, zeros, jnp.arange(count // parts // images * (rows // lines)))[0].sum(0)
-    return of_x, of_kernel.reshape(kernel.shape).astype(kernel.dtype)
-
-
-_wide.defvjp(_wide_forward, _wide_backward)
+    return of_kernel.reshape(kernel.shape).astype(kernel.dtype)
 
 
 def _in_blocks(x: tuple[int, ...], kernel: tuple[int, ...], itemsize: int) -> bool:
-    """Where `_wide` gains: images a multiple of 32 KB apart and a kernel that fits a cache, or hardly any channels."""
+    """Where that gains: images a multiple of 32 KB apart and a kernel that fits a cache, or hardly any channels."""
     apart = x[1] * x[2] * x[3] * itemsize
     few = kernel[2] <= 4 or (apart % ALIASED == 0 and kernel[2] * kernel[3] <= 256 * 256)
     return few and max(kernel[:2]) > 1 and x[0] % jax.device_count() == 0
