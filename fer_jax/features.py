@@ -24,9 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from fer_jax import cache, processes, progress, sharding
+from fer_jax import cache, pacing, processes, progress, sharding
 from fer_jax.data.augment import Augment, augment
-from fer_jax.data.feed import Feed, annotations, fetch, keeps_on_device
+from fer_jax.data.feed import Feed, annotations, fetch, in_order, keeps_on_device
 from fer_jax.data.geometry import resize
 from fer_jax.errors import UserError
 from fer_jax.models.layers import adaptive_average_pool
@@ -40,7 +40,7 @@ SOURCES += tuple(f'data/{name}.py' for name in ('augment', 'colour', 'feed', 'ge
 VERSIONS = ('jax', 'jaxlib', 'flax', 'numpy', 'opencv-python-headless', 'pillow')
 LEFT = 24 * 3600.0  # seconds after which what a killed process was writing is taken for left behind
 
-Compute = Callable[[Mapping[str, Any], Mapping[str, Any], int], jax.Array]
+Compute = Callable[[Mapping[str, Any], Mapping[str, Any], np.int32, int], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,13 +107,10 @@ class FeatureFeed:
             batch = own | batch | {'x': self.features[rows], 'weight': own['weight'] * batch['weight']}
         return sharding.put_rows(batch, self._mesh, axis=index.ndim - 1)
 
-    def in_order(self, batch_size: int) -> Iterator[tuple[dict[str, jax.Array], np.ndarray]]:
+    def in_order(self, batch_size: int, rows: int) -> Iterator[tuple[dict[str, jax.Array], np.ndarray]]:
         """As `Feed.in_order`."""
-        count = len(self.split.ids)
-        for first in range(0, count, batch_size):
-            positions = np.arange(first, first + batch_size)
-            weight = (positions < count).astype(np.float32)
-            yield self.batch(np.where(positions < count, positions, 0), weight, 0), weight
+        for index, weight in in_order(len(self.split.ids), batch_size, rows):
+            yield self.batch(index, weight, 0), weight
 
 
 class TrainFeatures:
@@ -124,7 +121,7 @@ class TrainFeatures:
 
     def host(self, step: int) -> dict[str, jax.Array]:
         """The host's half of step `step`, counted from 0: leaves [B, ...]."""
-        return self._of(self.indices(step), np.int64(step))
+        return self._of(self.indices(step), np.array(step))
 
     def hosts(self, steps: Sequence[int]) -> dict[str, jax.Array]:
         """Those of several steps: leaves [K, B, ...]."""
@@ -181,24 +178,30 @@ def shape_of(network: Network, recipe: Recipe) -> tuple[int, ...]:
 
 
 def compute(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, mesh: Mesh) -> Compute:
-    """(resident, host, view) -> the features of a batch, [B, ...].
+    """(resident, hosts, count, view) -> the features of the first `count` of several batches, [K, B, ...].
 
     A view depends on (seed, view, example) alone, so neither on the batch nor on the number of devices.
     """
 
     @functools.partial(jax.jit, static_argnames='plain', out_shardings=sharding.replicated(mesh))
-    def features(params: Flat, batch_stats: Flat, batch: Any, view: jax.Array, *, plain: bool) -> jax.Array:
-        images = resize(batch['x'], recipe.image_size)
-        if not plain:
-            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(recipe.seed), VIEWS), view)
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch['id'])
-            images = augment(batch['x'], keys, recipe.image_size, recipe.settings)
-        return extract(network, recipe, params, batch_stats, images).astype(DTYPES[recipe.dtype])
+    def features(
+        params: Flat, batch_stats: Flat, batches: Any, count: jax.Array, view: jax.Array, *, plain: bool
+    ) -> jax.Array:
+        def of(batch: Any) -> jax.Array:
+            images = resize(batch['x'], recipe.image_size)
+            if not plain:
+                key = jax.random.fold_in(jax.random.fold_in(jax.random.key(recipe.seed), VIEWS), view)
+                keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch['id'])
+                images = augment(batch['x'], keys, recipe.image_size, recipe.settings)
+            return extract(network, recipe, params, batch_stats, images).astype(DTYPES[recipe.dtype])
 
-    def of(resident: Mapping[str, Any], host: Mapping[str, Any], view: int) -> jax.Array:
-        return features(params, batch_stats, fetch(mesh)(resident, host), jnp.int32(view), plain=view == 0)
+        return pacing.one_by_one(of, batches, count)
 
-    return of
+    def computed(resident: Mapping[str, Any], hosts: Mapping[str, Any], count: np.int32, view: int) -> jax.Array:
+        batches = fetch(mesh)(resident, hosts)
+        return features(params, batch_stats, batches, count, np.int32(view), plain=view == 0)
+
+    return computed
 
 
 def digest_of(leaves: Flat) -> 'hashlib._Hash':
@@ -280,8 +283,8 @@ def _fill(
 
     def parts() -> Iterator[np.ndarray]:
         for view in range(views):
-            for host, weight in images.in_order(batch_size):
-                yield np.asarray(compute(images.resident, host, view))[weight > 0]
+            for hosts, weight in images.in_order(batch_size, pacing.of_images()):
+                yield np.asarray(compute(images.resident, hosts, pacing.filled(weight), view))[weight > 0]
 
     if not processes.first():
         for _ in parts():

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from fer_jax import features, processes, scoring, sharding
+from fer_jax import features, pacing, processes, scoring, sharding
 from fer_jax.data.datasets import Dataset
 from fer_jax.data.feed import Feed, fetch
 from fer_jax.features import FeatureFeed
@@ -17,7 +17,7 @@ from fer_jax.steps import eval_step
 
 
 class Scorer:
-    """Scores splits of one task; each is placed at its first use, and all share one compiled step.
+    """Scores splits of one task; each is placed at its first use, and all share one compiled program.
 
     Args:
       task: its name, by which what is scored is called: 'test' of the primary task, 'test/<task>' of another.
@@ -39,8 +39,13 @@ class Scorer:
     ):
         self._data, self._batch_size, self._placement, self._mesh = data, batch_size, placement, mesh
         self._network, self._task = network, task
-        step = functools.partial(eval_step, network=network, task=head or task, tta=tta)
-        self._step = jax.jit(step, static_argnames='start', out_shardings=sharding.replicated(mesh))
+        of_batch = functools.partial(eval_step, network=network, task=head or task, tta=tta)
+
+        def steps(params: Flat, batch_stats: Flat, batches: Any, count: jax.Array, start: str | None) -> jax.Array:
+            of = functools.partial(of_batch, params, batch_stats, start=start)
+            return pacing.one_by_one(of, batches, count)
+
+        self._steps = jax.jit(steps, static_argnames='start', out_shardings=sharding.replicated(mesh))
         self._feeds: dict[tuple[str, str | None], Feed | FeatureFeed] = {}
 
     def logits(self, role: str, params: Flat, batch_stats: Flat, start: str | None = None) -> np.ndarray:
@@ -52,8 +57,9 @@ class Scorer:
         split = self._data.splits[role]
         feed, fetched = self._feed(role, params, batch_stats, start), fetch(self._mesh)
         parts, kept = [], []
-        for host, weight in feed.in_order(self._batch_size):
-            parts.append((self._step(params, batch_stats, fetched(feed.resident, host), start=start), weight))
+        for hosts, weight in feed.in_order(self._batch_size, pacing.of_images()):
+            count, batches = pacing.filled(weight), fetched(feed.resident, hosts)
+            parts.append((self._steps(params, batch_stats, batches, count, start=start), weight))
             processes.step_finished()
         for part, weight in parts:
             kept.append(np.asarray(part)[weight > 0])

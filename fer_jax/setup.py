@@ -143,8 +143,9 @@ class Setup:
         return Feeds(made)
 
     def abstract_batch(self, phase: Phase) -> tuple[Any, ...]:
-        """What a program of `phase` is called with after the state, for compiling it; of features their shapes alone."""
-        resident, host = self.feed.resident, self.feed.host(phase.first)
+        """What a program of `phase` is called with after the state, to compile it; of features their shapes alone."""
+        resident: dict[str, Any] = self.feed.resident
+        host: dict[str, Any] = self.feed.host(phase.first)
         if phase.features is not None:
             shape, kind = features.shape_of(self.network, phase.features), features.DTYPES[phase.features.dtype]
             batch = {}
@@ -152,7 +153,7 @@ class Setup:
                 of_task = gather(resident[name], host[name])
                 batch[name] = of_task | {'x': jax.ShapeDtypeStruct((len(of_task['y']), *shape), kind)}
             resident, host = dict.fromkeys(batch, {}), batch
-        if (rows := pacing.rows(phase)) == 1:
+        if (rows := pacing.rows(features=phase.features is not None)) == 1:
             return resident, host
         where = sharding.batch(self.mesh, axis=1)
         hosts = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape), leaf.dtype, sharding=where), host)
@@ -200,13 +201,7 @@ class Setup:
             guard=self.guard,
         )
 
-        def steps(state: TrainState, fixed: Fixed, resident: Any, hosts: Any, count: jax.Array) -> TrainState:
-            def one(at: jax.Array, state: TrainState) -> TrainState:
-                return bound(state, fixed, resident, jax.tree.map(lambda leaf: leaf[at], hosts))
-
-            return jax.lax.fori_loop(0, count, one, state)
-
-        return jax.jit(steps if several else bound, donate_argnums=0, out_shardings=self.places(phase))
+        return jax.jit(pacing.in_turn(bound) if several else bound, donate_argnums=0, out_shardings=self.places(phase))
 
     def describe(self) -> str:
         """What is trained on what, where, in one line a task."""

@@ -206,7 +206,8 @@ def train_phase(
     if phase.features and phase.features.views == 1 and phase.augment != Augment():
         print(f'phase {phase.index} trains on plain images: cache_views=1 keeps no augmented view')
     feed = run.feed_for(phase, state, fixed)
-    pace = Pace(phase, ends=run.evaluations, every=run.config['log_every'])
+    cached, every = phase.features is not None, run.config['log_every']
+    pace = Pace(features=cached, last=phase.last, ends=run.evaluations, every=every)
     take_steps = run.step_function(phase, several=pace.rows > 1)
     role, metric = run.select
     sign = 1 if SELECTABLE[metric] else -1

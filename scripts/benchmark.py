@@ -38,10 +38,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from scripts import benchmark_data, benchmark_startup  # noqa: E402
 
 THREE = ('fer_jax', 'PyTorch', 'PyTorch, compiled')
-KEPT = ', memory kept'  # glibc keeps what is freed, see docs/performance.md
 FROZEN = ('fer_jax, frozen', 'fer_jax, frozen in bfloat16', 'PyTorch, frozen')
 CONTENDERS = {
-    'train': (*THREE, f'fer_jax{KEPT}', f'PyTorch{KEPT}'),
+    'train': THREE,
     'frozen': THREE,
     'infer': THREE,
     'guard': ('fer_jax', 'fer_jax, unguarded'),
@@ -141,8 +140,6 @@ def in_process(
     """One measurement, written to `--out`; None where it failed, which is said."""
     here = cores = sorted(os.sched_getaffinity(0))
     environment = dict(os.environ)
-    if contender.endswith(KEPT):
-        environment |= {'MALLOC_ARENA_MAX': '1', 'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(1 << 60)}
     if arguments.threads == 1:
         cores, devices = cores[:1], 1
         flags = ' --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1'

@@ -10,33 +10,48 @@ CHUNK = 0.3  # seconds of steps that are queued before one waits for them
 SETTLED, LONGEST = 5, 40  # steps without growth of memory after which one measures, and steps to wait for them
 
 
-def timed(step: Callable[[], Any], wait: Callable[[Any], None], images: int, seconds: float) -> dict[str, float]:
-    """Images per second and per CPU-second of `step`, called without waiting, and what the first call took.
+def timed(
+    call: Callable[[], Any],
+    wait: Callable[[Any], None],
+    images: int,
+    seconds: float,
+    taken: Callable[[], int] | None = None,
+) -> dict[str, float]:
+    """Images per second and per CPU-second of `call`, called without waiting, and what the first call took.
 
     Args:
-      step: does `images` images; `wait` waits until what it returned is there.
+      call: takes a step of `images` images, or several; `wait` waits until what it returned is there.
       seconds: that are measured at least, of at least four steps, once the process has the memory that it needs.
+      taken: how many steps all calls have taken; one each if not given.
     """
+    calls = 0
+
+    def step() -> Any:
+        nonlocal calls
+        calls += 1
+        return call()
+
+    taken = taken or (lambda: calls)
     begun = time.perf_counter()
     wait(step())
     first, ready = time.perf_counter() - begun, age()
-    grown, most = 0, 0
-    for number in range(1, LONGEST + 1):
+    grown, most = taken(), 0
+    while taken() < LONGEST:
         wait(step())
         if (now := resident('VmHWM')) > 1.01 * most:
-            grown, most = number, now
-        if number - grown >= SETTLED:
+            grown, most = taken(), now
+        if taken() - grown >= SETTLED:
             break
     reset_peak()
     begun = time.perf_counter()
     wait(step())
     together = max(1, int(CHUNK / (time.perf_counter() - begun)))
-    count, begun, cpu = 0, time.perf_counter(), cpu_seconds()
-    while count < 4 or time.perf_counter() - begun < seconds:
+    before, begun, cpu = taken(), time.perf_counter(), cpu_seconds()
+    while taken() < before + 4 or time.perf_counter() - begun < seconds:
         for _ in range(together):
             told = step()
         wait(told)
-        count += together
+    count = taken() - before
     elapsed, cpu = time.perf_counter() - begun, cpu_seconds() - cpu
     return {
         'images_per_second': images * count / elapsed,

@@ -6,7 +6,8 @@ Imports neither ml_collections nor what reads data sets, so that it runs where t
 import argparse
 import dataclasses
 import functools
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,9 +17,10 @@ from flax import nnx
 
 from fer_jax import losses, phases, sharding, train_state
 from fer_jax.data.datasets import Split
-from fer_jax.data.feed import TrainFeed
+from fer_jax.data.feed import Feeds, TrainFeed
 from fer_jax.models import families
 from fer_jax.network import DTYPES, PRIMARY, ModelSpec, Network, build
+from fer_jax.pacing import Pace, in_turn, of_images, one_by_one
 from fer_jax.partition import Flat, split_module, unflatten
 from fer_jax.steps import eval_step, train_step
 from fer_jax.tasks import Objective
@@ -129,56 +131,88 @@ def train(
     """Steps on one batch that lies on the device; of the pipeline, on those that the feed asks for."""
     frozen = arguments.part == 'frozen' or variant.startswith('frozen')
     narrow = variant.endswith('bfloat16')
-    step, state, fixed = training(arguments, network, mesh, frozen=frozen, narrow=narrow)
+    start = training(arguments, network, mesh, frozen=frozen, narrow=narrow)
     if arguments.part != 'pipeline':
-        count = np.arange(len(images), dtype=np.int32)
-        host = {'x': images, 'y': count % len(CLASSES), 'id': count, 'weight': np.ones(len(images), np.float32)}
-        host, resident = jax.device_put({PRIMARY: host}, sharding.batch(mesh)), {PRIMARY: {}}
-        return repeated(arguments, step, state, fixed, resident, lambda _: host)
-    split = split_of(images)
-    feed = TrainFeed(split, batch_size=arguments.batch, seed=0, placement='device', mesh=mesh)
-    resident = {PRIMARY: feed.resident}
+        return repeated(arguments, start, OneBatch(whole(images), mesh))
+    feed = TrainFeed(split_of(images), batch_size=arguments.batch, seed=0, placement='device', mesh=mesh)
     if variant == 'one batch':
-        once = {PRIMARY: feed.host(0)}
-        return repeated(arguments, step, state, fixed, resident, lambda _: once)
-    if variant == 'one program':
-        hosts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *({PRIMARY: feed.host(at)} for at in range(TOGETHER)))
-
-        def several(state: TrainState, fixed: Fixed, resident: Any, hosts: Any) -> TrainState:
-            return jax.lax.scan(lambda state, host: (step(state, fixed, resident, host), None), state, hosts)[0]
-
-        return repeated(arguments, several, state, fixed, resident, lambda _: hosts, TOGETHER)
-    return repeated(arguments, step, state, fixed, resident, lambda at: {PRIMARY: feed.host(at)})
+        of_first = {name: leaf[feed.indices(0)] for name, leaf in whole(images).items()}
+        return repeated(arguments, start, OneBatch(of_first, mesh))
+    return repeated(arguments, start, Feeds({PRIMARY: feed}), TOGETHER if variant == 'one program' else 0)
 
 
-def repeated(
-    arguments: argparse.Namespace,
-    step: Any,
-    state: TrainState,
-    fixed: Fixed,
-    resident: Any,
-    host: Callable[[int], Any],
-    together: int = 1,
-) -> dict[str, Any]:
-    run, count = jax.jit(step, donate_argnums=0), 0
+def whole(images: np.ndarray) -> dict[str, np.ndarray]:
+    """A batch of all of them, as `data.feed.gather` gives it."""
+    count = np.arange(len(images), dtype=np.int32)
+    return {'x': images, 'y': count % len(CLASSES), 'id': count, 'weight': np.ones(len(images), np.float32)}
+
+
+class OneBatch:
+    """The same batch at every step, and nothing else on the devices; see `data.feed.Feeds`."""
+
+    def __init__(self, batch: Mapping[str, np.ndarray], mesh: Any):
+        self.resident: dict[str, Any] = {PRIMARY: {}}
+        self._host = jax.device_put({PRIMARY: dict(batch)}, sharding.batch(mesh))
+        self._stacked = functools.cache(functools.partial(stacked, self._host, mesh))
+
+    def host(self, step: int) -> Any:
+        return self._host
+
+    def hosts(self, steps: Sequence[int]) -> Any:
+        return self._stacked(len(steps))
+
+
+def stacked(batch: Any, mesh: Any, rows: int) -> Any:
+    """A batch so many times, along a first axis."""
+
+    def of(batch: Any) -> Any:
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rows, *leaf.shape)), batch)
+
+    return jax.jit(of, out_shardings=sharding.batch(mesh, axis=1))(batch)
+
+
+def repeated(arguments: argparse.Namespace, start: Training, feed: Any, together: int = 0) -> dict[str, Any]:
+    """Steps as a run takes them; in programs of `together` where that is given."""
+    pace = Pace(features=False, last=sys.maxsize, ends=(), every=sys.maxsize)
+    several, state, done = bool(together) or pace.rows > 1, start.state, 0
+    run = jax.jit(in_turn(start.step) if several else start.step, donate_argnums=0)
+
+    def batch(step: int) -> tuple[int, tuple[Any, ...]]:
+        if together:
+            return together, (feed.hosts(range(step, step + together)), np.int32(together))
+        count = pace.count(step)
+        return count, pace.batch(feed, step, count)
 
     def once() -> jax.Array:
-        nonlocal state, count
-        state = run(state, fixed, resident, host(count))
-        count += 1
+        nonlocal state, done
+        count, arrays = batch(done)
+        state = run(state, start.fixed, feed.resident, *arrays)
+        pace.took(count, state.step)
+        done += count
         return state.step
 
-    found = clock.timed(once, jax.block_until_ready, together * arguments.batch, arguments.seconds)
-    used = run.lower(state, fixed, resident, host(0)).compile().memory_analysis()
+    found = clock.timed(once, jax.block_until_ready, arguments.batch, arguments.seconds, lambda: done)
+    used = run.lower(state, start.fixed, feed.resident, *batch(done)[1]).compile().memory_analysis()
     return found | {'program_bytes': used.argument_size_in_bytes + used.temp_size_in_bytes} if used else found
 
 
 def infer(arguments: argparse.Namespace, network: Network, images: np.ndarray, mesh: Any) -> dict[str, Any]:
+    """Logits as `fer_jax.scorer` computes them."""
     params, stats = jax.device_put(parameters(network), sharding.replicated(mesh))
-    batch = {'x': images, 'id': np.arange(len(images), dtype=np.int32)}
-    batch = jax.device_put(batch, sharding.batch(mesh))
-    run = jax.jit(functools.partial(eval_step, network=network))
-    return clock.timed(lambda: run(params, stats, batch), jax.block_until_ready, arguments.batch, arguments.seconds)
+    rows, of_batch = of_images(), functools.partial(eval_step, network=network)
+    batch = jax.device_put({'x': images, 'id': np.arange(len(images), dtype=np.int32)}, sharding.batch(mesh))
+    batches, done = stacked(batch, mesh, rows), 0
+
+    @jax.jit
+    def run(params: Flat, stats: Flat, batches: Any, count: jax.Array) -> jax.Array:
+        return one_by_one(functools.partial(of_batch, params, stats), batches, count)
+
+    def once() -> jax.Array:
+        nonlocal done
+        done += rows
+        return run(params, stats, batches, np.int32(rows))
+
+    return clock.timed(once, jax.block_until_ready, arguments.batch, arguments.seconds, lambda: done)
 
 
 def split_of(images: np.ndarray) -> Split:

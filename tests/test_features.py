@@ -138,7 +138,8 @@ def test_views_come_in_turn_and_depend_on_the_example_alone(faces):
     compute = features.compute(run.network, recipe, params, state.batch_stats, run.mesh)
     backwards = everything[::-1][:16]
     images = run.tasks['primary'].feed
-    again = compute(images.resident, images.host_batch(backwards, np.ones(16)), 2)
+    hosts = images.host_batch(backwards.reshape(2, 8), np.ones((2, 8)))
+    again = compute(images.resident, hosts, np.int32(2), 2).reshape(16, -1)
     np.testing.assert_allclose(again, values[2][backwards], rtol=1e-4, atol=1e-5)
 
 
@@ -250,7 +251,7 @@ def killed(*arguments):
         return function(*batch)
     call.count = 0
     return call
-features.BATCH, features.compute = 16, killed
+features.BATCH, features.compute = 4, killed
 run.feed_for(run.phases[0], state, fixed)
 """
     environment = os.environ | {'FER_JAX_CACHE': str(tmp_path / 'cache')}

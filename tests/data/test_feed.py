@@ -41,14 +41,24 @@ def test_both_placements_give_the_same_bits_from_any_step():
 
 
 @pytest.mark.parametrize('placement', ['device', 'stream'])
+def test_several_batches_are_those_of_their_steps(placement):
+    one = feed(placement)
+    expected = batches(feed('device'), (2, 3, 4, 4))
+    for _ in range(2):  # a stream goes back
+        together = jax.device_get(jax.jit(gather)(one.resident, one.hosts((2, 3, 4, 4))))
+        for name, leaf in together.items():
+            np.testing.assert_array_equal(leaf, np.stack([batch[name] for batch in expected]))
+
+
+@pytest.mark.parametrize('placement', ['device', 'stream'])
 @pytest.mark.parametrize('batch_size', [1, 8, 37, 64])
 def test_in_order_every_example_counts_once(placement, batch_size):
     one = Feed(SPLIT, placement=placement, mesh=sharding.make_mesh(), role='test')
     seen = []
-    for host, weight in one.in_order(batch_size):
-        batch = jax.device_get(gather(one.resident, host))
-        assert len(batch['x']) == batch_size
-        seen.append(batch['x'][weight > 0])
+    for hosts, weight in one.in_order(batch_size, 3):
+        batches = jax.device_get(gather(one.resident, hosts))
+        assert batches['x'].shape == (3, batch_size, 6, 6, 3)
+        seen.append(batches['x'][weight > 0])
     np.testing.assert_array_equal(np.concatenate(seen), IMAGES)
 
 
