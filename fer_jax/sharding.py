@@ -23,7 +23,7 @@ def make_mesh(devices: int = 0) -> Mesh:
     """A mesh over the first `devices` devices, all of them if 0.
 
     On CPU JAX is asked for that many devices, each a share of the cores, where it has not started yet: two devices of
-    one core each train a ResNet-18 at 64 px 1.3 times as fast as one of two cores. `axis_types` is explicit because
+    one core each score a ResNet-18 at 64 px 1.3 times as fast as one of two cores. `axis_types` is explicit because
     its default differs between JAX releases.
 
     Raises:

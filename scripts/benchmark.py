@@ -16,8 +16,9 @@
 Every measurement runs in a process of its own, in alternating rounds; a ratio is one of medians, beside the least and
 the largest of a round. The same network, batch, precision, augmentation and optimizer on both sides. FLOPs are those of
 the forward pass, three times where everything trains, against the fastest matrix product measured here. `--threads 1`
-gives both one thread and counts images per CPU-second; otherwise both use every core, and images per second count: of a
-CPU fer_jax makes a device a core. PyTorch needs torch and torchvision, for EfficientNet timm; see the extra `parity`.
+gives both one thread and counts images per CPU-second; otherwise both use every core, and images per second count: of
+fer_jax one device does, as by default, in a contender of its own a device a core. PyTorch needs torch and torchvision,
+for EfficientNet timm; see the extra `parity`.
 """
 
 import argparse
@@ -37,12 +38,13 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from scripts import benchmark_data, benchmark_startup  # noqa: E402
 
-THREE = ('fer_jax', 'PyTorch', 'PyTorch, compiled')
+EACH = ', a device a core'
+STEPS = ('fer_jax', f'fer_jax{EACH}', 'PyTorch', 'PyTorch, compiled')
 FROZEN = ('fer_jax, frozen', 'fer_jax, frozen in bfloat16', 'PyTorch, frozen')
 CONTENDERS = {
-    'train': THREE,
-    'frozen': THREE,
-    'infer': THREE,
+    'train': STEPS,
+    'frozen': STEPS,
+    'infer': STEPS,
     'guard': ('fer_jax', 'fer_jax, unguarded'),
     'pipeline': ('fer_jax', 'fer_jax, one batch', 'fer_jax, one program', 'PyTorch', 'PyTorch, compiled'),
     'data': benchmark_data.CONTENDERS,
@@ -72,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--seconds', type=float, default=8.0, help='of each measurement, after warming up')
     parser.add_argument('--threads', type=int, default=0, help='1: one thread each; 0: all cores')
     parser.add_argument('--dtype', choices=['float32', 'bfloat16'], default='float32')
-    parser.add_argument('--devices', type=int, default=0, help='of fer_jax; 0: all there are, of a CPU a device a core')
+    parser.add_argument('--devices', type=int, default=0, help='of fer_jax; 0: all GPUs, of a CPU one')
     parser.add_argument('--images', type=Path, help='a .npy file, uint8 [N, H, W, 1 or 3]; noise if not given')
     parser.add_argument('--out', type=Path, help='append one JSON line a measurement')
     parser.add_argument('--name', default='', help='of this machine or these settings, kept in the JSON lines')
@@ -93,6 +95,8 @@ def compare(arguments: argparse.Namespace) -> None:
     part = arguments.part
     cases = arguments.cases.split(',') if arguments.cases else CASES.get(part, '').split() or [*benchmark_data.CASES]
     contenders = arguments.contenders.split(';') if arguments.contenders else CONTENDERS[part]
+    if arguments.threads == 1 or gpus():
+        contenders = [name for name in contenders if not name.endswith(EACH)]
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     peak = 0.0
     with tempfile.TemporaryDirectory() as folder:
@@ -146,7 +150,7 @@ def in_process(
         environment |= {'OMP_NUM_THREADS': '1', 'XLA_FLAGS': environment.get('XLA_FLAGS', '') + flags}
     elif not gpus():
         cores = cores[:devices] if part == 'scaling' else cores
-        devices = devices or len(cores)
+        devices = len(cores) if contender.endswith(EACH) else arguments.devices or 1
     images = arguments.images
     if part == 'data':
         images = benchmark_data.write_images(scratch / case.replace(' ', '_'), *benchmark_data.CASES[case][:2])

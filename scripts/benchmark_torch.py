@@ -6,6 +6,7 @@ fer_jax; of the pipeline by torchvision's transforms in the workers of a DataLoa
 
 import argparse
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,8 +31,8 @@ def measure(arguments: argparse.Namespace, images: np.ndarray) -> dict[str, Any]
     torch.set_float32_matmul_precision('high')  # TF32, as XLA
     if arguments.threads == 1:
         torch.set_num_threads(1)
-    elif arguments.part == 'scaling' and device == 'cpu':
-        torch.set_num_threads(arguments.devices)
+    elif device == 'cpu':
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
     wait = torch.cuda.synchronize if device == 'cuda' else lambda: None
     if arguments.part == 'peak':
         return {'flops_per_second': matmul_peak(arguments.dtype, device, wait), **machine(device)}
