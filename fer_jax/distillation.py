@@ -21,6 +21,7 @@ from fer_jax.data.feed import Feed
 from fer_jax.errors import UserError
 from fer_jax.features import Recipe, boundary_recipe
 from fer_jax.network import PRIMARY, build
+from fer_jax.partition import digest_of
 from fer_jax.pretrained import Weights
 from fer_jax.tasks import HINTS
 
@@ -67,7 +68,7 @@ def taught(config: Mapping[str, Any], data: Dataset, mesh: Mesh) -> tuple[Datase
     for workdir in fields['teachers']:
         folder = selected.located(workdir)
         weights = start.of_run(folder)
-        sha256 = features.digest_of({**weights.params, **weights.stats})
+        sha256 = digest_of({**weights.params, **weights.stats})
         teachers[workdir] = {'step': weights.metadata['step'], 'sha256': sha256.hexdigest()}
         logits, outputs = said_by(folder, weights, config, data.classes, split, mesh)
         shares.append(np.asarray(jax.nn.softmax(logits / fields['temperature'])))

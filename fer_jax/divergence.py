@@ -13,6 +13,10 @@ import numpy as np
 
 from fer_jax import picture_sheet, processes
 from fer_jax.errors import UserError
+from fer_jax.network import PRIMARY
+from fer_jax.phases import Phase
+from fer_jax.setup import Setup
+from fer_jax.train_state import TrainState
 
 
 @jax.jit
@@ -43,4 +47,25 @@ def report(
         f'last checkpoint is good. Its examples are in {name}.png and .json. Lower the learning rate, set '
         'phases[i].clip, or leave such steps out with --config.on_nonfinite=skip. To see which operation it is: '
         f'{command}'
+    )
+
+
+def check(run: Setup, phase: Phase, state: TrainState, workdir: Path) -> None:
+    """Raises UserError where too many updates were not finite, with the step and its examples in the workdir."""
+    step = int(state.health['halted_at'])
+    if not step:
+        if not finite(state.trainable):  # finite gradients can still carry them over the largest number
+            raise UserError(
+                f'parameters are no longer finite after step {int(state.step)}: an update was too large. The last '
+                'checkpoint is good; lower the learning rate in a new --workdir, or set phases[i].clip there'
+            )
+        return
+    split, index = run.data.splits['train'], run.tasks[PRIMARY].feed.indices(step - 1)
+    raise report(
+        workdir,
+        step=step,
+        rate=float(phase.schedule(step - 1 - phase.first)) * float(state.scale),
+        ids=[str(split.ids[at]) for at in index],
+        labels=[run.data.label_of('train', at) for at in index],
+        images=split.read(index),
     )

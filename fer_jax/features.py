@@ -31,11 +31,11 @@ from fer_jax.data.geometry import resize
 from fer_jax.errors import UserError
 from fer_jax.models.layers import adaptive_average_pool
 from fer_jax.network import DTYPES, Network
-from fer_jax.partition import Flat, stage_of
+from fer_jax.partition import Flat, digest_of, stage_of
 
 VIEWS, OFFSETS = 0x76696577, 0x6F666673  # streams of random numbers that nothing else draws from
 BATCH = 64
-SOURCES: tuple[str, ...] = ('features.py', 'network.py', 'models/*.py')
+SOURCES: tuple[str, ...] = ('features.py', 'network.py', 'pacing.py', 'models/*.py')
 SOURCES += tuple(f'data/{name}.py' for name in ('augment', 'colour', 'feed', 'geometry', 'images'))
 VERSIONS = ('jax', 'jaxlib', 'flax', 'numpy', 'opencv-python-headless', 'pillow')
 LEFT = 24 * 3600.0  # seconds after which what a killed process was writing is taken for left behind
@@ -202,14 +202,6 @@ def compute(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, m
         return features(params, batch_stats, batches, count, np.int32(view), plain=view == 0)
 
     return computed
-
-
-def digest_of(leaves: Flat) -> 'hashlib._Hash':
-    """sha256 over arrays, by path, shape, type and content."""
-    digest = hashlib.sha256()
-    for path, leaf in sorted(leaves.items()):
-        digest.update(f'{path}\0{leaf.shape}\0{leaf.dtype}\0'.encode() + np.asarray(leaf).tobytes())
-    return digest
 
 
 def key_of(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, **data: Any) -> str:

@@ -4,10 +4,12 @@ Outside the modules a tree is a flat dict `{'layer1.0.conv1.kernel': leaf}`, so 
 are dict comprehensions and a rule is a regular expression on a string.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from flax import nnx
 
 from fer_jax.errors import UserError
@@ -122,3 +124,11 @@ def partition(paths: Sequence[str], stages: Stages, rates: Rates) -> Partition:
         raise UserError(f'rates: {list(rates)} freeze everything; give at least one stage a multiplier above 0')
     boundary = next(stage for stage in stages if stage in trained)
     return Partition(assigned, trained, boundary)
+
+
+def digest_of(leaves: Flat) -> 'hashlib._Hash':
+    """sha256 over arrays, by path, shape, type and content."""
+    digest = hashlib.sha256()
+    for path, leaf in sorted(leaves.items()):
+        digest.update(f'{path}\0{leaf.shape}\0{leaf.dtype}\0'.encode() + np.asarray(leaf).tobytes())
+    return digest

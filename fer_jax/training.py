@@ -244,7 +244,7 @@ def train_phase(
                     store.save(state, fixed, value)
             if agreement.after_step():
                 processes.step_finished(more=False)
-                check_health(run, phase, state, recorder)
+                divergence.check(run, phase, state, recorder.workdir)
                 store.save(state, fixed)
                 store.wait()
                 said = f'stopped by {stop.whom} after step {step}, saved'
@@ -257,7 +257,7 @@ def train_phase(
 
 def record(run: Setup, phase: Phase, state: TrainState, step: int, recorder: Recorder) -> TrainState:
     """Writes the mean of the steps since the last record; returns the state with empty sums."""
-    check_health(run, phase, state, recorder)
+    divergence.check(run, phase, state, recorder.workdir)
     sums = {name: float(value) for name, value in jax.device_get(state.sums).items()}
     rate = float(phase.schedule(step - 1 - phase.first)) * float(state.scale)
     epoch = step * run.batch_size / run.examples
@@ -276,27 +276,6 @@ def record(run: Setup, phase: Phase, state: TrainState, step: int, recorder: Rec
     shown |= {'skipped': str(skipped)} if skipped else {}
     recorder.rate(step, **shown, lr=f'{rate:.1e}', epoch=f'{epoch:.1f}')
     return state._replace(sums=sharding.put(train_state.zero_sums(run.tasks), run.replicated))
-
-
-def check_health(run: Setup, phase: Phase, state: TrainState, recorder: Recorder) -> None:
-    """Raises UserError where too many updates were not finite, with the step and its examples in the workdir."""
-    step = int(state.health['halted_at'])
-    if not step:
-        if not divergence.finite(state.trainable):  # finite gradients can still carry them over the largest number
-            raise UserError(
-                f'parameters are no longer finite after step {int(state.step)}: an update was too large. The last '
-                'checkpoint is good; lower the learning rate in a new --workdir, or set phases[i].clip there'
-            )
-        return
-    split, index = run.data.splits['train'], run.tasks[PRIMARY].feed.indices(step - 1)
-    raise divergence.report(
-        recorder.workdir,
-        step=step,
-        rate=float(phase.schedule(step - 1 - phase.first)) * float(state.scale),
-        ids=[str(split.ids[at]) for at in index],
-        labels=[run.data.label_of('train', at) for at in index],
-        images=split.read(index),
-    )
 
 
 def evaluate(
