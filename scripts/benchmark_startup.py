@@ -23,7 +23,7 @@ BATCH, LONGEST = 96, 600.0
 
 def environment(scratch: Path, contender: str, number: int) -> dict[str, str]:
     """Where this round's compiled programs are kept."""
-    name = contender.removesuffix(FIRST).replace(', ', '-')  # the C++ compiler that PyTorch calls splits paths at spaces
+    name = contender.removesuffix(FIRST).replace(', ', '-')  # PyTorch's C++ compiler splits paths at spaces
     kept = str(scratch / f'{name}-{number}')
     return {'FER_JAX_CACHE': kept, 'TORCHINDUCTOR_CACHE_DIR': kept, 'JAX_COMPILATION_CACHE_DIR': ''}
 
