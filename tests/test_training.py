@@ -30,6 +30,7 @@ from fer_jax import (
     export,
     metrics,
     models,
+    pacing,
     pretrained,
     report,
     scoring,
@@ -221,13 +222,16 @@ def test_a_loaded_run_answers_as_the_evaluation_does(finished, faces):
 
 @pytest.mark.parametrize('placement', ['device', pytest.param('stream', marks=pytest.mark.slow)])
 def test_a_run_that_is_stopped_ends_as_one_that_is_not(finished, faces, tmp_path, placement, monkeypatch):
-    """SIGTERM after 1, then 5 (the end of phase 0), then 6 steps; bits, records and results are the same."""
+    """SIGTERM after 2, then 5 (the end of phase 0), then 7 steps; bits, records and results are the same.
+
+    The stopped run takes a step a program, the whole one several.
+    """
     whole, results = finished
     config = config_of(faces)
     config.data.placement = placement
     from fer_jax import training
 
-    for stop_at in (1, 5, 6):  # which no program passes over: the first of a phase takes one step
+    for stop_at in (2, 5, 7):
         taken = training.Recorder.stepped
 
         def stepped(recorder, count, stop_at=stop_at, taken=taken):
@@ -237,6 +241,7 @@ def test_a_run_that_is_stopped_ends_as_one_that_is_not(finished, faces, tmp_path
 
         with monkeypatch.context() as patched:
             patched.setattr(training.Recorder, 'stepped', stepped)
+            patched.setattr(pacing, 'PATIENCE', 0.0)
             with pytest.raises(Stopped, match=f'stopped by SIGTERM after step {stop_at}'):
                 fer_jax.train(config, tmp_path)
     assert fer_jax.train(config, tmp_path)['splits'] == results['splits']
