@@ -95,9 +95,9 @@ class FeatureFeed:
         """int64 [B]: where the features of the examples `index` stand in `epoch`; an image's views come in turn."""
         return (self._offsets[index] + epoch) % self._views * len(self.split.ids) + index
 
-    def batch(self, index: np.ndarray, weight: np.ndarray, epoch: np.ndarray | int) -> dict[str, jax.Array]:
-        """The host's half of the batch of the examples `index` [B], or of several [K, B], on the devices."""
-        own_rows = (..., sharding.own_rows(self._mesh, index.shape[-1]))
+    def batches(self, index: np.ndarray, weight: np.ndarray, epoch: np.ndarray | int) -> dict[str, jax.Array]:
+        """The host's halves of the batches of the examples `index` [K, B], on the devices."""
+        own_rows = (..., sharding.own_rows(self._mesh, index.shape[1]))
         rows, index, weight = (array[own_rows] for array in (self.rows(index, epoch), index, weight))
         batch = {'id': index.astype(np.int32), 'weight': weight.astype(np.float32)}
         if self.resident:
@@ -105,12 +105,12 @@ class FeatureFeed:
         else:
             own = {name: rows[index] for name, rows in annotations(self.split).items()}
             batch = own | batch | {'x': self.features[rows], 'weight': own['weight'] * batch['weight']}
-        return sharding.put_rows(batch, self._mesh, axis=index.ndim - 1)
+        return sharding.put_rows(batch, self._mesh, axis=1)
 
     def in_order(self, batch_size: int, rows: int) -> Iterator[tuple[dict[str, jax.Array], np.ndarray]]:
         """As `Feed.in_order`."""
         for index, weight in in_order(len(self.split.ids), batch_size, rows):
-            yield self.batch(index, weight, 0), weight
+            yield self.batches(index, weight, 0), weight
 
 
 class TrainFeatures:
@@ -119,17 +119,11 @@ class TrainFeatures:
     def __init__(self, features: FeatureFeed, indices: Callable[[int], np.ndarray]):
         self.resident, self.indices, self._features = features.resident, indices, features
 
-    def host(self, step: int) -> dict[str, jax.Array]:
-        """The host's half of step `step`, counted from 0: leaves [B, ...]."""
-        return self._of(self.indices(step), np.array(step))
-
     def hosts(self, steps: Sequence[int]) -> dict[str, jax.Array]:
-        """Those of several steps: leaves [K, B, ...]."""
-        return self._of(np.stack([self.indices(step) for step in steps]), np.array(steps)[:, None])
-
-    def _of(self, index: np.ndarray, step: np.ndarray) -> dict[str, jax.Array]:
-        place = step * index.shape[-1] + np.arange(index.shape[-1])
-        return self._features.batch(index, np.ones(index.shape), place // len(self._features.split.ids))
+        """The host's halves of steps, counted from 0, [K, B, ...]."""
+        index = np.stack([self.indices(step) for step in steps])
+        place = np.array(steps)[:, None] * index.shape[1] + np.arange(index.shape[1])
+        return self._features.batches(index, np.ones(index.shape), place // len(self._features.split.ids))
 
 
 def check(network: Network, boundary: str, settings: Augment) -> None:

@@ -52,19 +52,18 @@ def needs(run: Setup, phase: Phase) -> Callable[[int], int]:
     shapes = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=run.replicated), (state, fixed)
     )
-    resident, host, *count = run.abstract_batch(phase)
-    step, known = run.whole_step(phase, several=bool(count)), {}
+    resident, hosts, count = run.abstract_batch(phase)
+    step, known = run.whole_step(phase), {}
 
     def resized(leaf: Any, batch_size: int) -> jax.ShapeDtypeStruct:
         placed = getattr(leaf, 'sharding', None)
-        shape = (*leaf.shape[: len(count)], batch_size, *leaf.shape[len(count) + 1 :])
-        return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=placed)
+        return jax.ShapeDtypeStruct((leaf.shape[0], batch_size, *leaf.shape[2:]), leaf.dtype, sharding=placed)
 
     def of(batch_size: int) -> int:
         if batch_size not in known:
-            batch = host | {PRIMARY: {name: resized(leaf, batch_size) for name, leaf in host[PRIMARY].items()}}
+            batch = hosts | {PRIMARY: {name: resized(leaf, batch_size) for name, leaf in hosts[PRIMARY].items()}}
             try:
-                used = step.lower(*shapes, resident, batch, *count).compile().memory_analysis()
+                used = step.lower(*shapes, resident, batch, count).compile().memory_analysis()
             except RuntimeError as error:  # a GPU's compiler times kernels on buffers of their size
                 if 'RESOURCE_EXHAUSTED' not in str(error):
                     raise

@@ -3,6 +3,7 @@
 What a network works with is allocated once a program. On a CPU that counts: the system hands out such memory page by
 page, zeroed, and a seventh of a ResNet-18's step was spent on that. A step on features takes less time than asking for
 it. Neither changes a bit of what is computed: a program goes over its batches in a loop, over as many as it is told.
+Only one that is given a single batch has no loop.
 """
 
 import time
@@ -38,24 +39,23 @@ def rows(*, features: bool) -> int:
 def in_turn(step: Callable[..., Any]) -> Callable[..., Any]:
     """(state, fixed, resident, host) -> state for several batches: (state, fixed, resident, hosts, count) -> state.
 
-    It takes the first `count` of `hosts`, leaves [K, B, ...].
+    It takes the first `count` of `hosts`, leaves [K, B, ...]; where K is 1 that one, without a loop, whatever `count`.
     """
 
     def steps(state: Any, fixed: Any, resident: Any, hosts: Any, count: jax.Array) -> Any:
-        def one(at: jax.Array, state: Any) -> Any:
+        def one(at: jax.Array | int, state: Any) -> Any:
             return step(state, fixed, resident, jax.tree.map(lambda leaf: leaf[at], hosts))
 
+        if len(jax.tree.leaves(hosts)[0]) == 1:
+            return one(0, state)
         return jax.lax.fori_loop(0, count, one, state)
 
     return steps
 
 
 def one_by_one(of: Callable[[Any], jax.Array], batches: Any, count: jax.Array) -> jax.Array:
-    """`of` the first `count` of several batches, [K, ...]; zeros for the others. Called inside jit.
+    """`of` the first `count` of `batches`, leaves [K, B, ...]: [K, ...], zeros for the others. Called inside jit."""
 
-    Args:
-      batches: leaves [K, B, ...].
-    """
     def nth(at: jax.Array | int) -> jax.Array:
         return of(jax.tree.map(lambda leaf: leaf[at], batches))
 
@@ -94,10 +94,8 @@ class Pace:
         most = min(self._most, self._last - step, self._every - step % self._every)
         return next((count for count in range(1, most) if step + count in self._ends), most)
 
-    def batch(self, feed: Any, step: int, count: int) -> tuple[Any, ...]:
-        """What the program is called with after what lies on the device, see `Setup.step_function`."""
-        if self.rows == 1:
-            return (feed.host(step),)
+    def batch(self, feed: Any, step: int, count: int) -> tuple[Any, np.int32]:
+        """(hosts, count) of the program, see `Setup.step_function`."""
         steps = [step + min(at, count - 1) for at in range(self.rows)]  # the last one stands in for what is not taken
         return feed.hosts(steps), np.int32(count)
 

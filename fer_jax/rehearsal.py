@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fer_jax import cache, features, memory, pacing, pictures, pretrained, tasks
+from fer_jax import cache, features, memory, pictures, pretrained, tasks
 from fer_jax.data import feed, prepared
 from fer_jax.errors import UserError
 from fer_jax.phases import Phase
@@ -47,7 +47,7 @@ def rehearse(run: Setup, workdir: Path) -> dict[str, Any]:
         state, fixed = run.enter(phase, phase.first, params, stats)
         checkpoint = max(checkpoint, nbytes((state, fixed.frozen)))
         begun = time.perf_counter()
-        program = run.whole_step(phase, several=pacing.rows(features=phase.features is not None) > 1)
+        program = run.whole_step(phase)
         used = program.lower(state, fixed, *run.abstract_batch(phase)).compile().memory_analysis()
         taken = time.perf_counter() - begun
         kept = features_of(run, phase)

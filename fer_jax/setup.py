@@ -142,41 +142,37 @@ class Setup:
             made[name] = TrainFeatures(of_task, task.feed.indices)
         return Feeds(made)
 
-    def abstract_batch(self, phase: Phase) -> tuple[Any, ...]:
-        """What a program of `phase` is called with after the state, to compile it; of features their shapes alone."""
+    def abstract_batch(self, phase: Phase) -> tuple[Any, Any, np.int32]:
+        """(resident, hosts, count) of a program of `phase`, to compile it; of features their shapes alone."""
+        rows = pacing.rows(features=phase.features is not None)
         resident: dict[str, Any] = self.feed.resident
-        host: dict[str, Any] = self.feed.host(phase.first)
+        hosts: dict[str, Any] = self.feed.hosts([phase.first] * rows)
         if phase.features is not None:
             shape, kind = features.shape_of(self.network, phase.features), features.DTYPES[phase.features.dtype]
-            batch = {}
+            where, batch = sharding.batch(self.mesh, axis=1), {}
             for name in self.tasks:
-                of_task = gather(resident[name], host[name])
-                batch[name] = of_task | {'x': jax.ShapeDtypeStruct((len(of_task['y']), *shape), kind)}
-            resident, host = dict.fromkeys(batch, {}), batch
-        if (rows := pacing.rows(features=phase.features is not None)) == 1:
-            return resident, host
-        where = sharding.batch(self.mesh, axis=1)
-        hosts = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape), leaf.dtype, sharding=where), host)
+                of_task = jax.eval_shape(gather, resident[name], hosts[name])
+                of_task['x'] = jax.ShapeDtypeStruct((*of_task['weight'].shape, *shape), kind)
+                batch[name] = {key: leaf.update(sharding=where) for key, leaf in of_task.items()}
+            resident, hosts = dict.fromkeys(batch, {}), batch
         return resident, hosts, np.int32(rows)
 
-    def step_function(self, phase: Phase, *, several: bool = False) -> Any:
-        """The training step of one phase, compiled at its first call; it consumes what of the state it changes.
+    def step_function(self, phase: Phase) -> Any:
+        """(state, fixed, resident, hosts, count) -> state after `count` training steps of one phase.
 
-        On features it is called without the leaves below the boundary, each of which would cost it microseconds.
-
-        Args:
-          several: the host's half has several batches along a first axis, and one more argument says how many of them
-            are taken, one by one.
+        `hosts` are the host's halves of several batches, [K, B, ...], of which the first `count` are taken. It is
+        compiled at its first call, and consumes what of the state it changes. On features it is called without the
+        leaves below the boundary, each of which would cost it microseconds.
         """
-        step = self.whole_step(phase, several=several)
+        step = self.whole_step(phase)
         if phase.features is None or phase.ema:
             return step
         order = list(self.network.stages)
         below = set(order[: order.index(phase.partition.boundary)])
 
-        def on_features(state: TrainState, fixed: Fixed, resident: Any, *host: Any) -> TrainState:
+        def on_features(state: TrainState, fixed: Fixed, resident: Any, hosts: Any, count: np.int32) -> TrainState:
             (low, high), (_, frozen) = (divide(tree) for tree in (state.batch_stats, fixed.frozen))
-            after = step(state._replace(batch_stats=high), fixed._replace(frozen=frozen), resident, *host)
+            after = step(state._replace(batch_stats=high), fixed._replace(frozen=frozen), resident, hosts, count)
             return after._replace(batch_stats=low | after.batch_stats)
 
         def divide(tree: Flat) -> tuple[Flat, Flat]:
@@ -190,7 +186,7 @@ class Setup:
         }
         return on_features
 
-    def whole_step(self, phase: Phase, *, several: bool = False) -> Any:
+    def whole_step(self, phase: Phase) -> Any:
         """As `step_function`, of all leaves: what can be lowered and looked at."""
         bound = functools.partial(
             train_step,
@@ -200,8 +196,7 @@ class Setup:
             seed=self.config['seed'],
             guard=self.guard,
         )
-
-        return jax.jit(pacing.in_turn(bound) if several else bound, donate_argnums=0, out_shardings=self.places(phase))
+        return jax.jit(pacing.in_turn(bound), donate_argnums=0, out_shardings=self.places(phase))
 
     def describe(self) -> str:
         """What is trained on what, where, in one line a task."""

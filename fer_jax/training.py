@@ -208,7 +208,7 @@ def train_phase(
     feed = run.feed_for(phase, state, fixed)
     cached, every = phase.features is not None, run.config['log_every']
     pace = Pace(features=cached, last=phase.last, ends=run.evaluations, every=every)
-    take_steps = run.step_function(phase, several=pace.rows > 1)
+    take_steps = run.step_function(phase)
     role, metric = run.select
     sign = 1 if SELECTABLE[metric] else -1
     step = int(state.step)

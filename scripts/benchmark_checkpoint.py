@@ -113,7 +113,7 @@ def beside_steps(arguments: argparse.Namespace, images: Path, work: Path) -> lis
         nonlocal state
         begun, first = time.perf_counter(), int(state.step)
         for step in range(first, first + arguments.steps):
-            state = take(state, fixed, run.feed.resident, run.feed.host(step))
+            state = take(state, fixed, run.feed.resident, run.feed.hosts([step]), 1)
         state.step.block_until_ready()
         return time.perf_counter() - begun
 

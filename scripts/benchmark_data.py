@@ -72,13 +72,13 @@ def jax_batches(arguments: argparse.Namespace, side: int, channels: int, size: i
     settings = Augment(**AUGMENT)
 
     @jax.jit
-    def batch(resident: Any, host: Any, step: int) -> jax.Array:
+    def batch(resident: Any, hosts: Any, step: int) -> jax.Array:
         keys = example_keys(jax.random.fold_in(jax.random.key(0), step), BATCH)
-        return augment(gather(resident, host)['x'], keys, size, settings)
+        return augment(gather(resident, hosts)['x'][0], keys, size, settings)
 
     step = 0
     while True:
-        batch(feed.resident, feed.host(step), step).block_until_ready()
+        batch(feed.resident, feed.hosts([step]), step).block_until_ready()
         step += 1
         yield BATCH
 

@@ -152,11 +152,8 @@ class OneBatch:
 
     def __init__(self, batch: Mapping[str, np.ndarray], mesh: Any):
         self.resident: dict[str, Any] = {PRIMARY: {}}
-        self._host = jax.device_put({PRIMARY: dict(batch)}, sharding.batch(mesh))
-        self._stacked = functools.cache(functools.partial(stacked, self._host, mesh))
-
-    def host(self, step: int) -> Any:
-        return self._host
+        host = jax.device_put({PRIMARY: dict(batch)}, sharding.batch(mesh))
+        self._stacked = functools.cache(functools.partial(stacked, host, mesh))
 
     def hosts(self, steps: Sequence[int]) -> Any:
         return self._stacked(len(steps))
@@ -174,8 +171,7 @@ def stacked(batch: Any, mesh: Any, rows: int) -> Any:
 def repeated(arguments: argparse.Namespace, start: Training, feed: Any, together: int = 0) -> dict[str, Any]:
     """Steps as a run takes them; in programs of `together` where that is given."""
     pace = Pace(features=False, last=sys.maxsize, ends=(), every=sys.maxsize)
-    several, state, done = bool(together) or pace.rows > 1, start.state, 0
-    run = jax.jit(in_turn(start.step) if several else start.step, donate_argnums=0)
+    run, state, done = jax.jit(in_turn(start.step), donate_argnums=0), start.state, 0
 
     def batch(step: int) -> tuple[int, tuple[Any, ...]]:
         if together:

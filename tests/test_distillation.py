@@ -121,7 +121,7 @@ def test_a_student_learns_from_its_teachers_alone(faces, teacher, tmp_path):
         state, fixed = run.enter(run.phases[0], 0, *run.initial())
         feed, step = run.feed_for(run.phases[0], state, fixed), run.step_function(run.phases[0])
         for index in range(3):
-            state = step(state, fixed, feed.resident, feed.host(index))
+            state = step(state, fixed, feed.resident, feed.hosts([index]), 1)
         found.append(jax.device_get((state.trainable, state.sums)))
     for other in found[1:]:
         for one, two in zip(jax.tree.leaves(found[0]), jax.tree.leaves(other), strict=True):
@@ -143,7 +143,7 @@ def test_shares_and_hints_enter_the_loss_as_they_are_weighted(faces, teacher):
     p, log_q = split.said['shares'][index], jax.nn.log_softmax(logits['primary'] / 2)
     taught = 4 * (p * (np.log(p) - log_q)).sum(1)
     hints = np.square(logits['hints'] - split.said['hints'][index]).mean(1)
-    state = run.step_function(run.phases[0])(state, fixed, run.feed.resident, run.feed.host(0))
+    state = run.step_function(run.phases[0])(state, fixed, run.feed.resident, run.feed.hosts([0]), 1)
     assert state.sums['primary/loss'] == pytest.approx(float(np.mean(0.7 * own + 0.3 * taught + 0.1 * hints)), rel=1e-4)
 
 

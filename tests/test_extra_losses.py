@@ -83,7 +83,7 @@ def test_a_step_adds_it_to_the_loss_of_the_plain_images(config, accumulate):
         gradients.append(slope)
     mean = {path: sum(np.asarray(one[path]) for one in gradients) / accumulate for path in params}
     norm = np.sqrt(sum(np.square(leaf.astype(np.float64)).sum() for leaf in mean.values()))
-    state = run.step_function(run.phases[0])(state, fixed, run.feed.resident, run.feed.host(0))
+    state = run.step_function(run.phases[0])(state, fixed, run.feed.resident, run.feed.hosts([0]), 1)
     assert state.sums['gradient_norm'] == pytest.approx(norm, rel=1e-3)
 
 

@@ -60,7 +60,7 @@ def losses_of(config, steps):
     feed, step = run.feed_for(phase, state, fixed), run.step_function(phase)
     losses = []
     for number in range(steps):
-        state = step(state, fixed, feed.resident, feed.host(number))
+        state = step(state, fixed, feed.resident, feed.hosts([number]), 1)
         losses.append(float(state.sums['primary/loss']))
     return losses
 
@@ -115,7 +115,7 @@ def test_a_step_without_the_leaves_below_the_boundary_is_the_step_of_all(faces):
         state, fixed = run.enter(phase, 0, *run.initial())
         feed = run.feed_for(phase, state, fixed)
         for number in range(3):
-            state = step(state, fixed, feed.resident, feed.host(number))
+            state = step(state, fixed, feed.resident, feed.hosts([number]), 1)
         after.append(state)
     assert list(after[0].batch_stats) and sorted(after[0].batch_stats) == sorted(after[1].batch_stats)
     jax.tree.map(np.testing.assert_array_equal, *after)
@@ -138,31 +138,31 @@ def test_views_come_in_turn_and_depend_on_the_example_alone(faces):
     compute = features.compute(run.network, recipe, params, state.batch_stats, run.mesh)
     backwards = everything[::-1][:16]
     images = run.tasks['primary'].feed
-    hosts = images.host_batch(backwards.reshape(2, 8), np.ones((2, 8)))
+    hosts = images.host_batches(backwards.reshape(2, 8), np.ones((2, 8)))
     again = compute(images.resident, hosts, np.int32(2), 2).reshape(16, -1)
     np.testing.assert_allclose(again, values[2][backwards], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize('views', [0, 1])
 def test_steps_that_one_program_takes_are_those_of_any_other_number_of_programs(faces, views):
-    """To the bit, on images and on features; and those of the program of one step up to rounding."""
+    """To the bit, on images and on features; and those of the program of one batch up to rounding."""
     run = prepared(config_of(faces, epochs=20, cache_views=views))
     (phase,) = run.phases
     state, fixed = run.enter(phase, 0, *run.initial())
-    feed, several = run.feed_for(phase, state, fixed), run.step_function(phase, several=True)
+    feed, take = run.feed_for(phase, state, fixed), run.step_function(phase)
     after = []
     for cuts in ((4,), (1, 3), (1, 1, 1, 1)):
         state, step = run.enter(phase, 0, *run.initial())[0], 0
         for count in cuts:
             hosts = feed.hosts([step + min(at, count - 1) for at in range(4)])
-            state, step = several(state, fixed, feed.resident, hosts, count), step + count
+            state, step = take(state, fixed, feed.resident, hosts, count), step + count
         after.append(state)
     assert int(after[0].step) == 4 and float(after[0].sums['primary/loss']) > 0
     jax.tree.map(np.testing.assert_array_equal, after[0], after[1])
     jax.tree.map(np.testing.assert_array_equal, after[0], after[2])
-    one, state = run.step_function(phase), run.enter(phase, 0, *run.initial())[0]
+    state, _ = run.enter(phase, 0, *run.initial())
     for step in range(4):
-        state = one(state, fixed, feed.resident, feed.host(step))
+        state = take(state, fixed, feed.resident, feed.hosts([step]), 1)
     for left, right in zip(jax.tree.leaves(after[0]), jax.tree.leaves(state), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
 

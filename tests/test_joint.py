@@ -214,7 +214,7 @@ def test_each_task_has_its_own_order_and_the_frozen_part_is_cached(faces):
         state, fixed = run.enter(phase, 0, *run.initial())
         feed, step = run.feed_for(phase, state, fixed), run.step_function(phase)
         for index in range(3):
-            state = step(state, fixed, feed.resident, feed.host(index))
+            state = step(state, fixed, feed.resident, feed.hosts([index]), 1)
         found.append(jax.device_get((state.trainable, state.sums)))
     for one, other in zip(*map(jax.tree.leaves, found), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)

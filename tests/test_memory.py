@@ -45,7 +45,7 @@ def stepped(run, steps=2):
     state, fixed = run.enter(phase, 0, *run.initial())
     step = run.step_function(phase)
     for at in range(steps):
-        state = step(state, fixed, run.feed.resident, run.feed.host(at))
+        state = step(state, fixed, run.feed.resident, run.feed.hosts([at]), 1)
     return jax.device_get(state), fixed
 
 
@@ -64,7 +64,7 @@ def test_stages_computed_again_train_alike(faces):
 
 def lowered(run):
     phase = run.phases[0]
-    step = run.whole_step(phase, several=True)
+    step = run.whole_step(phase)
     return step.lower(*run.enter(phase, 0, *run.initial()), *run.abstract_batch(phase)).as_text()
 
 

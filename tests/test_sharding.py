@@ -18,7 +18,7 @@ jax.config.update('jax_enable_x64', double)
 jax.config.update('jax_num_cpu_devices', 8)
 assert jax.device_count() == 8
 from configs import default
-from fer_jax import network, setup
+from fer_jax import network, pacing, setup
 from fer_jax.steps import train_step
 if double:
     network.DTYPES['float32'] = jnp.float64
@@ -45,9 +45,9 @@ for devices, how in json.loads(sys.argv[4]):
     bound = functools.partial(
         train_step, network=run.network, phase=phase, seed=0, objectives={'primary': task.objective._replace(**loss)}
     )
-    step = jax.jit(bound, donate_argnums=0, out_shardings=run.places(phase))
+    step = jax.jit(pacing.in_turn(bound), donate_argnums=0, out_shardings=run.places(phase))
     for index in range(5):
-        state = step(state, fixed, run.feed.resident, run.feed.host(index))
+        state = step(state, fixed, run.feed.resident, run.feed.hosts([index]), 1)
     held = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
     share = sum(leaf.addressable_shards[0].data.size for leaf in held) / sum(leaf.size for leaf in held)
     leaves = state.trainable | state.batch_stats | {'share': share, 'loss': state.sums['primary/loss']}

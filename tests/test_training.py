@@ -359,7 +359,7 @@ def test_frozen_parameters_and_statistics_stand_still(faces, tmp_path):
     }
     step = run.step_function(phase)
     for index in range(50):
-        state = step(state, fixed, run.feed.resident, run.feed.host(index))
+        state = step(state, fixed, run.feed.resident, run.feed.hosts([index]), 1)
     for path, leaf in (state.trainable | fixed.frozen).items():
         moved = not np.array_equal(leaf, before[0][path])
         assert moved == path.startswith(('layer4', 'head')), path
@@ -388,7 +388,7 @@ def test_a_step_costs_a_forward_pass_and_the_backward_pass_of_what_trains(faces,
     )
     run = setup.prepare(json.loads(config.to_json()))
     images = np.zeros((8, size, size, 3), np.uint8)
-    batch = {'x': images, 'y': np.zeros(8, np.int32), 'weight': np.ones(8, np.float32)}
+    batch = {'x': images[None], 'y': np.zeros((1, 8), np.int32), 'weight': np.ones((1, 8), np.float32)}
     params, stats = run.network.params, run.network.batch_stats
 
     def flops(function, *arguments):
@@ -403,7 +403,7 @@ def test_a_step_costs_a_forward_pass_and_the_backward_pass_of_what_trains(faces,
         trainable, frozen = phase.partition.split(params)
         create = functools.partial(fer_jax.train_state.create, 0, tx=phase.tx, tasks=['primary'])
         state = jax.eval_shape(create, trainable, stats)
-        costs.append(flops(run.whole_step(phase), state, Fixed(frozen, {}), {'primary': {}}, {'primary': batch}))
+        costs.append(flops(run.whole_step(phase), state, Fixed(frozen, {}), {'primary': {}}, {'primary': batch}, 1))
         below = functools.partial(up_to, phase.partition.boundary)
         x = jax.eval_shape(below, params, stats, images)
 
@@ -437,7 +437,7 @@ def test_a_phase_trains_at_a_size_of_its_own(faces):
     costs = []
     for phase in run.phases:
         state, fixed = run.enter(phase, 0, *run.initial())
-        lowered = run.whole_step(phase).lower(state, fixed, run.feed.resident, run.feed.host(0))
+        lowered = run.whole_step(phase).lower(state, fixed, run.feed.resident, run.feed.hosts([0]), 1)
         costs.append(lowered.compile().cost_analysis()['flops'])
     assert costs[0] == pytest.approx(costs[1] / 4, rel=0.1)
     config.phases[0].image_size = 65

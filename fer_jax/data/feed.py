@@ -1,7 +1,8 @@
 """Batches: what the host sends each step, and what already lies on the device.
 
 A batch has two halves. `resident` is passed to every step and, where the images live on the device, holds them all;
-`host` is this step's own. `gather` joins them inside jit, so both placements give the same batch.
+`host` is this step's own, or several steps' along a first axis. `gather` joins them inside jit, so both placements give
+the same batch.
 """
 
 import functools
@@ -81,7 +82,7 @@ def decoded(split: Split, index: np.ndarray, weight: np.ndarray) -> dict[str, np
 
 
 class Feed:
-    """One split, placed. `host_batch(index, weight)` makes the host's half of any batch.
+    """One split, placed. `host_batches(index, weight)` makes the host's half of any batches.
 
     Attributes:
       placement: 'device' or 'stream'.
@@ -97,23 +98,20 @@ class Feed:
             arrays = {'x': read_all(split), **annotations(split)}
             self.resident = sharding.put(arrays, sharding.replicated(mesh))
 
-    def host_batch(self, index: np.ndarray, weight: np.ndarray) -> dict[str, jax.Array]:
-        """The host's half of the batch of the examples `index` [B], or of several [K, B], on the devices.
-
-        A process reads its own rows.
-        """
-        own = (..., sharding.own_rows(self.mesh, index.shape[-1]))
+    def host_batches(self, index: np.ndarray, weight: np.ndarray) -> dict[str, jax.Array]:
+        """The host's halves of the batches of the examples `index` [K, B], on the devices; a process reads its rows."""
+        own = (..., sharding.own_rows(self.mesh, index.shape[1]))
         index, weight = index[own], weight[own]
         if self.placement == 'device':
             batch = {'id': index.astype(np.int32), 'weight': weight.astype(np.float32)}
         else:
             batch = decoded(self.split, index, weight)
-        return sharding.put_rows(batch, self.mesh, axis=index.ndim - 1)
+        return sharding.put_rows(batch, self.mesh, axis=1)
 
     def in_order(self, batch_size: int, rows: int) -> Iterator[tuple[dict[str, jax.Array], np.ndarray]]:
         """(host half, weight [rows, B]) of some batches after others, over the split in order, every example once."""
         for index, weight in in_order(len(self.split.labels), batch_size, rows):
-            yield self.host_batch(index, weight), weight
+            yield self.host_batches(index, weight), weight
 
 
 class TrainFeed(Feed):
@@ -154,18 +152,14 @@ class TrainFeed(Feed):
         """int64 [B]: the examples of step `step`, counted from 0."""
         return self._order(step)
 
-    def host(self, step: int) -> dict[str, jax.Array]:
-        """The host's half of step `step`, counted from 0; a stream is fastest when steps are asked for in order."""
-        if self.placement == 'device':
-            return self.host_batch(self._order(step), np.ones(self.batch_size))
-        return sharding.put_rows(self._read(step), self.mesh)
-
     def hosts(self, steps: Sequence[int]) -> dict[str, jax.Array]:
-        """Those of several steps: leaves [K, B, ...]."""
+        """The host's halves of steps, counted from 0, [K, B, ...]; a stream is fastest when asked for them in order."""
         if self.placement == 'device':
             index = np.stack([self._order(step) for step in steps])
-            return self.host_batch(index, np.ones(index.shape))
+            return self.host_batches(index, np.ones(index.shape))
         read = [self._read(step) for step in steps]
+        if len(read) == 1:  # without a copy
+            return sharding.put_rows({name: leaf[None] for name, leaf in read[0].items()}, self.mesh, axis=1)
         return sharding.put_rows({name: np.stack([one[name] for one in read]) for name in read[0]}, self.mesh, axis=1)
 
     def _read(self, step: int) -> dict[str, np.ndarray]:
@@ -207,12 +201,8 @@ class Feeds:
         self._feeds = feeds
         self.resident = {task: feed.resident for task, feed in feeds.items()}
 
-    def host(self, step: int) -> dict[str, dict[str, jax.Array]]:
-        """{task: the host's half of step `step`}, counted from 0."""
-        return {task: feed.host(step) for task, feed in self._feeds.items()}
-
     def hosts(self, steps: Sequence[int]) -> dict[str, dict[str, jax.Array]]:
-        """{task: those of several steps, along a first axis}."""
+        """{task: the host's halves of steps, counted from 0, along a first axis}."""
         return {task: feed.hosts(steps) for task, feed in self._feeds.items()}
 
 

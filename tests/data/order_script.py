@@ -34,11 +34,11 @@ def main(balance: str) -> None:
                 balance=balance,
                 workers=workers,
             )
-            batches = [jax.device_get(gather(feed.resident, feed.host(step))) for step in range(start, STEPS)]
+            batches = [jax.device_get(gather(feed.resident, feed.hosts([step]))) for step in range(start, STEPS)]
             for batch in batches:
                 assert (batch['x'] == images[batch['id']]).all()
             found[f'{placement}, {workers} workers, {devices} devices, from step {start}'] = [
-                batch['id'].tolist() for batch in batches
+                batch['id'][0].tolist() for batch in batches
             ]
     json.dump(found, sys.stdout)
 
