@@ -92,7 +92,7 @@ def phase(**fields: object) -> ConfigDict:
         {
             'epochs': 1.0,
             'rates': ALL,
-            'optimizer': 'adamw',  # sgd, adam, radam, lion, lamb
+            'optimizer': 'adamw',  # sgd, adam, radam, lion, lamb, muon
             'learning_rate': 1e-3,
             'weight_decay': 0.0,
             'momentum': 0.9,

@@ -1,7 +1,7 @@
 """Optimizers and schedules over the flat tree of trainable parameters."""
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import optax
 from fer_jax.errors import UserError
 
 Schedule = Callable[[Any], Any]
-OPTIMIZERS = ('sgd', 'adam', 'adamw', 'radam', 'lion', 'lamb')
+OPTIMIZERS = ('sgd', 'adam', 'adamw', 'radam', 'lion', 'lamb', 'muon')
 SCHEDULES = ('constant', 'step', 'exponential', 'cosine', 'one_cycle', 'plateau')
 ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1 / 25e4  # of the largest rate, as in torch's OneCycleLR
 
@@ -91,7 +91,9 @@ def make(
     Args:
       name: 'sgd' and 'adam' add `weight_decay` times the parameter to its gradient (L2, as torch.optim.SGD and Adam);
         'adamw' decays apart from the gradient (Loshchilov and Hutter 2017), and so do 'radam' (Liu et al. 2020), 'lion'
-        (Chen et al. 2023; wants a tenth of the rate) and 'lamb' (You et al. 2020).
+        (Chen et al. 2023; wants a tenth of the rate), 'lamb' (You et al. 2020) and 'muon' (Jordan et al. 2024), which
+        makes the momentum of kernels orthogonal, at the size of Adam's updates (Liu et al. 2025: rates carry over), and
+        leaves the head, vectors, and kernels of one input channel to Nesterov's Adam.
       schedule: step -> learning rate.
       rates: learning-rate multiplier of each trainable parameter.
       decay_mask: which of them decay.
@@ -115,6 +117,8 @@ def make(
         chain = [optax.scale_by_radam(), decay]
     elif name == 'lion':
         chain = [optax.scale_by_lion(), decay]
+    elif name == 'muon':
+        chain = [optax.contrib.muon(-1.0, consistent_rms=0.2, muon_weight_dimension_numbers=_matrices), decay]
     else:
         chain = [optax.scale_by_adam(eps=1e-6), decay, optax.scale_by_trust_ratio()]
     if clip:
@@ -124,6 +128,18 @@ def make(
         return tx
     climb = optax.chain(optax.contrib.normalize(), optax.sgd(sam))
     return optax.contrib.sam(tx, climb, sync_period=2, opaque_mode=True)
+
+
+def _matrices(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Which axes of each parameter are the rows of a matrix, which its columns; None for what muon leaves to Adam."""
+
+    def axes(path: str, shape: Sequence[int]) -> Any:
+        if len(shape) < 2 or shape[-2] == 1 or path.startswith('head.'):
+            return None
+        return optax.contrib.MuonDimensionNumbers(tuple(range(len(shape) - 1)), len(shape) - 1)
+
+    # optax asks again with what it left out masked: nodes without a shape
+    return {path: axes(path, getattr(leaf, 'shape', ())) for path, leaf in params.items()}
 
 
 def _scale_groups(rates: Mapping[str, float]) -> optax.GradientTransformation:

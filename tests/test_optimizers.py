@@ -98,6 +98,45 @@ def test_twenty_steps_are_the_papers(name):
         np.testing.assert_allclose(result[path], x, atol=2e-5)
 
 
+def test_muon_makes_kernels_orthogonal_and_leaves_the_rest_to_adam():
+    """Jordan et al. 2024 written out in float64, at Liu et al.'s (2025) size, of a convolution's kernel as a matrix."""
+    shapes = {'a.kernel': (3, 3, 2, 5), 'a.bias': (5,), 'depthwise.kernel': (3, 3, 1, 5), 'head.kernel': (5, 2)}
+    start = {path: RNG.normal(size=shape) for path, shape in shapes.items()}
+    gradients = [{path: RNG.normal(size=shape) for path, shape in shapes.items()} for _ in range(5)]
+    tx = optimizers.make(
+        'muon',
+        schedule=optimizers.make_schedule('constant', learning_rate=0.05, steps=5),
+        rates=dict.fromkeys(shapes, 1.0),
+        decay_mask={path: path.endswith('kernel') for path in shapes},
+        weight_decay=0.1,
+    )
+    params = {path: jnp.asarray(leaf, jnp.float32) for path, leaf in start.items()}
+    state = tx.init(params)
+    for gradient in gradients:
+        updates, state = tx.update(jax.tree.map(jnp.float32, gradient), state, params)
+        params = optax.apply_updates(params, updates)
+    for path, x in start.items():
+        m, v = np.zeros_like(x), np.zeros_like(x)
+        for step, gradient in enumerate(gradients, 1):
+            g = gradient[path]
+            if path == 'a.kernel':
+                m = 0.95 * m + 0.05 * g
+                matrix = (0.95 * m / (1 - 0.95 ** (step + 1)) + 0.05 * g / (1 - 0.95**step)).reshape(-1, 5).T
+                matrix /= np.linalg.norm(matrix)
+                for _ in range(5):
+                    square = matrix @ matrix.T
+                    matrix = 3.4445 * matrix + (-4.775 * square + 2.0315 * square @ square) @ matrix
+                values = np.linalg.svd(matrix)[1]
+                assert values.min() > 0.6 and values.max() < 1.3
+                update = 0.2 * 18**0.5 * matrix.T.reshape(x.shape)
+            else:
+                m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+                ahead = 0.9 * m / (1 - 0.9 ** (step + 1)) + 0.1 * g / (1 - 0.9**step)
+                update = ahead / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
+            x = x - 0.05 * (update + 0.1 * x * path.endswith('kernel'))
+        np.testing.assert_allclose(params[path], x, atol=1e-5, err_msg=path)
+
+
 def test_one_cycle_is_torchs():
     torch = pytest.importorskip('torch')
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)

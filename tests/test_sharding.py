@@ -193,10 +193,12 @@ fer_jax.train(config, workdir + '-alone')
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_on_fewer_devices(tmp_path):
+@pytest.mark.parametrize('optimizer', ['sgd', 'muon'])
+def test_a_run_goes_on_on_fewer_devices(tmp_path, optimizer):
     """Stopped on 8 devices, then on 4, ended and evaluated on 1, as if it had been there all the time."""
     plain = load_config(write_config(tmp_path / 'set'))
     plain['parallel']['optimizer'] = 'sharded'
+    plain['phases'][0]['optimizer'] = optimizer
     (tmp_path / 'config.json').write_text(json.dumps(plain))
     arguments = [sys.executable, '-c', RESUMED, str(tmp_path / 'config.json'), str(tmp_path / 'run')]
     done = subprocess.run(arguments, cwd=REPOSITORY, env=environment(), capture_output=True, text=True)

@@ -249,6 +249,15 @@ def test_a_run_that_is_stopped_ends_as_one_that_is_not(finished, faces, tmp_path
     assert (tmp_path / 'metrics.jsonl').read_bytes() == (whole / 'metrics.jsonl').read_bytes()
 
 
+def test_what_muon_and_its_adam_remember_is_kept(faces, tmp_path):
+    """A run that goes on ends in the bits of one that never stopped."""
+    config, muon = config_of(faces), {'optimizer': 'muon', 'schedule': 'constant', 'weight_decay': 0.1}
+    for workdir, epochs in ((tmp_path / 'whole', 2), (tmp_path / 'part', 1), (tmp_path / 'part', 2)):
+        config.phases = (default.phase(epochs=epochs, **muon),)
+        fer_jax.train(config, workdir)
+    assert_same_model(tmp_path / 'whole', tmp_path / 'part')
+
+
 @pytest.mark.parametrize('where', ['prepare', 'feed_for'])
 def test_a_signal_before_a_phase_begins_stops_at_once(faces, tmp_path, where, monkeypatch):
     def interrupted(*_):
@@ -462,7 +471,7 @@ params, stats = run.initial()
 state, fixed = run.enter(run.phases[0], 0, params, stats)
 step, losses = run.step_function(run.phases[0]), []
 for index in range(20):
-    state = step(state, fixed, run.feed.resident, run.feed.host(index))
+    state = step(state, fixed, run.feed.resident, run.feed.hosts([index]), 1)
     losses.append(float(state.sums['primary/loss']))
 leaves = {path: np.asarray(leaf) for path, leaf in (state.trainable | state.batch_stats).items()}
 np.savez(sys.argv[3], losses=np.array(losses), **leaves)
