@@ -1,9 +1,10 @@
 """Makes the network that comes with fer_jax of a finished run: `predict --workdir release`, `fer_jax.load('release')`.
 
-    python scripts/make_release.py --workdir runs/speedrun --data_licence 'none stated; images of a web search'
+    python scripts/make_release.py --workdir runs/small --data_licence 'none stated; images of a web search'
 
-Weights become float16, a file of at most 8 MB; what they score so is measured anew, on the data of the run, and stands
-in results.json and in the model card. Of the run's images nothing is kept.
+That is `configs/fer2013_speedrun.py:scratch`. Weights become float16, a file of at most 8 MB; what they score so is
+measured anew, on the data of the run, and stands in results.json and in the model card. Of the run's images nothing is
+kept.
 """
 
 import argparse

@@ -109,7 +109,7 @@ def distil(arguments: argparse.Namespace) -> Iterator[Row]:
     results = json.loads(file.read_text())
     yield scored('teacher', results)
     for taught in (False, True):
-        config = fer2013_speedrun.get_config()
+        config = fer2013_speedrun.get_config('scratch')
         config.model.update({'name': 'resnet8_small', 'image_size': arguments.image_size or 48})
         config.data.train_examples = 5000
         config.parallel.devices = two_devices()

@@ -92,14 +92,18 @@ def test_attributes_are_learnt_and_told(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('form', fer2013_speedrun.FORMS)
-def test_a_race_grows_its_images_and_ends_with_the_full_ones(form):
+def test_a_race_ends_with_all_pixels_and_no_learning_rate(form):
     config = fer2013_speedrun.get_config(form)
-    network = build(ModelSpec(config.model.name, {'primary': tuple('abcdefg')}, config.model.image_size, channels=1))
+    classes = {'primary': tuple('abcdefg')}
+    network = build(ModelSpec(config.model.name, classes, config.model.image_size, channels=config.model.channels))
     sizes = {'examples': 28709, 'batch_size': config.data.batch_size}
-    first, second = phases.plan(json.loads(config.to_json())['phases'], network, augment=config.data.augment, **sizes)
-    assert first.image_size < second.image_size == config.model.image_size
-    rates = [float(phase.schedule(phase.last - phase.first - 1)) for phase in (first, second)]
-    assert rates[0] == pytest.approx(config.phases[0].learning_rate) and rates[1] < 1e-3 * rates[0]
+    planned = phases.plan(json.loads(config.to_json())['phases'], network, augment=config.data.augment, **sizes)
+    pixels = [phase.image_size for phase in planned]
+    assert pixels == sorted(set(pixels)) and pixels[-1] == config.model.image_size
+    rates = [float(phase.schedule(phase.last - phase.first - 1)) for phase in planned]
+    assert rates[-1] < 1e-3 * config.phases[-1].learning_rate
+    assert rates[:-1] == pytest.approx([phase.learning_rate for phase in config.phases[:-1]])
+    assert (config.model.weights == 'imagenet') == (config.model.channels == 3)
     assert config.checkpoint.select == 'validation/accuracy'
 
 
