@@ -76,8 +76,8 @@ def fill(arguments: argparse.Namespace) -> None:
     rows: list[Row] = []
     for done, (network, weights, method) in enumerate(cells, 1):
         rows.append(cell(arguments, network, weights, method))
-        spent = sum(row['minutes'] for row in rows if 'minutes' in row)
-        left = spent / done * (len(cells) - done)
+        spent = [row['minutes'] for row in rows if 'minutes' in row]  # those that stay empty take none
+        left = sum(spent) / max(len(spent), 1) * (len(cells) - done)
         said = rows[-1].get('absent') or scoring.share(rows[-1]['accuracy'], rows[-1]['accuracy_ci95'])
         print(f'{network}, {weights}, {method}: {said}; {done} of {len(cells)} cells, about {left:.0f} minutes left')
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
