@@ -36,7 +36,6 @@ CELLS: dict[str, dict[str, Any]] = {
     'mixup': {'data.augment.mixup': 0.2},
     'sam': {'phase.sam': 0.05},
     'ema': {'phase.ema': 0.99},
-    'muon': {'phase.optimizer': 'muon'},
 }
 FULL = {'examples': 5000, 'batch_size': 48}
 SMOKE = {'examples': 192, 'batch_size': 48, 'epochs': 1.0, 'image_size': 32}
