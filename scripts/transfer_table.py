@@ -241,7 +241,7 @@ def written(row: Row) -> str:
 def plot(path: Path, rows: Sequence[Row]) -> None:
     """Accuracy with its interval against minutes; a colour a method, a marker a kind of weights."""
     scored = [row for row in rows if 'accuracy' in row]
-    drawn = pictures.figure(7.5, 4.5)
+    drawn = pictures.figure(9.0, 4.5)
     axes = drawn.add_subplot()
     markers = dict(zip(WEIGHTS, 'os^', strict=True))
     for number, method in enumerate(METHODS):
@@ -258,11 +258,13 @@ def plot(path: Path, rows: Sequence[Row]) -> None:
                     label=f'{method}, {weights}' if row is those[0] else None,
                 )
                 axes.annotate(row['network'], (max(row['minutes'], 0.01), 100 * row['accuracy']), fontsize=6)
-    axes.set_xscale('log')
+    axes.set_xscale('log', subs=(2, 5))
+    axes.xaxis.set_major_formatter('{x:g}')
+    axes.xaxis.set_minor_formatter('{x:g}')
     axes.set_xlabel('minutes')
     axes.set_ylabel('test accuracy, %')
     if scored:
-        axes.legend(fontsize=7, frameon=False)
+        axes.legend(fontsize=7, frameon=False, loc='upper left', bbox_to_anchor=(1.0, 1.0))
     drawn.savefig(path)
 
 
