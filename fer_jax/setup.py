@@ -143,19 +143,21 @@ class Setup:
         return Feeds(made)
 
     def abstract_batch(self, phase: Phase) -> tuple[Any, Any, np.int32]:
-        """(resident, hosts, count) of a program of `phase`, to compile it; of features their shapes alone."""
-        rows = pacing.rows(features=phase.features is not None)
+        """(resident, hosts, count) of a program of `phase`, to compile it: of `hosts` their shapes alone."""
         resident: dict[str, Any] = self.feed.resident
-        hosts: dict[str, Any] = self.feed.hosts([phase.first] * rows)
+        hosts: dict[str, Any] = self.feed.hosts([phase.first])
         if phase.features is not None:
             shape, kind = features.shape_of(self.network, phase.features), features.DTYPES[phase.features.dtype]
-            where, batch = sharding.batch(self.mesh, axis=1), {}
             for name in self.tasks:
-                of_task = jax.eval_shape(gather, resident[name], hosts[name])
-                of_task['x'] = jax.ShapeDtypeStruct((*of_task['weight'].shape, *shape), kind)
-                batch[name] = {key: leaf.update(sharding=where) for key, leaf in of_task.items()}
-            resident, hosts = dict.fromkeys(batch, {}), batch
-        return resident, hosts, np.int32(rows)
+                hosts[name] = jax.eval_shape(gather, resident[name], hosts[name])
+                hosts[name]['x'] = jax.ShapeDtypeStruct((*hosts[name]['weight'].shape, *shape), kind)
+            resident = dict.fromkeys(hosts, {})
+        rows, where = pacing.rows(features=phase.features is not None), sharding.batch(self.mesh, axis=1)
+
+        def repeated(leaf: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype, sharding=where)
+
+        return resident, jax.tree.map(repeated, hosts), np.int32(rows)
 
     def step_function(self, phase: Phase) -> Any:
         """(state, fixed, resident, hosts, count) -> state after `count` training steps of one phase.
