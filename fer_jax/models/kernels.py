@@ -4,10 +4,12 @@ The CPU forms are chosen by shape while tracing and compute what lax computes, v
 Measured on AMD Zen 5, fp32: a 3x3 convolution on a 2x2 map is 35 to 500 times slower in lax than as im2col and a dot,
 the weight gradient of a 1x1 convolution 3 to 12 times slower than a dot's, max-pooling with its gradient 4 to 14 times
 slower than a maximum over slices, a depthwise convolution 2 to 40 times slower than a sum of shifted products; on AMD
-Zen 4, the weight gradient of 3x3 and 7x7 convolutions of few channels 1.3 to 2.3 times slower than im2col in blocks.
+Zen 4, the weight gradient of 3x3 and 7x7 convolutions of few channels 1.3 to 2.3 times slower than im2col in blocks,
+and 3x3 convolutions of 64 and more images on maps of up to 7x7 1.2 to 2.2 times slower than without their padding.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +20,11 @@ from jax import lax
 
 BLOCK = 512 * 1024  # bytes of im2col that stay in a core's cache
 ALIASED = 32 * 1024  # bytes after which addresses fall into the same few sets of a cache
+TALL = 1024  # rows of a product from which on turning it is worth turning back
+CUT = 64  # images a device from which on small maps are cut: the kernel is copied once for each part
 Padding = Sequence[tuple[int, int]]
+Span = tuple[int, int]  # the first, and the last + 1
+Part = tuple[Span, Span]  # outputs along an axis, and the taps they see
 Tap = tuple[tuple[int, int], jax.Array]  # an element (i, j) of the window, and what lies under it [B, H', W', C]
 
 
@@ -51,33 +57,38 @@ def lax_max_pool(x: jax.Array, window: int, stride: int, padding: int) -> jax.Ar
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def cpu_max_pool(x: jax.Array, window: int, stride: int, padding: int) -> jax.Array:
     """A maximum over strided slices; the gradient goes to the first of equal values, as torch's does."""
-    return functools.reduce(jnp.maximum, [tap for _, tap in _pool_taps(x, window, stride, padding)])
+    return _max_and_place(x, window, stride, padding)[0]
 
 
-def _pool_taps(x: jax.Array, window: int, stride: int, padding: int) -> list[Tap]:
+def _max_and_place(x: jax.Array, window: int, stride: int, padding: int) -> tuple[jax.Array, jax.Array]:
+    """The maximum of each window, and which of its elements that is, counted by rows: uint8."""
     edge = (padding, padding)
     out = [_out(size, window, stride, edge) for size in x.shape[1:3]]
-    return _taps(x, (window, window), (stride, stride), (edge, edge), out)
+    (_, most), *taps = _taps(x, (window, window), (stride, stride), (edge, edge), out)
+    place = jnp.zeros(most.shape, jnp.uint8)
+    for (i, j), tap in taps:
+        place = jnp.where(tap > most, np.uint8(window * i + j), place)
+        most = jnp.maximum(most, tap)
+    return most, place
 
 
 def _max_pool_forward(
     x: jax.Array, window: int, stride: int, padding: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    y = cpu_max_pool(x, window, stride, padding)
-    return y, (x, y)
+    most, place = _max_and_place(x, window, stride, padding)
+    return most, (place, x)
 
 
 def _max_pool_backward(
     window: int, stride: int, padding: int, saved: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array]:
-    x, y = saved
-    free, parts = jnp.ones(y.shape, bool), []
-    for place, tap in _pool_taps(x, window, stride, padding):
-        hit = free & (tap == y)
-        free &= ~hit
-        parts.append((place, jnp.where(hit, g, 0)))
+    place, x = saved
+
+    def there(i: int, j: int, place: jax.Array, g: jax.Array) -> jax.Array:
+        return jnp.where(place == window * i + j, g, 0)
+
     edges = ((padding, padding), (padding, padding))
-    return (_scatter_taps(parts, (window, window), (stride, stride), edges, x.shape),)
+    return (_spread(there, (place, g), (window, window), (stride, stride), edges, x.shape),)
 
 
 cpu_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
@@ -105,9 +116,8 @@ def cpu_conv(
             return _pointwise(x[:, :: strides[0], :: strides[1]], kernel[0, 0])
         if depthwise:
             return _depthwise(x, kernel, strides, tuple(edges))
-        if feature_group_count == 1 and (max(x.shape[1:3]) <= 3 or max(out) <= 2) and max(window) > 1:
-            columns = jnp.concatenate([tap for _, tap in _taps(x, window, strides, edges, out)], axis=-1)
-            return _pointwise(columns, kernel.reshape(-1, kernel.shape[-1]))
+        if feature_group_count == 1 and _is_small(x.shape, window, edges, out):
+            return _small_conv(x, kernel, strides, edges, out)
         if feature_group_count == 1:
             return _conv(x, kernel, strides, tuple(edges))
     return lax.conv_general_dilated(
@@ -125,7 +135,79 @@ def cpu_conv(
 
 def _pointwise(x: jax.Array, matrix: jax.Array) -> jax.Array:
     """[B, H, W, C] x [C, D] as one matrix product, whose gradients are matrix products too."""
-    return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], matrix.shape[-1])
+    return _product(x.reshape(-1, x.shape[-1]), matrix).reshape(*x.shape[:-1], matrix.shape[-1])
+
+
+@jax.custom_vjp
+def _product(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    return x @ matrix
+
+
+def _product_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The wider of both goes to the right: XLA takes up to twice as long for it on the left.
+
+    The barrier keeps XLA from turning the product back.
+    """
+    x, matrix = saved
+    if x.shape[1] > g.shape[1] and len(x) >= TALL:
+        return g @ matrix.T, lax.optimization_barrier(g.T @ x).T
+    return g @ matrix.T, x.T @ g
+
+
+_product.defvjp(lambda x, matrix: (x @ matrix, (x, matrix)), _product_backward)
+
+
+def _is_small(shape: tuple[int, ...], window: Sequence[int], edges: Padding, out: Sequence[int]) -> bool:
+    """Maps for which im2col is faster than lax; larger ones where a batch is large enough to cut them, see below."""
+    seen = all(max(edge) < size for edge, size in zip(edges, window, strict=True))
+    small = max(shape[1:3]) <= 3 or max(out) <= 2 or (max(out) <= 7 and _is_cut(shape))
+    return max(window) > 1 and seen and small
+
+
+def _is_cut(shape: tuple[int, ...]) -> bool:
+    return shape[0] // jax.device_count() >= CUT
+
+
+def _small_conv(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], edges: Padding, out: Sequence[int]
+) -> jax.Array:
+    """im2col and a matrix product; of large batches for each part of the map that sees the same taps.
+
+    Nothing is multiplied by the zeros around a map: with a 3x3 kernel 5 of 9 products on a 2x2 map, 3 of 10 on 4x4.
+    """
+    sizes = [*zip(x.shape[1:3], kernel.shape, strides, edges, out, strict=False)]
+    cut = [_parts(*of) if _is_cut(x.shape) else [((0, of[4]), (0, of[1]))] for of in sizes]
+    padded = jnp.pad(x, ((0, 0), *edges, (0, 0)))
+
+    def part(rows: Part, columns: Part) -> jax.Array:
+        places, taps = zip(rows, columns, strict=True)
+        top, left = (place[0] * stride + tap[0] for place, tap, stride in zip(places, taps, strides, strict=True))
+        out, window = ([last - first for first, last in spans] for spans in (places, taps))
+        under = kernel[slice(*taps[0]), slice(*taps[1])].reshape(-1, kernel.shape[-1])
+        return _pointwise(_columns(padded[:, top:, left:], window, strides, out), under)
+
+    lines = [jnp.concatenate([part(rows, columns) for columns in cut[1]], 2) for rows in cut[0]]
+    return jnp.concatenate(lines, 1)
+
+
+def _columns(x: jax.Array, window: Sequence[int], strides: Sequence[int], out: Sequence[int]) -> jax.Array:
+    """im2col, [B, H', W', R C], put together of one or two places, else of the taps, which XLA compiles more slowly."""
+    if out[0] * out[1] > 2:
+        return jnp.concatenate([tap for _, tap in _taps(x, window, strides, ((0, 0), (0, 0)), out)], -1)
+    starts = itertools.product(*(range(0, stride * size, stride) for stride, size in zip(strides, out, strict=True)))
+    places = [x[:, top : top + window[0], left : left + window[1]].reshape(len(x), -1) for top, left in starts]
+    return jnp.stack(places, 1).reshape(len(x), *out, -1)
+
+
+def _parts(size: int, window: int, stride: int, edge: tuple[int, int], out: int) -> list[Part]:
+    """Neighbouring outputs along one axis that see the same taps, and these taps, as (first, last + 1) each."""
+    parts: list[Part] = []
+    for place in range(out):
+        start = place * stride - edge[0]
+        taps = max(0, -start), min(window, size - start)
+        first = parts.pop()[0][0] if parts and parts[-1][1] == taps else place
+        parts.append(((first, place + 1), taps))
+    return parts
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
@@ -159,9 +241,8 @@ def _depthwise_backward(
         turned = tuple((size - 1 - low, size - 1 - high) for size, (low, high) in zip(window, edges, strict=True))
         of_x = _shifted_products(g, kernel[::-1, ::-1], strides, turned)
     else:
-        places = [(i, j) for i in range(window[0]) for j in range(window[1])]
-        parts = [((i, j), g * at_least_float32(kernel[i, j, 0])) for i, j in places]
-        of_x = _scatter_taps(parts, window, strides, edges, x.shape).astype(x.dtype)
+        wide = at_least_float32(kernel)
+        of_x = _spread(lambda i, j, g: g * wide[i, j, 0], (g,), window, strides, edges, x.shape).astype(x.dtype)
     # All taps in one reduction over each image, 5 to 15 times faster than a sum over the batch for each tap. The
     # barriers keep XLA from fusing the padding into it, and it into the stacking: both would undo that.
     padded = lax.optimization_barrier(jnp.pad(x, ((0, 0), *edges, (0, 0))))
@@ -228,6 +309,7 @@ def _weight_gradient_in_blocks(
     padded = jnp.pad(x, ((0, 0), *edges, (0, 0)))
     padded, own = (leaf.reshape(parts, count // parts, *leaf.shape[1:]) for leaf in (padded, g))
     tall = (lines - 1) * strides[0] + high
+    turned = size > outputs and size % 64 == 0  # see _product_backward; 147 of a stem would fill tiles of 64 badly
 
     def add(total: jax.Array, at: jax.Array) -> tuple[jax.Array, None]:
         image, line = images * (at // (rows // lines)), lines * (at % (rows // lines))
@@ -235,12 +317,13 @@ def _weight_gradient_in_blocks(
         of_g = lax.dynamic_slice(own, (0, image, line, 0, 0), (parts, images, lines, columns, outputs))
         taps = _taps(seen.reshape(-1, *seen.shape[2:]), (high, wide), strides, ((0, 0), (0, 0)), (lines, columns))
         columns_of = jnp.concatenate([tap for _, tap in taps], -1).reshape(parts, -1, size)
-        product = lax.dot_general(columns_of, of_g.reshape(parts, -1, outputs), (((1,), (1,)), ((0,), (0,))))
+        pair = columns_of, of_g.reshape(parts, -1, outputs)
+        product = lax.dot_general(*(pair[::-1] if turned else pair), (((1,), (1,)), ((0,), (0,))))
         return total + product.astype(total.dtype), None
 
-    zeros = at_least_float32(jnp.zeros((parts, size, outputs), x.dtype))
+    zeros = at_least_float32(jnp.zeros((parts, outputs, size) if turned else (parts, size, outputs), x.dtype))
     of_kernel = lax.scan(add, zeros, jnp.arange(count // parts // images * (rows // lines)))[0].sum(0)
-    return of_kernel.reshape(kernel.shape).astype(kernel.dtype)
+    return (of_kernel.T if turned else of_kernel).reshape(kernel.shape).astype(kernel.dtype)
 
 
 def _in_blocks(x: tuple[int, ...], kernel: tuple[int, ...], itemsize: int) -> bool:
@@ -254,20 +337,34 @@ def _largest_divisor(number: int, limit: int) -> int:
     return max((part for part in range(1, number + 1) if number % part == 0 and part <= limit), default=1)
 
 
-def _scatter_taps(
-    parts: Sequence[Tap], window: Sequence[int], strides: Sequence[int], edges: Padding, shape: tuple[int, ...]
+def _spread(
+    part: Callable[..., jax.Array],
+    arrays: Sequence[jax.Array],
+    window: Sequence[int],
+    strides: Sequence[int],
+    edges: Padding,
+    shape: tuple[int, ...],
 ) -> jax.Array:
-    """The transpose of `_taps`: adds parts to the places in [B, H, W, C] (`shape`) that they came from.
+    """The transpose of `_taps`: parts, added in [B, H, W, C] (`shape`) where an element of the window took them from.
 
     All places of one remainder by the stride are a dense array, and these interleave. What jax derives from the
-    slices, zeros between the elements of every part, is 10 times slower.
+    slices, zeros between the elements of every part, is 10 times slower, and so is padding the parts: XLA makes every
+    one of them again at every element.
+
+    Args:
+      part: of the element (i, j) of the window, from `arrays`, shifted: (i, j, *arrays) -> [B, H'', W'', C].
+      arrays: [B, H', W', C]; around them are zeros, of which a part is zeros.
     """
     reach = [(size - 1) // stride for size, stride in zip(window, strides, strict=True)]
+    padded = [jnp.pad(array, ((0, 0), *((far, far) for far in reach), (0, 0))) for array in arrays]
+    rows, columns = (size + far for size, far in zip(arrays[0].shape[1:3], reach, strict=True))
     phases: dict[tuple[int, int], jax.Array] = {}
-    for (i, j), part in parts:
+    for i, j in itertools.product(range(window[0]), range(window[1])):
         (row, down), (column, right) = divmod(i, strides[0]), divmod(j, strides[1])
-        part = jnp.pad(part, ((0, 0), (row, reach[0] - row), (column, reach[1] - column), (0, 0)))
-        phases[down, right] = phases[down, right] + part if (down, right) in phases else part
+        top, left = reach[0] - row, reach[1] - column
+        shifted = [array[:, top : top + rows, left : left + columns] for array in padded]
+        of = part(i, j, *shifted)
+        phases[down, right] = phases[down, right] + of if (down, right) in phases else of
     batch, height, width, features = phases[0, 0].shape
     lines = [jnp.stack([phases[i, j] for j in range(strides[1])], axis=3) for i in range(strides[0])]
     whole = jnp.stack(lines, axis=2).reshape(batch, height * strides[0], width * strides[1], features)

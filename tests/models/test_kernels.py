@@ -21,6 +21,7 @@ POINTWISE = [
     (7, 5, 6, 9, 1, 2, 0, 1),
     (8, 8, 6, 9, 1, 2, 0, 1),
     (1, 1, 6, 9, 1, 2, 0, 1),
+    (32, 32, 9, 6, 1, 1, 0, 1),  # tall, and wider than what comes of it
     (8, 7, 6, 9, 1, 2, 'SAME', 1),
     (8, 7, 6, 9, 1, 1, 'VALID', 1),
     (4, 4, 6, 9, 1, 1, 1, 1),  # padded: the border is the bias of nothing
@@ -34,6 +35,16 @@ SMALL_MAPS = [
     (4, 3, 6, 9, 3, 2, 'SAME', 1),
     (3, 3, 6, 9, 5, 2, 'SAME', 1),
     (7, 7, 3, 4, 7, 7, 3, 1),
+]
+CUT = [  # of large batches: several parts, some of one row or column, some whose taps are not neighbours of an edge
+    *SMALL_MAPS,
+    (4, 4, 6, 9, 3, 1, 1, 1),
+    (7, 5, 6, 9, 3, 1, 1, 1),
+    (6, 7, 6, 9, 3, 2, 1, 1),
+    (8, 8, 6, 9, 3, 2, 'SAME', 1),
+    (6, 6, 6, 9, 3, 1, 'VALID', 1),
+    (5, 5, 6, 9, 5, 1, 2, 1),
+    (9, 9, 6, 9, 5, 2, 2, 1),
 ]
 DEPTHWISE = [
     (8, 8, 6, 6, 3, 1, 'SAME', 6),
@@ -77,6 +88,18 @@ def _values_and_gradients(conv, x, kernel, weights, **options):
     POINTWISE + SMALL_MAPS + DEPTHWISE + WIDE + LEFT_TO_LAX,
 )
 def test_convolution_equals_lax(height, width, features_in, features_out, window, stride, padding, groups):
+    _compare((height, width, features_in, features_out, window, stride, padding, groups))
+
+
+@pytest.mark.parametrize('case', CUT)
+def test_small_maps_in_parts_equal_lax(case, monkeypatch):
+    monkeypatch.setattr(kernels, 'CUT', 0)
+    _compare(case)
+    assert _convolutions_left(case) == (0, set())
+
+
+def _compare(case):
+    height, width, features_in, features_out, window, stride, padding, groups = case
     draw = np.random.default_rng(0)
     x = draw.normal(size=(4, height, width, features_in)).astype(np.float32)
     kernel = draw.normal(size=(window, window, features_in // groups, features_out)).astype(np.float32)
@@ -134,7 +157,7 @@ def test_large_maps_stay_with_lax_between_axes_that_are_fast_in_a_loop(case):
 
 def test_devices_go_over_their_own_part_of_the_batch():
     """Nothing but the sum of the gradients passes between two of them."""
-    code = '''
+    code = """
 import jax, jax.numpy as jnp, numpy as np
 from jax import lax
 from fer_jax import sharding
@@ -151,7 +174,7 @@ of = gradient(kernels.cpu_conv)
 np.testing.assert_allclose(of(kernel, x), gradient(lax.conv_general_dilated)(kernel, x), rtol=1e-3, atol=0.1)
 text = of.lower(kernel, x).compile().as_text()
 assert ' while(' in text and text.count(' all-reduce(') == 1 and ' all-gather(' not in text, text
-'''
+"""
     subprocess.run([sys.executable, '-c', code], check=True, env=os.environ | {'XLA_FLAGS': ''})
 
 
