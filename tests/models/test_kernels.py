@@ -98,6 +98,29 @@ def test_small_maps_in_parts_equal_lax(case, monkeypatch):
     assert _convolutions_left(case) == (0, set())
 
 
+def test_nothing_is_multiplied_by_the_zeros_around_small_maps(monkeypatch):
+    monkeypatch.setattr(kernels, 'CUT', 0)
+    x, kernel = jnp.zeros((2, 4, 3, 6)), jnp.zeros((3, 3, 6, 5))
+
+    def conv(x):
+        return kernels.cpu_conv(x, kernel, (1, 1), [(1, 1)] * 2)
+
+    products = [
+        equation for equation in _equations(jax.make_jaxpr(conv)(x).jaxpr) if equation.primitive.name == 'dot_general'
+    ]
+    done = sum(np.prod(product.outvars[0].aval.shape) * product.invars[1].aval.shape[0] for product in products)
+    assert done == 2 * 6 * 5 * (2 + 3 + 3 + 2) * (2 + 3 + 2)  # rows and columns that the three taps of each output see
+
+
+def _equations(jaxpr):
+    """Those of a jaxpr, and of those within it."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for parameter in equation.params.values():
+            if inner := getattr(parameter, 'jaxpr', None):
+                yield from _equations(inner)
+
+
 def _compare(case):
     height, width, features_in, features_out, window, stride, padding, groups = case
     draw = np.random.default_rng(0)
