@@ -227,7 +227,16 @@ def key_of(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, **
 
 
 def kept(
-    images: Feed, compute: Compute, *, key: str, views: int, shape: tuple[int, ...], dtype: str, mesh: Mesh, what: str
+    images: Feed,
+    compute: Compute,
+    *,
+    key: str,
+    views: int,
+    shape: tuple[int, ...],
+    dtype: str,
+    batch_size: int,
+    mesh: Mesh,
+    what: str,
 ) -> np.ndarray:
     """The features of a split, [views * N, *shape]: from disk where they are whole, otherwise computed and kept there.
 
@@ -249,7 +258,7 @@ def kept(
                 f'the feature cache needs {size / 1e9:.1f} GB in {path.parent}, {free / 1e9:.1f} GB are free; lower '
                 'cache_views, set cache_dtype=bfloat16, set FER_JAX_CACHE to another disk, or set cache_views to 0'
             )
-        _fill(images, compute, path, views, whole, kind, mesh, what)
+        _fill(images, compute, path, views, whole, kind, batch_size, mesh, what)
     processes.meet()
     processes.shared_file(path)
     return np.memmap(path, kind, 'r', shape=whole)
@@ -262,10 +271,11 @@ def _fill(
     views: int,
     whole: tuple[int, ...],
     kind: np.dtype,
+    batch_size: int,
     mesh: Mesh,
     what: str,
 ) -> None:
-    batch_size = -(-BATCH // mesh.size) * mesh.size
+    batch_size = -(-batch_size // mesh.size) * mesh.size
 
     def parts() -> Iterator[np.ndarray]:
         for view in range(views):
@@ -325,8 +335,12 @@ def feed(
     fingerprint: str,
     role: str,
     mesh: Mesh,
+    batch_size: int = BATCH,
 ) -> FeatureFeed:
-    """A split's features, placed."""
+    """A split's features, placed, and computed in batches: of the size that would be taken without, they are the same.
+
+    How an operation is computed on a CPU may depend on that size.
+    """
     array = kept(
         images,
         compute(network, recipe, params, batch_stats, mesh),
@@ -334,6 +348,7 @@ def feed(
         views=recipe.views,
         shape=shape_of(network, recipe),
         dtype=recipe.dtype,
+        batch_size=batch_size,
         mesh=mesh,
         what=role,
     )

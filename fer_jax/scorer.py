@@ -87,6 +87,7 @@ class Scorer:
                     fingerprint=self._data.fingerprint,
                     role=role,
                     mesh=self._mesh,
+                    batch_size=self._batch_size,
                 )
             self._feeds[role, start] = feed
         return self._feeds[role, start]

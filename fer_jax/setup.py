@@ -138,6 +138,7 @@ class Setup:
                 fingerprint=task.data.fingerprint,
                 role='train',
                 mesh=self.mesh,
+                batch_size=task.feed.batch_size,
             )
             made[name] = TrainFeatures(of_task, task.feed.indices)
         return Feeds(made)

@@ -236,6 +236,7 @@ def test_a_damaged_cache_is_computed_again(faces, own_cache, harm):
 def test_killed_while_it_is_written_it_is_not_used(faces, tmp_path):
     """SIGKILL after the first batch leaves no file under the key, and the next run computes all of it."""
     config = config_of(faces, cache_views=1)
+    config.data.batch_size = 4
     (tmp_path / 'config.json').write_text(config.to_json())
     script = """
 import json, os, signal, sys
@@ -251,7 +252,7 @@ def killed(*arguments):
         return function(*batch)
     call.count = 0
     return call
-features.BATCH, features.compute = 4, killed
+features.compute = killed
 run.feed_for(run.phases[0], state, fixed)
 """
     environment = os.environ | {'FER_JAX_CACHE': str(tmp_path / 'cache')}
