@@ -202,7 +202,7 @@ def key_of(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, **
     """sha256 of all that features depend on.
 
     Args:
-      data: fingerprint of the data, role of the split, and the shape in which its images are stored.
+      data: fingerprint of the data, role of the split, the shape in which its images are stored, the size of a batch.
     """
     order = list(network.stages)
     below = set(order[: 1 + max(map(order.index, recipe.stages))])
@@ -275,8 +275,6 @@ def _fill(
     mesh: Mesh,
     what: str,
 ) -> None:
-    batch_size = -(-batch_size // mesh.size) * mesh.size
-
     def parts() -> Iterator[np.ndarray]:
         for view in range(views):
             for hosts, weight in images.in_order(batch_size, pacing.of_images()):
@@ -337,14 +335,17 @@ def feed(
     mesh: Mesh,
     batch_size: int = BATCH,
 ) -> FeatureFeed:
-    """A split's features, placed, and computed in batches: of the size that would be taken without, they are the same.
+    """A split's features, placed.
 
-    How an operation is computed on a CPU may depend on that size.
+    They are computed in batches, of a size on which their last bits may depend: of that which the network would see
+    without a cache, training is the same.
     """
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    data = {'fingerprint': fingerprint, 'role': role, 'stored': images.split.shape, 'batch': batch_size}
     array = kept(
         images,
         compute(network, recipe, params, batch_stats, mesh),
-        key=key_of(network, recipe, params, batch_stats, fingerprint=fingerprint, role=role, stored=images.split.shape),
+        key=key_of(network, recipe, params, batch_stats, **data),
         views=recipe.views,
         shape=shape_of(network, recipe),
         dtype=recipe.dtype,

@@ -127,7 +127,7 @@ class Setup:
         """What the phase's batches come from: images, or what is computed of them once."""
         if phase.features is None:
             return self.feed
-        made = {}
+        made, seen = {}, sum(task.feed.batch_size for task in self.tasks.values()) // phase.accumulate
         for name, task in self.tasks.items():
             of_task = features.feed(
                 self.network,
@@ -138,7 +138,7 @@ class Setup:
                 fingerprint=task.data.fingerprint,
                 role='train',
                 mesh=self.mesh,
-                batch_size=task.feed.batch_size,
+                batch_size=seen,
             )
             made[name] = TrainFeatures(of_task, task.feed.indices)
         return Feeds(made)

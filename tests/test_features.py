@@ -260,7 +260,8 @@ run.feed_for(run.phases[0], state, fixed)
     assert subprocess.run(command, cwd=REPOSITORY, env=environment, check=False).returncode == -signal.SIGKILL
     assert not list((tmp_path / 'cache' / 'features').glob('*.json'))
     assert not list((tmp_path / 'cache' / 'features').glob('[!.]*.bin'))
-    run, state, fixed = opened(faces)
+    run = prepared(config)
+    state, fixed = run.enter(run.phases[0], 0, *run.initial())
     assert len(run.feed_for(run.phases[0], state, fixed).resident['primary']['x']) == len(run.data.splits['train'].ids)
 
 

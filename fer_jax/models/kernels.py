@@ -20,7 +20,7 @@ from jax import lax
 
 BLOCK = 512 * 1024  # bytes of im2col that stay in a core's cache
 ALIASED = 32 * 1024  # bytes after which addresses fall into the same few sets of a cache
-TALL = 1024  # rows of a product from which on turning it is worth turning back
+TALL = 1024  # rows from which on x^T g is computed as (g^T x)^T where x is the wider one
 CUT = 64  # images a device from which on small maps are cut: the kernel is copied once for each part
 Padding = Sequence[tuple[int, int]]
 Span = tuple[int, int]  # the first, and the last + 1
@@ -140,6 +140,7 @@ def _pointwise(x: jax.Array, matrix: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def _product(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """[..., N, C] x [..., C, D]."""
     return x @ matrix
 
 
@@ -149,49 +150,61 @@ def _product_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple
     The barrier keeps XLA from turning the product back.
     """
     x, matrix = saved
-    if x.shape[1] > g.shape[1] and len(x) >= TALL:
-        return g @ matrix.T, lax.optimization_barrier(g.T @ x).T
-    return g @ matrix.T, x.T @ g
+    of_x = g @ matrix.mT
+    if x.shape[-1] > g.shape[-1] and x.shape[-2] >= TALL:
+        return of_x, lax.optimization_barrier(g.mT @ x).mT
+    return of_x, x.mT @ g
 
 
 _product.defvjp(lambda x, matrix: (x @ matrix, (x, matrix)), _product_backward)
 
 
 def _is_small(shape: tuple[int, ...], window: Sequence[int], edges: Padding, out: Sequence[int]) -> bool:
-    """Maps for which im2col is faster than lax; larger ones where a batch is large enough to cut them, see below."""
-    seen = all(max(edge) < size for edge, size in zip(edges, window, strict=True))
-    small = max(shape[1:3]) <= 3 or max(out) <= 2 or (max(out) <= 7 and _is_cut(shape))
-    return max(window) > 1 and seen and small
+    """Maps for which im2col is faster than lax; larger ones where a batch is large enough to cut them, see below.
+
+    Every output sees a part of the map, so that no part of a cut one is empty.
+    """
+    sees = all(max(edge) < size for edge, size in zip(edges, window, strict=True))
+    cut = max(out) <= 7 and max(window) <= 3 and _is_cut(shape)
+    return max(window) > 1 and sees and (max(shape[1:3]) <= 3 or max(out) <= 2 or cut)
 
 
 def _is_cut(shape: tuple[int, ...]) -> bool:
-    return shape[0] // jax.device_count() >= CUT
+    return shape[0] // jax.device_count() >= CUT and shape[0] % jax.device_count() == 0
 
 
 def _small_conv(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], edges: Padding, out: Sequence[int]
 ) -> jax.Array:
-    """im2col and a matrix product; of large batches for each part of the map that sees the same taps.
+    """im2col and a matrix product; of a large batch one for each part of the map that sees the same taps.
 
-    Nothing is multiplied by the zeros around a map: with a 3x3 kernel 5 of 9 products on a 2x2 map, 3 of 10 on 4x4.
+    Then nothing is multiplied by the zeros around the map, which with a 3x3 kernel are in 5 of 9 products on a 2x2 map,
+    in 3 of 10 on 4x4. Devices have a kernel of their own each, and meet once for its gradient, not for every part's.
     """
-    sizes = [*zip(x.shape[1:3], kernel.shape, strides, edges, out, strict=False)]
-    cut = [_parts(*of) if _is_cut(x.shape) else [((0, of[4]), (0, of[1]))] for of in sizes]
+    axes = [*zip(x.shape[1:3], kernel.shape, strides, edges, out, strict=False)]
+    each: tuple[int, ...] = ()
+    if _is_cut(x.shape):
+        cut = [_parts(*axis) for axis in axes]
+        each = (jax.device_count(),) if jax.device_count() > 1 else ()
+    else:
+        cut = [[((0, count), (0, window))] for _, window, _, _, count in axes]
     padded = jnp.pad(x, ((0, 0), *edges, (0, 0)))
+    own = jnp.broadcast_to(kernel, (*each, *kernel.shape))
 
     def part(rows: Part, columns: Part) -> jax.Array:
         places, taps = zip(rows, columns, strict=True)
         top, left = (place[0] * stride + tap[0] for place, tap, stride in zip(places, taps, strides, strict=True))
-        out, window = ([last - first for first, last in spans] for spans in (places, taps))
-        under = kernel[slice(*taps[0]), slice(*taps[1])].reshape(-1, kernel.shape[-1])
-        return _pointwise(_columns(padded[:, top:, left:], window, strides, out), under)
+        count, window = ([last - first for first, last in spans] for spans in (places, taps))
+        under = own[..., slice(*taps[0]), slice(*taps[1]), :, :].reshape(*each, -1, kernel.shape[-1])
+        seen = _columns(padded[:, top:, left:], window, strides, count).reshape(*each, -1, under.shape[-2])
+        return _product(seen, under).reshape(len(x), *count, -1)
 
     lines = [jnp.concatenate([part(rows, columns) for columns in cut[1]], 2) for rows in cut[0]]
     return jnp.concatenate(lines, 1)
 
 
 def _columns(x: jax.Array, window: Sequence[int], strides: Sequence[int], out: Sequence[int]) -> jax.Array:
-    """im2col, [B, H', W', R C], put together of one or two places, else of the taps, which XLA compiles more slowly."""
+    """im2col, [B, H', W', R C]: of two places by place, which compiles faster, of more by tap, which runs faster."""
     if out[0] * out[1] > 2:
         return jnp.concatenate([tap for _, tap in _taps(x, window, strides, ((0, 0), (0, 0)), out)], -1)
     starts = itertools.product(*(range(0, stride * size, stride) for stride, size in zip(strides, out, strict=True)))
@@ -353,7 +366,7 @@ def _spread(
 
     Args:
       part: of the element (i, j) of the window, from `arrays`, shifted: (i, j, *arrays) -> [B, H'', W'', C].
-      arrays: [B, H', W', C]; around them are zeros, of which a part is zeros.
+      arrays: [B, H', W', C]; around them are zeros, of which `part` must make zeros.
     """
     reach = [(size - 1) // stride for size, stride in zip(window, strides, strict=True)]
     padded = [jnp.pad(array, ((0, 0), *((far, far) for far in reach), (0, 0))) for array in arrays]

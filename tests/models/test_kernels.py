@@ -36,15 +36,18 @@ SMALL_MAPS = [
     (3, 3, 6, 9, 5, 2, 'SAME', 1),
     (7, 7, 3, 4, 7, 7, 3, 1),
 ]
-CUT = [  # of large batches: several parts, some of one row or column, some whose taps are not neighbours of an edge
+CUT = [  # of large batches
     *SMALL_MAPS,
     (4, 4, 6, 9, 3, 1, 1, 1),
     (7, 5, 6, 9, 3, 1, 1, 1),
     (6, 7, 6, 9, 3, 2, 1, 1),
     (8, 8, 6, 9, 3, 2, 'SAME', 1),
     (6, 6, 6, 9, 3, 1, 'VALID', 1),
-    (5, 5, 6, 9, 5, 1, 2, 1),
-    (9, 9, 6, 9, 5, 2, 2, 1),
+    (2, 3, 6, 9, (1, 3), 1, 'SAME', 1),
+    (2, 4, 6, 9, (3, 1), 2, 'SAME', 1),
+    (3, 1, 6, 9, (1, 7), 1, 'SAME', 1),
+    (3, 2, 6, 9, (7, 1), 1, 'SAME', 1),
+    (3, 2, 6, 9, 3, 2, ((0, 2), (1, 0)), 1),
 ]
 DEPTHWISE = [
     (8, 8, 6, 6, 3, 1, 'SAME', 6),
@@ -123,9 +126,10 @@ def _equations(jaxpr):
 
 def _compare(case):
     height, width, features_in, features_out, window, stride, padding, groups = case
+    window = (window, window) if isinstance(window, int) else window
     draw = np.random.default_rng(0)
     x = draw.normal(size=(4, height, width, features_in)).astype(np.float32)
-    kernel = draw.normal(size=(window, window, features_in // groups, features_out)).astype(np.float32)
+    kernel = draw.normal(size=(*window, features_in // groups, features_out)).astype(np.float32)
     padding = [(padding, padding)] * 2 if isinstance(padding, int) else padding
     options = {'window_strides': (stride, stride), 'padding': padding, 'feature_group_count': groups}
     shape = lax.conv_general_dilated(x, kernel, dimension_numbers=NUMBERS, **options).shape
@@ -150,8 +154,9 @@ def test_dilated_convolution_equals_lax(dilation):
 def _convolutions_left(case):
     """How many convolutions of lax stay in value and gradients of the CPU form, and between which axes."""
     height, width, features_in, features_out, window, stride, padding, groups = case
+    window = (window, window) if isinstance(window, int) else window
     x = jnp.zeros((4, height, width, features_in))
-    kernel = jnp.zeros((window, window, features_in // groups, features_out))
+    kernel = jnp.zeros((*window, features_in // groups, features_out))
 
     def loss(x, kernel):
         edges = [(padding, padding)] * 2 if isinstance(padding, int) else padding
@@ -178,16 +183,19 @@ def test_large_maps_stay_with_lax_between_axes_that_are_fast_in_a_loop(case):
     assert _convolutions_left(case) == (3, FAST)
 
 
-def test_devices_go_over_their_own_part_of_the_batch():
+@pytest.mark.parametrize(('count', 'size', 'form'), [(4, 16, ' while('), (128, 4, ' dot(')])
+def test_devices_go_over_their_own_part_of_the_batch(count, size, form):
     """Nothing but the sum of the gradients passes between two of them."""
     code = """
+import sys
 import jax, jax.numpy as jnp, numpy as np
 from jax import lax
 from fer_jax import sharding
 from fer_jax.models import kernels
+count, size, form = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 mesh = sharding.make_mesh(2)
 draw = np.random.default_rng(0)
-x = jax.device_put(draw.normal(size=(4, 16, 16, 32)).astype(np.float32), sharding.batch(mesh))
+x = jax.device_put(draw.normal(size=(count, size, size, 32)).astype(np.float32), sharding.batch(mesh))
 kernel = jax.device_put(draw.normal(size=(3, 3, 32, 8)).astype(np.float32), sharding.replicated(mesh))
 def gradient(conv):
     names = ('NHWC', 'HWIO', 'NHWC')
@@ -196,9 +204,10 @@ def gradient(conv):
 of = gradient(kernels.cpu_conv)
 np.testing.assert_allclose(of(kernel, x), gradient(lax.conv_general_dilated)(kernel, x), rtol=1e-3, atol=0.1)
 text = of.lower(kernel, x).compile().as_text()
-assert ' while(' in text and text.count(' all-reduce(') == 1 and ' all-gather(' not in text, text
+assert form in text and text.count(' all-reduce(') == 1 and ' all-gather(' not in text, text
 """
-    subprocess.run([sys.executable, '-c', code], check=True, env=os.environ | {'XLA_FLAGS': ''})
+    command = [sys.executable, '-c', code, str(count), str(size), form]
+    subprocess.run(command, check=True, env=os.environ | {'XLA_FLAGS': ''})
 
 
 @pytest.mark.parametrize(
