@@ -94,7 +94,7 @@ def compiled(name: str, image_size: int, batch_size: int) -> dict[str, Any]:
     from fer_jax.train_state import Fixed, TrainState
 
     model, head, rates, batchnorm, how = CASES[name]
-    network = build(ModelSpec(model, {PRIMARY: tuple('1234567')}, image_size, head=head))
+    network = build(ModelSpec(model, {PRIMARY: tuple('1234567')}, image_size, head=head), 'lax')  # as on GPUs
     whole = DEVICES * batch_size
     fields = json.loads(default.phase(rates=rates).to_json())
     (phase,) = phases.plan([fields], network, augment=default.augment('fer'), examples=whole, batch_size=whole)

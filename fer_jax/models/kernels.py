@@ -140,7 +140,7 @@ def _pointwise(x: jax.Array, matrix: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def _product(x: jax.Array, matrix: jax.Array) -> jax.Array:
-    """[..., N, C] x [..., C, D]."""
+    """[N, C] x [C, D]."""
     return x @ matrix
 
 
@@ -150,10 +150,10 @@ def _product_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple
     The barrier keeps XLA from turning the product back.
     """
     x, matrix = saved
-    of_x = g @ matrix.mT
-    if x.shape[-1] > g.shape[-1] and x.shape[-2] >= TALL:
-        return of_x, lax.optimization_barrier(g.mT @ x).mT
-    return of_x, x.mT @ g
+    of_x = g @ matrix.T
+    if x.shape[1] > g.shape[1] and len(x) >= TALL:
+        return of_x, lax.optimization_barrier(g.T @ x).T
+    return of_x, x.T @ g
 
 
 _product.defvjp(lambda x, matrix: (x @ matrix, (x, matrix)), _product_backward)
@@ -170,7 +170,8 @@ def _is_small(shape: tuple[int, ...], window: Sequence[int], edges: Padding, out
 
 
 def _is_cut(shape: tuple[int, ...]) -> bool:
-    return shape[0] // jax.device_count() >= CUT and shape[0] % jax.device_count() == 0
+    """Not between processes: the gradient of every part is summed over devices by itself."""
+    return shape[0] // jax.device_count() >= CUT and jax.process_count() == 1
 
 
 def _small_conv(
@@ -179,25 +180,21 @@ def _small_conv(
     """im2col and a matrix product; of a large batch one for each part of the map that sees the same taps.
 
     Then nothing is multiplied by the zeros around the map, which with a 3x3 kernel are in 5 of 9 products on a 2x2 map,
-    in 3 of 10 on 4x4. Devices have a kernel of their own each, and meet once for its gradient, not for every part's.
+    in 3 of 10 on 4x4.
     """
     axes = [*zip(x.shape[1:3], kernel.shape, strides, edges, out, strict=False)]
-    each: tuple[int, ...] = ()
     if _is_cut(x.shape):
         cut = [_parts(*axis) for axis in axes]
-        each = (jax.device_count(),) if jax.device_count() > 1 else ()
     else:
         cut = [[((0, count), (0, window))] for _, window, _, _, count in axes]
     padded = jnp.pad(x, ((0, 0), *edges, (0, 0)))
-    own = jnp.broadcast_to(kernel, (*each, *kernel.shape))
 
     def part(rows: Part, columns: Part) -> jax.Array:
         places, taps = zip(rows, columns, strict=True)
         top, left = (place[0] * stride + tap[0] for place, tap, stride in zip(places, taps, strides, strict=True))
         count, window = ([last - first for first, last in spans] for spans in (places, taps))
-        under = own[..., slice(*taps[0]), slice(*taps[1]), :, :].reshape(*each, -1, kernel.shape[-1])
-        seen = _columns(padded[:, top:, left:], window, strides, count).reshape(*each, -1, under.shape[-2])
-        return _product(seen, under).reshape(len(x), *count, -1)
+        under = kernel[slice(*taps[0]), slice(*taps[1])].reshape(-1, kernel.shape[-1])
+        return _pointwise(_columns(padded[:, top:, left:], window, strides, count), under)
 
     lines = [jnp.concatenate([part(rows, columns) for columns in cut[1]], 2) for rows in cut[0]]
     return jnp.concatenate(lines, 1)

@@ -183,19 +183,16 @@ def test_large_maps_stay_with_lax_between_axes_that_are_fast_in_a_loop(case):
     assert _convolutions_left(case) == (3, FAST)
 
 
-@pytest.mark.parametrize(('count', 'size', 'form'), [(4, 16, ' while('), (128, 4, ' dot(')])
-def test_devices_go_over_their_own_part_of_the_batch(count, size, form):
+def test_devices_go_over_their_own_part_of_the_batch():
     """Nothing but the sum of the gradients passes between two of them."""
     code = """
-import sys
 import jax, jax.numpy as jnp, numpy as np
 from jax import lax
 from fer_jax import sharding
 from fer_jax.models import kernels
-count, size, form = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 mesh = sharding.make_mesh(2)
 draw = np.random.default_rng(0)
-x = jax.device_put(draw.normal(size=(count, size, size, 32)).astype(np.float32), sharding.batch(mesh))
+x = jax.device_put(draw.normal(size=(4, 16, 16, 32)).astype(np.float32), sharding.batch(mesh))
 kernel = jax.device_put(draw.normal(size=(3, 3, 32, 8)).astype(np.float32), sharding.replicated(mesh))
 def gradient(conv):
     names = ('NHWC', 'HWIO', 'NHWC')
@@ -204,10 +201,9 @@ def gradient(conv):
 of = gradient(kernels.cpu_conv)
 np.testing.assert_allclose(of(kernel, x), gradient(lax.conv_general_dilated)(kernel, x), rtol=1e-3, atol=0.1)
 text = of.lower(kernel, x).compile().as_text()
-assert form in text and text.count(' all-reduce(') == 1 and ' all-gather(' not in text, text
+assert ' while(' in text and text.count(' all-reduce(') == 1 and ' all-gather(' not in text, text
 """
-    command = [sys.executable, '-c', code, str(count), str(size), form]
-    subprocess.run(command, check=True, env=os.environ | {'XLA_FLAGS': ''})
+    subprocess.run([sys.executable, '-c', code], check=True, env=os.environ | {'XLA_FLAGS': ''})
 
 
 @pytest.mark.parametrize(
