@@ -44,7 +44,7 @@ def augment(preset: str = 'none', **fields: object) -> ConfigDict:
     """The fields of `data.augment`: a preset, 'none', 'light', 'fer' or 'strong', with `fields` in its place.
 
     A config holds the numbers alone, not the preset's name, so any of them can be overridden and none is hidden. What
-    they mean stands in fer_jax/data/augment.py.
+    they mean stands in fer_jax/data/augmentation/augment.py.
     """
     if preset not in PRESETS:
         raise ValueError(f'augment({preset!r}) is no preset; choose {", ".join(PRESETS)}')
@@ -179,7 +179,7 @@ def get_config() -> ConfigDict:
     config.data.augment = augment(flip=0.5)
 
     config.loss = ConfigDict()
-    config.loss.name = 'cross_entropy'  # LOSSES of fer_jax/losses.py: 'focal', 'logit_adjusted', ...
+    config.loss.name = 'cross_entropy'  # LOSSES of fer_jax/training/losses.py: 'focal', 'logit_adjusted', ...
     config.loss.label_smoothing = 0.0
     config.loss.class_weights = 'none'  # 'inverse', 'effective', or one number a class
     config.loss.positive_weights = 'none'  # of binary_cross_entropy: 'inverse', or one number an attribute

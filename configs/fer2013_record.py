@@ -15,7 +15,7 @@ learns the votes of FER+ instead, which are other labels: its scores are FER+'s,
 
 The search that led to it, on validation alone and on a CPU, stands in docs/results.md, "Against the clock": weights,
 pixels, learning rate and optimizer were chosen in it, the rest is what the field does at this length. Not run in full:
-no GPU was at hand. `scripts/gpu_fer2013.sh` runs it.
+no GPU was at hand. `scripts/experiments/gpu_fer2013.sh` runs it.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""Small runs with all that could make a resumed run another one; scripts/reliability.py kills them.
+"""Small runs with all that could make a resumed run another one; scripts/robustness/kills.py kills them.
 
 python -m fer_jax.main --config configs/reliability.py:everything --config.data.dir=faces
 """

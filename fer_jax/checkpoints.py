@@ -17,11 +17,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from fer_jax import integrity, processes
+from fer_jax.distributed import processes
 from fer_jax.errors import UserError
-from fer_jax.network import ModelSpec
-from fer_jax.partition import Flat
-from fer_jax.train_state import Fixed, TrainState, scored
+from fer_jax.models.network import ModelSpec
+from fer_jax.models.parameters import Flat
+from fer_jax.runs import checksums
+from fer_jax.training.train_state import Fixed, TrainState, scored
 
 log = logging.getLogger('fer_jax')
 # metric -> whether a larger value is better
@@ -85,7 +86,7 @@ class Checkpoints:
             _refuse_another(read_spec(workdir), spec, self.directory)
         elif not read_only and processes.first():
             self.directory.mkdir(parents=True, exist_ok=True)
-            integrity.write_whole(path, spec.to_json())
+            checksums.write_whole(path, spec.to_json())
         found = _verified(self.directory, read_only=read_only) if processes.first() else []
         self._steps: list[int] = json.loads(processes.tell(json.dumps(found)))
         processes.shared_file(path)
@@ -149,13 +150,13 @@ class Checkpoints:
         """
         self._manager.wait_until_finished()
         if processes.first():
-            integrity.seal(self.directory / str(step))
+            checksums.seal(self.directory / str(step))
         processes.meet(f'sealed {step} of {self.directory}')
         self._steps.append(step)
         for other in sorted(set(self._steps) - {step, self.best_step()}):
             self._steps.remove(other)
             if processes.first():
-                integrity.manifest_of(self.directory / str(other)).unlink(missing_ok=True)
+                checksums.manifest_of(self.directory / str(other)).unlink(missing_ok=True)
             processes.meet(f'without {other} of {self.directory}')
             self._manager.delete(other)
 
@@ -268,10 +269,10 @@ def _verified(directory: Path, *, read_only: bool) -> list[int]:
     """The steps that are what their manifests say; of others the reason is told."""
     steps = []
     for folder in step_folders(directory):
-        if reason := integrity.damage(folder):
+        if reason := checksums.damage(folder):
             log.warning('checkpoint %s is left out: %s', folder, reason)
             if not read_only:
-                integrity.set_aside(folder)
+                checksums.set_aside(folder)
         else:
             steps.append(int(folder.name))
     return steps
@@ -323,9 +324,9 @@ def main(argv: list[str] | None = None) -> int:
     print(f'{"step":>10}  {"MB":>8}  {"score":>8}  state')
     damaged = False
     for folder in folders:
-        reason = integrity.damage(folder)
+        reason = checksums.damage(folder)
         damaged |= bool(reason)
-        megabytes = integrity.size(folder) / 1e6
+        megabytes = checksums.size(folder) / 1e6
         content = f'  {digest(folder.absolute())}' if arguments.digest and not reason else ''
         print(f'{folder.name:>10}  {megabytes:>8.1f}  {_score_in(folder):>8}  {reason or "verified"}{content}')
     return int(damaged)

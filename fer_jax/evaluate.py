@@ -14,14 +14,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fer_jax import comparison, drift, elsewhere, scoring, selected, sharding, tasks
 from fer_jax.checkpoints import read_spec
-from fer_jax.comparison import Told
+from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
-from fer_jax.network import PRIMARY
+from fer_jax.evaluation import comparison, cross_dataset, scoring
+from fer_jax.evaluation.comparison import Told
+from fer_jax.evaluation.scorer import Scorer
+from fer_jax.models.network import PRIMARY
 from fer_jax.predict import Predictor
-from fer_jax.scorer import Scorer
-from fer_jax.steps import check_views
+from fer_jax.runs import config as run_config
+from fer_jax.runs import restore
+from fer_jax.training import objectives
+from fer_jax.training.train_step import check_views
 
 
 class Evaluated(NamedTuple):
@@ -44,9 +48,9 @@ def evaluate(workdir: str | Path, split: str = 'test', *, dataset: str = '', tta
     Args:
       workdir: folder of the run.
       split: role of the split: 'train', 'validation' or 'test'.
-      dataset: another set, NAME, FOLDER or MANIFEST, with :SPLIT where wanted, see `elsewhere.opened`; `split` is then
-        not looked at.
-      tta: 'none', 'flip', 'tencrop' or a number of random views, see `steps.views`.
+      dataset: another set, NAME, FOLDER or MANIFEST, with :SPLIT where wanted, see `evaluation.cross_dataset.opened`;
+        `split` is then not looked at.
+      tta: 'none', 'flip', 'tencrop' or a number of random views, see `training.train_step.views`.
 
     Returns:
       As results.json: `selected_on`, `step`, `classes` and `splits`; of another set also `left_out`.
@@ -71,11 +75,11 @@ def evaluate_together(
     Args:
       workdirs: of runs, or of runs of several seeds as `--seeds` leaves them; none where `dataset` is given.
       split, dataset, tta: as in `evaluate`.
-      predictions: csv files, see `comparison.read_csv`.
+      predictions: csv files, see `evaluation.comparison.read_csv`.
 
     Returns:
-      `runs`, {name: as of `evaluate`}, what `comparison.compare` gives, and of runs that differ by their seed alone
-      `seeds` {split: as `scoring.over_seeds`}.
+      `runs`, {name: as of `evaluate`}, what `evaluation.comparison.compare` gives, and of runs that differ by their
+      seed alone `seeds` {split: as `evaluation.scoring.over_seeds`}.
 
     Raises:
       UserError: as in `evaluate`, or they cannot be compared.
@@ -94,7 +98,7 @@ def evaluate_together(
     else:
         if not dataset:
             raise UserError('--predictions without --workdir needs --data SET, the labelled images they are about')
-        table = elsewhere.opened(dataset)
+        table = cross_dataset.opened(dataset)
         subsets = {name: table.ids[rows] for name, rows in table.subsets.items() if 0 < rows.sum() < len(rows)}
         truth = Told(table.classes, table.ids, table.labels, table.subjects, table.groups, np.empty((len(table), 0)))
         where = dataset
@@ -103,7 +107,7 @@ def evaluate_together(
             raise UserError(f'--predictions={path} has the name of another contender, {path.stem}; rename the file')
         contenders[path.stem] = truth._replace(logits=comparison.read_csv(path, truth.ids, truth.classes))
     found = comparison.compare(contenders, subsets, name=Path(where).name, ensemble=list(runs))
-    configs = [drift.read(workdir) for workdir in _named(workdirs).values()]
+    configs = [run_config.read(workdir) for workdir in _named(workdirs).values()]
     if len({json.dumps({**config, 'seed': 0}, sort_keys=True) for config in configs}) == 1 and len(configs) > 1:
         found['seeds'] = {
             part: scoring.over_seeds([one[name] for name in runs]) for part, one in found['splits'].items()
@@ -129,12 +133,12 @@ def _evaluated(workdir: Path, split: str, dataset: str, tta: str) -> Evaluated:
 
 def _of_run(workdir: Path, split: str, tta: str) -> Evaluated:
     spec = read_spec(workdir)
-    config = drift.read(workdir)
+    config = run_config.read(workdir)
     roles = [role for role, name in config['data']['splits'].items() if name]
     if split not in roles:
         raise UserError(f'--split={split!r} is not a split of this run; it has {", ".join(roles)}')
-    data = tasks.of_run(workdir)
-    for name, classes in tasks.heads(config, data).items():
+    data = objectives.of_run(workdir)
+    for name, classes in objectives.heads(config, data).items():
         if classes != spec.classes[name]:
             raise UserError(
                 f'{data[name].name} has the classes {", ".join(classes)}, the checkpoint '
@@ -142,10 +146,10 @@ def _of_run(workdir: Path, split: str, tta: str) -> Evaluated:
             )
     batch_size, placement = config['data']['batch_size'], config['data']['placement']
     mesh = sharding.mesh_for(batch_size)
-    network, step, params, stats = selected.restore(workdir, sharding.replicated(mesh))
+    network, step, params, stats = restore.restore(workdir, sharding.replicated(mesh))
     splits: dict[str, Any] = {}
     told = None
-    for name, task in tasks.fields(config).items():
+    for name, task in objectives.fields(config).items():
         if split in data[name].splits and data[name].classes:
             place: dict[str, Any] = {'batch_size': batch_size, 'placement': placement, 'mesh': mesh}
             scorer = Scorer(network, data[name], **place, task=name, head=task['head'], tta=tta)
@@ -169,8 +173,8 @@ def _of_run(workdir: Path, split: str, tta: str) -> Evaluated:
 
 
 def _calibrated(workdir: Path, split: str, told: Told | None) -> dict[str, Any]:
-    """As `scoring.calibrated`, at the temperature that was fitted when the run ended; {} where none was."""
-    fitted = selected.calibration(workdir)
+    """As `evaluation.scoring.calibrated`, at the temperature that was fitted when the run ended; {} where none was."""
+    fitted = restore.calibration(workdir)
     if told is None or told.labels.ndim > 1 or not fitted or split == fitted['fitted_on']:
         return {}
     scaled = scoring.at_temperature(told.logits, told.labels, fitted['temperature'])
@@ -178,8 +182,8 @@ def _calibrated(workdir: Path, split: str, told: Told | None) -> dict[str, Any]:
 
 
 def _elsewhere(workdir: Path, name: str, tta: str) -> Evaluated:
-    predictor, config = Predictor(workdir, tta=tta), drift.read(workdir)
-    told, left_out = elsewhere.told(predictor, elsewhere.opened(name), elsewhere.trained_on(workdir))
+    predictor, config = Predictor(workdir, tta=tta), run_config.read(workdir)
+    told, left_out = cross_dataset.told(predictor, cross_dataset.opened(name), cross_dataset.trained_on(workdir))
     results = {
         'selected_on': config['checkpoint']['select'],
         'step': predictor.step,
@@ -206,7 +210,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--output', default='', help='write the results there as JSON')
     arguments = parser.parse_args(argv)
     logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
-    workdirs, peers = [selected.located(workdir) for workdir in arguments.workdir], arguments.predictions
+    workdirs, peers = [restore.located(workdir) for workdir in arguments.workdir], arguments.predictions
     asked = {'dataset': arguments.data, 'tta': arguments.tta}
     try:
         if not (workdirs or peers):

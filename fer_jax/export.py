@@ -15,12 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_jax import graph, model_card, pretrained, selected, start
+from fer_jax import pretrained
 from fer_jax.checkpoints import read_spec
 from fer_jax.errors import UserError
-from fer_jax.network import PRIMARY
-from fer_jax.pretrained import Weights, keras_names, to_source
+from fer_jax.exporters import exported_function
+from fer_jax.models.network import PRIMARY
+from fer_jax.pretrained import Weights, convert_back
+from fer_jax.pretrained.name_tables import keras_names
 from fer_jax.pretrained.weights import whole_file
+from fer_jax.reporting import model_card
+from fer_jax.runs import restore
+from fer_jax.training import initial_weights
 
 GRAPHS = ('onnx', 'stablehlo')
 OWN = 'safetensors'
@@ -53,16 +58,16 @@ def export(workdir: Path, form: str, output: Path, images: str = '', data_licenc
     """Writes the selected checkpoint of a run, and a card.
 
     Args:
-      images: see `graph.real_images`.
+      images: see `exporters.exported_function.real_images`.
       data_licence: '' for that of the run's own card, where it has one.
 
     Raises:
       UserError: there is no run or no checkpoint, the network has no such form or does not say the same in it, or a
         file cannot be written.
     """
-    folder = selected.located(workdir)
+    folder = restore.located(workdir)
     spec = read_spec(folder)
-    choices = [*GRAPHS, *to_source.targets(spec.name), OWN]
+    choices = [*GRAPHS, *convert_back.targets(spec.name), OWN]
     if form not in choices:
         raise UserError(f'--format={form} is not a form of {spec.name}; choose {", ".join(choices)}')
     if not output.suffix:
@@ -85,40 +90,40 @@ def _card(output: Path) -> Path:
 
 
 def _graph(folder: Path, form: str, output: Path, images: str) -> tuple[str, str]:
-    network = graph.Exported(folder)
-    seen = graph.real_images(folder, images)
+    network = exported_function.Exported(folder)
+    seen = exported_function.real_images(folder, images)
     if form == 'onnx':
         made = network.onnx({'licence_and_limits': _card(output).name})
-        run, runtime = graph.in_onnxruntime(made), 'onnxruntime'
+        run, runtime = exported_function.in_onnxruntime(made), 'onnxruntime'
     else:
         made = network.stablehlo()
-        run, runtime = graph.in_jax(made), 'jax.export'
+        run, runtime = exported_function.in_jax(made), 'jax.export'
     verified = network.verified(run, seen)
     with whole_file(output) as scratch:
         scratch.write_bytes(made)
     side = network.shape[0]
     use = f'images   uint8 [B, {side}, {side}, 3], RGB -> probabilities float32 [B, classes], any B'
     if form == 'onnx':
-        use += f'; opset {graph.onnx_graph.OPSET}'
-    return use, graph.describe(verified, runtime)
+        use += f'; opset {exported_function.onnx_graph.OPSET}'
+    return use, exported_function.describe(verified, runtime)
 
 
 def _weights(folder: Path, form: str, output: Path, images: str) -> tuple[str, str]:
     if images:
         raise UserError(f'--images={images} verifies a graph; {form} holds weights, which are compared themselves')
-    spec, weights = read_spec(folder), start.of_run(folder)
+    spec, weights = read_spec(folder), initial_weights.of_run(folder)
     metadata = {key: str(value) for key, value in weights.metadata.items()}
     metadata['classes'] = str(len(spec.classes[PRIMARY]))
     if form == OWN:
         own = Weights(weights.model, weights.params, weights.stats, weights.preprocessing, metadata)
         pretrained.save(output, own)
     elif form in keras_names.TABLES.get(spec.name, {}):
-        to_source.write_keras(output, to_source.keras_variables(weights, form))
+        convert_back.write_keras(output, convert_back.keras_variables(weights, form))
     else:
-        to_source.write_torch(output, to_source.torch_state(weights, form), metadata)
+        convert_back.write_torch(output, convert_back.torch_state(weights, form), metadata)
     again = pretrained.load(output, spec.name) if form == OWN else pretrained.convert_file(
         output, spec.name, source=output.name, licence='')  # fmt: skip
-    ours, back = to_source.leaves(weights), to_source.leaves(again)
+    ours, back = convert_back.leaves(weights), convert_back.leaves(again)
     if any(not np.array_equal(leaf, back[path]) for path, leaf in ours.items()):
         output.unlink()
         raise UserError(f'{output}: read back it is not the same; nothing is written')

@@ -17,9 +17,10 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
-from fer_jax import __version__, processes
+from fer_jax import __version__
+from fer_jax.distributed import processes
 from fer_jax.errors import UserError
-from fer_jax.signals import STOP, Stopped, stop_request
+from fer_jax.utils.signals import STOP, Stopped, stop_request
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: a file of configs/.')
 WORKDIR = flags.DEFINE_string('workdir', '', 'Folder of the run; the same folder again resumes. Empty: a new one.')
@@ -115,7 +116,7 @@ def _check_config() -> ConfigDict:
 
 def run(config: ConfigDict) -> None:
     """One run, or the runs of several seeds or folds, as the flags say."""
-    from fer_jax import pooling, training
+    from fer_jax.training import loop, repeats
 
     plain = json.loads(config.to_json())
     here = processes.place(os.environ, COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
@@ -124,7 +125,7 @@ def run(config: ConfigDict) -> None:
     content = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
     processes.start(here, plain['parallel'], {'config': content, '--workdir': WORKDIR.value, 'version': __version__})
     if LARGEST_BATCH.value:
-        from fer_jax import memory
+        from fer_jax.training import memory
 
         memory.largest_batch(plain)
         return
@@ -134,17 +135,17 @@ def run(config: ConfigDict) -> None:
         raise UserError('--profile is of one training run; leave out --seeds, --folds and probes')
     if DRY_RUN.value or not (SEEDS.value or FOLDS.value):
         options = {'dry_run': DRY_RUN.value, 'profile': PROFILE.value, 'allow_changes': ALLOW_CHANGES.value}
-        training.train(plain, WORKDIR.value, **options)
+        loop.train(plain, WORKDIR.value, **options)
         return
     if ALLOW_CHANGES.value:
         raise UserError('--allow_changes is of one run; leave out --seeds and --folds')
-    workdir = Path(WORKDIR.value) if WORKDIR.value else training.free_workdir(plain)
+    workdir = Path(WORKDIR.value) if WORKDIR.value else loop.free_workdir(plain)
     if FOLDS.value:
-        pooling.train_folds(plain, workdir)
+        repeats.train_folds(plain, workdir)
         return
     if wrong := [seed for seed in SEEDS.value if not seed.strip().isdecimal()]:
         raise UserError(f'--seeds={",".join(SEEDS.value)}: {wrong[0]!r} is no whole number, 0 or more')
-    pooling.train_seeds(plain, [int(seed) for seed in SEEDS.value], workdir)
+    repeats.train_seeds(plain, [int(seed) for seed in SEEDS.value], workdir)
 
 
 def outcome(argv: list[str]) -> tuple[int, str]:

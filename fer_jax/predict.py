@@ -21,16 +21,18 @@ from typing import Any, TextIO
 import jax
 import numpy as np
 
-from fer_jax import annotate, frames, photographs, progress, saliency, selected
-from fer_jax.data import faces
-from fer_jax.data.images import decode
-from fer_jax.data.table import Table
+from fer_jax.data.imaging import faces
+from fer_jax.data.imaging.codec import decode
+from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
-from fer_jax.frames import Frame, Source
-from fer_jax.network import PRIMARY
-from fer_jax.photographs import Told
-from fer_jax.signals import Stopped, stop_request
-from fer_jax.steps import check_views, eval_step
+from fer_jax.inference import drawing, face_pipeline, media, saliency
+from fer_jax.inference.face_pipeline import Told
+from fer_jax.inference.media import Frame, Source
+from fer_jax.models.network import PRIMARY
+from fer_jax.runs import restore
+from fer_jax.training.train_step import check_views, eval_step
+from fer_jax.utils import progress
+from fer_jax.utils.signals import Stopped, stop_request
 
 BATCH = 256
 TINY = np.finfo(np.float32).tiny
@@ -52,20 +54,20 @@ class Predictor:
 
         Args:
           tta: views of each image whose probabilities are averaged: 'none', 'flip', 'tencrop' or a number of random
-            ones, see `steps.views`.
+            ones, see `training.train_step.views`.
 
         Raises:
           UserError: there is no run, or no evaluated checkpoint yet, or no such views.
         """
         check_views(tta)
-        self.folder = selected.located(workdir)
-        network, self.step, self._params, self._stats = selected.restore(workdir)
+        self.folder = restore.located(workdir)
+        network, self.step, self._params, self._stats = restore.restore(workdir)
         spec, self._network = network.spec, network
         self._step = jax.jit(functools.partial(eval_step, network=network, tta=tta))
         self._activation = jax.nn.sigmoid if spec.activation == 'sigmoid' else jax.nn.softmax
         self.classes = spec.classes[PRIMARY]
         self.image_size, self._channels = spec.image_size, spec.channels
-        self.temperature = selected.temperature(self.folder)
+        self.temperature = restore.temperature(self.folder)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Classifies aligned face crops.
@@ -94,10 +96,10 @@ class Predictor:
         probabilities = self(images)
         if self._activation is jax.nn.sigmoid:
             return probabilities
-        return photographs.calibrated(probabilities, self.temperature)
+        return face_pipeline.calibrated(probabilities, self.temperature)
 
     def explain(self, images: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Where in images the evidence is; see `saliency.explain`.
+        """Where in images the evidence is; see `inference.saliency.explain`.
 
         Args:
           images: uint8 [B, H, W, C].
@@ -180,16 +182,16 @@ def _predict(arguments: argparse.Namespace) -> int:
     ):
         if not fits:
             raise UserError(f'--{name}={getattr(arguments, name)}; expected {expected}')
-    given = frames.sources(arguments.paths)
+    given = media.sources(arguments.paths)
     if arguments.out:
         _make(arguments.out, arguments.paths, given)
     detect = faces.detector(arguments.yunet)
     predictor = Predictor(arguments.workdir, tta=arguments.tta)
-    cutting = photographs.cutting(predictor.folder, arguments.margin, aligns=arguments.yunet is not None)
+    cutting = face_pipeline.cutting(predictor.folder, arguments.margin, aligns=arguments.yunet is not None)
     print(cutting.told, file=sys.stderr)
-    pictures = itertools.chain.from_iterable(frames.read(source, every=arguments.every) for source in given)
+    pictures = itertools.chain.from_iterable(media.read(source, every=arguments.every) for source in given)
     size = predictor.image_size
-    seen = photographs.look(pictures, detect, predictor.calibrated, size=size, cutting=cutting)
+    seen = face_pipeline.look(pictures, detect, predictor.calibrated, size=size, cutting=cutting)
     missed = 0
     with contextlib.ExitStack() as stack:
         written: TextIO = sys.stdout
@@ -223,23 +225,23 @@ def _write(
     with contextlib.ExitStack() as stack:
         film = None
         if out and source.moves:
-            film = stack.enter_context(annotate.Film(out, name, source.rate / arguments.every, classes))
+            film = stack.enter_context(drawing.Film(out, name, source.rate / arguments.every, classes))
         for frame, told in seen:
             if frame.image is None:
                 missed = True
                 say(f'fer_jax: {frame.error}', file=sys.stderr)
-                print(json.dumps(photographs.place(frame) | {'error': frame.error}), file=written, flush=True)
+                print(json.dumps(face_pipeline.place(frame) | {'error': frame.error}), file=written, flush=True)
                 continue
             options = {'abstain_below': arguments.abstain_below}
-            lines = [photographs.record(frame, one, classes, number=at, **options) for at, one in enumerate(told)]
-            for line in lines or [photographs.place(frame) | {'faces': 0}]:
+            lines = [face_pipeline.record(frame, one, classes, number=at, **options) for at, one in enumerate(told)]
+            for line in lines or [face_pipeline.place(frame) | {'faces': 0}]:
                 print(json.dumps(line), file=written, flush=True)
             if film:
                 largest = max(told, key=lambda one: one.face.box[2] * one.face.box[3], default=None)
-                picture = annotate.drawn(frame.image, lines)
+                picture = drawing.drawn(frame.image, lines)
                 film.add(picture, frame.seconds, None if largest is None else largest.probabilities)
             elif out:
-                annotate.save_jpeg(out / f'{name}.jpg', annotate.drawn(frame.image, lines))
+                drawing.save_jpeg(out / f'{name}.jpg', drawing.drawn(frame.image, lines))
             if not told and not source.moves:
                 say(f'{source.name}: no face', file=sys.stderr)
             shown.update()

@@ -14,13 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax import drift, integrity, metrics, records, report_images, report_sections, scoring, tasks
-from fer_jax.data.datasets import Dataset
+from fer_jax.data.dataset import Dataset
 from fer_jax.errors import UserError
-from fer_jax.model_card import CAUTION
-from fer_jax.network import PRIMARY
+from fer_jax.evaluation import metrics, scoring
+from fer_jax.models.network import PRIMARY
 from fer_jax.predict import Predictor
-from fer_jax.report_images import Explain
+from fer_jax.reporting import images as report_images
+from fer_jax.reporting import sections as report_sections
+from fer_jax.reporting.images import Explain
+from fer_jax.reporting.model_card import CAUTION
+from fer_jax.runs import checksums, metrics_log
+from fer_jax.runs import config as run_config
+from fer_jax.training import objectives
 
 STYLE = Path(__file__).with_name('report.css')
 
@@ -30,12 +35,12 @@ def write(workdir: Path, data: Dataset | None = None, explain: Explain | None = 
 
     Args:
       data: of the run; without it the page has no images and no word on them.
-      explain: where in images the evidence for classes is, see `saliency.explain`.
+      explain: where in images the evidence for classes is, see `inference.saliency.explain`.
 
     Raises:
       UserError: the run is not finished, or a file of it is damaged.
     """
-    results, config = finished(workdir), drift.read(workdir)
+    results, config = finished(workdir), run_config.read(workdir)
     shown = 'test' if 'test' in results['splits'] else results['selected_on'].split('/')[0]
     one = results['splits'][shown]
     sections = [
@@ -66,7 +71,7 @@ def write(workdir: Path, data: Dataset | None = None, explain: Explain | None = 
     sections.append(_facts(workdir, config))
     name = f'{config["model"]["name"]}, {report_sections.data_of(config)}'
     path = workdir / 'report.html'
-    integrity.write_whole(path, _page(name, [section for section in sections if section]))
+    checksums.write_whole(path, _page(name, [section for section in sections if section]))
     return path
 
 
@@ -74,7 +79,7 @@ def compare(workdirs: Sequence[Path], output: Path) -> Path:
     """Writes a page with a row a run; p is McNemar's, against the first, where both scored the same images."""
     rows, first = [], None
     for workdir in (run for given in workdirs for run in (sorted(given.glob('seed-*')) or [given])):
-        results, config = finished(workdir), drift.read(workdir)
+        results, config = finished(workdir), run_config.read(workdir)
         shown = 'test' if 'test' in results['splits'] else results['selected_on'].split('/')[0]
         one, hits = results['splits'][shown], hits_of(workdir, shown)
         p = ''
@@ -98,7 +103,7 @@ def compare(workdirs: Sequence[Path], output: Path) -> Path:
     head = ('run', 'network', 'data', 'scored on', 'accuracy', 'balanced', 'macro F1', 'NLL', 'p against the first')
     body = f'<section><h2>Runs</h2>{report_sections.table(head, rows)}</section>'
     output.parent.mkdir(parents=True, exist_ok=True)
-    integrity.write_whole(output, _page('Comparison', [body]))
+    checksums.write_whole(output, _page('Comparison', [body]))
     return output
 
 
@@ -114,7 +119,7 @@ def pooled(workdir: Path, results: Mapping[str, Any], runs: Sequence[str]) -> Pa
     links = ''.join(f'<li><a href="{escape(run)}/report.html">{escape(run)}</a></li>' for run in runs)
     sections.append(f'<section><h2>Runs</h2><ul>{links}</ul></section>')
     path = workdir / 'report.html'
-    integrity.write_whole(path, _page(workdir.name, sections))
+    checksums.write_whole(path, _page(workdir.name, sections))
     return path
 
 
@@ -151,7 +156,7 @@ def _facts(workdir: Path, config: Mapping[str, Any]) -> str:
         if (workdir / name).is_file():
             told += f'<details><summary>{title}</summary><pre>{escape((workdir / name).read_text())}</pre></details>'
     written = json.dumps(config, indent=2)
-    times = [record for record in records.read(workdir / 'timing.jsonl') if 'seconds' in record]
+    times = [record for record in metrics_log.read(workdir / 'timing.jsonl') if 'seconds' in record]
     minutes = sum(record['seconds'] for record in times) / 60
     told += f'<details><summary>Config</summary><pre>{escape(written)}</pre></details>'
     return f'{told}<p>It took {minutes:.1f} minutes of training and scoring.</p></section>'
@@ -188,7 +193,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             (workdir,) = arguments.workdir
             finished(workdir)
-            print(write(workdir, tasks.of_run(workdir)[PRIMARY], Predictor(workdir).explain))
+            print(write(workdir, objectives.of_run(workdir)[PRIMARY], Predictor(workdir).explain))
     except (UserError, OSError) as error:
         print(f'fer_jax: {error}', file=sys.stderr)
         return 2

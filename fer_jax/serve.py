@@ -25,15 +25,15 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from fer_jax import photographs
-from fer_jax.data import faces
-from fer_jax.data.faces import Detector
-from fer_jax.data.images import FORMATS, decode
+from fer_jax.data.imaging import faces
+from fer_jax.data.imaging.codec import FORMATS, decode
+from fer_jax.data.imaging.faces import Detector
 from fer_jax.errors import UserError
-from fer_jax.frames import Frame, Source
-from fer_jax.photographs import Cutting
+from fer_jax.inference import face_pipeline
+from fer_jax.inference.face_pipeline import Cutting
+from fer_jax.inference.media import Frame, Source
 from fer_jax.predict import Predictor
-from fer_jax.signals import Stopped, stop_request
+from fer_jax.utils.signals import Stopped, stop_request
 
 LARGEST_UPLOAD = 20 * 2**20  # bytes
 LARGEST_PICTURE = 40_000_000  # pixels
@@ -133,13 +133,13 @@ class Server(ThreadingHTTPServer):
             image = decode(data, None, 3, 'the picture')
             frame = Frame(Source('picture', 1, 0.0), 0, 0.0, image)
             size, classify = self.predictor.image_size, self.predictor.calibrated
-            ((_, told),) = photographs.look([frame], self.detect, classify, size=size, cutting=self.cutting)
+            ((_, told),) = face_pipeline.look([frame], self.detect, classify, size=size, cutting=self.cutting)
         except UserError:
             raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, UNREADABLE) from None
         finally:
             self.turns.release()
         found = [
-            photographs.record(frame, one, self.predictor.classes, number=at, abstain_below=0.0)
+            face_pipeline.record(frame, one, self.predictor.classes, number=at, abstain_below=0.0)
             for at, one in enumerate(told)
         ]
         return {'width': image.shape[1], 'height': image.shape[0], 'faces': found}
@@ -164,9 +164,7 @@ def check_size(data: bytes) -> None:
     if not fits:
         has = f'{size[0]} x {size[1]} pixels' if size else 'too many pixels'
         most = f'{LARGEST_PICTURE / 1e6:.0f} megapixels'
-        raise Refused(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f'the picture has {has}; at most {most} are looked at'
-        )
+        raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f'the picture has {has}; at most {most} are looked at')
 
 
 class Arriving(io.RawIOBase):
@@ -305,8 +303,8 @@ def serve(arguments: argparse.Namespace) -> None:
     detect = faces.detector(arguments.yunet)
     predictor = Predictor(arguments.workdir)
     side = predictor.image_size
-    predictor.calibrated(np.zeros((photographs.BATCH, side, side, 3), np.uint8))  # compiles it
-    cutting = photographs.cutting(predictor.folder, arguments.margin, aligns=arguments.yunet is not None)
+    predictor.calibrated(np.zeros((face_pipeline.BATCH, side, side, 3), np.uint8))  # compiles it
+    cutting = face_pipeline.cutting(predictor.folder, arguments.margin, aligns=arguments.yunet is not None)
     try:
         names = {arguments.host, arguments.name}
         server = Server((arguments.host, arguments.port), predictor, detect, cutting, names)

@@ -1,71 +1,8 @@
-"""Converts weights of torch, Keras or MatConvNet to the safetensors that `model.weights` reads.
+"""Forwards to `python -m fer_jax.convert_weights`, which took its place."""
 
-    python scripts/convert_weights.py --model resnet50 --source resnet50-11ad3fa6.pth
-
-Nothing in the source file is executed, and neither torch nor Keras is needed.
-"""
-
-import argparse
-import math
 import sys
-from pathlib import Path
 
-from fer_jax import cache, models, pretrained
-from fer_jax.errors import UserError
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 where the input is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--model', required=True, help=f'one of {", ".join(models.NAMES)}')
-    parser.add_argument('--source', required=True, type=Path, help='.pth, .pt, .safetensors, .h5, .mat or .pkl')
-    parser.add_argument('--weights', default='imagenet', help='their name in the cache, where model.weights finds them')
-    parser.add_argument('--output', type=Path, help='default: in the cache')
-    parser.add_argument('--licence', default='unknown', help="the weights' licence, kept in the file")
-    look = "how the network wants its images; default: the source framework's"
-    parser.add_argument('--mean', type=float, nargs='+', help=f'of x / 255, in the order of --order; {look}')
-    parser.add_argument('--std', type=float, nargs='+', help='of x / 255')
-    parser.add_argument('--order', choices=('RGB', 'BGR'), default='RGB', help='with --mean')
-    parser.add_argument('--size', type=int, default=224, help='with --mean')
-    arguments = parser.parse_args(argv)
-    try:
-        convert(arguments)
-    except UserError as error:
-        print(f'fer_jax: {error}', file=sys.stderr)
-        return 2
-    return 0
-
-
-def convert(arguments: argparse.Namespace) -> None:
-    if (arguments.mean is None) != (arguments.std is None):
-        raise UserError('--mean and --std belong together; give both, or neither')
-    look = None
-    if arguments.mean:
-        look = pretrained.Preprocessing(
-            tuple(arguments.mean), tuple(arguments.std), order=arguments.order, size=arguments.size
-        )
-    weights = pretrained.convert_file(
-        arguments.source,
-        arguments.model,
-        source=arguments.source.name,
-        licence=arguments.licence,
-        preprocessing=look,
-    )
-    default = pretrained.cached_file(arguments.model, cache.root(), arguments.weights)
-    output = arguments.output or default
-    pretrained.save(output, weights)
-    leaves = [*weights.params.values(), *weights.stats.values()]
-    print(f'{arguments.source} -> {output}')
-    print(f'{len(leaves)} tensors, {sum(math.prod(leaf.shape) for leaf in leaves):,} numbers')
-    for name, value in weights.metadata.items():
-        print(f'  {name:<9} {value}')
-    for name, values in (('mean', weights.preprocessing.mean), ('std', weights.preprocessing.std)):
-        print(f'  {name:<9} {", ".join(f"{value:.4g}" for value in values)} of x / 255')
-    look = weights.preprocessing
-    print(f'  {"images":<9} {look.order}, {look.size} px, {look.interpolation}')
-    flag = arguments.weights if output == default else output
-    print(f'use it with --config.model.name={arguments.model} --config.model.weights={flag}')
-
+from fer_jax.convert_weights import main
 
 if __name__ == '__main__':
     sys.exit(main())

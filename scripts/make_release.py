@@ -16,13 +16,17 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_jax import checkpoints, drift, integrity, model_card, pretrained, selected, start
+from fer_jax import checkpoints, pretrained
 from fer_jax.errors import UserError
 from fer_jax.evaluate import evaluate
 from fer_jax.export import UNSTATED
-from fer_jax.network import PRIMARY
+from fer_jax.models.network import PRIMARY
 from fer_jax.pretrained import Weights
 from fer_jax.report import finished
+from fer_jax.reporting import model_card
+from fer_jax.runs import checksums, restore
+from fer_jax.runs import config as run_config
+from fer_jax.training import initial_weights
 
 LARGEST = 8_000_000  # bytes
 KEPT = ('versions', 'git', 'data', 'weights')  # of environment.json
@@ -32,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where the input is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--workdir', required=True, type=Path, help='of a finished run')
-    parser.add_argument('--output', type=Path, default=selected.located(selected.RELEASE), help='folder to write')
+    parser.add_argument('--output', type=Path, default=restore.located(restore.RELEASE), help='folder to write')
     parser.add_argument('--data_licence', default=UNSTATED, help='of the training images, for the model card')
     arguments = parser.parse_args(argv)
     logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
@@ -50,8 +54,8 @@ def release(workdir: Path, output: Path, data_licence: str) -> str:
     Raises:
       UserError: the run is not finished, or too large.
     """
-    results, config, spec = finished(workdir), drift.read(workdir), checkpoints.read_spec(workdir)
-    weights = start.of_run(workdir)
+    results, config, spec = finished(workdir), run_config.read(workdir), checkpoints.read_spec(workdir)
+    weights = initial_weights.of_run(workdir)
     half = [
         {path: np.asarray(leaf, np.float16) for path, leaf in tree.items()} for tree in (weights.params, weights.stats)
     ]
@@ -62,15 +66,15 @@ def release(workdir: Path, output: Path, data_licence: str) -> str:
     metadata['classes'] = str(len(spec.classes[PRIMARY]))
     shutil.rmtree(output, ignore_errors=True)
     whole = Weights(weights.model, *half, weights.preprocessing, metadata)
-    pretrained.save(output / 'checkpoints' / selected.FILE, whole)
+    pretrained.save(output / 'checkpoints' / restore.FILE, whole)
     shutil.copy(workdir / 'checkpoints' / 'model.json', output / 'checkpoints' / 'model.json')
     made = json.loads((workdir / 'environment.json').read_text())
     written = {'config': config, 'environment': {name: made[name] for name in KEPT}}
     for name, value in written.items():
-        integrity.write_whole(output / f'{name}.json', json.dumps(value, indent=2) + '\n')
+        checksums.write_whole(output / f'{name}.json', json.dumps(value, indent=2) + '\n')
     for split in ('validation', 'test'):
         results['splits'] |= evaluate(output, split)['splits']
-    integrity.write_whole(output / 'results.json', json.dumps(results, indent=2) + '\n')
+    checksums.write_whole(output / 'results.json', json.dumps(results, indent=2) + '\n')
     card = model_card.text(
         output,
         'The network that comes with fer_jax',
@@ -79,7 +83,7 @@ def release(workdir: Path, output: Path, data_licence: str) -> str:
         found='Its weights are float16; the scores below were measured with them.',
         data_licence=data_licence,
     )
-    integrity.write_whole(output / 'card.md', card)
+    checksums.write_whole(output / 'card.md', card)
     return card
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from flax import nnx
 
 from fer_jax import models
-from fer_jax.partition import flatten
-from fer_jax.pretrained import keras_names, torch_names
-from fer_jax.pretrained.registry import FACES_TERMS, PUBLISHED
+from fer_jax.models.parameters import flatten
+from fer_jax.pretrained.name_tables import keras_names, torch_names
+from fer_jax.pretrained.published_weights import FACES_TERMS, PUBLISHED
 
 START, END = '<!-- table -->\n', '<!-- end of table -->\n'
 COLUMNS = ('`model.name`', 'parameters', 'smallest side', 'names of', 'weights and their licence', 'images')

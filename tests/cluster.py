@@ -15,12 +15,12 @@ import numpy as np
 from PIL import Image
 
 REPOSITORY = Path(__file__).parents[1]
-CONFIG = '''
+CONFIG = """
 import os
 import time
 
 from configs import default
-from fer_jax.records import Recorder
+from fer_jax.runs.metrics_log import Recorder
 
 if pace := float(os.environ.get('PACE', 0)):  # seconds a step
     stepped = Recorder.stepped
@@ -37,7 +37,7 @@ def get_config():
     config.parallel.wait = 120.0
     config.parallel.lost_after = 120.0
     return config
-'''
+"""
 
 
 def write_config(folder: Path) -> Path:

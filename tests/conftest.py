@@ -37,17 +37,15 @@ def untrained(tmp_path_factory) -> Path:
     import numpy as np
 
     from fer_jax import pretrained
-    from fer_jax.network import ModelSpec, build
-    from fer_jax.selected import FILE
+    from fer_jax.models.network import ModelSpec, build
+    from fer_jax.runs.restore import FILE
 
     classes = ('angry', 'disgust', 'fear', 'happy', 'sad', 'surprise', 'neutral')
     spec = ModelSpec('resnet8_small', {'primary': classes}, 48, channels=1, mean=(0.5,), std=(0.25,))
     folder = tmp_path_factory.mktemp('untrained')
     (folder / 'checkpoints').mkdir()
     (folder / 'checkpoints' / 'model.json').write_text(spec.to_json())
-    params, stats = (
-        {path: np.asarray(leaf) for path, leaf in tree.items()} for tree in build(spec).init(0)
-    )
+    params, stats = ({path: np.asarray(leaf) for path, leaf in tree.items()} for tree in build(spec).init(0))
     look = pretrained.Preprocessing(spec.mean, spec.std)
     pretrained.save(folder / 'checkpoints' / FILE, pretrained.Weights(spec.name, params, stats, look, {'step': '7'}))
     return folder

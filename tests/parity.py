@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from fer_jax import models
-from fer_jax.partition import flatten, unflatten
+from fer_jax.models.parameters import flatten, unflatten
 
 
 class Reference(NamedTuple):

@@ -104,7 +104,7 @@ def config_of_nothing(faces, tmp_path):
         (config_of_nothing, ['--config={tmp}/bare.py'], 'has no model, data, '),
         (None, [*SMALL, '--config.seed=-1'], 'config.seed=-1; expected a whole number from 0'),
         (None, [*SMALL, '--config.data.splits.validation=test'], 'is the test split'),
-        (None, [*SMALL, '--config.data.dir=', '--config.data.name=fer2013'], 'scripts/prepare_dataset.py'),
+        (None, [*SMALL, '--config.data.dir=', '--config.data.name=fer2013'], 'fer_jax.prepare_dataset'),
         (None, [*SMALL, '--config.data.dir=', '--config.data.name=fer2014'], "data set 'fer2014' is unknown"),
         (None, [*SMALL, '--profile', '--seeds=0,1'], '--profile is of one training run'),
         (None, [*SMALL, '--config.phases[0].optimizer=adm'], "optimizer='adm' is unknown; the nearest is adam"),
@@ -141,7 +141,7 @@ def test_the_first_command_people_type(faces, tmp_path):
     assert done.returncode == 2 and '--config.model.weights=scratch' in done.stderr
     torch.save(torchvision_model('resnet50').state_dict(), tmp_path / 'resnet50.pth')
     converted = subprocess.run(
-        [sys.executable, 'scripts/convert_weights.py', '--model=resnet50', f'--source={tmp_path}/resnet50.pth'],
+        [sys.executable, 'fer_jax.convert_weights', '--model=resnet50', f'--source={tmp_path}/resnet50.pth'],
         cwd=REPOSITORY, capture_output=True, text=True, check=False,
         env=os.environ | {'FER_JAX_CACHE': str(tmp_path / 'cache'), 'PYTHONPATH': str(REPOSITORY)},
     )  # fmt: skip

@@ -9,9 +9,11 @@ from PIL import Image
 
 import fer_jax
 from configs import default, fer2013_record, fer2013_speedrun, resnet18_attributes, vgg16_transfer, vggface_two_stage
-from fer_jax import evaluate, phases
-from fer_jax.data import datasets, folder
-from fer_jax.network import ModelSpec, build
+from fer_jax import evaluate
+from fer_jax.data import dataset
+from fer_jax.data.sources import folder
+from fer_jax.models.network import ModelSpec, build
+from fer_jax.training import phases
 
 
 def test_the_classic_transfer_recipe():
@@ -66,7 +68,7 @@ def test_attributes_are_learnt_and_told(tmp_path, monkeypatch):
         units = np.stack([bright, np.where(np.arange(80) % 2, bright, np.nan)], 1).astype(np.float32)
         return dataclasses.replace(table, targets={'units': units}, columns={'units': ('bright', 'AU2')})
 
-    monkeypatch.setattr(datasets, 'open_table', open_table)
+    monkeypatch.setattr(dataset, 'open_table', open_table)
     config = resnet18_attributes.get_config()
     config.model.update({'image_size': 32, 'channels': 1})
     config.data.update({'annotation': 'units', 'batch_size': 16})

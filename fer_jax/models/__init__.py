@@ -6,12 +6,13 @@ from typing import Any
 import jax
 from flax import nnx
 
-from fer_jax import cache, pretrained
+from fer_jax import pretrained
 from fer_jax.errors import UserError
-from fer_jax.models import families
-from fer_jax.models.families import CONSTRUCTORS, NAMES, check_name
+from fer_jax.models import registry
+from fer_jax.models.parameters import split_module, unflatten
+from fer_jax.models.registry import CONSTRUCTORS, NAMES, check_name
 from fer_jax.models.stages import check_size, run
-from fer_jax.partition import split_module, unflatten
+from fer_jax.utils import cache
 
 __all__ = ['CONSTRUCTORS', 'NAMES', 'check_name', 'check_size', 'create', 'run']
 
@@ -36,7 +37,7 @@ def create(
       weights: 'scratch', or what `model.weights` may name: 'imagenet', another of `pretrained.registry.KNOWN`, or a
         converted file.
       rngs: of the fresh parameters; seed 0 if None.
-      options: channels, head, dropout, stochastic_depth, dtype, kernels: see `families.create`.
+      options: channels, head, dropout, stochastic_depth, dtype, kernels: see `registry.create`.
 
     Returns:
       A module. `network(x)` is {task: logits, float32 [B, classes]} of x, float [B, H, W, channels], normalised;
@@ -51,14 +52,14 @@ def create(
     if weights == 'scratch':
         if classes is None:
             raise UserError("classes=None keeps the head of the weights, of which weights='scratch' has none")
-        return families.create(name, classes=classes, rngs=rngs, **options)
+        return registry.create(name, classes=classes, rngs=rngs, **options)
     found = pretrained.resolve(weights, name, cache=cache.root())
     keep = classes is None
     count = int(found.metadata['classes']) if classes is None else classes
     key = rngs.params()
 
     def make(key: jax.Array) -> Any:
-        return families.create(name, classes=count, rngs=nnx.Rngs(key), **options)
+        return registry.create(name, classes=count, rngs=nnx.Rngs(key), **options)
 
     graphdef, params, stats = split_module(nnx.eval_shape(lambda: make(key)))
     if not keep:

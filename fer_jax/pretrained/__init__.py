@@ -1,9 +1,9 @@
 """Where weights come from, how their images are normalised, and under which licence they stand."""
 
 from fer_jax.pretrained.convert import convert, convert_keras, fill
-from fer_jax.pretrained.keras_reader import read_keras
-from fer_jax.pretrained.sources import cached_file, convert_file, resolve
-from fer_jax.pretrained.torch_reader import read_torch
+from fer_jax.pretrained.locate import cached_file, convert_file, resolve
+from fer_jax.pretrained.readers.keras_file import read_keras
+from fer_jax.pretrained.readers.torch_file import read_torch
 from fer_jax.pretrained.weights import Preprocessing, Weights, load, save
 
 __all__ = [

@@ -9,14 +9,14 @@ import jax
 import numpy as np
 from flax import nnx
 
+from fer_jax.distributed.sharding import put
 from fer_jax.errors import UserError
-from fer_jax.models import families, vgg
-from fer_jax.partition import Flat, split_module
-from fer_jax.pretrained import keras_names, matlab_names, torch_names
-from fer_jax.pretrained.keras_names import KerasSource
-from fer_jax.pretrained.torch_names import IGNORED, Source
+from fer_jax.models import registry, vgg
+from fer_jax.models.parameters import Flat, split_module
+from fer_jax.pretrained.name_tables import keras_names, matconvnet_names, torch_names
+from fer_jax.pretrained.name_tables.keras_names import KerasSource
+from fer_jax.pretrained.name_tables.torch_names import IGNORED, Source
 from fer_jax.pretrained.weights import Preprocessing, Weights
-from fer_jax.sharding import put
 
 TORCH_LEAVES = {'bias': 'bias', 'running_mean': 'mean', 'running_var': 'var'}
 KERAS_LEAVES = {'kernel': 'kernel', 'depthwise_kernel': 'kernel', 'bias': 'bias', 'beta': 'bias', 'gamma': 'scale'}
@@ -80,7 +80,7 @@ def convert_keras(
     a 7x7 map, go from channels last to channels first. A BatchNorm that its source makes without gamma gets ones.
 
     Args:
-      entries: `<layer>/<leaf>` -> array, as `keras_reader.read_keras` gives them.
+      entries: `<layer>/<leaf>` -> array, as `keras_file.read_keras` gives them.
       metadata, preprocessing: as in `convert`; a normalisation inside the Keras network becomes preprocessing.
 
     Raises:
@@ -103,7 +103,7 @@ def convert_matconvnet(
     """A MatConvNet VGG in fer_jax's names and layout, float32.
 
     Args:
-      entries: `<layer>/filters`, `<layer>/biases`, as `matlab_reader.read_matconvnet` gives them.
+      entries: `<layer>/filters`, `<layer>/biases`, as `matlab_file.read_matconvnet` gives them.
       metadata, preprocessing: as in `convert`; the mean is that of the original VGG-Face if None.
 
     Raises:
@@ -111,8 +111,8 @@ def convert_matconvnet(
     """
 
     def read(name: str) -> list[Reading]:
-        named = matlab_names.matconvnet_vgg(entries, name)
-        return [Reading(named, [], 'nothing', lambda path, array, shape: array, matlab_names.MATCONVNET_VGGFACE)]
+        named = matconvnet_names.matconvnet_vgg(entries, name)
+        return [Reading(named, [], 'nothing', lambda path, array, shape: array, matconvnet_names.MATCONVNET_VGGFACE)]
 
     return _strictly(read, [*vgg.DEPTHS], model, 'MatConvNet file', metadata, preprocessing)
 
@@ -125,7 +125,7 @@ def _strictly(
     metadata: Mapping[str, str],
     preprocessing: Preprocessing | None,
 ) -> Weights:
-    families.check_name(model)
+    registry.check_name(model)
     if model not in known:
         raise UserError(f'no {kind} of {model} is known; those of {", ".join(known)} are')
     attempts = [Attempt.of(reading, model) for reading in read(model)]
@@ -149,7 +149,7 @@ def _strictly(
 @functools.cache
 def expected(model: str, classes: int) -> tuple[Flat, Flat]:
     """Shapes of (params, batch_stats) of a network with one head of `classes`."""
-    made = nnx.eval_shape(lambda: families.create(model, classes=classes, rngs=nnx.Rngs(0)))
+    made = nnx.eval_shape(lambda: registry.create(model, classes=classes, rngs=nnx.Rngs(0)))
     return split_module(made)[1:]
 
 

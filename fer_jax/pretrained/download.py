@@ -9,8 +9,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from fer_jax import progress
 from fer_jax.errors import UserError
+from fer_jax.utils import progress
 
 OFFLINE = 'FER_JAX_OFFLINE'
 CHUNK = 1 << 20

@@ -161,7 +161,7 @@ def load(path: Path, model: str | None) -> Weights:
     except (SafetensorError, OSError) as error:
         raise UserError(f'{named} cannot be read ({error}); convert it again') from error
     if metadata.get('format') != FORMAT or not set(RESERVED) <= set(metadata):
-        raise UserError(f'{named} is not a file converted by this fer_jax; run python scripts/convert_weights.py on it')
+        raise UserError(f'{named} is not a file converted by this fer_jax; run python -m fer_jax.convert_weights on it')
     if model and metadata['model'] != model:
         raise UserError(f'{named} is of {metadata["model"]}, model.name is {model!r}')
     try:

@@ -7,8 +7,8 @@ import sys
 import jax
 import numpy as np
 
-from fer_jax import sharding
-from fer_jax.data.feed import TrainFeed, gather
+from fer_jax.data.loading.loader import TrainFeed, gather
+from fer_jax.distributed import sharding
 from tests.data.splits import split_of
 
 STEPS = 5  # three epochs of 13 examples in batches of 8

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax.data.datasets import Split
+from fer_jax.data.dataset import Split
 
 
 def split_of(images: np.ndarray, labels: np.ndarray, **changes: Any) -> Split:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_jax.data import datasets, folder
+from fer_jax.data import dataset
+from fer_jax.data.sources import folder
 from fer_jax.errors import UserError
 
 ROLES = {'train': 'train', 'validation': 'validation', 'test': 'test'}
@@ -26,9 +27,9 @@ def load(tmp_path, monkeypatch):
         table = folder.scan(tmp_path, subject='S[0-9]')
         return dataclasses.replace(table, targets={'units': units}, columns={'units': ('AU1', 'AU2', 'AU4')})
 
-    monkeypatch.setattr(datasets, 'open_table', open_table)
+    monkeypatch.setattr(dataset, 'open_table', open_table)
     shape = {'image_size': 16, 'channels': 1, 'root': tmp_path, 'splits': ROLES}
-    return lambda **settings: (datasets.load(**shape, **settings), open_table())
+    return lambda **settings: (dataset.load(**shape, **settings), open_table())
 
 
 def test_attributes_are_the_columns_of_the_annotation(load):

@@ -9,10 +9,10 @@ from ml_collections import ConfigDict
 from scipy import ndimage
 
 from configs import default
-from fer_jax.data import augment as augmentation
-from fer_jax.data.augment import LARGEST, TRIVIAL, Augment, augment_batch, draw, example_keys
-from fer_jax.data.colour import LUMA
-from fer_jax.data.geometry import resize
+from fer_jax.data.augmentation import augment as augmentation
+from fer_jax.data.augmentation.augment import LARGEST, TRIVIAL, Augment, augment_batch, draw, example_keys
+from fer_jax.data.augmentation.colour import LUMA
+from fer_jax.data.augmentation.geometry import resize
 from fer_jax.errors import UserError
 from tests.data.images import ck48, photographs
 

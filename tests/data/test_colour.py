@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageEnhance
 from scipy import ndimage
 
-from fer_jax.data.colour import LUMA, blur, chrominance, recolour
+from fer_jax.data.augmentation.colour import LUMA, blur, chrominance, recolour
 from tests.data.images import ck48, photographs
 
 

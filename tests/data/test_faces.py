@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_jax.data import faces, prepared
-from fer_jax.data.builders import face_set
-from fer_jax.data.crop_folder import LOG, Cut, crop_folder, logged
-from fer_jax.data.images import decode, encode
+from fer_jax import prepare_dataset
+from fer_jax.data.imaging import faces
+from fer_jax.data.imaging.codec import decode, encode
+from fer_jax.data.imaging.crop_folder import LOG, Cut, crop_folder, logged
+from fer_jax.data.sets import builder
+from fer_jax.data.sources import prepared
 from fer_jax.errors import UserError
-from scripts import prepare_dataset
 from tests.data import tiny_yunet
 
 FACES = {'sample1': 3, 'sample2': 3, 'sample3': 3, 'sample4': 4, 'sample5': 5, 'sample6': 4}  # counted by eye
@@ -429,13 +430,13 @@ def test_a_set_with_landmarks_is_aligned():
 
     def examples(split):
         for name, landmarks in (('known', points), ('unknown', unknown)):
-            yield face_set.Example(name, split, encode(face), 0, targets={'landmarks': landmarks})
+            yield builder.Example(name, split, encode(face), 0, targets={'landmarks': landmarks})
 
-    reading = face_set.Reading(('a',), {'train': 2}, examples, targets={'landmarks': names})
+    reading = builder.Reading(('a',), {'train': 2}, examples, targets={'landmarks': names})
     known, left = prepared.aligned('made', reading, 112, 0.0).examples('train')
     near = np.abs(decode(known.image, None, 3, 'x').astype(int) - face)
     assert near[1:-1, 1:-1].max() <= 4 and left.image == encode(face)
     with pytest.raises(UserError, match='jaffe has no landmarks'):
-        prepared.aligned('jaffe', face_set.Reading(('a',), {'all': 1}, examples), 112, 0.0)
+        prepared.aligned('jaffe', builder.Reading(('a',), {'all': 1}, examples), 112, 0.0)
     assert prepared.cut_of('made', prepared.aligned('made', reading, 112, 0.15).notes) == Cut(0.15, aligned=True)
     assert prepared.cut_of('made', ('another note',)) is None and prepared.cut_of('fer2013') == Cut(0.0)

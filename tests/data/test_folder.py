@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_jax.data import datasets, folder, manifest
-from fer_jax.data.crop_folder import LOG
-from fer_jax.data.images import decode
+from fer_jax.data import dataset
+from fer_jax.data.imaging.codec import decode
+from fer_jax.data.imaging.crop_folder import LOG
+from fer_jax.data.sources import folder, manifest
 from fer_jax.errors import UserError
 
 ROLES = {'train': 'train', 'validation': 'validation', 'test': 'test'}
@@ -22,7 +23,7 @@ def make(root, counts, size=(20, 16)):
 
 def load(directory, **changes):
     settings = {'splits': ROLES, 'image_size': 12, 'channels': 3, 'root': directory} | changes
-    return datasets.load(dir=str(directory), **settings)
+    return dataset.load(dir=str(directory), **settings)
 
 
 def test_class_folders_are_dealt_into_disjoint_stratified_splits(tmp_path):
@@ -70,7 +71,7 @@ def test_how_faces_were_cut_out_is_told_by_the_folder_also_through_a_manifest(tm
     assert load(tmp_path / 'crops').faces() == known
     manifest.write(tmp_path / 'kept.csv', folder.scan(tmp_path / 'crops'), np.ones(50, bool), tmp_path / 'crops')
     settings = {'splits': ROLES, 'image_size': 12, 'channels': 3, 'root': tmp_path}
-    assert datasets.load(manifest=str(tmp_path / 'kept.csv'), **settings).faces() == known
+    assert dataset.load(manifest=str(tmp_path / 'kept.csv'), **settings).faces() == known
     for path in (tmp_path / 'crops').rglob('*.png'):
         Image.open(path).convert('L').convert('RGB').save(path)
     assert load(tmp_path / 'crops').faces() == known | {'grey': True}

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from fer_jax.data.geometry import ASPECT, backward_map, crop_box, rectangle, resample, resize
+from fer_jax.data.augmentation.geometry import ASPECT, backward_map, crop_box, rectangle, resample, resize
 from tests.data.images import ck48, photographs
 
 NOTHING = {

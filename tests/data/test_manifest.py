@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_jax.data import datasets, folder, manifest
+from fer_jax.data import dataset
+from fer_jax.data.sources import folder, manifest
 from fer_jax.errors import UserError
 
 ROLES = {'train': 'train', 'validation': 'validation', 'test': 'test'}
@@ -26,7 +27,7 @@ def write(folder, text, name='faces.csv'):
 
 def load(path, **changes):
     settings = {'manifest': str(path), 'splits': ROLES, 'image_size': 8, 'channels': 1, 'root': path.parent}
-    return datasets.load(**(settings | changes))
+    return dataset.load(**(settings | changes))
 
 
 def test_paths_labels_splits_subjects_groups_and_weights(images):

@@ -6,7 +6,7 @@ from PIL import Image
 from scipy import ndimage
 from scipy.sparse import csgraph
 
-from fer_jax.data import near_duplicates
+from fer_jax.data.quality import near_duplicates
 
 
 def smooth(count, seed=0):

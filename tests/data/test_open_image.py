@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from fer_jax.data.images import open_image
+from fer_jax.data.imaging.codec import open_image
 
 
 def encoded(image, form='PNG', **options):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_jax.data import prepared
-from fer_jax.data.builders import synthetic_faces as faces
+from fer_jax.data.sets import synthetic_faces as faces
+from fer_jax.data.sources import prepared
 
 # The table of EMFACS (Friesen and Ekman, 1983) as it is usually reproduced
 PUBLISHED = {
@@ -91,7 +91,7 @@ def test_bytes_are_those_of_every_machine():
 
 def test_bytes_are_the_same_in_another_process_and_batch():
     program = (
-        'import hashlib; from fer_jax.data.builders import synthetic_faces as f;'
+        'import hashlib; from fer_jax.data.sets import synthetic_faces as f;'
         "print(*[hashlib.sha256(x.tobytes()).hexdigest() for x in f.images('test', [40, 3, 1049])])"
     )
     there = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True)

@@ -5,7 +5,7 @@ from flax import nnx
 
 from fer_jax import models
 from fer_jax.models import efficientnet, kernels
-from fer_jax.partition import flatten
+from fer_jax.models.parameters import flatten
 from fer_jax.pretrained import Preprocessing
 from tests.torch_reference import check_torch, timm_model, torchvision_model
 

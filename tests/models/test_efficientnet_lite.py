@@ -4,7 +4,7 @@ import pytest
 from flax import nnx
 
 from fer_jax import models
-from fer_jax.partition import flatten
+from fer_jax.models.parameters import flatten
 from tests.torch_reference import check_torch, declare_torchvision_operators, timm_model
 
 POINTS = {'stem': 'bn1', **{f'blocks{index}': f'blocks.{index}' for index in range(7)}, 'conv_head': 'bn2'}

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from fer_jax.models.layers import BatchNorm
+from fer_jax.models.network import ModelSpec, build
 from fer_jax.models.resnet import keras_norm
-from fer_jax.network import ModelSpec, build
-from fer_jax.pretrained import keras_names
 from fer_jax.pretrained.convert import expected
+from fer_jax.pretrained.name_tables import keras_names
 from tests.keras_parity import check_keras, headless, import_keras
 
 SIZES = ((32, 48), (51, 35))

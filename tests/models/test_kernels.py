@@ -188,7 +188,7 @@ def test_devices_go_over_their_own_part_of_the_batch():
     code = """
 import jax, jax.numpy as jnp, numpy as np
 from jax import lax
-from fer_jax import sharding
+from fer_jax.distributed import sharding
 from fer_jax.models import kernels
 mesh = sharding.make_mesh(2)
 draw = np.random.default_rng(0)

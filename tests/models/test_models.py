@@ -10,7 +10,7 @@ from flax import nnx
 
 from fer_jax import models
 from fer_jax.errors import UserError
-from fer_jax.partition import flatten, stage_of, unflatten
+from fer_jax.models.parameters import flatten, stage_of, unflatten
 from tests.parity import forward
 
 OPTIONS = [(name, head) for name in models.NAMES for head in ('linear', 'mlp')]

@@ -4,7 +4,7 @@ import pytest
 from flax import nnx
 
 from fer_jax import models
-from fer_jax.partition import flatten
+from fer_jax.models.parameters import flatten
 from fer_jax.pretrained import convert
 from fer_jax.pretrained.convert import expected
 from tests.parity import compare, filled, forward

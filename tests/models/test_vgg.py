@@ -3,8 +3,8 @@ import pytest
 from flax import nnx
 
 from fer_jax import models
+from fer_jax.models.parameters import flatten
 from fer_jax.models.vgg import layout
-from fer_jax.partition import flatten
 from tests.torch_reference import check_torch, torchvision_model
 
 

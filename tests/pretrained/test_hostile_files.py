@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from fer_jax.errors import UserError
-from fer_jax.pretrained import torch_reader
-from fer_jax.pretrained.torch_reader import read_torch
+from fer_jax.pretrained.readers import torch_file
+from fer_jax.pretrained.readers.torch_file import read_torch
 
 FORMATS = pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
 
@@ -83,7 +83,7 @@ def write(path, value, *, zipped=True, storage=bytes(range(16))):
             archive.writestr('archive/data.pkl', payload)
             archive.writestr('archive/data/0', storage)
     else:
-        head = [pickle.dumps(part, 2) for part in (torch_reader.LEGACY_MAGIC, 1001, {'little_endian': True})]
+        head = [pickle.dumps(part, 2) for part in (torch_file.LEGACY_MAGIC, 1001, {'little_endian': True})]
         count = (len(storage) // 4).to_bytes(8, 'little')
         path.write_bytes(b''.join([*head, payload, pickle.dumps(['0'], 2), count, storage]))
     return path
@@ -159,8 +159,8 @@ def test_a_file_cannot_change_our_own_objects(path, zipped):
         with pytest.raises(UserError):
             read_torch(write(path, {'a': Built(target, state)}, zipped=zipped))
     assert np.dtype(ml_dtypes.bfloat16).itemsize == 2
-    assert torch_reader._rebuild_tensor.__defaults__ is None
-    assert not hasattr(torch_reader._rebuild_parameter, 'marked')
+    assert torch_file._rebuild_tensor.__defaults__ is None
+    assert not hasattr(torch_file._rebuild_parameter, 'marked')
     moved = Built(tensor(), {'offset': 10**6, 'array': Global('collections', 'OrderedDict')})
     assert read_torch(write(path, {'a': moved}, zipped=zipped))['a'].shape == (2, 2)
 

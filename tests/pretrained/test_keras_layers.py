@@ -1,7 +1,8 @@
 import numpy as np
 
-from fer_jax.pretrained import Preprocessing, keras_layers
-from fer_jax.pretrained.matlab_names import vgg_layers
+from fer_jax.pretrained import Preprocessing
+from fer_jax.pretrained.name_tables import keras_layers
+from fer_jax.pretrained.name_tables.matconvnet_names import vgg_layers
 
 
 def test_layers_of_other_networks_have_no_path():

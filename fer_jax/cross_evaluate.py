@@ -1,0 +1,126 @@
+"""Trained on one set, scored on another: every run against every set, each pair once.
+
+    python -m fer_jax.cross_evaluate --workdir runs/fer2013 --workdir runs/ck48 --data fer2013 --data ferplus \\
+        --data faces/ck48 --output docs/results/matrix.jsonl
+
+A set is a prepared one by its name, a folder of class folders, or a manifest; `fer2013:validation` names another split
+than its test split, which is all of it where none is published. Classes are matched by what they mean ('anger' is
+'angry'); only those that both know are compared, and only among these a run chooses. An image is left out on which,
+to the byte, the run was trained or selected, or one that it learnt from: its `model.weights`, its teachers, theirs in
+turn. `--output` gets one JSON object a pair, and beside it a Markdown table and a heat map; the same command leaves
+pairs alone that are there, and `--fresh` does not. A pair that cannot be scored is named.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fer_jax
+from fer_jax.errors import UserError
+from fer_jax.evaluation import cross_dataset, scoring
+from fer_jax.reporting import figures
+from fer_jax.runs import metrics_log
+
+KEPT = ('n', 'accuracy', 'accuracy_ci95', 'interval', 'balanced_accuracy', 'macro_f1', 'classes', 'left_out')
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 where the input is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--workdir', required=True, action='append', type=Path, help='of a finished run; repeatable')
+    parser.add_argument('--data', required=True, action='append', help='NAME, FOLDER or MANIFEST[:SPLIT]; repeatable')
+    parser.add_argument('--output', required=True, type=Path, help='.jsonl to write')
+    parser.add_argument('--fresh', action='store_true', help='score pairs anew that --output has already')
+    arguments = parser.parse_args(argv)
+    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
+    try:
+        rows = matrix(arguments.workdir, arguments.data, arguments.output, fresh=arguments.fresh)
+    except UserError as error:
+        print(f'fer_jax: {error}', file=sys.stderr)
+        return 2
+    table = markdown(rows)
+    arguments.output.with_suffix('.md').write_text(table)
+    heat_map(arguments.output.with_suffix('.png'), rows)
+    print(table)
+    return 0
+
+
+def matrix(workdirs: Sequence[Path], sets: Sequence[str], output: Path, *, fresh: bool = False) -> list[dict[str, Any]]:
+    """One row a pair, in the order of `workdirs` and `sets`, then the others of `output`; written as found.
+
+    Raises:
+      UserError: no pair can be scored, or a run or a set cannot be read.
+    """
+    rows = {(row['workdir'], row['data']): row for row in metrics_log.read(output)}
+    tables = {name: cross_dataset.opened(name) for name in sets}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    order = dict.fromkeys([*((str(workdir), name) for workdir in workdirs for name in sets), *rows])
+    for workdir in workdirs:
+        predictor = fer_jax.load(workdir)
+        seen = cross_dataset.trained_on(workdir)
+        for name, table in tables.items():
+            before = rows.get((str(workdir), name))
+            if before is not None and before['step'] == predictor.step and not fresh:
+                continue
+            rows.pop((str(workdir), name), None)
+            try:
+                found = cross_dataset.compared(predictor, table, seen)
+            except UserError as error:
+                print(f'{workdir} on {name} is left out: {error}')
+            else:
+                row = {'workdir': str(workdir), 'step': predictor.step, 'data': name}
+                rows[str(workdir), name] = row | {field: found[field] for field in KEPT}
+            output.write_text(''.join(json.dumps(rows[pair]) + '\n' for pair in order if pair in rows))
+    if not rows:
+        raise UserError('no pair can be scored; the reasons are above')
+    return [rows[pair] for pair in order if pair in rows]
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A row a pair."""
+    lines = ['| run | scored on | n | accuracy | balanced | classes | left out: trained on, other classes |']
+    lines.append('|---|---|---:|---:|---:|---:|---:|')
+    for row in rows:
+        shares = scoring.share(row['accuracy'], row['accuracy_ci95'])
+        lines.append(
+            f'| {Path(row["workdir"]).name} | {Path(row["data"]).name} | {row["n"]:,} | {shares} | '
+            f'{100 * row["balanced_accuracy"]:.2f} % | {len(row["classes"])} | '
+            f'{row["left_out"]["trained on"]:,}, {row["left_out"]["of other classes"]:,} |'
+        )
+    return '\n'.join(lines) + '\n'
+
+
+def heat_map(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Runs down, sets across; each cell has its accuracy, the interval and the number of examples."""
+    runs = list(dict.fromkeys(row['workdir'] for row in rows))
+    sets = list(dict.fromkeys(row['data'] for row in rows))
+    drawn = figures.figure(2.6 + 1.5 * len(sets), 1.5 + 0.95 * len(runs))
+    axes = drawn.add_subplot()
+    values = np.full((len(runs), len(sets)), np.nan)
+    for row in rows:
+        values[runs.index(row['workdir']), sets.index(row['data'])] = row['accuracy']
+    axes.imshow(values, cmap='Blues', vmin=0, vmax=1, aspect='auto')
+    for row in rows:
+        at = sets.index(row['data']), runs.index(row['workdir'])
+        low, high = row['accuracy_ci95']
+        text = f'{row["accuracy"]:.1%}\n[{100 * low:.1f}, {100 * high:.1f}]\nn {row["n"]:,}'
+        colour = 'white' if row['accuracy'] > 0.55 else figures.INK
+        axes.text(*at, text, ha='center', va='center', fontsize=9, color=colour)
+    axes.set_xticks(range(len(sets)), [Path(name).name for name in sets])
+    axes.set_yticks(range(len(runs)), [Path(name).name for name in runs])
+    axes.set_xlabel('scored on')
+    axes.set_ylabel('trained as')
+    axes.set_title('accuracy [95 % interval]', loc='left')
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    drawn.savefig(path)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

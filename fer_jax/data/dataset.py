@@ -1,0 +1,314 @@
+"""Data sets as the program sees them: classes, split roles, and images by index."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fer_jax.data.imaging import crop_folder
+from fer_jax.data.imaging.codec import decode
+from fer_jax.data.imaging.crop_folder import Cut
+from fer_jax.data.sources import folder, manifest, prepared
+from fer_jax.data.tables import class_names, splitting
+from fer_jax.data.tables import soft_labels as target_modes
+from fer_jax.data.tables.table import Table
+from fer_jax.errors import UserError
+
+# fields of `config.data` that say what is loaded, as `load` takes them
+SOURCE = (
+    'name', 'dir', 'manifest', 'subject', 'label', 'target', 'annotation', 'rename', 'drop_classes', 'train_examples',
+    'folds', 'fold', 'split_seed',
+)  # fmt: skip
+LABELS = ('class', 'subject', 'none')
+SMALL = 96 * 96  # pixels; for the interpreter's lock, threads that decode no more than this are slower than one
+LOOKED_AT = 64  # images that tell whether a set is grey
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split, its labels in memory, its images by index.
+
+    Attributes:
+      ids: str [N], unique in the set.
+      digests: uint8 [N, 32], sha256 of the encoded images.
+      labels: int32 [N], what predictions are scored against where there are no attributes; -1 where there is none.
+      attributes: float32 [N, classes] of 0, 1 or NaN where unknown, trained on and scored in place of labels, or None.
+      levels: float32 [N, classes] of numbers, NaN where unknown, trained on and scored in place of labels, or None.
+      shape: (H, W, C) of every image.
+      read: int [B] indices -> uint8 [B, H, W, C]; a pure function, safe in threads.
+      weights: float32 [N], of each example in the loss.
+      distributions: float32 [N, classes] to train on in place of labels, or None.
+      subjects, groups: str [N], '' where unknown.
+      subsets: name -> bool [N], parts that are scored apart.
+      targets: name -> float32 [N, K], further annotations.
+      said: name -> float32 [N, K], what other networks say of the examples, see `fer_jax.training.distillation`.
+      readers: with how many threads `read` is fastest.
+    """
+
+    ids: np.ndarray
+    digests: np.ndarray
+    labels: np.ndarray
+    attributes: np.ndarray | None
+    levels: np.ndarray | None
+    shape: tuple[int, int, int]
+    read: Callable[[np.ndarray], np.ndarray]
+    weights: np.ndarray
+    distributions: np.ndarray | None
+    subjects: np.ndarray
+    groups: np.ndarray
+    subsets: Mapping[str, np.ndarray]
+    targets: Mapping[str, np.ndarray]
+    said: Mapping[str, np.ndarray] = field(default_factory=dict)
+    readers: int = 1
+
+    @property
+    def truth(self) -> np.ndarray:
+        """What predictions are scored against: int32 [N] labels, or float32 [N, classes] attributes or levels."""
+        if self.levels is not None:
+            return self.levels
+        return self.labels if self.attributes is None else self.attributes
+
+    def take(self, positions: np.ndarray) -> 'Split':
+        """The examples at `positions` [M], in that order."""
+        cut: dict[str, Any] = {'read': lambda index: self.read(positions[index])}
+        for name in ('ids', 'digests', 'labels', 'weights', 'subjects', 'groups'):
+            cut[name] = getattr(self, name)[positions]
+        for name in ('attributes', 'levels', 'distributions'):
+            rows = getattr(self, name)
+            cut[name] = None if rows is None else rows[positions]
+        for name in ('subsets', 'targets', 'said'):
+            cut[name] = {key: rows[positions] for key, rows in getattr(self, name).items()}
+        cut['subsets'] = {key: rows for key, rows in cut['subsets'].items() if rows.any()}
+        return dataclasses.replace(self, **cut)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Splits by role ('train', 'validation', 'test') and what they have in common.
+
+    Attributes:
+      classes: names of the labels, of the attributes, or of the levels.
+      columns: names of the columns of each of the splits' `targets`.
+      fingerprint: sha256 over ids, labels, distributions, weights and encoded images of these splits.
+      left_out: role -> examples that are not scored, as another task trains on their images.
+      cut: how its faces were cut out of photographs; None where that is unknown.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+    columns: Mapping[str, tuple[str, ...]]
+    fingerprint: str
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    cut: Cut | None = None
+
+    def faces(self) -> dict[str, bool | float]:
+        """How its faces look: 'grey', by a few images of the training split; 'margin' and 'aligned' where known."""
+        split = self.splits['train']
+        images = split.read(np.unique(np.linspace(0, len(split.labels) - 1, LOOKED_AT).astype(int)))
+        return {'grey': bool((images == images[..., :1]).all())} | ({} if self.cut is None else self.cut._asdict())
+
+    def label_of(self, role: str, at: int) -> str:
+        """The label of one example in words, or its attributes."""
+        truth = self.splits[role].truth[at]
+        if truth.ndim:
+            return ', '.join(name for name, value in zip(self.classes, truth, strict=True) if value > 0)
+        return self.classes[truth] if truth >= 0 else 'unknown'
+
+    def unscored(self, digests: np.ndarray) -> 'Dataset':
+        """The set without the scored examples of these images, uint8 [M, 32].
+
+        `left_out` counts them; a split without others goes.
+        """
+        splits, left_out = {}, {}
+        found = hashlib.sha256(self.fingerprint.encode())
+        for role, split in self.splits.items():
+            if role != 'train' and not (fresh := ~among(split.digests, digests)).all():
+                left_out[role] = int((~fresh).sum())
+                found.update(role.encode() + fresh.tobytes())
+                split = split.take(np.flatnonzero(fresh))
+            if len(split.ids):
+                splits[role] = split
+        if not left_out:
+            return self
+        return dataclasses.replace(self, splits=splits, fingerprint=found.hexdigest(), left_out=left_out)
+
+
+def open_table(*, name: str, dir: str, manifest: str, subject: str, root: Path) -> Table:
+    """The one source that is named: a prepared set below `root`, a folder of class folders, or a manifest.
+
+    Raises:
+      UserError: none or several are named, or it cannot be read.
+    """
+    if sum(map(bool, (name, dir, manifest))) != 1:
+        raise UserError(f'data.name={name!r}, data.dir={dir!r}, data.manifest={manifest!r}: give one, the others empty')
+    if subject and not dir:
+        raise UserError(f'data.subject={subject!r} is for data.dir; {name or manifest} has a column for subjects')
+    if dir:
+        return folder.scan(Path(dir), subject=subject)
+    return _manifest(Path(manifest)) if manifest else prepared.open_table(name, root)
+
+
+_manifest = manifest.read
+
+
+def load(
+    *,
+    splits: Mapping[str, str],
+    image_size: int,
+    channels: int,
+    root: Path,
+    name: str = '',
+    dir: str = '',
+    manifest: str = '',
+    subject: str = '',
+    label: str = 'class',
+    target: str = 'label',
+    annotation: str = '',
+    levels: bool = False,
+    rename: Sequence[tuple[str, str]] = (),
+    drop_classes: tuple[str, ...] = (),
+    train_examples: int = 0,
+    folds: int = 0,
+    fold: int = 0,
+    split_seed: int = 0,
+    classes: tuple[str, ...] = (),
+    held_out: np.ndarray | None = None,
+) -> Dataset:
+    """Opens a set and gives its examples their roles.
+
+    Args:
+      splits: role -> the set's own name of the split.
+      image_size: side that the network wants. A set whose images all have one smaller size keeps that; all others are
+        stored at this size.
+      channels: 1 or 3, of the stored images; grey sets stay grey.
+      root: where prepared sets lie.
+      name, dir, manifest, subject: see `open_table`, `folder.scan`.
+      label: 'class', or 'subject' to tell who is shown: the people of what trains on classes (before folds), whose
+        examples are dealt to each split; or 'none' for images without labels, of which there is a training split alone:
+        of `dir` all images anywhere below it.
+      target: 'label', or how votes become a distribution to train on, see `soft_labels.distributions`.
+      annotation: a further annotation of the set, such as 'action_units', whose columns become attributes to tell in
+        place of classes: present above 0, unknown where NaN. '' for none.
+      levels: learn the annotation's numbers themselves.
+      rename: (class, new name) pairs; classes of one name become one, and the votes for them add up.
+      drop_classes: classes, by their new names, whose examples are left out.
+      train_examples: of the role 'train', a fixed choice that keeps the shares of its classes; 0 for all of them. A
+        larger choice holds the smaller one, but for rounding.
+      folds, fold, split_seed: see `splitting.assign`.
+      classes: those of another set, in its order, among which these labels are numbered.
+      held_out: uint8 [M, 32], digests of images on which nothing may train: they are left out of the role 'train'.
+
+    Raises:
+      UserError: there is no such set or split, or it is not prepared.
+    """
+    if label not in LABELS:
+        raise UserError(f'data.label={label!r} is unknown; choose {", ".join(LABELS)}')
+    whole = label == 'none' and dir != ''
+    if whole:
+        table = folder.unlabelled(Path(dir))
+    else:
+        table = open_table(name=name, dir=dir, manifest=manifest, subject=subject, root=root)
+    if label == 'none':
+        table = dataclasses.replace(table, classes=(), labels=np.full(len(table), -1, np.int32))
+        splits = {role: own for role, own in splits.items() if role == 'train'}
+    table = class_names.without(class_names.renamed(table, rename), drop_classes)
+    if classes:
+        table = class_names.numbered(table, classes)
+    if label == 'subject':
+        table = splitting.of_subjects(table, split_seed=split_seed)
+    train_on, usable = target_modes.distributions(table, target)
+    attributes = levels_of = None
+    if annotation:
+        values = target_modes.annotated(table, annotation, target)
+        usable = ~np.isnan(values).all(1)
+        if levels:
+            levels_of = values
+        else:
+            attributes = target_modes.attributes(values)
+    if label == 'none':
+        usable = np.ones(len(table), bool)
+    if whole:
+        available = {splits['train']: np.arange(len(table))}
+    else:
+        available = splitting.assign(table, folds=folds, fold=fold, split_seed=split_seed)
+    height, width, native = table.shape
+    channels = min(channels, native)
+    fits = height is not None and height == width and height <= image_size
+    side = height if fits and height is not None else image_size
+    shape = (side, side, channels)
+    digest = hashlib.sha256()
+    opened = {}
+    for role, own in splits.items():
+        if own not in available:
+            if role == own == 'test':
+                continue
+            raise UserError(f'data.splits.{role}={own!r} is no split of {table.name}; it has {", ".join(available)}')
+        kept = available[own]
+        kept = kept[usable[kept] if role == 'train' or annotation else table.labels[kept] >= 0]
+        if not len(kept):
+            raise UserError(f'data.splits.{role}={own!r} of {table.name} has no labelled example')
+        if held_out is not None and role == 'train':
+            kept = kept[~among(table.digests[kept], held_out)]
+            if not len(kept):
+                raise UserError(f'data.splits.train={own!r} of {table.name}: all its images are held out for scoring')
+        if train_examples and role == 'train':
+            kept = splitting.stratified(table, kept, train_examples, split_seed)
+        part = table.take(kept)
+        opened[role] = Split(
+            ids=part.ids,
+            digests=part.digests,
+            labels=part.labels,
+            attributes=None if attributes is None else attributes[kept],
+            levels=None if levels_of is None else levels_of[kept],
+            shape=shape,
+            read=_reader(part, shape, None if fits else side),
+            weights=part.weights.astype(np.float32),
+            distributions=None if train_on is None or role != 'train' else train_on[kept],
+            subjects=part.subjects,
+            groups=part.groups,
+            subsets={key: rows for key, rows in part.subsets.items() if role != 'train' and 0 < rows.sum() < len(rows)},
+            targets=part.targets,
+            readers=1 if fits and side * side <= SMALL else os.cpu_count() or 1,
+        )
+        _add_to(digest, role, part, opened[role])
+    if name:
+        cut = prepared.cut_of(name, table.notes)
+    else:  # the log lies in the folder, of which a manifest may list images
+        places = ((Path(dir) if dir else Path(manifest).parent) / table.ids[0]).parents[:3]
+        cut = next(filter(None, map(crop_folder.logged, places)), None)
+    told = table.columns.get(annotation, table.classes)
+    return Dataset(table.name, told, opened, table.columns, digest.hexdigest(), cut=cut)
+
+
+def among(digests: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """bool [N]: which of the digests, uint8 [N, 32], are rows of the others, uint8 [M, 32]."""
+    known = {row.tobytes() for row in others}
+    return np.array([row.tobytes() in known for row in digests], bool)
+
+
+def _reader(part: Table, shape: tuple[int, int, int], size: int | None) -> Callable[[np.ndarray], np.ndarray]:
+    def read(index: np.ndarray) -> np.ndarray:
+        images = np.empty((len(index), *shape), np.uint8)
+        for position, (at, data) in enumerate(zip(index, part.fetch(index), strict=True)):
+            images[position] = decode(data, size, shape[-1], f'{part.name}/{part.ids[at]}')
+        return images
+
+    return read
+
+
+def _add_to(digest: 'hashlib._Hash', role: str, part: Table, split: Split) -> None:
+    digest.update(f'{role}\0{len(part)}\0{part.weights.tobytes().hex() if (part.weights != 1).any() else ""}'.encode())
+    for at, (name, label) in enumerate(zip(part.ids, part.labels, strict=True)):
+        digest.update(
+            f'{name}\0{part.classes[label] if part.classes else ""}\0'.encode('utf-8', 'surrogateescape')
+            + part.digests[at].tobytes()
+        )
+    for extra in (split.distributions, split.attributes, split.levels):
+        if extra is not None:
+            digest.update(extra.tobytes())

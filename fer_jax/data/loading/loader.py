@@ -1,0 +1,247 @@
+"""Batches: what the host sends each step, and what already lies on the device.
+
+A batch has two halves. `resident` is passed to every step and, where the images live on the device, holds them all;
+`host` is this step's own, or several steps' along a first axis. `gather` joins them inside jit, so both placements give
+the same batch.
+"""
+
+import functools
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from fer_jax.data.dataset import Split
+from fer_jax.data.loading import sampler
+from fer_jax.data.sources import files
+from fer_jax.distributed import processes, sharding
+from fer_jax.errors import UserError
+from fer_jax.utils import progress
+
+log = logging.getLogger('fer_jax')
+PLACEMENTS = ('auto', 'device', 'stream')
+SHARE_OF_MEMORY = 0.25
+AHEAD = 4  # batches that a stream keeps decoded
+
+
+def gather(resident: Mapping[str, jax.Array], host: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """The batch {'x': uint8 [B, H, W, C], 'y', 'id': int32 [B], 'weight': float32 [B]}; called inside jit.
+
+    'y' is int32 [B] of classes, or float32 [B, classes] of distributions or attributes; 'id' is the position in the
+    split. What teachers say, see `fer_jax.training.distillation`, is there by its names. Of features, see
+    `fer_jax.feature_cache.loader`, 'x' is [B, ...], and 'row' says where it stands.
+    """
+    if 'x' in host:
+        return dict(host)
+    batch = {name: jnp.take(leaf, host['id'], axis=0) for name, leaf in resident.items() if name != 'x'}
+    x = jnp.take(resident['x'], host.get('row', host['id']), axis=0)
+    return batch | {'x': x, 'id': host['id'], 'weight': batch['weight'] * host['weight']}
+
+
+@functools.cache
+def fetch(mesh: Mesh) -> Callable[[Mapping[str, jax.Array], Mapping[str, jax.Array]], dict[str, jax.Array]]:
+    """(resident, hosts) -> 'x' and 'id' of `gather` of several batches, [K, B, ...], by a program of its own.
+
+    A network that takes its batches from here is compiled once, however many splits of whatever sizes it goes over.
+    """
+
+    def of(resident: Mapping[str, jax.Array], hosts: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        batch = gather(resident, hosts)
+        return {name: batch[name] for name in ('x', 'id')}
+
+    return jax.jit(of, out_shardings=sharding.batch(mesh, axis=1))
+
+
+def in_order(count: int, batch_size: int, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(positions, weight), each [rows, B], over so many examples: what is left at the end is example 0 at weight 0."""
+    for first in range(0, count, rows * batch_size):
+        positions = first + np.arange(rows * batch_size).reshape(rows, batch_size)
+        weight = (positions < count).astype(np.float32)
+        yield np.where(positions < count, positions, 0), weight
+
+
+def targets(split: Split) -> np.ndarray:
+    """What a split is trained on: int32 [N], or float32 [N, classes]."""
+    return split.truth if split.distributions is None else split.distributions
+
+
+def annotations(split: Split) -> dict[str, np.ndarray]:
+    """{'y', 'weight', and what teachers say}, each [N, ...]."""
+    return {'y': targets(split), 'weight': split.weights, **split.said}
+
+
+def decoded(split: Split, index: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:
+    """The batch of the examples `index` [B], or several [K, B], as `gather` gives it, on the host."""
+    batch = {name: rows[index] for name, rows in annotations(split).items()}
+    batch['weight'] = batch['weight'] * weight.astype(np.float32)
+    once, where = np.unique(index, return_inverse=True) if index.ndim > 1 else (index, slice(None))
+    return batch | {'x': split.read(once)[where], 'id': index.astype(np.int32)}
+
+
+class Feed:
+    """One split, placed. `host_batches(index, weight)` makes the host's half of any batches.
+
+    Attributes:
+      placement: 'device' or 'stream'.
+      resident: {'x': uint8 [N, H, W, C], 'y', 'weight'} on every device, or {}.
+    """
+
+    def __init__(self, split: Split, *, placement: str, mesh: Mesh, role: str):
+        self.split = split
+        self.placement = choose(split, placement, mesh, role)
+        self.mesh = mesh
+        self.resident: dict[str, jax.Array] = {}
+        if self.placement == 'device':
+            arrays = {'x': read_all(split), **annotations(split)}
+            self.resident = sharding.put(arrays, sharding.replicated(mesh))
+
+    def host_batches(self, index: np.ndarray, weight: np.ndarray) -> dict[str, jax.Array]:
+        """The host's halves of the batches of the examples `index` [K, B], on the devices; a process reads its rows."""
+        own = (..., sharding.own_rows(self.mesh, index.shape[1]))
+        index, weight = index[own], weight[own]
+        if self.placement == 'device':
+            batch = {'id': index.astype(np.int32), 'weight': weight.astype(np.float32)}
+        else:
+            batch = decoded(self.split, index, weight)
+        return sharding.put_rows(batch, self.mesh, axis=1)
+
+    def in_order(self, batch_size: int, rows: int) -> Iterator[tuple[dict[str, jax.Array], np.ndarray]]:
+        """(host half, weight [rows, B]) of some batches after others, over the split in order, every example once."""
+        for index, weight in in_order(len(self.split.labels), batch_size, rows):
+            yield self.host_batches(index, weight), weight
+
+
+class TrainFeed(Feed):
+    """The training split in the order of (seed, step).
+
+    A stream is read by Grain: its random access by step makes the order independent of threads and workers.
+
+    Args:
+      balance: see `sampler.make`.
+      workers: processes that decode a stream; 0 decodes in threads of this one.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        seed: int,
+        placement: str,
+        mesh: Mesh,
+        balance: str = 'none',
+        workers: int = 0,
+    ):
+        count = len(split.labels)
+        if batch_size > count:
+            raise UserError(
+                f'data.batch_size={batch_size} is larger than the training split, {count} images; give at most {count}'
+            )
+        if workers < 0:
+            raise UserError(f'data.workers={workers}; expected 0 or more')
+        super().__init__(split, placement=placement, mesh=mesh, role='train')
+        self._order = sampler.make(balance, split.labels, seed=seed, batch_size=batch_size)
+        self._workers, self.batch_size = workers, batch_size
+        self._stream: Iterator[dict[str, np.ndarray]] = iter(())
+        self._last: tuple[int, dict[str, np.ndarray]] = (-2, {})
+
+    def indices(self, step: int) -> np.ndarray:
+        """int64 [B]: the examples of step `step`, counted from 0."""
+        return self._order(step)
+
+    def hosts(self, steps: Sequence[int]) -> dict[str, jax.Array]:
+        """The host's halves of steps, counted from 0, [K, B, ...]; a stream is fastest when asked for them in order."""
+        if self.placement == 'device':
+            index = np.stack([self._order(step) for step in steps])
+            return self.host_batches(index, np.ones(index.shape))
+        read = [self._read(step) for step in steps]
+        if len(read) == 1:  # without a copy
+            return sharding.put_rows({name: leaf[None] for name, leaf in read[0].items()}, self.mesh, axis=1)
+        return sharding.put_rows({name: np.stack([one[name] for one in read]) for name in read[0]}, self.mesh, axis=1)
+
+    def _read(self, step: int) -> dict[str, np.ndarray]:
+        at, batch = self._last
+        if step != at:
+            if step != at + 1:
+                self._stream = self._read_from(step)
+            batch = next(self._stream)
+            self._last = step, batch
+        return batch
+
+    def _read_from(self, step: int) -> Iterator[dict[str, np.ndarray]]:
+        import grain.python as grain
+        from absl import flags
+
+        own = sharding.own_rows(self.mesh, self.batch_size)
+
+        def batch(step: int, split: Split = self.split, order: sampler.Order = self._order) -> dict[str, np.ndarray]:
+            index = order(int(step))[own]
+            return decoded(split, index, np.ones(len(index)))
+
+        threads = grain.ReadOptions(num_threads=self.split.readers, prefetch_buffer_size=AHEAD)
+        stream = grain.MapDataset.range(step, np.iinfo(np.int32).max).map(batch).to_iter_dataset(threads)
+        if self._workers:
+            if not flags.FLAGS.is_parsed():  # Grain hands the flags on to its workers
+                flags.FLAGS.mark_as_parsed()
+            stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
+        return iter(stream)
+
+
+class Feeds:
+    """The feeds of several tasks as one: what each of them gives, by task.
+
+    Attributes:
+      resident: {task: what lies on the devices}.
+    """
+
+    def __init__(self, feeds: Mapping[str, Any]):
+        self._feeds = feeds
+        self.resident = {task: feed.resident for task, feed in feeds.items()}
+
+    def hosts(self, steps: Sequence[int]) -> dict[str, dict[str, jax.Array]]:
+        """{task: the host's halves of steps, counted from 0, along a first axis}."""
+        return {task: feed.hosts(steps) for task, feed in self._feeds.items()}
+
+
+def choose(split: Split, placement: str, mesh: Mesh, role: str) -> str:
+    """Resolves 'auto': on the device where the decoded images take at most a quarter of its free memory."""
+    if placement not in PLACEMENTS:
+        raise UserError(f'data.placement={placement!r} is unknown; choose {", ".join(PLACEMENTS)}')
+    if placement != 'auto':
+        return placement
+    size = len(split.labels) * int(np.prod(split.shape))
+    chosen = 'device' if keeps_on_device(size, mesh) else 'stream'
+    log.info('%s: %.0f MB of images: placement %s', role, size / 1e6, chosen)
+    return chosen
+
+
+def keeps_on_device(size: int, mesh: Mesh) -> bool:
+    """Whether `size` bytes are at most a quarter of a device's free memory; of several processes the first one's."""
+    fits = size <= SHARE_OF_MEMORY * free_memory(mesh)
+    return processes.tell(str(fits)) == 'True'
+
+
+def free_memory(mesh: Mesh) -> int:
+    """Free bytes of a device; on CPU the host's, shared by all devices of the mesh."""
+    stats = mesh.local_devices[0].memory_stats()
+    if stats and 'bytes_limit' in stats:
+        return stats['bytes_limit'] - stats.get('bytes_in_use', 0)
+    return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // mesh.size
+
+
+def read_all(split: Split) -> np.ndarray:
+    """uint8 [N, H, W, C]."""
+    images = np.empty((len(split.labels), *split.shape), np.uint8)
+    chunks = [np.arange(first, min(first + 256, len(images))) for first in range(0, len(images), 256)]
+
+    def read(chunk: np.ndarray) -> None:
+        images[chunk] = split.read(chunk)
+
+    with files.threads(split.readers) as pool:
+        list(progress.bar(pool.map(read, chunks), 'reading images', len(chunks), unit=' x 256 img'))
+    return images

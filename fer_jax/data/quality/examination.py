@@ -1,0 +1,157 @@
+"""The data doctor: what is wrong with a set of images, found by decoding each of them once."""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from fer_jax.data.imaging import codec
+from fer_jax.data.quality import near_duplicates
+from fer_jax.data.quality.findings import Inspected, Report
+from fer_jax.errors import UserError
+from fer_jax.utils import progress
+
+BLANK_STD = 1.0  # grey levels
+TINY_SIDE = 24  # pixels
+ODD_ASPECT = 2.0
+COMMON_SHAPE = 0.99  # the share of images from which on another height and width is odd
+CHUNK = 32
+
+
+class Look(NamedTuple):
+    """What is kept of one image; of an unreadable one the reason alone."""
+
+    unreadable: str = ''
+    notes: tuple[str, ...] = ()
+    shape: tuple[int, int, int] = (0, 0, 0)
+    constant: bool = False
+    blank: bool = False
+    mean: np.ndarray | float = 0.0  # of each channel and of its square, 0..255
+    square: np.ndarray | float = 0.0
+    digest: bytes = bytes(16)
+    thumbnail: np.ndarray | int = 0
+
+
+def examine(data: Inspected, *, workers: int) -> Report:
+    """Decodes every image once, in `workers` threads, and reports; the report does not depend on `workers`.
+
+    Of an image it keeps a thumbnail, a digest and a few numbers, about 300 bytes.
+    """
+    count = len(data.ids)
+    unreadable: dict[int, str] = {}
+    notes: dict[int, tuple[str, ...]] = {}
+    shapes = np.zeros((count, 3), np.int32)
+    constant, blank = np.zeros(count, bool), np.zeros(count, bool)
+    digests = np.zeros((count, 2), np.uint64)
+    thumbnails = np.zeros((count, near_duplicates.SIDE, near_duplicates.SIDE), np.uint8)
+    measured = data.splits == 'train' if (data.splits == 'train').any() else np.ones(count, bool)
+    sums, weight = np.zeros((2, 3)), 0
+    for at, look in enumerate(_looks(data, max(workers, 1))):
+        if look.unreadable:
+            unreadable[at] = look.unreadable
+            continue
+        if look.notes:
+            notes[at] = look.notes
+        shapes[at], constant[at], blank[at], thumbnails[at] = look.shape, look.constant, look.blank, look.thumbnail
+        digests[at] = np.frombuffer(look.digest, np.uint64)
+        if measured[at]:
+            sums[0] += look.mean
+            sums[1] += look.square
+            weight += 1
+    readable = shapes[:, 0] > 0
+    channels = 3 if (shapes[:, 2] == 3).any() else 1
+    mean, square = sums[:, :channels] / max(weight, 1) / np.array([[255], [255**2]])
+    std = np.sqrt(np.maximum(square - mean**2, 0))
+    duplicates = _exact(digests, readable)
+    return Report(
+        data=data,
+        unreadable=unreadable,
+        notes=notes,
+        shapes=shapes,
+        constant=constant,
+        blank=blank,
+        tiny=readable & (shapes[:, :2].min(1) < TINY_SIDE),
+        odd=readable & _odd(shapes, readable),
+        duplicates=duplicates,
+        near_duplicates=_near(thumbnails, readable & ~blank, duplicates),
+        mean=tuple(np.round(mean, 6).tolist()),
+        std=tuple(np.round(std, 6).tolist()),
+    )
+
+
+def _looks(data: Inspected, workers: int) -> Iterator[Look]:
+    """In the order of the set; a bounded number of chunks is under way."""
+
+    def chunk(first: int) -> list[Look]:
+        return [_look(data.read, at) for at in range(first, min(first + CHUNK, len(data.ids)))]
+
+    under_way: deque[Future[list[Look]]] = deque()
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        progress.bar(None, 'examining', len(data.ids)) as shown,
+    ):
+        for first in range(0, len(data.ids) + 4 * workers * CHUNK, CHUNK):
+            if first < len(data.ids):
+                under_way.append(pool.submit(chunk, first))
+            if under_way and (len(under_way) > 4 * workers or first >= len(data.ids)):
+                looks = under_way.popleft().result()
+                yield from looks
+                shown.update(len(looks))
+
+
+def _look(read: Callable[[int], bytes], at: int) -> Look:
+    from PIL import Image
+
+    try:
+        image, notes = codec.open_image(read(at))
+    except (OSError, UserError, ValueError) as error:
+        return Look(unreadable=str(error))
+    channels = len(image.getbands())
+    levels = np.arange(256)
+    histogram = np.array(image.histogram(), np.int64).reshape(channels, 256)
+    pixels = image.width * image.height
+    mean, square = histogram @ levels / pixels, histogram @ levels**2 / pixels
+    shape = (image.height, image.width, channels)
+    side = (near_duplicates.SIDE, near_duplicates.SIDE)
+    return Look(
+        notes=notes,
+        shape=shape,
+        constant=bool((histogram.max(1) == pixels).all()),
+        blank=bool((square - mean**2 < BLANK_STD**2).all()),
+        mean=mean,
+        square=square,
+        digest=hashlib.sha256(repr(shape).encode() + image.tobytes()).digest()[:16],
+        thumbnail=np.asarray(image.convert('L').resize(side, Image.Resampling.BOX)),
+    )
+
+
+def _exact(digests: np.ndarray, readable: np.ndarray) -> list[np.ndarray]:
+    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: positions ascend in a group
+    order = order[readable[order]]
+    ends = np.flatnonzero((digests[order[1:]] != digests[order[:-1]]).any(1)) + 1
+    groups = [group for group in np.split(order, ends) if len(group) > 1]
+    return sorted(groups, key=lambda group: int(group[0]))
+
+
+def _near(thumbnails: np.ndarray, eligible: np.ndarray, duplicates: list[np.ndarray]) -> list[np.ndarray]:
+    """Searches among one of each exact group, and gives the others back."""
+    copies = {int(group[0]): group for group in duplicates}
+    for group in duplicates:
+        eligible[group[1:]] = False
+    positions = np.flatnonzero(eligible)
+    found = []
+    for group in near_duplicates.groups(thumbnails[positions]):
+        members = [copies.get(at, np.array([at])) for at in positions[group].tolist()]
+        found.append(np.sort(np.concatenate(members)))
+    return found
+
+
+def _odd(shapes: np.ndarray, readable: np.ndarray) -> np.ndarray:
+    odd = shapes[:, :2].max(1) > ODD_ASPECT * np.maximum(shapes[:, :2].min(1), 1)
+    sizes, number = np.unique(shapes[readable, :2], axis=0, return_counts=True)
+    if len(sizes) and number.max() >= COMMON_SHAPE * readable.sum():
+        odd |= (shapes[:, :2] != sizes[number.argmax()]).any(1)
+    return odd

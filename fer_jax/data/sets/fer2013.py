@@ -1,0 +1,154 @@
+"""FER2013 (Goodfellow et al. 2013): 35,887 grey 48x48 faces of seven expressions, from the original csv."""
+
+import csv
+import gzip
+import io
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fer_jax.data.imaging.codec import encode
+from fer_jax.data.sets.builder import Example, Reading
+from fer_jax.errors import UserError
+
+VERSION = '2.0.0'
+CLASSES = ('angry', 'disgust', 'fear', 'happy', 'sad', 'surprise', 'neutral')
+USAGES = {'Training': 'train', 'PublicTest': 'validation', 'PrivateTest': 'test'}
+PUBLISHED = {
+    'train': (3995, 436, 4097, 7215, 4830, 3171, 4965),
+    'validation': (467, 56, 496, 895, 653, 415, 607),
+    'test': (491, 55, 528, 879, 594, 416, 626),
+}
+SIDE = 48
+# What the readers of archives and of text raise on damage, on passwords, and on compressions that Python has not
+DAMAGE: tuple[type[Exception], ...] = (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error, lzma.LZMAError)
+DAMAGE += (tarfile.TarError, zipfile.BadZipFile, RuntimeError)
+LONGEST = 100_000  # characters of a line; a row has 9,300 at most
+CSVS = ('fer2013.csv', 'icml_face_data.csv')  # the latter in Kaggle's later archive
+
+
+class Row(NamedTuple):
+    """One row of the csv; `number` counts from 1 and leaves the header out."""
+
+    number: int
+    split: str
+    label: int
+    pixels: np.ndarray
+
+
+@contextmanager
+def open_csv(source: Path) -> Iterator[io.TextIOBase]:
+    """The text of fer2013.csv: plain, .gz, or the member of that name in a .zip or a .tar.gz.
+
+    Raises:
+      UserError: there is no such file, or none in the archive.
+    """
+    if not source.is_file():
+        raise UserError(f'--source={str(source)!r} is not a file; give fer2013.csv, plain or in a .gz, .zip or .tar.gz')
+    try:
+        if zipfile.is_zipfile(source):
+            with zipfile.ZipFile(source) as archive, archive.open(_member(source, archive.namelist())) as raw:
+                yield io.TextIOWrapper(raw, 'utf-8-sig', newline='')
+        elif tarfile.is_tarfile(source):
+            with tarfile.open(source) as tar:
+                extracted = tar.extractfile(_member(source, tar.getnames()))
+                if extracted is None:
+                    raise UserError(f'{source}: the csv in the archive is not a regular file')
+                with extracted as raw:
+                    yield io.TextIOWrapper(raw, 'utf-8-sig', newline='')
+        else:
+            opener = gzip.open if source.suffix == '.gz' else open
+            with opener(source, 'rt', encoding='utf-8-sig', newline='') as text:
+                yield text  # type: ignore[misc]
+    except DAMAGE as error:
+        raise UserError(f'{source} cannot be read ({error}); it is damaged or no csv: fetch it again') from error
+
+
+def _member(source: Path, names: list[str]) -> str:
+    found = [name for name in names if name.split('/')[-1] in CSVS]
+    if not found:
+        raise UserError(f'{source} holds no {CSVS[0]}; it holds {", ".join(names[:5])}')
+    return found[0]
+
+
+def rows(source: Path) -> Iterator[Row]:
+    """The rows of the csv, checked.
+
+    Raises:
+      UserError: a column is missing, or a row is malformed; its number is named.
+    """
+    with open_csv(source) as text:
+        reader = csv.DictReader(_lines(source, text))
+        columns = [name.strip() for name in reader.fieldnames or []]
+        missing = {'emotion', 'pixels', 'Usage'} - set(columns)
+        if missing:
+            raise UserError(f'{source} has no column {", ".join(sorted(missing))}; expected emotion,pixels,Usage')
+        reader.fieldnames = columns
+        for number, row in enumerate(reader, 1):
+            yield _checked(source, number, row)
+
+
+def _lines(source: Path, text: io.TextIOBase) -> Iterator[str]:
+    """The lines, none of which fills the memory: a small archive may unpack to one of gigabytes."""
+    while line := text.readline(LONGEST):
+        if len(line) == LONGEST:
+            raise UserError(f'{source} has a line of over {LONGEST:,} characters; it is no FER2013: fetch it again')
+        yield line
+
+
+def _checked(source: Path, number: int, row: dict[str, str]) -> Row:
+    def wrong(what: str) -> UserError:
+        return UserError(f'{source}, row {number}: {what}; mend or remove the row, or fetch the file again')
+
+    emotion, usage = (row['emotion'] or '').strip(), (row['Usage'] or '').strip()
+    if emotion not in map(str, range(len(CLASSES))):
+        raise wrong(f'emotion is {emotion!r}, expected 0 to {len(CLASSES) - 1}')
+    if usage not in USAGES:
+        raise wrong(f'Usage is {usage!r}, expected one of {", ".join(USAGES)}')
+    try:
+        pixels = np.array((row['pixels'] or '').split(), np.int64)
+    except (ValueError, OverflowError):
+        raise wrong('pixels are not whole numbers') from None
+    if len(pixels) != SIDE * SIDE:
+        raise wrong(f'{len(pixels)} pixels, expected {SIDE * SIDE}')
+    if pixels.min() < 0 or pixels.max() > 255:
+        raise wrong(f'a pixel is {pixels.min() if pixels.min() < 0 else pixels.max()}, expected 0 to 255')
+    return Row(number, USAGES[usage], int(emotion), pixels.astype(np.uint8).reshape(SIDE, SIDE))
+
+
+def read(source: Path) -> Reading:
+    """All rows; test images of which no exact copy stands in train or validation are the subset 'clean'.
+
+    Raises:
+      UserError: the file is missing or damaged, or a row is malformed.
+    """
+    found = list(rows(source))
+    clean = clean_rows(found)
+
+    def examples(split: str) -> Iterator[Example]:
+        for row in found:
+            if row.split == split:
+                subsets = ('clean',) if row.number in clean else ()
+                yield Example(f'row{row.number:05d}', split, encode(row.pixels), row.label, subsets=subsets)
+
+    return Reading(
+        CLASSES,
+        {split: sum(row.split == split for row in found) for split in USAGES.values()},
+        examples,
+        published=PUBLISHED,
+        subsets=('clean',),
+        image_shape=(SIDE, SIDE, 1),
+    )
+
+
+def clean_rows(found: list[Row]) -> set[int]:
+    """Numbers of the test rows of which no exact copy stands elsewhere, and of all other rows."""
+    elsewhere = {row.pixels.tobytes() for row in found if row.split != 'test'}
+    return {row.number for row in found if row.split != 'test' or row.pixels.tobytes() not in elsewhere}

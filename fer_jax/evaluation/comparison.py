@@ -1,0 +1,209 @@
+"""Several classifiers on the same images: each by the same rules, against the first, and together."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fer_jax.data.tables.expressions import canonical
+from fer_jax.errors import UserError
+from fer_jax.evaluation import metrics, scoring
+
+TINY = np.finfo(np.float32).tiny
+ENSEMBLE = 'ensemble'
+
+
+class Told(NamedTuple):
+    """What one classifier says of labelled images.
+
+    Attributes:
+      classes: names of the logits' columns.
+      ids, subjects, groups: str [N].
+      labels: int [N], or float [N, C] of attributes.
+      logits: float [N, C], up to a constant a row.
+    """
+
+    classes: tuple[str, ...]
+    ids: np.ndarray
+    labels: np.ndarray
+    subjects: np.ndarray
+    groups: np.ndarray
+    logits: np.ndarray
+
+
+def compare(
+    contenders: Mapping[str, Told],
+    subsets: Mapping[str, np.ndarray] | None = None,
+    *,
+    name: str = 'test',
+    ensemble: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Scores all of them on the images that all were asked about.
+
+    Args:
+      contenders: at least one.
+      subsets: name -> ids, str [M], that are scored apart.
+      name: of the images.
+      ensemble: contenders the mean of whose probabilities is one more.
+
+    Returns:
+      classes, left_out (how many images not all were asked about) and splits {name, or name_subset: {contender: as
+      `evaluation.scoring.scores`; of all but the first also `gain` over its accuracy, gain_ci95, see `gain`, and `p`,
+      McNemar's of being right as often}}.
+
+    Raises:
+      UserError: their classes or labels differ, or they have no image in common.
+    """
+    first = next(iter(contenders.values()))
+    shared = set(first.ids).intersection(*(told.ids for told in contenders.values()))
+    ids = np.array([one for one in first.ids if one in shared])
+    if not len(ids):
+        raise UserError(f'{" and ".join(contenders)} have no image in common')
+    same = {who: _ordered(who, told, ids, first) for who, told in contenders.items()}
+    truth = next(iter(same.values()))
+    for who, told in same.items():
+        if not np.array_equal(told.labels, truth.labels, equal_nan=truth.labels.ndim > 1):
+            raise UserError(f'{who} and {next(iter(same))} were given other labels for the same images')
+    if len(ensemble) > 1:
+        logits = together([same[who].logits for who in ensemble], attributes=truth.labels.ndim > 1)
+        same[ENSEMBLE] = truth._replace(logits=logits)
+    parts = {name: np.ones(len(ids), bool)}
+    parts |= {f'{name}_{part}': np.isin(ids, listed) for part, listed in (subsets or {}).items()}
+    largest = max(len(told.ids) for told in contenders.values())
+    splits: dict[str, dict[str, Any]] = {}
+    for part, rows in parts.items():
+        splits[part] = {}
+        for who, told in same.items():
+            one = scores(told, rows)
+            if told.labels.ndim == 1 and who != next(iter(same)):
+                before, after = (said.logits[rows].argmax(1) == said.labels[rows] for said in (truth, told))
+                one['gain'], one['gain_ci95'] = gain(before, after, told.subjects[rows])
+                one['p'] = metrics.mcnemar(before, after)
+            splits[part][who] = one
+    return {'classes': list(first.classes), 'left_out': largest - len(ids), 'splits': splits}
+
+
+def gain(before: np.ndarray, after: np.ndarray, subjects: np.ndarray) -> tuple[float, list[float]]:
+    """What a classifier gained in accuracy over another on the same images, and its 95 % interval.
+
+    Differences are paired by image, so the interval is narrower than those of the two. Subjects are resampled where all
+    are known, as in `evaluation.scoring.scores`; otherwise it is Student's t over images.
+
+    Args:
+      before, after: bool [N], whether they were right.
+      subjects: str [N], '' where unknown.
+    """
+    change = after.astype(np.float64) - before
+    if not change.any() or len(change) < 2:
+        return float(change.mean()), [0.0, 0.0] if not change.any() else [-1.0, 1.0]
+    known = subjects.all() and len(np.unique(subjects)) > 1
+    interval = metrics.subject_interval(change, subjects) if known else metrics.t_interval(change.tolist())
+    return float(change.mean()), list(interval)
+
+
+def scores(told: Told, rows: np.ndarray | None = None) -> dict[str, Any]:
+    """As `evaluation.scoring.scores`, of all of its images or of `rows`, bool [N]."""
+    arrays = (told.logits, told.labels, told.subjects, told.groups)
+    logits, labels, subjects, groups = (array if rows is None else array[rows] for array in arrays)
+    return scoring.scores(logits, labels, told.classes, subjects, groups)
+
+
+def _ordered(who: str, told: Told, ids: np.ndarray, first: Told) -> Told:
+    """Its rows of these images, in their order, with its classes in the order of the first."""
+    ours, theirs = ([canonical(name) for name in names] for names in (first.classes, told.classes))
+    if sorted(ours) != sorted(theirs):
+        raise UserError(f'{who} tells {", ".join(told.classes)}, the first {", ".join(first.classes)}')
+    where = {one: at for at, one in enumerate(told.ids)}
+    rows = np.array([where[one] for one in ids])
+    columns = [theirs.index(name) for name in ours]
+    labels = told.labels[rows]
+    labels = labels[:, columns] if labels.ndim > 1 else np.array([ours.index(name) for name in theirs])[labels]
+    logits = told.logits[rows][:, columns]
+    return Told(first.classes, ids, labels, told.subjects[rows], told.groups[rows], logits)
+
+
+def together(logits: Sequence[np.ndarray], *, attributes: bool) -> np.ndarray:
+    """Logits float64 [N, C] of the mean of the probabilities, softmax or of attributes sigmoid, of several [N, C]."""
+    from scipy.special import log_expit, log_softmax, logsumexp
+
+    wide = np.stack(logits).astype(np.float64)
+    if attributes:
+        return logsumexp(log_expit(wide), axis=0) - logsumexp(log_expit(-wide), axis=0)
+    return logsumexp(log_softmax(wide, axis=-1), axis=0) - np.log(len(wide))
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """For the terminal."""
+    lines = []
+    for part, contenders in found['splits'].items():
+        n = next(iter(contenders.values()))['n']
+        title = f'{part}, n = {n:,}'
+        width = max(map(len, (*contenders, title))) + 2
+        columns = f'{"accuracy":<24}{"balanced":>9}{"macro F1":>10}{"NLL":>8}{"ECE":>8}  gain over the first, p'
+        lines.append(f'{title:<{width}}{columns}')
+        for who, one in contenders.items():
+            p = f'{points(one["gain"], one["gain_ci95"])}, p = {one["p"]:.2g}' if 'p' in one else ''
+            ece = f'{one["ece"]:.1%}' if 'ece' in one else ''
+            lines.append(
+                f'{who:<{width}}{scoring.share(one["accuracy"], one["accuracy_ci95"]):<24}'
+                f'{one["balanced_accuracy"]:>9.2%}{one["macro_f1"]:>10.3f}{one["nll"]:>8.3f}{ece:>8}  {p}'.rstrip()
+            )
+        lines.append('')
+    for part, one in found.get('seeds', {}).items():
+        each = ', '.join(f'{100 * value:.1f}' for value in one['each']['accuracy'])
+        lines.append(f'{part}, mean of the seeds: {scoring.share(one["accuracy"], one["accuracy_ci95"])}, each {each}')
+    lines.append('gain: paired by image; p: of being right as often as the first (McNemar, exact)')
+    if found['left_out']:
+        lines.append(f'left out: {found["left_out"]:,} images about which not all were asked')
+    return '\n'.join(lines)
+
+
+def points(value: float, interval: Sequence[float]) -> str:
+    """'+1.23 [0.9, 1.6]', in percentage points."""
+    return f'{100 * value:+.2f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]'
+
+
+def read_csv(path: Path, ids: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
+    """Logits float64 [N, C] of the probabilities that somebody else's program wrote.
+
+    Args:
+      path: a csv with the column `id` and one a class, by any usual name of it ('Anger' is 'angry'), in any order;
+        rows in any order, others than of `ids` are passed over. Shares need not add up to 1; one of 0 counts as 1e-38.
+      ids: str [N], of the images.
+      classes: their names.
+
+    Raises:
+      UserError: a column or an image is missing, an image stands there twice, or a cell is no share.
+    """
+    try:
+        with path.open(newline='', encoding='utf-8-sig') as file:
+            rows = list(csv.DictReader(file, restkey=''))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f'--predictions={path} cannot be read: {error}') from None
+    header = list(rows[0]) if rows else []
+    column = {canonical(name.strip()): name for name in header if name != 'id'}
+    missing = [name for name in classes if canonical(name) not in column]
+    if 'id' not in header or missing:
+        raise UserError(
+            f'{path} has the columns {", ".join(map(str, header)) or "none"}; expected id, {", ".join(classes)}'
+        )
+    where = {str(one): at for at, one in enumerate(ids)}
+    found = np.full((len(ids), len(classes)), np.nan)
+    for number, row in enumerate(rows, 1):
+        at = where.get(str(row['id']))
+        if at is None:
+            continue
+        if not np.isnan(found[at, 0]):
+            raise UserError(f'{path}, row {number}: {row["id"]!r} stands there twice')
+        try:
+            found[at] = [float(row[column[canonical(name)]] or 'nan') for name in classes]
+        except (TypeError, ValueError):
+            found[at] = np.nan
+        if not (np.isfinite(found[at]).all() and (found[at] >= 0).all() and found[at].sum() > 0):
+            raise UserError(f'{path}, row {number}: expected a share of 0 or more for each class, one above 0')
+    if unanswered := int(np.isnan(found[:, 0]).sum()):
+        example = ids[np.isnan(found[:, 0])][0]
+        raise UserError(f'{path} has nothing on {unanswered:,} of {len(ids):,} images, such as {str(example)!r}')
+    return np.log(np.maximum(found / found.sum(1, keepdims=True), TINY))

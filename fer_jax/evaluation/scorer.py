@@ -1,0 +1,119 @@
+"""A network over a split: logits of every example, once, and what they are worth."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from fer_jax.data.dataset import Dataset
+from fer_jax.data.loading.loader import Feed, fetch
+from fer_jax.distributed import processes, sharding
+from fer_jax.evaluation import scoring
+from fer_jax.feature_cache import loader as feature_loader
+from fer_jax.feature_cache.loader import FeatureFeed
+from fer_jax.models.network import PRIMARY, Network
+from fer_jax.models.parameters import Flat
+from fer_jax.training import multi_step
+from fer_jax.training.train_step import eval_step
+
+
+class Scorer:
+    """Scores splits of one task; each is placed at its first use, and all share one compiled program.
+
+    Args:
+      task: its name, by which what is scored is called: 'test' of the primary task, 'test/<task>' of another.
+      head: the task whose head it uses; its own if ''.
+      tta: views of each image, see `training.train_step.views`.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        data: Dataset,
+        *,
+        batch_size: int,
+        placement: str,
+        mesh: Mesh,
+        task: str = PRIMARY,
+        head: str = '',
+        tta: str = 'none',
+    ):
+        self._data, self._batch_size, self._placement, self._mesh = data, batch_size, placement, mesh
+        self._network, self._task = network, task
+        of_batch = functools.partial(eval_step, network=network, task=head or task, tta=tta)
+
+        def steps(params: Flat, batch_stats: Flat, batches: Any, count: jax.Array, start: str | None) -> jax.Array:
+            of = functools.partial(of_batch, params, batch_stats, start=start)
+            return multi_step.one_by_one(of, batches, count)
+
+        self._steps = jax.jit(steps, static_argnames='start', out_shardings=sharding.replicated(mesh))
+        self._feeds: dict[tuple[str, str | None], Feed | FeatureFeed] = {}
+
+    def logits(self, role: str, params: Flat, batch_stats: Flat, start: str | None = None) -> np.ndarray:
+        """float32 [N, classes] of the split, in its order.
+
+        Args:
+          start: a stage below which nothing changes between calls: what enters it is computed once.
+        """
+        split = self._data.splits[role]
+        feed, fetched = self._feed(role, params, batch_stats, start), fetch(self._mesh)
+        parts, kept = [], []
+        for hosts, weight in feed.in_order(self._batch_size, multi_step.of_images()):
+            count, batches = multi_step.filled(weight), fetched(feed.resident, hosts)
+            parts.append((self._steps(params, batch_stats, batches, count, start=start), weight))
+            processes.step_finished()
+        for part, weight in parts:
+            kept.append(np.asarray(part)[weight > 0])
+            processes.step_finished()
+        processes.step_finished(more=False)
+        rows = np.concatenate(kept)
+        if len(rows) != len(split.labels):
+            raise RuntimeError(f'{len(rows)} of {len(split.labels)} examples of {role} were scored')
+        return rows
+
+    def _feed(self, role: str, params: Flat, batch_stats: Flat, start: str | None) -> Feed | FeatureFeed:
+        if (role, start) not in self._feeds:
+            if start is None:
+                split = self._data.splits[role]
+                feed: Feed | FeatureFeed = Feed(split, placement=self._placement, mesh=self._mesh, role=role)
+            else:
+                spec = self._network.spec
+                images: Any = self._feed(role, params, batch_stats, None)
+                feed = feature_loader.feed(
+                    self._network,
+                    feature_loader.boundary_recipe(self._network, start, spec.image_size, dtype=spec.dtype),
+                    params,
+                    batch_stats,
+                    images,
+                    fingerprint=self._data.fingerprint,
+                    role=role,
+                    mesh=self._mesh,
+                    batch_size=self._batch_size,
+                )
+            self._feeds[role, start] = feed
+        return self._feeds[role, start]
+
+    def forget_features(self) -> None:
+        """To be called when a phase begins: what lies below its boundary may have changed."""
+        self._feeds = {key: feed for key, feed in self._feeds.items() if key[1] is None}
+
+    def score(self, role: str, params: Flat, batch_stats: Flat, start: str | None = None) -> dict[str, dict[str, Any]]:
+        """{role: scores} and, for each subset of the split, {role_subset: scores}; see `scores` and `logits`."""
+        return self.scores(role, self.logits(role, params, batch_stats, start))
+
+    def scores(self, role: str, logits: np.ndarray) -> dict[str, dict[str, Any]]:
+        """As `score`, of logits that are known already."""
+        found = scoring.split_scores(role, self._data.splits[role], logits, self._data.classes)
+        return {self.named(part): one for part, one in found.items()}
+
+    def named(self, role: str) -> str:
+        """What the split of this role is called among those of all tasks."""
+        return role if self._task == PRIMARY else f'{role}/{self._task}'
+
+    def predictions(self, role: str, logits: np.ndarray) -> dict[str, np.ndarray]:
+        """{'<split>/<name>': array} of a scored split, for the names of `evaluation.scoring.PREDICTED`."""
+        split = self._data.splits[role]
+        arrays = (split.ids, split.truth, split.subjects, split.groups, logits)
+        return {f'{self.named(role)}/{name}': array for name, array in zip(scoring.PREDICTED, arrays, strict=True)}

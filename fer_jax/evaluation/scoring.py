@@ -1,0 +1,380 @@
+"""From logits to results: every example counts once, every share has its interval."""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fer_jax.data.dataset import Split
+from fer_jax.errors import UserError
+from fer_jax.evaluation import metrics
+from fer_jax.runs import checksums
+
+PREDICTED = ('ids', 'labels', 'subjects', 'groups', 'logits')
+OF_LEVELS = ('concordance', 'rmse')
+LISTED = 50  # with more classes there is no confusion matrix, and no table by class; with more groups no table by group
+OF_GROUP = ('n', 'accuracy', 'accuracy_ci95', 'interval', 'balanced_accuracy', 'macro_f1')
+BOUNDED = ('accuracy', 'balanced_accuracy', 'macro_f1', 'top2', 'ece', 'average_precision')
+AVERAGED = (*BOUNDED, 'nll', *OF_LEVELS)
+COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
+INTERVALS = {
+    'wilson': 'Wilson',
+    'examples': "Student's t over examples",
+    'subjects': 'resampled by subject',
+    'seeds': "Student's t over seeds",
+}
+
+
+def split_scores(role: str, split: Split, logits: np.ndarray, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """{role: scores} and, for each subset of the split, {role_subset: scores}; see `scores`."""
+    if split.levels is not None:
+        return {role: level_scores(logits, split.levels, classes)}
+    result = {role: scores(logits, split.truth, classes, split.subjects, split.groups)}
+    for name, mask in split.subsets.items():
+        parts = (logits, split.truth, split.subjects, split.groups)
+        shown, truth, subjects, groups = (part[mask] for part in parts)
+        result[f'{role}_{name}'] = scores(shown, truth, classes, subjects, groups)
+    return result
+
+
+def write_predictions(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """As .npz, whole or not at all; of what `Scorer.predictions` gives."""
+    scratch = path.with_name(f'.{path.name}.tmp.npz')
+    np.savez(scratch, **dict[str, Any](arrays))
+    scratch.replace(path)
+
+
+def read_predictions(path: Path, split: str) -> dict[str, np.ndarray]:
+    """{'ids', 'subjects', 'groups': str [N], 'labels': int32 [N] or float32 [N, C], 'logits': float32 [N, C]}.
+
+    Raises:
+      UserError: it does not hold them, or is damaged.
+    """
+    try:
+        with np.load(path) as file:
+            if missing := [name for name in PREDICTED if f'{split}/{name}' not in file]:
+                raise UserError(f'{path} holds no {missing[0]} of {split}; run the same command again, to score anew')
+            return {name: file[f'{split}/{name}'] for name in PREDICTED}
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f'{path} is damaged ({error}); run the same command again, which scores anew') from None
+
+
+def scores(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    classes: tuple[str, ...],
+    subjects: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Plain numbers, ready for JSON.
+
+    Args:
+      logits: [N, C].
+      labels: int [N]; or float [N, C] of attributes, see `attribute_scores`.
+      subjects: str [N], '' where unknown. Where all are known, and at least two, whole subjects are resampled for the
+        interval of the accuracy; images of one person are not independent.
+      groups: str [N], '' where unknown.
+
+    Returns:
+      n, accuracy, accuracy_ci95, interval ('wilson' or 'subjects', how that was found), balanced_accuracy, macro_f1,
+      top2, nll, ece and reliability (15 bins, see `evaluation.metrics.calibration`), abstention (for shares of the
+      examples, the accuracy among the most confident, its Wilson interval and the least confidence among them),
+      per_class {name: n, precision, recall, recall_ci95 (Wilson), f1}; of up to 50 classes confusion [C][C] (row:
+      label), and of 2 to 50 groups per_group {name: `OF_GROUP`}. A prediction is the largest logit, the first among
+      equals.
+
+    Raises:
+      ValueError: there is nothing to score, or a logit is NaN or infinite (JSON has no word for the NLL of those).
+    """
+    if not len(labels):
+        raise ValueError('no examples to score')
+    broken = int((~np.isfinite(logits)).any(-1).sum())
+    if broken:
+        raise ValueError(f'{broken} of {len(labels)} examples have logits that are NaN or infinite')
+    if labels.ndim == 2:
+        return attribute_scores(logits, labels, classes, subjects, groups)
+    predictions = logits.argmax(-1)
+    reliability = metrics.calibration(logits, labels)
+    matrix = metrics.confusion(labels, predictions, len(classes))
+    precision, recall, f1 = metrics.precision_recall_f1(matrix)
+    hits, n = int(np.trace(matrix)), len(labels)
+    interval = _by_subject(predictions == labels, subjects)
+    per_class = {
+        name: {
+            'n': int(matrix[c].sum()),
+            'precision': float(precision[c]),
+            'recall': float(recall[c]),
+            'recall_ci95': list(metrics.wilson_interval(int(matrix[c, c]), int(matrix[c].sum()))),
+            'f1': float(f1[c]),
+        }
+        for c, name in enumerate(classes)
+    }
+    found = {
+        'n': n,
+        'accuracy': hits / n,
+        'accuracy_ci95': list(interval or metrics.wilson_interval(hits, n)),
+        'interval': 'subjects' if interval else 'wilson',
+        'balanced_accuracy': metrics.balanced_accuracy(matrix),
+        'macro_f1': metrics.macro_f1(matrix),
+        'top2': metrics.top_k_accuracy(logits, labels, 2),
+        'nll': metrics.negative_log_likelihood(logits, labels),
+        'ece': reliability.pop('ece'),
+        'reliability': reliability,
+        'abstention': _abstention(metrics.confidence(logits), predictions == labels),
+        'per_class': per_class,
+    }
+    if len(classes) <= LISTED:
+        found['confusion'] = matrix.tolist()
+    return found | _by_group(scores, logits, labels, classes, subjects, groups)
+
+
+def _abstention(confidence: np.ndarray, hits: np.ndarray) -> list[dict[str, Any]]:
+    """Of the most confident shares of examples."""
+    shares, accuracy = metrics.coverage_curve(confidence, hits)
+    ordered, told = np.sort(confidence)[::-1], []
+    for share in COVERAGES:
+        last = max(round(share * len(hits)), 1) - 1
+        right = round(accuracy[last] * (last + 1))
+        told.append(
+            {
+                'coverage': float(shares[last]),
+                'accuracy': float(accuracy[last]),
+                'accuracy_ci95': list(metrics.wilson_interval(right, last + 1)),
+                'confidence': float(ordered[last]),
+            }
+        )
+    return told
+
+
+def _by_group(
+    score: Callable[..., dict[str, Any]],
+    logits: np.ndarray,
+    labels: np.ndarray,
+    names: tuple[str, ...],
+    subjects: np.ndarray | None,
+    groups: np.ndarray | None,
+) -> dict[str, Any]:
+    """{'per_group': the scores of each group}, or {} where there are none to compare."""
+    known = [] if groups is None else [name for name in np.unique(groups) if name]
+    if groups is None or not 2 <= len(known) <= LISTED:
+        return {}
+    found = {}
+    for name in known:
+        rows = groups == name
+        one = score(logits[rows], labels[rows], names, None if subjects is None else subjects[rows])
+        found[str(name)] = {key: one[key] for key in OF_GROUP}
+    return {'per_group': found}
+
+
+def _by_subject(hits: np.ndarray, subjects: np.ndarray | None) -> tuple[float, float] | None:
+    """The interval of the mean of `hits` [N] from resampled subjects; None where these are not known."""
+    if subjects is None or not subjects.all() or len(np.unique(subjects)) < 2:
+        return None
+    return metrics.subject_interval(hits, subjects)
+
+
+def attribute_scores(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    names: tuple[str, ...],
+    subjects: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Plain numbers, ready for JSON; an attribute is told present at a probability above 0.5.
+
+    Args:
+      logits: [N, K].
+      labels: [N, K] of 0, 1, or NaN where unknown; every example has one that is known.
+      subjects, groups: as in `scores`.
+
+    Returns:
+      n; accuracy, the mean over examples of the share of their attributes that is right, which without unknown ones is
+      the mean over attributes; accuracy_ci95 and interval ('examples' or 'subjects'); balanced_accuracy, macro_f1 (of
+      presence) and average_precision, means over attributes; nll, the mean over examples of the mean over attributes;
+      per_attribute {name: n, present, accuracy, accuracy_ci95 (Wilson), balanced_accuracy, f1, average_precision}; and
+      per_group as in `scores`.
+    """
+    known, present, told = ~np.isnan(labels), labels > 0.5, logits > 0
+    right = (told == present) & known
+    each = right.sum(1) / known.sum(1)
+    interval = _by_subject(each, subjects)
+    losses = np.logaddexp(0, logits, dtype=np.float64) - present * logits
+    per_attribute = {}
+    for k, name in enumerate(names):
+        if not (rows := known[:, k]).any():
+            continue
+        matrix = metrics.confusion(present[rows, k].astype(int), told[rows, k].astype(int), 2)
+        n, hits = int(rows.sum()), int(np.trace(matrix))
+        per_attribute[name] = {
+            'n': n,
+            'present': int(matrix[1].sum()),
+            'accuracy': hits / n,
+            'accuracy_ci95': list(metrics.wilson_interval(hits, n)),
+            'balanced_accuracy': metrics.balanced_accuracy(matrix),
+            'f1': float(metrics.precision_recall_f1(matrix)[2][1]),
+            'average_precision': metrics.average_precision(logits[rows, k], present[rows, k]),
+        }
+    mean = {
+        score: float(np.mean([one[score] for one in per_attribute.values()]))
+        for score in ('balanced_accuracy', 'f1', 'average_precision')
+    }
+    by_example = metrics.t_interval(each.tolist()) if len(each) > 1 else (0.0, 1.0)
+    return {
+        'n': len(labels),
+        'accuracy': float(each.mean()),
+        'accuracy_ci95': list(interval or by_example),
+        'interval': 'subjects' if interval else 'examples',
+        'balanced_accuracy': mean['balanced_accuracy'],
+        'macro_f1': mean['f1'],
+        'average_precision': mean['average_precision'],
+        'nll': float((np.where(known, losses, 0).sum(1) / known.sum(1)).mean()),
+        'per_attribute': per_attribute,
+    } | _by_group(attribute_scores, logits, labels, names, subjects, groups)
+
+
+def level_scores(predicted: np.ndarray, levels: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+    """Plain numbers, ready for JSON.
+
+    Args:
+      predicted, levels: [N, K]; the latter NaN where unknown.
+
+    Returns:
+      n; concordance (Lin 1989) and rmse, means over levels; per_level {name: n, concordance, rmse, same_sign (the
+      share of predictions on the same side of 0)}.
+
+    Raises:
+      ValueError: a prediction is NaN or infinite.
+    """
+    if not np.isfinite(predicted).all():
+        raise ValueError('a predicted level is NaN or infinite')
+    per_level = {}
+    for k, name in enumerate(names):
+        if not (known := ~np.isnan(levels[:, k])).any():
+            continue
+        told, true = predicted[known, k].astype(np.float64), levels[known, k].astype(np.float64)
+        per_level[name] = {
+            'n': int(known.sum()),
+            'concordance': metrics.concordance(told, true),
+            'rmse': float(np.sqrt(np.mean((told - true) ** 2))),
+            'same_sign': float(np.mean(np.sign(told) == np.sign(true))),
+        }
+    mean = {score: float(np.mean([one[score] for one in per_level.values()])) for score in OF_LEVELS}
+    return {'n': len(levels), **mean, 'per_level': per_level}
+
+
+def calibrated(role: str, predictions: Mapping[str, np.ndarray], splits: Iterable[str]) -> dict[str, Any]:
+    """What dividing logits by a temperature does, fitted on the split `role`.
+
+    Args:
+      predictions: as `Scorer.predictions`.
+      splits: others.
+
+    Returns:
+      fitted_on, temperature, and splits {name: {nll, ece}}; {} where attributes are told.
+    """
+    labels = predictions[f'{role}/labels']
+    if labels.ndim > 1:
+        return {}
+    temperature = metrics.temperature(predictions[f'{role}/logits'], labels)
+    found: dict[str, Any] = {'fitted_on': role, 'temperature': temperature, 'splits': {}}
+    for name in splits:
+        logits, truth = predictions[f'{name}/logits'], predictions[f'{name}/labels']
+        found['splits'][name] = at_temperature(logits, truth, temperature)
+    return found
+
+
+def at_temperature(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:
+    """{nll, ece} of logits [N, C] divided by it, at labels [N]."""
+    scaled = logits / temperature
+    ece = metrics.calibration(scaled, labels)['ece']
+    return {'nll': metrics.negative_log_likelihood(scaled, labels), 'ece': ece}
+
+
+def over_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means of the scores of one split, their intervals, and the scores of each run."""
+    each = {name: [run[name] for run in runs] for name in AVERAGED if name in runs[0]}
+    pooled: dict[str, Any] = {'n': runs[0]['n'], 'interval': 'seeds'}
+    for name, values in each.items():
+        pooled[name] = float(np.mean(values))
+        low, high = metrics.t_interval(values)
+        pooled[f'{name}_ci95'] = [max(low, 0.0), min(high, 1.0)] if name in BOUNDED else [low, high]
+    return pooled | {'each': each}
+
+
+def write(path: Path, results: dict[str, Any]) -> None:
+    """As JSON, whole or not at all."""
+    checksums.write_whole(path, json.dumps(results, indent=2) + '\n')
+
+
+def share(value: float, interval: list[float]) -> str:
+    """'71.23 % [69.7, 72.7]'"""
+    return f'{value:.2%}'.replace('%', ' %') + f' [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]'
+
+
+def headline(one: dict[str, Any]) -> str:
+    """The first score of a split: 'accuracy 71.23 %', or 'concordance 0.412'."""
+    if 'per_level' in one:
+        return f'concordance {one["concordance"]:.3f}'
+    return f'accuracy {one["accuracy"]:.2%}'.replace('%', ' %')
+
+
+def summary(results: dict[str, Any]) -> str:
+    """The table at the end of a run: phases, splits, and each class of the last official split."""
+    levels = {name: one for name, one in results['splits'].items() if 'concordance' in one}
+    told = {name: one for name, one in results['splits'].items() if name not in levels}
+    how = ' or '.join(dict.fromkeys(INTERVALS[one['interval']] for one in told.values()))
+    steps = ', '.join(map(str, results['steps'])) if 'steps' in results else results['step']
+    lines = [f'selected on {results["selected_on"]}, step {steps}; 95 % intervals of the accuracy: {how}', '']
+    role = results['selected_on'].split('/')[0]
+    for entry in results.get('phases', []):
+        lines.append(
+            f'phase {entry["phase"]}, epoch {entry["epoch"]:g}: best {role} accuracy '
+            f'{share(entry["accuracy"], entry["accuracy_ci95"])}'
+        )
+    lines += ['', f'{"split":<16}{"n":>7}  {"accuracy":<24}{"balanced":>9}{"macro F1":>10}{"NLL":>8}']
+    for name, one in told.items():
+        lines.append(
+            f'{name:<16}{one["n"]:>7,}  {share(one["accuracy"], one["accuracy_ci95"]):<24}'
+            f'{one["balanced_accuracy"]:>9.2%}{one["macro_f1"]:>10.3f}{one["nll"]:>8.3f}'
+        )
+        if 'each' in one:
+            lines.append('  each: ' + ', '.join(f'{100 * value:.1f}' for value in one['each']['accuracy']))
+    if calibrated := results.get('calibrated'):
+        for name, one in calibrated['splits'].items():
+            before = results['splits'][name]
+            lines.append(
+                f'{name} at temperature {calibrated["temperature"]:.2f}, fitted on {calibrated["fitted_on"]}: NLL '
+                f'{before["nll"]:.3f} -> {one["nll"]:.3f}, ECE {before["ece"]:.1%} -> {one["ece"]:.1%}'
+            )
+    for name, one in levels.items():
+        lines.append(f'{name:<24}concordance {one["concordance"]:.3f}, RMSE {one["rmse"]:.3f}')
+    last = 'test' if 'test' in results['splits'] else next(iter(results['splits']))
+    if abstention := results['splits'][last].get('abstention'):
+        told_of = ', '.join(f'{one["accuracy"]:.1%} of the {one["coverage"]:.0%}' for one in abstention[1:])
+        lines.append(f'{last}, right among the most confident: {told_of}')
+    if 'per_group' in results['splits'][last]:
+        lines += ['', f'{last + ", by group":<24}{"n":>7}  {"accuracy":<24}{"balanced":>9}{"macro F1":>10}']
+        for name, one in results['splits'][last]['per_group'].items():
+            lines.append(
+                f'{name:<24}{one["n"]:>7,}  {share(one["accuracy"], one["accuracy_ci95"]):<24}'
+                f'{one["balanced_accuracy"]:>9.2%}{one["macro_f1"]:>10.3f}'
+            )
+    if 'confusion' in results['splits'][last]:
+        lines += ['', f'{last + ", by class":<24}{"n":>7}  {"recall (Wilson)":<24}{"precision":>10}{"F1":>8}']
+        for name, one in results['splits'][last]['per_class'].items():
+            lines.append(
+                f'{name:<24}{one["n"]:>7,}  {share(one["recall"], one["recall_ci95"]):<24}'
+                f'{one["precision"]:>10.2%}{one["f1"]:>8.3f}'
+            )
+    if 'per_attribute' in results['splits'][last]:
+        lines += ['', f'{last + ", by attribute":<24}{"present":>9}  {"accuracy (Wilson)":<24}{"AP":>7}{"F1":>8}']
+        for name, one in results['splits'][last]['per_attribute'].items():
+            lines.append(
+                f'{name:<24}{one["present"]:>9,}  {share(one["accuracy"], one["accuracy_ci95"]):<24}'
+                f'{one["average_precision"]:>7.3f}{one["f1"]:>8.3f}'
+            )
+    return '\n'.join(lines)

@@ -1,0 +1,118 @@
+"""Groups images without labels by what a trained network makes of them: proposals to look at, not labels.
+
+    python -m fer_jax.group_faces --workdir runs/x --data faces --groups 7 --output groups
+
+k-means on what enters the network's head, each image's features scaled to length 1 and kept in the feature cache. The
+folder `--output` gets groups.csv, a manifest with the label group-00 (the largest), group-01, ..., and a sheet
+group-00.png for each, the images nearest to its centre first. Rename the groups that show one expression, remove the
+rest, and train on the manifest.
+"""
+
+import argparse
+import dataclasses
+import logging
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from fer_jax.checkpoints import read_spec
+from fer_jax.data import dataset
+from fer_jax.data.loading.loader import Feed
+from fer_jax.data.sources import folder, manifest
+from fer_jax.distributed import sharding
+from fer_jax.errors import UserError
+from fer_jax.feature_cache import loader as feature_loader
+from fer_jax.feature_cache.loader import boundary_recipe
+from fer_jax.models.network import build
+from fer_jax.training import initial_weights
+from fer_jax.utils import cache, image_grid
+
+SHOWN = 48  # images of a sheet
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 where the input is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--workdir', required=True, type=Path, help='of a finished run')
+    parser.add_argument('--data', required=True, type=Path, help='a folder with images of faces anywhere below it')
+    parser.add_argument('--groups', type=int, default=7)
+    parser.add_argument('--output', required=True, type=Path, help='folder to write')
+    parser.add_argument('--seed', type=int, default=0, help='of the first centres')
+    arguments = parser.parse_args(argv)
+    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
+    try:
+        sizes = write(arguments.workdir, arguments.data, arguments.groups, arguments.output, arguments.seed)
+    except UserError as error:
+        print(f'fer_jax: {error}', file=sys.stderr)
+        return 2
+    print(f'{arguments.output}/groups.csv and a sheet a group: ' + ', '.join(f'{size:,}' for size in sizes))
+    return 0
+
+
+def write(workdir: Path, directory: Path, groups: int, output: Path, seed: int = 0) -> list[int]:
+    """Writes the manifest and the sheets; returns the groups' sizes, the largest first."""
+    table, spec = folder.unlabelled(directory), read_spec(workdir)
+    if not 2 <= groups <= len(table):
+        raise UserError(f'--groups={groups}; {directory} has {len(table)} images: give 2 up to that')
+    data = dataset.load(
+        label='none',
+        dir=str(directory),
+        splits={'train': 'all'},
+        image_size=spec.image_size,
+        channels=spec.channels,
+        root=cache.root() / 'datasets',
+    )
+    split = data.splits['train']
+    rows = embeddings(workdir, data, Feed(split, placement='auto', mesh=sharding.make_mesh(), role='train'))
+    member, apart = grouped(rows, groups, seed)
+    output.mkdir(parents=True, exist_ok=True)
+    names = tuple(f'group-{number:02d}' for number in range(groups))
+    for number, name in enumerate(names):
+        here = np.flatnonzero(member == number)
+        shown = here[np.argsort(apart[here], kind='stable')][:SHOWN]
+        labels = [f'{apart[at]:.2f} away' for at in shown]
+        image_grid.write(output / f'{name}.png', [str(split.ids[at]) for at in shown], labels, split.read(shown))
+    proposed = dataclasses.replace(table, classes=names, labels=member.astype(np.int32))
+    manifest.write(output / 'groups.csv', proposed, np.ones(len(table), bool), directory)
+    return np.bincount(member, minlength=groups).tolist()
+
+
+def embeddings(workdir: Path, data: dataset.Dataset, images: Feed) -> np.ndarray:
+    """float32 [N, D]: what enters the head, of length 1."""
+    spec, weights, mesh = read_spec(workdir), initial_weights.of_run(workdir), sharding.make_mesh()
+    network = build(spec)
+    params, stats = jax.device_put((dict(weights.params), dict(weights.stats)), sharding.replicated(mesh))
+    recipe = boundary_recipe(network, 'head', spec.image_size)
+    rows = feature_loader.feed(
+        network, recipe, params, stats, images, fingerprint=data.fingerprint, role='train', mesh=mesh
+    ).features
+    flat = np.asarray(rows, np.float32).reshape(len(rows), -1)
+    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
+
+
+def grouped(rows: np.ndarray, groups: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(int [N] of groups in the order of their sizes, float [N] distances from their centres).
+
+    Raises:
+      UserError: there is a group without images.
+    """
+    from scipy.cluster.vq import ClusterError, kmeans2
+
+    try:
+        if len({hash(row.tobytes()) for row in rows}) < groups:
+            raise ClusterError('fewer images differ')
+        centres, member = kmeans2(rows.astype(np.float64), groups, iter=100, minit='++', seed=seed, missing='raise')
+    except ClusterError as error:
+        raise UserError(
+            f'--groups={groups}: a group stays empty ({error}); give a smaller number, or another --seed'
+        ) from None
+    order = np.argsort(-np.bincount(member, minlength=groups), kind='stable')
+    number = np.empty(groups, int)
+    number[order] = np.arange(groups)
+    return number[member], np.linalg.norm(rows - centres[member], axis=1)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""Faces in photographs and videos, and what they show: first located, then classified.
+
+The two are apart: a detector, a network of its own, chooses the region; the trained network gives the distribution.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fer_jax.data.imaging import crop_folder, faces
+from fer_jax.data.imaging.crop_folder import Cut
+from fer_jax.data.imaging.faces import Detector, Face
+from fer_jax.data.sources import prepared
+from fer_jax.inference.media import Frame
+from fer_jax.runs import provenance
+
+BATCH = 16  # faces that are classified at once, always so many, so that one program does
+AHEAD = 16  # pictures that wait, decoded, for their faces' batch to fill
+HELD = 200 * 2**20  # bytes of theirs; a picture that is larger waits for no other
+MARGIN = 0.2
+
+Classify = Callable[[np.ndarray], np.ndarray]  # uint8 [BATCH, size, size, 3] -> float32 [BATCH, classes]
+
+
+class Told(NamedTuple):
+    """One face and the probabilities of its classes, float32 [classes]."""
+
+    face: Face
+    probabilities: np.ndarray
+
+
+class Trained(NamedTuple):
+    """What a run tells of the faces that it was trained on.
+
+    Attributes:
+      cut: how they were cut out, None where it does not tell.
+      grey: they have no colour.
+      place: where that stands.
+    """
+
+    cut: Cut | None
+    grey: bool
+    place: str
+
+
+def trained_on(workdir: Path) -> Trained:
+    """By what was recorded when it began; of a run of an earlier version by its data, where they were."""
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        found = provenance.read(workdir / 'environment.json')['data']['faces']
+        cut = Cut(float(found['margin']), bool(found['aligned'])) if 'margin' in found else None
+        return Trained(cut, bool(found['grey']), 'environment.json')
+    with contextlib.suppress(OSError, KeyError, TypeError, ValueError):
+        data = json.loads((workdir / 'config.json').read_text())['data']
+        if data['name']:
+            return Trained(prepared.cut_of(data['name']), data['name'] in prepared.CROPS, data['name'])
+        if data['dir']:
+            return Trained(crop_folder.logged(Path(data['dir'])), False, str(Path(data['dir']) / crop_folder.LOG))
+    return Trained(None, False, '')
+
+
+class Cutting(NamedTuple):
+    """How faces are cut out for a network.
+
+    Attributes:
+      margin: see `faces.crop`, `faces.align`.
+      grey: crops lose their colour.
+      told: that, and where it is known from, in words.
+    """
+
+    margin: float
+    grey: bool = False
+    told: str = ''
+
+
+def cutting(workdir: Path, margin: float | None, *, aligns: bool) -> Cutting:
+    """As the faces were that the run was trained on, where it tells; else with `MARGIN`.
+
+    Args:
+      margin: one that is wanted instead.
+      aligns: whether the detector finds points, by which faces are then aligned.
+    """
+    cut, grey, place = trained_on(workdir)
+    if margin is not None:
+        told = f'margin {margin:g}, as given'
+        if cut and cut.margin != margin:
+            told += f'; it was trained on faces with {cut.margin:g} ({place})'
+    elif cut:
+        margin = cut.margin
+        told = f'margin {margin:g}, that of the faces it was trained on ({place})'
+    else:
+        margin = MARGIN
+        told = f'margin {margin:g}: the run does not tell how its faces were cut out; --margin sets another'
+    if cut and cut.aligned != aligns:
+        told += '; those were aligned by five points' if cut.aligned else '; those were not aligned'
+        told += ', these are not: --yunet does it' if cut.aligned else ', as --yunet does it here'
+    return Cutting(margin, grey, told + ('; made grey, as those are' if grey else ''))
+
+
+def cut_out(image: np.ndarray, face: Face, size: int, cutting: Cutting) -> np.ndarray:
+    """uint8 [size, size, 3]: the face as the network is to see it, aligned where the detector found its points."""
+    if face.landmarks is None:
+        cut = faces.crop(image, face.box, cutting.margin, size)
+    else:
+        cut = faces.align(image, face.landmarks, size, cutting.margin)
+    if not cutting.grey:
+        return cut
+    import cv2
+
+    return np.repeat(cv2.cvtColor(cut, cv2.COLOR_RGB2GRAY)[..., None], 3, -1)
+
+
+def look(
+    frames: Iterable[Frame],
+    detect: Detector,
+    classify: Classify,
+    *,
+    size: int,
+    cutting: Cutting,
+) -> Iterator[tuple[Frame, list[Told]]]:
+    """Every picture, in order, with its faces, the most certain first.
+
+    Faces of several pictures are classified together; at most `AHEAD` pictures, of `HELD` bytes, wait for that, but
+    none of a camera.
+
+    Args:
+      detect: see `faces.detector`.
+      classify: see `Classify`.
+      size: side of the crops in pixels.
+    """
+    waiting: list[tuple[Frame, list[Face]]] = []
+    crops: list[np.ndarray] = []
+    held = 0
+
+    def told() -> Iterator[tuple[Frame, list[Told]]]:
+        parts = [_classified(classify, crops[at : at + BATCH]) for at in range(0, len(crops), BATCH)]
+        rows = iter(np.concatenate(parts) if parts else ())
+        for frame, found in waiting:
+            yield frame, [Told(face, next(rows)) for face in found]
+        waiting.clear()
+        crops.clear()
+
+    for frame in frames:
+        found = [] if frame.image is None else detect(frame.image)
+        waiting.append((frame, found))
+        if frame.image is not None:
+            crops += [cut_out(frame.image, face, size, cutting) for face in found]
+            held += frame.image.nbytes
+        if frame.source.live or len(crops) >= BATCH or len(waiting) >= AHEAD or held > HELD:
+            yield from told()
+            held = 0
+    yield from told()
+
+
+def _classified(classify: Classify, crops: list[np.ndarray]) -> np.ndarray:
+    batch = np.zeros((BATCH, *crops[0].shape), np.uint8)
+    batch[: len(crops)] = crops
+    return classify(batch)[: len(crops)]
+
+
+def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Of softmax: those of the logits divided by `temperature`, float32 [..., classes]."""
+    logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)) / temperature
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    return (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
+
+
+def record(frame: Frame, told: Told, classes: tuple[str, ...], *, number: int, abstain_below: float) -> dict[str, Any]:
+    """One face as it is written: a line of JSON."""
+    best = int(told.probabilities.argmax())
+    return {
+        **place(frame),
+        'face': number,
+        'box': [round(value, 1) for value in told.face.box],
+        'detector': round(told.face.confidence, 4),
+        'label': classes[best],
+        'confidence': round(float(told.probabilities[best]), 4),
+        'abstained': bool(told.probabilities[best] < abstain_below),
+        'probabilities': dict(zip(classes, [round(float(p), 4) for p in told.probabilities], strict=True)),
+    }
+
+
+def place(frame: Frame) -> dict[str, Any]:
+    """{'file', 'frame', 'seconds'}: which picture; a photograph has no frames."""
+    if not frame.source.moves:
+        return {'file': frame.source.name}
+    return {'file': frame.source.name, 'frame': frame.number, 'seconds': round(frame.seconds, 3)}

@@ -1,0 +1,114 @@
+"""Draws what the network sees in training: a row an example, first as it is, then augmented, a column a step.
+
+    python -m fer_jax.preview_augmentation --config configs/quickstart.py --out sheet.png
+
+Every key of the config can be overridden as in training, `--config.data.augment.rotate=20`. Below each image stands its
+label, or both and their shares where examples are mixed.
+"""
+
+import argparse
+import functools
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image, ImageDraw
+
+from fer_jax.data import dataset
+from fer_jax.data.augmentation.augment import Augment, augment_batch
+from fer_jax.data.augmentation.geometry import resize
+from fer_jax.data.loading.sampler import indices
+from fer_jax.errors import UserError
+from fer_jax.main import CONFIG, parse
+from fer_jax.utils import cache
+
+CELL, LINE, GAP = 96, 12, 4  # pixels: least side of an image, height of a line of text, distance
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 where the input is wrong."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument('--out', type=Path, default=Path('augmentation.png'), help='the picture to write')
+    parser.add_argument('--rows', type=int, default=8, help='examples')
+    parser.add_argument('--draws', type=int, default=8, help='augmented images of each')
+    parser.add_argument('--phase', type=int, default=0, help='whose augmentation, counted from 0')
+    arguments, rest = parser.parse_known_args(argv)
+    try:
+        parse(['preview_augmentation', *rest])
+        if CONFIG.value is None:
+            raise UserError('--config is missing; for example --config configs/quickstart.py')
+        if arguments.out.suffix != '.png':
+            raise UserError(f'--out={arguments.out} is no .png')
+        picture = sheet(CONFIG.value, rows=arguments.rows, draws=arguments.draws, phase=arguments.phase)
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(arguments.out)
+    except UserError as error:
+        print(f'fer_jax: {error}', file=sys.stderr)
+        return 2
+    print(f'written to {arguments.out}')
+    return 0
+
+
+def sheet(config: Any, *, rows: int, draws: int, phase: int) -> Image.Image:
+    """The picture, of the training split of a config.
+
+    Raises:
+      UserError: something in the config or the data is wrong.
+    """
+    if rows < 1 or draws < 1:
+        raise UserError(f'--rows={rows} --draws={draws}; expected at least 1 of each')
+    if not 0 <= phase < len(config.phases):
+        raise UserError(f'--phase={phase}: the config has {len(config.phases)}, counted from 0')
+    settings = Augment.of({**config.data.augment, **config.phases[phase].augment})
+    data = dataset.load(
+        **{field: config.data[field] for field in dataset.SOURCE},
+        splits={'train': config.data.splits.train},
+        image_size=config.model.image_size,
+        channels=config.model.channels,
+        root=cache.root() / 'datasets',
+    )
+    split = data.splits['train']
+    index = indices(config.seed, 0, min(rows, len(split.labels)), len(split.labels))
+    images, labels = split.read(index), split.labels[index]
+    size, classes = config.model.image_size, len(data.classes)
+    step = jax.jit(functools.partial(augment_batch, size=size, classes=classes, settings=settings))
+    columns = [(np.asarray(resize(jax.numpy.asarray(images), size)), labels)]
+    for number in range(draws):
+        key = jax.random.fold_in(jax.random.key(config.seed), number)
+        looks, targets = step(images, labels, jax.random.split(key)[0])
+        columns.append((np.asarray(looks), np.asarray(targets)))
+    return paste(columns, data.classes)
+
+
+def paste(columns: list[tuple[np.ndarray, np.ndarray]], classes: tuple[str, ...]) -> Image.Image:
+    """Columns of (images [B, S, S, C] of 0..255, targets int [B] or float [B, classes]) as one picture."""
+    count, size = columns[0][0].shape[:2]
+    side = size * -(-CELL // size)
+    width, height = side + GAP, side + 2 * LINE + GAP
+    picture = Image.new('RGB', (GAP + width * len(columns), GAP + height * count), 'white')
+    pen = ImageDraw.Draw(picture)
+    for column, (images, targets) in enumerate(columns):
+        for row, (image, target) in enumerate(zip(images, targets, strict=True)):
+            pixels = np.broadcast_to(np.rint(np.clip(image, 0, 255)).astype(np.uint8), (size, size, 3))
+            left, top = GAP + column * width, GAP + row * height
+            picture.paste(Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST), (left, top))
+            pen.multiline_text((left, top + side), text(target, classes), 'black', spacing=0, font_size=LINE - 2)
+    return picture
+
+
+def text(target: np.ndarray, classes: tuple[str, ...]) -> str:
+    """The class, or a line for each of two with its share."""
+    if target.ndim == 0:
+        return classes[target]
+    first, second = np.argsort(-target, kind='stable')[:2]
+    if target[second] < 0.005:
+        return classes[first]
+    return '\n'.join(f'{target[label]:.2f} {classes[label]}' for label in (first, second))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""Labels for images that have none, by a trained network, where it is sure enough.
+
+    python -m fer_jax.pseudo_label --workdir runs/x --data unlabelled --output pseudo.csv --threshold 0.9
+    python -m fer_jax.main --config configs/fer2013_resnet18.py --config.data.name= --config.data.manifest=pseudo.csv
+
+Confidence is calibrated: logits are divided by the temperature that is best on the run's validation split. What is kept
+goes into a manifest, for training, below the labelled images, each of which has its split written down: those of the
+folder or manifest on which the run was trained, as the run dealt them, or those of `--labelled`, a manifest that says
+them. So no label of the network's own making selects or tests. Images of `--data` that are, to the byte, labelled
+already, or in the validation or test split of the run, are left out.
+
+How they came about stands in `<output>.json`: network, step, temperature, threshold, counts, coverage, and what the
+same threshold gives on the run's validation and test split, whose labels are known. Choose it by validation.
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fer_jax
+from fer_jax.data import dataset
+from fer_jax.data.sources import folder, manifest
+from fer_jax.data.tables import class_names, splitting
+from fer_jax.data.tables.table import Table
+from fer_jax.errors import UserError
+from fer_jax.evaluation import metrics, scoring
+from fer_jax.runs import config as run_config
+from fer_jax.training import objectives
+from fer_jax.utils import cache
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 where the input is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--workdir', required=True, type=Path, help='of a finished run')
+    parser.add_argument('--data', required=True, type=Path, help='a folder with images of faces anywhere below it')
+    parser.add_argument('--output', required=True, type=Path, help='.csv to write')
+    parser.add_argument('--labelled', type=Path, help='a manifest with splits; without it the images of the run itself')
+    parser.add_argument('--threshold', type=float, default=0.9, help='of the calibrated confidence')
+    parser.add_argument('--most', type=int, default=0, help='images a class, the surest; 0: all above the threshold')
+    arguments = parser.parse_args(argv)
+    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
+    try:
+        print(label(arguments))
+    except (UserError, OSError) as error:
+        print(f'fer_jax: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+def label(arguments: argparse.Namespace) -> str:
+    """Writes the manifest and its provenance; what was done, in words."""
+    if not 0 <= arguments.threshold < 1 or arguments.most < 0:
+        raise UserError(
+            f'--threshold={arguments.threshold}, --most={arguments.most}: expected a share below 1, and 0 or more'
+        )
+    if arguments.output.suffix != '.csv':
+        raise UserError(f'--output={arguments.output}: give a name that ends in .csv; the record gets that of .json')
+    results, scored = known(arguments.workdir)
+    source = run_config.read(arguments.workdir)['data']
+    labelled, below, digests = labelled_images(arguments.labelled, source)
+    for given in filter(None, (arguments.labelled, source['manifest'])):
+        if arguments.output.resolve() == Path(given).resolve():
+            raise UserError(f'--output={arguments.output} is the list of labelled images; give another name')
+    temperature, predictor = results['calibrated']['temperature'], fer_jax.load(arguments.workdir)
+    classes = predictor.classes
+    if odd := set(labelled.classes) - set(classes):
+        raise UserError(f'{labelled.name} has classes that the run does not know: {", ".join(sorted(odd))}')
+    table, left_out = unseen(folder.unlabelled(arguments.data), held_out(arguments.workdir), digests)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    predicted, confidence = sure(predictor.of_table(table), temperature)
+    keep = surest(predicted, confidence, arguments.threshold, arguments.most)
+    kept = {name: int(np.count_nonzero(keep & (predicted == at))) for at, name in enumerate(classes)}
+    record: dict[str, Any] = {
+        'workdir': str(arguments.workdir),
+        'step': results['step'],
+        'temperature': temperature,
+        'threshold': arguments.threshold,
+        'most': arguments.most,
+        'images': len(table),
+        'left_out': left_out,
+        'kept': kept,
+        'coverage': float(keep.mean()),
+    }
+    record |= {split: precision(part, temperature, arguments.threshold) for split, part in scored.items()}
+    manifest.write(arguments.output, labelled, labelled.labels >= 0, below)
+    labels, splits = predicted.astype(np.int32), np.full(len(table), 'train')
+    added = dataclasses.replace(table, classes=classes, labels=labels, splits=splits)
+    manifest.write(arguments.output, added, keep, arguments.data, more=True)
+    arguments.output.with_suffix('.json').write_text(json.dumps(record, indent=2) + '\n')
+    lines = [
+        f'{arguments.output}: {keep.sum():,} of {len(table):,} images ({100 * keep.mean():.1f} %) at a confidence of '
+        f'{arguments.threshold:g} or more, temperature {temperature:.2f}',
+        ', '.join(f'{name} {count:,}' for name, count in kept.items()),
+        'left out: ' + ', '.join(f'{count:,} {why}' for why, count in left_out.items()),
+    ]
+    for split in scored:
+        right = scoring.share(record[split]['precision'], record[split]['precision_ci95'])
+        lines.append(f'on the {split} split: {100 * record[split]["coverage"]:.1f} % kept, of which {right} are right')
+    return '\n'.join(lines)
+
+
+def known(workdir: Path) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
+    """Results of the run, and what it predicted for its selecting split and its test split, if it has one."""
+    files = (workdir / 'results.json', workdir / 'predictions.npz')
+    if not all(file.is_file() for file in files):
+        raise UserError(f'--workdir={workdir} holds no finished run (no {files[0].name} or {files[1].name})')
+    results = json.loads(files[0].read_text())
+    if not results.get('calibrated'):
+        raise UserError(f'--workdir={workdir} has no temperature: it tells attributes, or is of an earlier version')
+    splits = [split for split in (results['calibrated']['fitted_on'], 'test') if split in results['splits']]
+    return results, {split: scoring.read_predictions(files[1], split) for split in splits}
+
+
+def labelled_images(given: Path | None, source: Mapping[str, Any]) -> tuple[Table, Path, np.ndarray]:
+    """The labelled images with the split of each, the folder below which they lie, and the digests of all with a label.
+
+    Args:
+      given: a manifest; None for the images of the run.
+      source: the run's config.data.
+
+    Raises:
+      UserError: it is not known which of them may train.
+    """
+    if given is None and source['name']:
+        raise UserError(
+            f'--labelled is missing: the run was trained on the prepared set {source["name"]}, whose images are no '
+            'files; give a manifest of labelled images with the column split'
+        )
+    if given is None or (source['manifest'] and given.resolve() == Path(source['manifest']).resolve()):
+        fields = {name: source[name] for name in ('name', 'dir', 'manifest', 'subject')}
+        whole = dataset.open_table(**fields, root=cache.root() / 'datasets')
+        table = class_names.without(class_names.renamed(whole, source.get('rename', ())), source['drop_classes'])
+        dealt = splitting.assign(table, **{name: source[name] for name in ('folds', 'fold', 'split_seed')})
+        splits = np.full(len(table), 'train', '<U10')
+        for split, positions in dealt.items():
+            splits[positions] = split
+        table, below = dataclasses.replace(table, splits=splits), Path(source['dir'] or source['manifest'])
+        below = below if source['dir'] else below.parent
+    else:
+        whole = table = manifest.read(given)
+        if 'validation' not in table.splits:
+            raise UserError(
+                f'--labelled={given} does not say which images select: give it the column split with train and '
+                'validation, or labels that the network made would select as well'
+            )
+        below = given.parent
+    if table.targets.get('votes') is not None:
+        raise UserError(f'{given or source["manifest"]} holds votes; give a manifest of labels as --labelled')
+    return table, below, whole.digests[whole.labels >= 0]
+
+
+def held_out(workdir: Path) -> np.ndarray:
+    """uint8 [M, 32]: digests of the images on which the run was selected or tested, in any of its tasks."""
+    return np.concatenate([objectives.scored(data) for data in objectives.of_run(workdir).values()])
+
+
+def unseen(table: Table, held: np.ndarray, labelled: np.ndarray) -> tuple[Table, dict[str, int]]:
+    """The images that are neither, by their digests, and how many are.
+
+    Raises:
+      UserError: nothing is left.
+    """
+    scored = dataset.among(table.digests, held)
+    given = dataset.among(table.digests, labelled) & ~scored
+    if not len(left := np.flatnonzero(~scored & ~given)):
+        raise UserError(f'--data: every one of the {len(table)} images of {table.name} is labelled or scored already')
+    return table.take(left), {'of validation or test': int(scored.sum()), 'labelled already': int(given.sum())}
+
+
+def sure(logits: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
+    """(int [N] likeliest class, float [N] its calibrated probability)."""
+    scaled = logits.astype(np.float64) / temperature
+    odds = np.exp(scaled - scaled.max(1, keepdims=True))
+    return logits.argmax(1), 1 / odds.sum(1)
+
+
+def surest(predicted: np.ndarray, confidence: np.ndarray, threshold: float, most: int) -> np.ndarray:
+    """bool [N]: what is kept, the `most` surest of each class if it is not 0."""
+    keep = confidence >= threshold
+    for name in np.unique(predicted) if most else ():
+        of_class = np.flatnonzero(keep & (predicted == name))
+        keep[of_class[np.argsort(-confidence[of_class], kind='stable')[most:]]] = False
+    return keep
+
+
+def precision(part: dict[str, np.ndarray], temperature: float, threshold: float) -> dict[str, Any]:
+    """What the same threshold would keep of images whose labels are known."""
+    predicted, confidence = sure(part['logits'], temperature)
+    keep = confidence >= threshold
+    right, n = int(np.count_nonzero(keep & (predicted == part['labels']))), int(keep.sum())
+    interval = metrics.wilson_interval(right, n)
+    return {'n': n, 'coverage': float(keep.mean()), 'precision': right / max(n, 1), 'precision_ci95': list(interval)}
+
+
+if __name__ == '__main__':
+    sys.exit(main())

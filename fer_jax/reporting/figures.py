@@ -1,0 +1,192 @@
+"""Tables and pictures of a run."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fer_jax.models.network import Network
+from fer_jax.models.parameters import stage_of
+from fer_jax.training.phases import Phase
+
+INK, TRAIN, VALIDATION, SELECTED, GRID = '#222222', '#8a8f98', '#1f6fb4', '#d1495b', '#e4e6ea'
+
+
+def parameter_table(network: Network, phases: Sequence[Phase]) -> str:
+    """Stages in order: their parameters, and what each phase does with them."""
+    rows: dict[str, list[str]] = {stage: [] for stage in network.stages}
+    for path in network.params:
+        rows[stage_of(path, network.stages)].append(path)
+    header = f'{"stage":<12}{"tensors":>8}{"parameters":>13}' + ''.join(f'  {f"phase {p.index}":<18}' for p in phases)
+    lines = [header, '-' * len(header)]
+    for stage, paths in rows.items():
+        if paths:
+            count = sum(math.prod(network.params[path].shape) for path in paths)
+            cells = ''.join(f'  {_rates(phase, paths):<18}' for phase in phases)
+            lines.append(f'{stage:<12}{len(paths):>8}{count:>13,}{cells}')
+    total = sum(math.prod(leaf.shape) for leaf in network.params.values())
+    cells = ''
+    for phase in phases:
+        trained = sum(math.prod(network.params[path].shape) for path, rate in phase.partition.rates.items() if rate > 0)
+        cells += f'  {f"{trained:,} train":<18}'
+    lines += ['-' * len(header), f'{"total":<12}{len(network.params):>8}{total:>13,}{cells}']
+    return '\n'.join(line.rstrip() for line in lines)
+
+
+def _rates(phase: Phase, paths: list[str]) -> str:
+    rates = sorted({phase.partition.rates[path] for path in paths})
+    if rates == [0]:
+        return 'frozen'
+    return 'train x ' + ', '.join(f'{rate:g}' for rate in rates)
+
+
+def write(workdir: Path, results: dict[str, Any], history: list[dict[str, Any]]) -> None:
+    """Writes curves.png, and confusion_<split>.png for each scored split."""
+    curves_png(workdir / 'curves.png', history, results['selected_on'].split('/')[0], results['step'])
+    confusions(workdir, results)
+
+
+def confusions(workdir: Path, results: dict[str, Any]) -> None:
+    """Writes confusion_<split>.png, or attributes_<split>.png, for each scored split."""
+    for split, one in results['splits'].items():
+        if 'accuracy' not in one:
+            continue
+        title, name = f'{split}: {one["accuracy"]:.1%} of {one["n"]:,}', split.replace('/', '_')
+        if 'per_attribute' in one:
+            attributes_png(workdir / f'attributes_{name}.png', one['per_attribute'], title)
+        elif 'confusion' in one:
+            classes = list(one['per_class'])
+            confusion_png(workdir / f'confusion_{name}.png', np.array(one['confusion']), classes, title)
+
+
+def figure(width: float, height: float) -> Any:
+    """An empty one of so many inches, at 120 dots an inch."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=(width, height), dpi=120, layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def confusion_png(path: Path, matrix: np.ndarray, classes: Sequence[str], title: str) -> None:
+    """Rows are labels, coloured by their share; each cell has its share in percent and its count.
+
+    The diagonal's shares, in bold, are the recalls.
+
+    Args:
+      matrix: int [C, C], row the label, column the prediction.
+    """
+    count = len(classes)
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    names = [textwrap.fill(name, 14) for name in classes]
+    side = max(4.5, 0.85 * count + 1.4)
+    drawn = figure(side + 0.6, side + 0.2)
+    axes = drawn.add_subplot()
+    axes.imshow(shares, cmap='Blues', vmin=0, vmax=1)
+    for row in range(count):
+        for column in range(count):
+            axes.text(
+                column,
+                row,
+                f'{shares[row, column]:.0%}\n{matrix[row, column]:,}',
+                ha='center',
+                va='center',
+                fontsize=8.5,
+                fontweight='bold' if row == column else 'normal',
+                color='white' if shares[row, column] > 0.55 else INK,
+            )
+    axes.set_xticks(range(count), names, rotation=40, ha='right', rotation_mode='anchor')
+    axes.set_yticks(range(count), [f'{name}\n{total:,}' for name, total in zip(names, matrix.sum(1), strict=True)])
+    axes.set_xlabel('predicted')
+    axes.set_ylabel('label, number of examples')
+    axes.set_title(title, loc='left')
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_xticks(np.arange(count - 1) + 0.5, minor=True)
+    axes.set_yticks(np.arange(count - 1) + 0.5, minor=True)
+    axes.grid(which='minor', color='white', linewidth=1.5)
+    axes.tick_params(which='minor', length=0)
+    drawn.savefig(path)
+
+
+def attributes_png(path: Path, per_attribute: dict[str, dict[str, Any]], title: str) -> None:
+    """The accuracy of each attribute with its interval, against always giving the more frequent answer."""
+    names, each = list(per_attribute), list(per_attribute.values())
+    accuracy = np.array([one['accuracy'] for one in each])
+    interval = np.array([one['accuracy_ci95'] for one in each])
+    constant = np.array([max(one['present'], one['n'] - one['present']) / one['n'] for one in each])
+    drawn = figure(6.5, 1.4 + 0.28 * len(names))
+    axes = drawn.subplots()
+    rows = np.arange(len(names))
+    whiskers = np.abs(interval - accuracy[:, None]).T
+    axes.errorbar(accuracy, rows, xerr=whiskers, fmt='o', color=VALIDATION, markersize=5, label='accuracy')
+    axes.plot(
+        constant,
+        rows,
+        linestyle='',
+        marker='|',
+        markersize=11,
+        color=SELECTED,
+        zorder=3,
+        label='the more frequent answer',
+    )
+    axes.set_yticks(rows, [f'{name} ({one["present"]:,})' for name, one in zip(names, each, strict=True)])
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
+    axes.grid(axis='x', color=GRID)
+    axes.set_axisbelow(True)
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.set_title(title, loc='left')
+    drawn.legend(frameon=False, loc='outside lower center', ncols=2)
+    drawn.savefig(path)
+
+
+def curves_png(path: Path, history: list[dict[str, Any]], role: str, selected: int) -> None:
+    """Loss and accuracy over epochs, training against the selecting split, phases apart, the selected step ringed.
+
+    The training loss is the one that is minimised, with label smoothing and class weights; the other is the NLL.
+    """
+    drawn = figure(10, 4.2)
+    left, right = drawn.subplots(1, 2)
+    right.yaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
+    panels = ((left, 'loss', 'nll', f'loss (train) and NLL ({role})'), (right, 'accuracy', 'accuracy', 'accuracy'))
+    chosen = [entry for entry in history if entry['split'] == role and entry['step'] == selected]
+    for axes, ours, theirs, label in panels:
+        for split, name, colour, mark in (('train', ours, TRAIN, ''), (role, theirs, VALIDATION, 'o')):
+            points = [(entry['epoch'], entry[name]) for entry in history if entry['split'] == split and name in entry]
+            if points:
+                axes.plot(*zip(*points, strict=True), color=colour, marker=mark, markersize=4, label=split)
+        starts = _phase_starts(history)
+        for index, start in starts.items():
+            if len(starts) > 1:
+                axes.axvline(start, color=TRAIN, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
+                axes.annotate(
+                    f'phase {index}', (start, 1), (2, 3), xycoords=axes.get_xaxis_transform(),
+                    textcoords='offset points', va='bottom', fontsize=8, color=INK,
+                )  # fmt: skip
+        for entry in chosen:
+            axes.plot(
+                entry['epoch'], entry[theirs], color=SELECTED, marker='o', markersize=10, markerfacecolor='none',
+                markeredgewidth=2, linestyle='', zorder=3, label=f'selected: {entry["accuracy"]:.1%}',
+            )  # fmt: skip
+        axes.set_xlabel('epoch')
+        axes.set_title(label, loc='left', pad=20)
+        axes.grid(axis='y', color=GRID)
+        axes.spines[['top', 'right']].set_visible(False)
+    if history:
+        right.legend(frameon=False, loc='lower right')
+    drawn.savefig(path)
+
+
+def _phase_starts(history: list[dict[str, Any]]) -> dict[int, float]:
+    """Phase -> the epoch at which the one before it ended."""
+    ends: dict[int, float] = {}
+    for entry in history:
+        ends[entry['phase']] = max(ends.get(entry['phase'], 0.0), entry['epoch'])
+    return {index: ends.get(index - 1, 0.0) for index in sorted(ends)}

@@ -1,0 +1,129 @@
+"""What stands beside an exported network: what it is, what it was made of, how good it is, what it is not for."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fer_jax import __version__
+from fer_jax.checkpoints import read_spec
+from fer_jax.evaluation import scoring
+from fer_jax.inference import face_pipeline
+from fer_jax.models.network import PRIMARY, ModelSpec
+from fer_jax.runs import restore
+
+UNKNOWN = 'not recorded'
+CAUTION = (
+    'A face shows what a face does, not what a person feels. The labels are what annotators saw in a picture; they '
+    'differ between annotators and cultures, and a classifier inherits that, with the bias of the images it was shown. '
+    'Scores hold for images like those of the test split. Law in many places restricts inferring emotions from faces, '
+    'at work and in schools above all. Do not use it to judge people.'
+)
+
+
+def text(workdir: str | Path, file: str, form: str, *, use: str, found: str, data_licence: str) -> str:
+    """A card in Markdown, from what stands in the folder of the run.
+
+    Args:
+      file: name of the exported file.
+      form: what it is, such as 'onnx'.
+      use: what goes in and comes out.
+      found: what its verification gave.
+      data_licence: of the images it was trained on.
+    """
+    folder = restore.located(workdir)
+    spec = read_spec(folder)
+    config, made, results = (_read(folder / f'{name}.json') for name in ('config', 'environment', 'results'))
+    origin = 'None: it began from random parameters'
+    if weights := made.get('weights'):
+        chain = ', which began from '.join(str(weights[name]) for name in ('source', 'began_from') if name in weights)
+        origin = f'{chain or UNKNOWN}; licence: {weights.get("licence", UNKNOWN)}'
+    return f"""# {file}
+
+{spec.name} at {spec.image_size} px; it tells {', '.join(spec.classes[PRIMARY])}. Trained with fer_jax; written as \
+{form} by fer_jax {__version__}.
+
+## Use
+
+{use}
+
+{found}
+
+{_preprocessing(spec, form)}{_cutting(folder, spec)}
+
+## Data
+
+{_data(config, made)}
+
+Licence of the data: {data_licence}.
+
+## Weights it began from
+
+{origin}.
+
+## Result
+
+{_results(results)}
+
+## Intended use, and what it cannot do
+
+For research, and for tools whose users know of it and agree. {CAUTION}
+"""
+
+
+def data_licence(workdir: str | Path) -> str:
+    """That the run's own card tells, such as the one that comes with the release; '' where there is none."""
+    card = restore.located(workdir) / 'card.md'
+    found = re.search(r'^Licence of the data: (.+)\.$', card.read_text(), re.MULTILINE) if card.is_file() else None
+    return found[1] if found else ''
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _preprocessing(spec: ModelSpec, form: str) -> str:
+    if form in ('onnx', 'stablehlo'):
+        return 'The preprocessing is inside: cut out a face, scale it, give its bytes.'
+    mean, std = (', '.join(f'{value:.4g}' for value in values) for values in (spec.mean, spec.std))
+    order = spec.order if spec.channels == 3 else 'grey'
+    return f'Images: {order}, {spec.image_size} px, (x / 255 - mean) / std with mean {mean} and std {std}.'
+
+
+def _cutting(folder: Path, spec: ModelSpec) -> str:
+    cut, grey, _ = face_pipeline.trained_on(folder)
+    told = ' It was trained on grey faces: make yours grey.' if grey and spec.channels == 3 else ''
+    if cut:
+        how = "aligned to ArcFace's five points" if cut.aligned else "squares about a detector's box"
+        told += f' It was trained on {how} with a margin, on every side, of {cut.margin:g} of the longer side.'
+    return told
+
+
+def _data(config: Mapping[str, Any], made: Mapping[str, Any]) -> str:
+    data, known = config.get('data', {}), made.get('data', {})
+    name = known.get('name') or data.get('name') or data.get('dir') or data.get('manifest') or UNKNOWN
+    lines = [f'- set: {name}']
+    lines += [f'- {role}: {count:,} images' for role, count in known.get('examples', {}).items()]
+    if 'fingerprint' in known:
+        lines.append(f'- fingerprint: {known["fingerprint"]}')
+    return '\n'.join(lines)
+
+
+def _results(results: Mapping[str, Any]) -> str:
+    if not results:
+        return 'The run is not finished.'
+    lines = [f'The checkpoint of step {results["step"]:,}, selected on {results["selected_on"]}.', '']
+    head = [
+        '| split | images | accuracy [95 % interval] | balanced | macro F1 | NLL |',
+        '|---|---|---|---|---|---|',
+    ]
+    rows = [
+        f'| {name} | {one["n"]:,} | {scoring.share(one["accuracy"], one["accuracy_ci95"])} | '
+        f'{one["balanced_accuracy"]:.2%} | {one["macro_f1"]:.3f} | {one["nll"]:.3f} |'
+        for name, one in results['splits'].items()
+        if 'accuracy' in one
+    ]
+    kinds = {scoring.INTERVALS[one['interval']] for one in results['splits'].values() if 'interval' in one}
+    told = f'Intervals: {"; ".join(sorted(kinds))}.' if kinds else ''
+    return '\n'.join([*lines, *head, *rows, '', told])

@@ -1,0 +1,100 @@
+"""What a run records so that it can be repeated: versions, devices, data, weights."""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+PACKAGES = ('fer-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'tensorflow-datasets', 'grain')
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use; results on CPU are bit-exact for one such number only."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def git_revision() -> str:
+    """The commit of the source, with '+changes' where the tree differs from it; '' outside a repository."""
+    source = Path(__file__).parents[1]
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(['git', '-C', str(source), *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ''
+
+    try:
+        revision = git('rev-parse', 'HEAD')
+        changed = git('status', '--porcelain', '--untracked-files=no', '--', str(source))
+    except OSError:
+        return ''
+    return revision + ('+changes' if revision and changed else '')
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What a run left in environment.json; {} where there is none, or no such file."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What to say of a run that began in the environment `before`, a line each; nothing where bits stay the same."""
+    lines = []
+    there, here = ([facts.get(name) for name in ('mesh', 'processes', 'platform')] for facts in (before, now))
+    if None not in there and there != here:
+        known, found = (f'{mesh} {kind} devices in {count} processes' for mesh, count, kind in (there, here))
+        lines.append(f'began on {known}, goes on on {found}: the same up to rounding, no longer to the bit')
+    said, says = (facts.get('teachers', {}) for facts in (before, now))
+    if isinstance(said, Mapping) and (changed := [name for name in says if said.get(name, says[name]) != says[name]]):
+        lines.append(f'began with other networks of the teachers {", ".join(changed)}: what they say has changed')
+    try:
+        old, new = ({'Python': facts['python'], **facts['versions']} for facts in (before, now))
+    except (KeyError, TypeError):
+        return lines
+    if other := [f'{name} {old[name]} -> {new[name]}' for name in new if name in old and old[name] != new[name]]:
+        lines.append(f'began with other versions, {", ".join(other)}: the same up to rounding, no longer to the bit')
+    return lines
+
+
+def other_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a set that both know by its task has another fingerprint."""
+
+    def prints(facts: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            data = facts['data']
+            return {'': data['fingerprint']} | {name: one['fingerprint'] for name, one in data.get('joint', {}).items()}
+        except (KeyError, TypeError, AttributeError):
+            return {}
+
+    old, new = prints(before), prints(now)
+    return any(old[name] != new[name] for name in old.keys() & new.keys())
+
+
+def environment(*, data: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Contents of environment.json."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = ''
+    devices = jax.devices()
+    return {
+        'python': platform.python_version(),
+        'system': platform.platform(),
+        'versions': versions,
+        'devices': [device.device_kind for device in devices],
+        'platform': devices[0].platform,
+        'cpu_cores': usable_cores(),
+        'git': git_revision(),
+        'xla_flags': os.environ.get('XLA_FLAGS', ''),
+        'data': dict(data),
+        'weights': dict(weights),
+    }

@@ -1,0 +1,85 @@
+"""The network that a run selected, from its checkpoints or from a release file made of them."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from fer_jax import pretrained
+from fer_jax.checkpoints import Checkpoints, read_spec
+from fer_jax.errors import UserError
+from fer_jax.models.network import Network, build
+from fer_jax.models.parameters import Flat
+from fer_jax.utils import cache
+
+RELEASE = 'release'  # the name of the network that comes with fer_jax
+FILE = 'release.safetensors'  # beside model.json, in place of checkpoints
+
+
+class Selected(NamedTuple):
+    """A trained network.
+
+    Attributes:
+      step: of the checkpoint.
+      params, stats: flat trees, float32.
+    """
+
+    network: Network
+    step: int
+    params: Flat
+    stats: Flat
+
+
+def located(workdir: str | Path) -> Path:
+    """The folder; of 'release', where nothing of that name is here, that of the network which comes with fer_jax."""
+    folder = Path(workdir)
+    return Path(__file__).parents[1] / RELEASE if str(workdir) == RELEASE and not folder.exists() else folder
+
+
+def restore(workdir: str | Path, sharding: jax.sharding.Sharding | None = None) -> Selected:
+    """The selected checkpoint of the run in `workdir`, or its release file.
+
+    Args:
+      sharding: where the leaves go; the first device if None.
+
+    Raises:
+      UserError: there is no run, or no evaluated checkpoint yet, or it is damaged.
+    """
+    cache.use_compilation_cache()
+    folder = located(workdir)
+    spec = read_spec(folder)
+    network = build(spec)
+    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    released = folder / 'checkpoints' / FILE
+    if released.is_file():
+        weights = pretrained.load(released, spec.name)
+        whole = dataclasses.replace(weights, params=_float32(weights.params), stats=_float32(weights.stats))
+        params, stats = pretrained.fill(network.params, network.batch_stats, whole, head=True, sharding=sharding)
+        return Selected(network, int(weights.metadata['step']), params, stats)
+    store = Checkpoints(folder, spec, read_only=True)
+    step = store.best_step()
+    if step is None:
+        raise UserError(f'{str(workdir)!r} holds no evaluated checkpoint yet; let that run reach its first evaluation')
+    return Selected(network, step, *store.restore_model(step, *network.abstract(sharding)))
+
+
+def _float32(tree: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {path: np.asarray(leaf, np.float32) for path, leaf in tree.items()}
+
+
+def temperature(folder: Path) -> float:
+    """That calibrates the run's softmax, fitted on the selecting split; 1 where none is known."""
+    return calibration(folder).get('temperature', 1.0)
+
+
+def calibration(folder: Path) -> dict[str, Any]:
+    """{fitted_on, temperature} of a finished run, {} where none is known."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        found = json.loads((folder / 'results.json').read_text())['calibrated']
+        return {'fitted_on': str(found['fitted_on']), 'temperature': float(found['temperature'])}
+    return {}

@@ -1,0 +1,124 @@
+"""What trained networks say of the training images: targets for another network (Hinton et al. 2015; FitNets, 2015).
+
+A teacher sees each stored image once, as it is; what it says is kept in the feature cache and learnt from at every
+augmentation of that image.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from fer_jax.checkpoints import read_spec
+from fer_jax.data.dataset import Dataset, Split
+from fer_jax.data.loading.loader import Feed
+from fer_jax.distributed import sharding
+from fer_jax.errors import UserError
+from fer_jax.feature_cache import loader as feature_loader
+from fer_jax.feature_cache.loader import Recipe, boundary_recipe
+from fer_jax.models.network import PRIMARY, build
+from fer_jax.models.parameters import digest_of
+from fer_jax.pretrained import Weights
+from fer_jax.runs import restore
+from fer_jax.training import initial_weights, objectives
+from fer_jax.training.objectives import HINTS
+
+BATCH = 1024
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Raises UserError where a field of `distil` cannot be, or images are mixed, of which no teacher has seen any."""
+    fields = config['distil']
+    for field, fits, expected in (
+        ('temperature', fields['temperature'] > 0, 'above 0'),
+        ('weight', 0 <= fields['weight'] <= 1, 'a share from 0 to 1'),
+        ('hints', fields['hints'] >= 0, '0 or more'),
+    ):
+        if not fits:
+            raise UserError(f'distil.{field}={fields[field]}; expected {expected}')
+    if not fields['teachers'] and fields['stages']:
+        raise UserError(f'distil.stages={fields["stages"]} without distil.teachers; name their workdirs')
+    if fields['teachers'] and not (fields['weight'] or (fields['stages'] and fields['hints'])):
+        raise UserError('distil.teachers teach nothing: give distil.weight, or distil.stages and distil.hints')
+    if fields['teachers'] and (annotation := config['data'].get('annotation')):
+        raise UserError(f'distil.teachers tell classes, not data.annotation={annotation!r}; leave one of them empty')
+    if HINTS in config['joint']:
+        raise UserError(f'joint.{HINTS}: this name is for the head of distil.stages; choose another')
+    for looks in (config['data']['augment'], *(phase['augment'] for phase in config['phases'])):
+        if fields['teachers'] and (looks.get('mixup') or looks.get('cutmix')):
+            raise UserError('distil.teachers see images one by one; set data.augment.mixup and cutmix to 0')
+
+
+def taught(config: Mapping[str, Any], data: Dataset, mesh: Mesh) -> tuple[Dataset, dict[str, dict[str, str]]]:
+    """The training split with what its teachers say, 'shares' [N, C] and 'hints' [N, D]; {teacher: {step, sha256}}.
+
+    Shares are the mean of the teachers' softmax(logits / temperature) over the classes; hints are the globally averaged
+    outputs of their `stages`, standardised by column and laid end to end.
+
+    Raises:
+      UserError: a teacher is no finished run, or does not know a class.
+    """
+    fields = config['distil']
+    if not fields['teachers']:
+        return data, {}
+    split = data.splits['train']
+    shares, hints, teachers = [], [], {}
+    for workdir in fields['teachers']:
+        folder = restore.located(workdir)
+        weights = initial_weights.of_run(folder)
+        sha256 = digest_of({**weights.params, **weights.stats})
+        teachers[workdir] = {'step': weights.metadata['step'], 'sha256': sha256.hexdigest()}
+        logits, outputs = said_by(folder, weights, config, data.classes, split, mesh)
+        shares.append(np.asarray(jax.nn.softmax(logits / fields['temperature'])))
+        if outputs is not None:
+            std = outputs.std(0)
+            hints.append((outputs - outputs.mean(0)) / np.where(std > 1e-6, std, 1))
+    said: dict[str, np.ndarray] = {'shares': np.asarray(np.mean(shares, 0), np.float32)}
+    if hints:
+        said[HINTS] = np.concatenate(hints, 1).astype(np.float32)
+    learnt = dataclasses.replace(split, said=said)
+    return dataclasses.replace(data, splits=data.splits | {'train': learnt}), teachers
+
+
+def said_by(
+    workdir: Path,
+    weights: Weights,
+    config: Mapping[str, Any],
+    classes: tuple[str, ...],
+    split: Split,
+    mesh: Mesh,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """(logits float32 [N, C] of `classes`, outputs float32 [N, D] of the stages that are taught) of one teacher."""
+    stages = config['distil']['stages']
+    spec = read_spec(workdir)
+    known = spec.classes[PRIMARY]
+    if missing := [name for name in classes if name not in known]:
+        raise UserError(f'distil.teachers: {workdir} knows no {", ".join(missing)}; it has {", ".join(known)}')
+    network = build(spec)
+    if odd := [stage for stage in stages if stage not in list(network.stages)[:-1]]:
+        raise UserError(
+            f'distil.stages: {", ".join(odd)} is no stage of {workdir} below its head; it has '
+            f'{", ".join(list(network.stages)[:-1])}'
+        )
+    data = objectives.load(config, image_size=spec.image_size, channels=spec.channels)[PRIMARY]
+    if not np.array_equal(data.splits['train'].ids, split.ids):
+        raise RuntimeError(f'{workdir} would see other images than its student')
+    images = Feed(data.splits['train'], placement=config['data']['placement'], mesh=mesh, role='train')
+    own = dict(weights.params), dict(weights.stats)
+    params, stats = sharding.put(own, sharding.replicated(mesh))
+
+    def outputs(recipe: Recipe) -> np.ndarray:
+        place: dict[str, Any] = {'fingerprint': data.fingerprint, 'role': 'train', 'mesh': mesh}
+        return feature_loader.feed(network, recipe, params, stats, images, **place).features
+
+    told = jax.jit(lambda x: network.forward(*own, x, start='head')[0][PRIMARY])
+    entering = outputs(boundary_recipe(network, 'head', spec.image_size))
+    logits = np.concatenate([told(jnp.asarray(entering[at : at + BATCH])) for at in range(0, len(entering), BATCH)])
+    order = [known.index(name) for name in classes]
+    hints = np.asarray(outputs(Recipe(tuple(stages), spec.image_size, pool=1))) if stages else None
+    return logits[:, order], hints

@@ -1,0 +1,140 @@
+"""Where a run's first parameters come from: fresh, converted weights, or another run."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import NamedSharding
+
+from fer_jax import pretrained
+from fer_jax.checkpoints import read_spec
+from fer_jax.data.dataset import Split
+from fer_jax.distributed import processes
+from fer_jax.distributed.sharding import put
+from fer_jax.errors import UserError
+from fer_jax.models.network import Network
+from fer_jax.models.parameters import Flat, stage_of
+from fer_jax.pretrained import Preprocessing, Weights
+from fer_jax.runs import provenance, restore
+from fer_jax.utils import cache
+
+STATISTICS_SAMPLE = 2048
+
+
+def source(weights: str, model: str, *, partial: bool = False) -> Weights | None:
+    """The weights that `model.weights` names; None for 'scratch'.
+
+    Args:
+      partial: those of a run or of a converted file may be another network's.
+
+    Raises:
+      UserError: they cannot be found, or are another model's.
+    """
+    if weights == 'scratch':
+        return None
+    if (restore.located(weights) / 'checkpoints').is_dir():
+        return of_run(Path(weights), None if partial else model)
+    if partial and Path(weights).is_file():
+        return pretrained.load(Path(weights), None)
+    with processes.first_alone():
+        return pretrained.resolve(weights, model, cache=cache.root())
+
+
+def of_run(workdir: Path, model: str | None = None) -> Weights:
+    """The selected checkpoint of a run, with its head.
+
+    The metadata have the licence of the weights that the run began from, and where those came from as 'began_from'.
+
+    Raises:
+      UserError: there is none, or it is of another network than `model`.
+    """
+    folder = restore.located(workdir)
+    spec = read_spec(folder)
+    if model and spec.name != model:
+        raise UserError(f'model.weights={str(workdir)!r} is a run of {spec.name}, model.name is {model!r}')
+    _, step, params, stats = restore.restore(workdir)
+    metadata = {'source': str(workdir), 'step': str(step)}
+    before = provenance.read(folder / 'environment.json').get('weights')
+    before = before if isinstance(before, dict) else {}
+    if chain := [str(before[name]) for name in ('source', 'began_from') if name in before]:
+        metadata['began_from'] = ', which began from '.join(chain)
+    if 'licence' in before:
+        metadata['licence'] = str(before['licence'])
+    return Weights(
+        model=spec.name,
+        params={path: np.asarray(leaf) for path, leaf in params.items()},
+        stats={path: np.asarray(leaf) for path, leaf in stats.items()},
+        preprocessing=Preprocessing(spec.mean, spec.std, spec.order, spec.image_size),
+        metadata=metadata,
+    )
+
+
+def preprocessing(weights: Weights | None, split: Split, channels: int) -> Preprocessing:
+    """Mean and std by which images are normalised: the weights' own, else those of the training split.
+
+    The latter are taken over evenly spaced training images, at most 2,048.
+    """
+    if weights is None:
+        index = np.unique(np.linspace(0, len(split.labels) - 1, STATISTICS_SAMPLE).astype(int))
+        images = split.read(index) / np.float32(255)
+        axes = (0, 1, 2)
+        mean, std = images.mean(axes, dtype=np.float64), images.std(axes, dtype=np.float64)
+        chosen = Preprocessing(tuple(mean.round(4).tolist()), tuple(np.maximum(std, 1e-3).round(4).tolist()))
+    else:
+        chosen = weights.preprocessing
+    return dataclasses.replace(chosen, mean=_spread(chosen.mean, channels), std=_spread(chosen.std, channels))
+
+
+def _spread(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """The values a channel: one is repeated, three become their mean in a grey network."""
+    if len(values) == channels:
+        return values
+    return values * channels if len(values) == 1 else (float(np.mean(values)),) * channels
+
+
+def agreeing(weights: Weights, network: Network) -> Weights:
+    """What of another network's weights this one has too: the same path, the same shape, not of the head.
+
+    The metadata gain 'taken': all those paths.
+
+    Raises:
+      UserError: there is nothing.
+    """
+
+    def take(given: Mapping[str, Any], wanted: Flat) -> dict[str, Any]:
+        paths = [path for path in given if path in wanted and not path.startswith('head.')]
+        return {path: leaf for path in paths if (leaf := given[path]).shape == wanted[path].shape}
+
+    params, stats = take(weights.params, network.params), take(weights.stats, network.batch_stats)
+    if not params:
+        raise UserError(f'model.partial: nothing of {weights.model} fits {network.spec.name}; choose nearer relatives')
+    taken = {'taken': ', '.join((*params, *stats)), 'of': weights.model}
+    return dataclasses.replace(weights, params=params, stats=stats, metadata=weights.metadata | taken)
+
+
+def taken_by_stage(network: Network, weights: Weights) -> str:
+    """'stem 3 of 3, layer1 12 of 18, ...': parameters taken of those that the stage has; fresh ones are the rest."""
+    has, taken = (
+        Counter(stage_of(path, network.stages) for path in paths) for paths in (network.params, weights.params)
+    )
+    return ', '.join(f'{stage} {taken[stage]} of {has[stage]}' for stage in network.stages if has[stage])
+
+
+def initial(
+    network: Network, weights: Weights | None, seed: int, sharding: NamedSharding, *, partial: bool = False
+) -> tuple[Flat, Flat]:
+    """(params, batch_stats) of step 0, on all devices.
+
+    Args:
+      weights: all but the head are taken; with `partial` they need not be all that the network has.
+    """
+    if weights is None or partial:
+        params, stats = network.init(seed)
+        if weights is not None:
+            params, stats = params | dict(weights.params), stats | dict(weights.stats)
+        return put((params, stats), sharding)
+    params = network.params | network.init(seed, 'head.')[0]
+    return pretrained.fill(params, network.batch_stats, weights, head=False, sharding=sharding)

@@ -1,0 +1,336 @@
+"""The loop: build, restore, phases, evaluate, finish.
+
+The file is not called train.py because `fer_jax.train` is the function: importing a submodule of that name would put
+the module in its place.
+"""
+
+import functools
+import json
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from fer_jax import report
+from fer_jax.checkpoints import SELECTABLE, Checkpoints
+from fer_jax.data.augmentation.augment import Augment
+from fer_jax.distributed import processes, sharding
+from fer_jax.distributed.stop_consensus import Agreement
+from fer_jax.errors import UserError
+from fer_jax.evaluation import scoring
+from fer_jax.evaluation.scorer import Scorer
+from fer_jax.inference import saliency
+from fer_jax.models.network import PRIMARY
+from fer_jax.models.parameters import Flat
+from fer_jax.reporting import figures
+from fer_jax.runs import checksums, metrics_log, provenance
+from fer_jax.runs import config as run_config
+from fer_jax.runs.lock import one_writer
+from fer_jax.runs.metrics_log import Recorder
+from fer_jax.training import nonfinite, setup, train_state
+from fer_jax.training.dry_run import rehearse
+from fer_jax.training.multi_step import Pace
+from fer_jax.training.phases import Phase
+from fer_jax.training.probe import probe
+from fer_jax.training.setup import Setup
+from fer_jax.training.train_state import Fixed, TrainState
+from fer_jax.utils.signals import Stopped, StopRequest, stop_request
+
+Scorers = Mapping[str, Scorer]
+RECORDED = ('accuracy', 'balanced_accuracy', 'macro_f1', 'nll')
+
+
+def train(
+    config: ConfigDict | Mapping[str, Any],
+    workdir: str | Path = '',
+    *,
+    dry_run: bool = False,
+    profile: bool = False,
+    allow_changes: bool = False,
+) -> dict[str, Any]:
+    """Trains as `config` says, or goes on with the run in `workdir`, and scores the selected checkpoint.
+
+    Args:
+      config: see configs/default.py.
+      workdir: folder of the run; '' makes a new one under `runs/`.
+      dry_run: build everything, compile the steps, say what the job needs, write nothing into the workdir.
+      profile: trace some steps into `<workdir>/profile`.
+      allow_changes: go on under a config, or on data, that make it another run.
+
+    Returns:
+      What results.json holds: `selected_on`, `step`, `classes`, `phases`, `splits` and `calibrated`.
+
+    Raises:
+      UserError: something in the config or the data is wrong.
+      Stopped: a signal asked to stop; the state is saved and the same call goes on.
+    """
+    plain = json.loads(config.to_json()) if isinstance(config, ConfigDict) else config
+    if 'probe' in plain:
+        return probe(plain, Path(workdir) if workdir else free_workdir(plain), dry_run=dry_run)
+    with stop_request() as stop:
+        run = setup.prepare(plain)
+        folder = Path(processes.tell(str(workdir or free_workdir(plain))))
+        if dry_run:
+            return rehearse(run, folder)
+        with (
+            one_writer(folder),
+            closing(Checkpoints(folder, run.network.spec, select=plain['checkpoint']['select'])) as store,
+        ):
+            introduce(run, folder, run_config.check(folder, plain, allow=allow_changes), allow_changes=allow_changes)
+            scorers = {
+                name: Scorer(
+                    run.network,
+                    task.data,
+                    batch_size=run.batch_size,
+                    placement=plain['data']['placement'],
+                    mesh=run.mesh,
+                    task=name,
+                    head=task.objective.head,
+                )
+                for name, task in run.tasks.items()
+            }
+            train_phases(run, folder, store, scorers, stop, profile=profile)
+            return finish(run, folder, store, scorers)
+
+
+def free_workdir(config: Mapping[str, Any]) -> Path:
+    """The first free `runs/<model>-<data>-<number>`."""
+    data = config['data']['name'] or Path(config['data']['dir']).name
+    number = 1
+    while (chosen := Path('runs') / f'{config["model"]["name"]}-{data}-{number}').exists():
+        number += 1
+    return chosen
+
+
+def introduce(run: Setup, workdir: Path, changes: list[str], *, allow_changes: bool) -> None:
+    """Says and records what is about to run, and what has changed since it ran last.
+
+    Raises:
+      UserError: it ran on other data.
+    """
+    if not processes.first():
+        return
+    table = figures.parameter_table(run.network, run.phases)
+    print(f'workdir {workdir}\n{run.describe()}\n{table}')
+    for change in changes:
+        print(f'changed since this run began: {change}')
+    data = {
+        name: {
+            'name': task.data.name,
+            'fingerprint': task.data.fingerprint,
+            'examples': {role: len(split.labels) for role, split in task.data.splits.items()},
+            'faces': task.data.faces(),
+        }
+        for name, task in run.tasks.items()
+    }
+    environment = provenance.environment(
+        data=data.pop(PRIMARY) | ({'joint': data} if data else {}),
+        weights={} if run.weights is None else run.weights.metadata,
+    )
+    environment |= {'mesh': run.mesh.size, 'processes': processes.count(), 'teachers': dict(run.teachers)}
+    path = workdir / 'environment.json'
+    before = provenance.read(path)
+    if (found := provenance.changes(before, environment)) or 'earlier' in before:
+        environment['earlier'] = [*before.pop('earlier', []), *([before] if found else [])]
+    for change in found:
+        print(change)
+    if provenance.other_data(before, environment) and not allow_changes:
+        raise UserError(
+            f'{workdir} holds a run on other data: the images or labels of {run.data.name} have changed since; choose '
+            'another --workdir, or go on all the same with --allow_changes'
+        )
+    checksums.write_whole(workdir / 'config.json', json.dumps(run.config, indent=2) + '\n')
+    (workdir / 'parameters.txt').write_text(table + '\n')
+    checksums.write_whole(path, json.dumps(environment, indent=2) + '\n')
+
+
+def train_phases(
+    run: Setup, workdir: Path, store: Checkpoints, scorers: Scorers, stop: StopRequest, *, profile: bool = False
+) -> None:
+    """Takes all steps that the newest checkpoint has not done."""
+    step, total = store.latest_step() or 0, run.phases[-1].last
+    if step < total and processes.first():
+        (workdir / 'results.json').unlink(missing_ok=True)  # those of a shorter run
+    if step:
+        longer = f'; to train longer raise phases[{run.phases[-1].index}].epochs' if step >= total else ''
+        print(f'resuming at step {step} of {total}{longer}')
+        params, stats = store.restore_model(step, *run.network.abstract(run.replicated))
+    else:
+        params, stats = run.initial()
+    recorder = Recorder(workdir, step=step, total=total, batch_size=run.batch_size, profile=profile)
+    ema: dict[str, Flat] = {}
+    try:
+        for phase in run.phases:
+            if step > phase.last:
+                continue
+            state, fixed = run.enter(phase, max(step, phase.first), params, stats, ema)
+            if step > phase.first:
+                state = store.restore_train(step, state)
+            state = train_phase(run, phase, state, fixed, store, scorers, recorder, stop)
+            params, stats, ema = train_state.current(state, fixed), state.batch_stats, state.ema
+            step = phase.last
+        store.wait()
+    finally:
+        recorder.close()
+
+
+def train_phase(
+    run: Setup,
+    phase: Phase,
+    state: TrainState,
+    fixed: Fixed,
+    store: Checkpoints,
+    scorers: Scorers,
+    recorder: Recorder,
+    stop: StopRequest,
+) -> TrainState:
+    """Goes on with `phase` to its end, or until its scores stall.
+
+    Raises:
+      Stopped: asked to; the state is on disk.
+    """
+    for scorer in scorers.values():
+        scorer.forget_features()
+    if phase.features and phase.features.views == 1 and phase.augment != Augment():
+        print(f'phase {phase.index} trains on plain images: cache_views=1 keeps no augmented view')
+    feed = run.feed_for(phase, state, fixed)
+    cached, every = phase.features is not None, run.config['log_every']
+    pace = Pace(features=cached, last=phase.last, ends=run.evaluations, every=every)
+    take_steps = run.step_function(phase)
+    role, metric = run.select
+    sign = 1 if SELECTABLE[metric] else -1
+    step = int(state.step)
+    scores = [
+        sign * entry[metric]
+        for entry in recorder.history(step)
+        if (entry['split'], entry['phase']) == (role, phase.index)
+    ]
+    agreement = Agreement(run.mesh, stop)
+    with stop.waiting():
+        while step < phase.last:
+            if phase.stalled(scores):
+                enough = f'{phase.stop_after} evaluations brought no better {metric}'
+                recorder.say(f'phase {phase.index} ends early: {enough}')
+                break
+            count = pace.count(step)
+            with jax.profiler.StepTraceAnnotation('train', step_num=step):
+                with recorder.timed('data'):
+                    batch = pace.batch(feed, step, count)
+                state = take_steps(state, fixed, feed.resident, *batch)
+                pace.took(count, state.step)
+            step += count
+            recorder.stepped(count)
+            recorder.trace(count, state.step)
+            if step % run.config['log_every'] == 0 or step in run.evaluations:
+                state = record(run, phase, state, step, recorder)
+            if step in run.evaluations:
+                processes.step_finished(more=False)
+                value = evaluate(run, phase, state, fixed, step, scorers, recorder)
+                scores.append(sign * value)
+                state = state._replace(scale=sharding.put(np.float32(phase.scale(scores)), run.replicated))
+                with recorder.timed('checkpoint'):
+                    store.save(state, fixed, value)
+            if agreement.after_step():
+                processes.step_finished(more=False)
+                nonfinite.check(run, phase, state, recorder.workdir)
+                store.save(state, fixed)
+                store.wait()
+                said = f'stopped by {stop.whom} after step {step}, saved'
+                raise Stopped(f'{said}; the same command with --workdir goes on')
+        if agreement.at_end():
+            stop.stop()
+        processes.step_finished(more=False)
+    return state
+
+
+def record(run: Setup, phase: Phase, state: TrainState, step: int, recorder: Recorder) -> TrainState:
+    """Writes the mean of the steps since the last record; returns the state with empty sums."""
+    nonfinite.check(run, phase, state, recorder.workdir)
+    sums = {name: float(value) for name, value in jax.device_get(state.sums).items()}
+    rate = float(phase.schedule(step - 1 - phase.first)) * float(state.scale)
+    epoch = step * run.batch_size / run.examples
+    values: dict[str, Any] = {'learning_rate': rate}
+    if sums['steps']:  # some were kept
+        for name, task in run.tasks.items():
+            prefix = '' if name == PRIMARY else f'{name}/'
+            values[f'{prefix}loss'] = sums[f'{name}/loss'] / sums['steps']
+            if task.objective.hits is not None:
+                values[f'{prefix}accuracy'] = sums[f'{name}/correct'] / sums[f'{name}/examples']
+        values['gradient_norm'] = sums['gradient_norm'] / sums['steps']
+    if skipped := int(state.health['skipped']):
+        values['skipped'] = skipped
+    recorder.metrics(step, epoch, phase.index, 'train', values)
+    shown = {'loss': f'{values["loss"]:.3f}', 'acc': f'{values["accuracy"]:.1%}'} if sums['steps'] else {}
+    shown |= {'skipped': str(skipped)} if skipped else {}
+    recorder.rate(step, **shown, lr=f'{rate:.1e}', epoch=f'{epoch:.1f}')
+    return state._replace(sums=sharding.put(train_state.zero_sums(run.tasks), run.replicated))
+
+
+def evaluate(
+    run: Setup, phase: Phase, state: TrainState, fixed: Fixed, step: int, scorers: Scorers, recorder: Recorder
+) -> float:
+    """Scores the selecting split of every task, records it, and returns the selecting metric."""
+    role, metric = run.select
+    begun = time.perf_counter()
+    start = phase.partition.boundary if phase.features else None
+    found: dict[str, dict[str, Any]] = {}
+    for name, scorer in scorers.items():
+        if role in run.tasks[name].data.splits:
+            found |= {name: scorer.score(role, *train_state.scored(state, fixed), start=start)[scorer.named(role)]}
+    recorder.took(step, 'evaluate', time.perf_counter() - begun)
+    epoch, scores = run.evaluations[step], found.pop(PRIMARY)
+    values = {name: scores[name] for name in (*RECORDED, 'accuracy_ci95')}
+    for task, other in found.items():
+        values |= {f'{task}/{name}': other[name] for name in (*RECORDED, *scoring.OF_LEVELS) if name in other}
+    recorder.metrics(step, epoch, phase.index, role, values)
+    low, high = scores['accuracy_ci95']
+    recorder.say(
+        f'phase {phase.index}, epoch {epoch:g}: {role} accuracy {scores["accuracy"]:.2%} [{low:.2%}, {high:.2%}], '
+        f'macro F1 {scores["macro_f1"]:.3f}'
+        + ''.join(f'; {task} {scoring.headline(other)}' for task, other in found.items())
+    )
+    return scores[metric]
+
+
+def finish(run: Setup, workdir: Path, store: Checkpoints, scorers: Scorers) -> dict[str, Any]:
+    """Scores the selected checkpoint on every split but train, once, and writes results and pictures."""
+    best = store.best_step()
+    if best is None:
+        raise UserError(f'{workdir} has no checkpoint with a finite {run.config["checkpoint"]["select"]}')
+    params, stats = store.restore_model(best, *run.network.abstract(run.replicated))
+    history = metrics_log.read(workdir / 'metrics.jsonl')
+    role, metric = run.select
+    results: dict[str, Any] = {
+        'selected_on': run.config['checkpoint']['select'],
+        'step': best,
+        'classes': list(run.data.classes),
+        'phases': metrics_log.best_of_phases(history, role, metric, larger=SELECTABLE[metric]),
+        'splits': {},
+        'calibrated': {},
+    }
+    predictions: dict[str, np.ndarray] = {}
+    phase = next(phase for phase in run.phases if best <= phase.last)
+    start = phase.partition.boundary if phase.features else None
+    for name, scorer in scorers.items():
+        if phase is not run.phases[-1]:
+            scorer.forget_features()
+        for split in (split for split in run.tasks[name].data.splits if split != 'train'):
+            logits = scorer.logits(split, params, stats, start if split == role else None)
+            results['splits'] |= scorer.scores(split, logits)
+            predictions |= scorer.predictions(split, logits)
+    others = [name for name in run.data.splits if name not in ('train', role)]
+    results['calibrated'] = scoring.calibrated(role, predictions, others)
+    if not processes.first():
+        return results
+    scoring.write_predictions(workdir / 'predictions.npz', predictions)
+    scoring.write(workdir / 'results.json', results)
+    print(scoring.summary(results))
+    figures.write(workdir, results, history)
+    report.write(workdir, run.data, functools.partial(saliency.explain, run.network, *jax.device_get((params, stats))))
+    print(f'report.html, results, pictures and checkpoints are in {workdir}')
+    return results

@@ -1,0 +1,105 @@
+"""How much memory a training step takes of a device, and the largest batch for which there is enough."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from fer_jax.data.loading import loader
+from fer_jax.models.network import PRIMARY
+from fer_jax.training import setup
+from fer_jax.training.phases import Phase
+from fer_jax.training.setup import Setup
+
+MARGIN = 0.05  # of the free memory, left to what an allocator wastes between buffers
+EXACT = 0.02  # a larger batch that might fit is at most this share larger
+MOST_COMPILATIONS = 8
+
+
+def largest_batch(config: Mapping[str, Any]) -> int:
+    """Prints the largest `data.batch_size` whose steps fit in each phase, and in all of them; returns the latter.
+
+    Nothing is trained: the steps are compiled, and XLA says what they need.
+
+    Raises:
+      UserError: something in the config or the data is wrong.
+    """
+    run = setup.prepare(config)
+    images = jax.tree.leaves(run.feed.resident)  # in use already, and an argument of the step
+    free = loader.free_memory(run.mesh) + sum(leaf.nbytes for leaf in images)
+    budget = int((1 - MARGIN) * free)
+    print(f'{run.describe()}\n{free / 1e9:.2f} GB are free on each device, {MARGIN:.0%} of which is left alone')
+    found = []
+    for phase in run.phases:
+        unit = run.mesh.size * phase.accumulate
+        most = run.examples // unit
+        needed = needs(run, phase)
+        count = largest(lambda units, needed=needed, unit=unit: needed(units * unit), budget, most)  # type: ignore[misc]
+        found.append(count * unit)
+        if not count:
+            print(f'phase {phase.index}: not even {unit}; take a smaller image_size or network, or parallel.remat')
+            continue
+        limit = ', all training images' if count == most else ''
+        print(f'phase {phase.index}: {count * unit}{limit}, {needed(count * unit) / 1e9:.2f} GB a device')
+    print(f'largest batch that fits: --config.data.batch_size={min(found)}')
+    return min(found)
+
+
+def needs(run: Setup, phase: Phase) -> Callable[[int], int]:
+    """batch size -> bytes a device of a step: its arguments, and what it works with, see `working`."""
+    state, fixed = jax.eval_shape(lambda: run.enter(phase, phase.first, *run.network.init(0)))
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=run.replicated), (state, fixed)
+    )
+    resident, hosts, count = run.abstract_batch(phase)
+    step, known = run.whole_step(phase), {}
+
+    def resized(leaf: Any, batch_size: int) -> jax.ShapeDtypeStruct:
+        placed = getattr(leaf, 'sharding', None)
+        return jax.ShapeDtypeStruct((leaf.shape[0], batch_size, *leaf.shape[2:]), leaf.dtype, sharding=placed)
+
+    def of(batch_size: int) -> int:
+        if batch_size not in known:
+            batch = hosts | {PRIMARY: {name: resized(leaf, batch_size) for name, leaf in hosts[PRIMARY].items()}}
+            try:
+                used = step.lower(*shapes, resident, batch, count).compile().memory_analysis()
+            except RuntimeError as error:  # a GPU's compiler times kernels on buffers of their size
+                if 'RESOURCE_EXHAUSTED' not in str(error):
+                    raise
+                known[batch_size] = np.iinfo(np.int64).max
+            else:
+                known[batch_size] = used.argument_size_in_bytes + working(used)
+        return known[batch_size]
+
+    return of
+
+
+def working(used: Any) -> int:
+    """Bytes a device of a compiled step, by its memory analysis, beside its arguments: temporaries, and results that
+    are not written over arguments.
+    """
+    return used.temp_size_in_bytes + used.output_size_in_bytes - used.alias_size_in_bytes
+
+
+def largest(needed: Callable[[int], int], budget: int, most: int) -> int:
+    """The largest count up to `most` with needed(count) <= budget, within `EXACT`; 0 where not even 1 fits.
+
+    What is needed is nearly a line in the count, so that a step of a line through two points that are known takes fewer
+    compilations than halving.
+    """
+    low, high = 0, most + 1
+    points: dict[int, int] = {}
+    count = min(most, 8)
+    while high - low > max(1, int(EXACT * low)) and len(points) < MOST_COMPILATIONS:
+        points[count] = needed(count)
+        if points[count] <= budget:
+            low = count
+        else:
+            high = count
+        near = sorted(points, key=lambda at: abs(points[at] - budget))[:2]
+        count = 2 * count
+        if len(near) == 2 and (slope := (points[near[0]] - points[near[1]]) / (near[0] - near[1])) > 0:
+            count = int(near[0] + (budget - points[near[0]]) / slope)
+        count = min(max(count, low + 1), high - 1)
+    return low

@@ -1,0 +1,107 @@
+"""How many batches one program goes over.
+
+What a network works with is allocated once a program. On a CPU that counts: the system hands out such memory page by
+page, zeroed, and a seventh of a ResNet-18's step was spent on that. A step on features takes less time than asking for
+it. Neither changes a bit of what is computed: a program goes over its batches in a loop, over as many as it is told.
+Only one that is given a single batch has no loop.
+"""
+
+import time
+from collections.abc import Callable, Collection
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fer_jax.distributed import processes
+
+OF_FEATURES, OF_IMAGES = 10, 4  # batches of one program at most
+PATIENCE = 10.0  # seconds of a program at most, where it can be helped: a stop is noticed between two
+
+
+def of_images() -> int:
+    """How many batches of images a program is given."""
+    return OF_IMAGES if jax.default_backend() == 'cpu' else 1
+
+
+def rows(*, features: bool) -> int:
+    """How many batches a training program is given, of features or of images.
+
+    Of images one where there are several processes: how many are taken depends on how long a step takes, on which these
+    would have to agree.
+    """
+    if features:
+        return OF_FEATURES
+    return of_images() if processes.count() == 1 else 1
+
+
+def in_turn(step: Callable[..., Any]) -> Callable[..., Any]:
+    """(state, fixed, resident, host) -> state for several batches: (state, fixed, resident, hosts, count) -> state.
+
+    It takes the first `count` of `hosts`, leaves [K, B, ...]; where K is 1 that one, without a loop, whatever `count`.
+    """
+
+    def steps(state: Any, fixed: Any, resident: Any, hosts: Any, count: jax.Array) -> Any:
+        def one(at: jax.Array | int, state: Any) -> Any:
+            return step(state, fixed, resident, jax.tree.map(lambda leaf: leaf[at], hosts))
+
+        if len(jax.tree.leaves(hosts)[0]) == 1:
+            return one(0, state)
+        return jax.lax.fori_loop(0, count, one, state)
+
+    return steps
+
+
+def one_by_one(of: Callable[[Any], jax.Array], batches: Any, count: jax.Array) -> jax.Array:
+    """`of` the first `count` of `batches`, leaves [K, B, ...]: [K, ...], zeros for the others. Called inside jit."""
+
+    def nth(at: jax.Array | int) -> jax.Array:
+        return of(jax.tree.map(lambda leaf: leaf[at], batches))
+
+    many = len(jax.tree.leaves(batches)[0])
+    if many == 1:
+        return nth(0)[None]
+    one = jax.eval_shape(nth, 0)
+    nothing = jnp.zeros((many, *one.shape), one.dtype)
+    return jax.lax.fori_loop(0, count, lambda at, found: found.at[at].set(nth(at)), nothing)
+
+
+def filled(weight: np.ndarray) -> np.int32:
+    """How many of several batches hold an example that counts; weight: float32 [K, B]."""
+    return np.int32((weight > 0).any(1).sum())
+
+
+class Pace:
+    """Of one phase.
+
+    Args:
+      features: whether it trains on features.
+      last: its last step.
+      ends: steps after which the host has something to do.
+      every: it has, too, after every so many.
+    """
+
+    def __init__(self, *, features: bool, last: int, ends: Collection[int], every: int):
+        self._last, self._ends, self._every = last, ends, every
+        self.rows = rows(features=features)
+        self._timed = not features and self.rows > 1
+        self._most, self._since = 1 if self._timed else self.rows, time.perf_counter()
+
+    def count(self, step: int) -> int:
+        """How many steps to take from `step` on."""
+        self._since = time.perf_counter()
+        most = min(self._most, self._last - step, self._every - step % self._every)
+        return next((count for count in range(1, most) if step + count in self._ends), most)
+
+    def batch(self, feed: Any, step: int, count: int) -> tuple[Any, np.int32]:
+        """(hosts, count) of the program, see `Setup.step_function`."""
+        steps = [step + min(at, count - 1) for at in range(self.rows)]  # the last one stands in for what is not taken
+        return feed.hosts(steps), np.int32(count)
+
+    def took(self, count: int, output: jax.Array) -> None:
+        """After so many steps were dispatched, the last of which gives `output`."""
+        if self._timed:
+            output.block_until_ready()
+            each = (time.perf_counter() - self._since) / count
+            self._most = min(self.rows, max(1, int(PATIENCE / each)))

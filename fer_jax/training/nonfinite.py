@@ -1,0 +1,72 @@
+"""What is left behind when a step gives a number that is not finite: the step, its examples, how to look into it."""
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fer_jax.distributed import processes
+from fer_jax.errors import UserError
+from fer_jax.models.network import PRIMARY
+from fer_jax.training.phases import Phase
+from fer_jax.training.setup import Setup
+from fer_jax.training.train_state import TrainState
+from fer_jax.utils import image_grid
+
+
+@jax.jit
+def finite(tree: Any) -> jax.Array:
+    """bool: whether all numbers of all leaves are."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def report(
+    workdir: Path, *, step: int, rate: float, ids: Sequence[str], labels: Sequence[str], images: np.ndarray
+) -> UserError:
+    """Writes nonfinite_step_<step>.json and .png; returns the message that ends the run.
+
+    Args:
+      step: the first step, counted from 1, whose update was not kept.
+      ids, labels, images: of its examples; uint8 [B, H, W, C].
+    """
+    name = workdir / f'nonfinite_step_{step}'
+    if processes.first():
+        examples = [{'id': one, 'label': label} for one, label in zip(ids, labels, strict=True)]
+        name.with_suffix('.json').write_text(
+            json.dumps({'step': step, 'learning_rate': rate, 'examples': examples}, indent=1) + '\n'
+        )
+        image_grid.write(name.with_suffix('.png'), ids, labels, images)
+    command = f'JAX_DEBUG_NANS=1 python -m fer_jax.main {shlex.join(sys.argv[1:])}'
+    return UserError(
+        f'step {step} gives numbers that are not finite, at learning rate {rate:g}; its update was not kept, and the '
+        f'last checkpoint is good. Its examples are in {name}.png and .json. Lower the learning rate, set '
+        'phases[i].clip, or leave such steps out with --config.on_nonfinite=skip. To see which operation it is: '
+        f'{command}'
+    )
+
+
+def check(run: Setup, phase: Phase, state: TrainState, workdir: Path) -> None:
+    """Raises UserError where too many updates were not finite, with the step and its examples in the workdir."""
+    step = int(state.health['halted_at'])
+    if not step:
+        if not finite(state.trainable):  # finite gradients can still carry them over the largest number
+            raise UserError(
+                f'parameters are no longer finite after step {int(state.step)}: an update was too large. The last '
+                'checkpoint is good; lower the learning rate in a new --workdir, or set phases[i].clip there'
+            )
+        return
+    split, index = run.data.splits['train'], run.tasks[PRIMARY].feed.indices(step - 1)
+    raise report(
+        workdir,
+        step=step,
+        rate=float(phase.schedule(step - 1 - phase.first)) * float(state.scale),
+        ids=[str(split.ids[at]) for at in index],
+        labels=[run.data.label_of('train', at) for at in index],
+        images=split.read(index),
+    )

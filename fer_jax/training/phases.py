@@ -1,0 +1,182 @@
+"""From a config's phases to steps: when each begins, what it trains, how fast."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optax
+
+from fer_jax.data.augmentation.augment import Augment
+from fer_jax.errors import UserError
+from fer_jax.feature_cache.loader import Recipe, boundary_recipe, check
+from fer_jax.models.network import Network
+from fer_jax.models.parameters import Partition, partition
+from fer_jax.training import optimizers
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps `first` up to, not including, `last` of the run.
+
+    Attributes:
+      index: from 0.
+      epochs: the epoch, counted over the run, at which it ends.
+      schedule: step of the phase -> learning rate.
+      image_size: side in pixels at which this phase trains; evaluation is at the network's.
+      accumulate: microbatches into which a batch is cut; the update is that of the whole batch, but BatchNorm and
+        mixing see one microbatch.
+      ema: decay of the moving averages, 0 for none.
+      l2_sp: strength of the pull toward the source weights (Li et al. 2018), as the factor of a weight decay.
+      stop_after: evaluations without a better score after which the phase ends; 0 for none.
+      plateau: (evaluations without a better score after which the learning rate falls, by what factor), or None.
+      features: what is computed once of each image and trained on in its place; None for images.
+    """
+
+    index: int
+    first: int
+    last: int
+    epochs: float
+    partition: Partition
+    tx: optax.GradientTransformation
+    schedule: Callable[[Any], Any]
+    augment: Augment
+    image_size: int
+    accumulate: int = 1
+    ema: float = 0.0
+    l2_sp: float = 0.0
+    stop_after: int = 0
+    plateau: tuple[int, float] | None = None
+    features: Recipe | None = None
+
+    def stalled(self, scores: Sequence[float]) -> bool:
+        """Whether the last `stop_after` of this phase's scores, larger being better, brought nothing."""
+        best = scores.index(max(scores)) if scores else 0
+        return 0 < self.stop_after <= len(scores) - 1 - best
+
+    def scale(self, scores: Sequence[float]) -> float:
+        """Share of the learning rate that is left after these scores, as torch's ReduceLROnPlateau with threshold 0."""
+        scale, best, bad = 1.0, -math.inf, 0
+        if self.plateau is not None:
+            patience, factor = self.plateau
+            for score in scores:
+                best, bad = (score, 0) if score > best else (best, bad + 1)
+                if bad > patience:
+                    scale, bad = scale * factor, 0
+        return scale
+
+
+def steps_of(epochs: float, examples: int, batch_size: int) -> int:
+    """Steps until every example was seen `epochs` times: a batch may straddle two epochs, nothing is dropped."""
+    return math.ceil(round(epochs * examples, 6) / batch_size)
+
+
+def plan(
+    phases: Sequence[Mapping[str, Any]],
+    network: Network,
+    *,
+    augment: Mapping[str, Any],
+    examples: int,
+    batch_size: int,
+    seed: int = 0,
+) -> list[Phase]:
+    """The phases in order, end to end.
+
+    Raises:
+      UserError: there is none, one has no epochs, or its table of rates is wrong.
+    """
+    if not phases:
+        raise UserError('phases is empty; give at least one, see configs/default.py')
+    planned: list[Phase] = []
+    epochs, first = 0.0, 0
+    for index, fields in enumerate(phases):
+        if fields['epochs'] <= 0:
+            raise UserError(f'phases[{index}].epochs={fields["epochs"]}; expected more than 0')
+        epochs += fields['epochs']
+        last = steps_of(epochs, examples, batch_size)
+        try:
+            split = partition(list(network.params), network.stages, fields['rates'])
+        except UserError as error:
+            raise UserError(f'phases[{index}].{error}') from None
+        schedule = optimizers.make_schedule(
+            fields['schedule'],
+            learning_rate=fields['learning_rate'],
+            steps=last - first,
+            warmup_steps=steps_of(fields['warmup_epochs'], examples, batch_size),
+            step_every=max(1, steps_of(fields['step_epochs'], examples, batch_size)),
+            step_factor=fields['step_factor'],
+        )
+        trainable, _ = split.split(network.params)
+        tx = optimizers.make(
+            fields['optimizer'],
+            schedule=schedule,
+            momentum=fields['momentum'],
+            nesterov=fields['nesterov'],
+            weight_decay=fields['weight_decay'],
+            clip=fields['clip'],
+            sam=fields['sam'],
+            rates={path: split.rates[path] for path in trainable},
+            decay_mask={path: leaf.ndim > 1 for path, leaf in trainable.items()},
+        )
+        settings = Augment.of({**augment, **fields['augment']})
+        size = fields['image_size'] or network.spec.image_size
+        if not 8 <= size <= network.spec.image_size:
+            raise UserError(
+                f'phases[{index}].image_size={size}; expected 0 (the same), or 8 up to model.image_size='
+                f'{network.spec.image_size}'
+            )
+        _check_ranges(f'phases[{index}]', fields)
+        features = None
+        if fields['cache_views']:
+            try:
+                check(network, split.boundary, settings)
+                views = fields['cache_views']
+                drawn, of = (settings, seed) if views > 1 else (Augment(), 0)
+                fields_of = {'views': views, 'settings': drawn, 'seed': of, 'dtype': fields['cache_dtype']}
+                features = boundary_recipe(network, split.boundary, size, **fields_of)
+            except UserError as error:
+                raise UserError(f'phases[{index}].{error}') from None
+        planned.append(
+            Phase(
+                index,
+                first,
+                last,
+                epochs,
+                split,
+                tx,
+                schedule,
+                settings,
+                size,
+                accumulate=fields['accumulate'],
+                ema=fields['ema'],
+                l2_sp=fields['l2_sp'],
+                stop_after=fields['stop_after'],
+                plateau=(fields['patience'], fields['step_factor']) if fields['schedule'] == 'plateau' else None,
+                features=features,
+            )
+        )
+        first = last
+    return planned
+
+
+def _check_ranges(name: str, fields: Mapping[str, Any]) -> None:
+    for field, fits, expected in (
+        ('accumulate', fields['accumulate'] >= 1, 'a number of microbatches, 1 or more'),
+        ('ema', 0 <= fields['ema'] < 1, '0 for none, or a decay below 1'),
+        ('sam', fields['sam'] >= 0, '0 for none, or the radius, such as 0.05'),
+        ('l2_sp', fields['l2_sp'] >= 0, '0 for none, or a strength, such as 0.01'),
+        ('stop_after', fields['stop_after'] >= 0, '0 for never, or a number of evaluations'),
+        ('cache_views', fields['cache_views'] >= 0, '0 for no cache, or the number of views of each image'),
+        ('patience', fields['patience'] >= 0, 'a number of evaluations'),
+    ):
+        if not fits:
+            raise UserError(f'{name}.{field}={fields[field]}; expected {expected}')
+
+
+def evaluation_steps(phases: Sequence[Phase], *, every: float, examples: int, batch_size: int) -> dict[int, float]:
+    """step -> epochs done, at every `every` epochs and at the end of each phase."""
+    if every <= 0:
+        raise UserError(f'checkpoint.every={every}; expected a number of epochs above 0')
+    total = phases[-1].epochs
+    marks = {every * count for count in range(1, math.floor(total / every) + 1)} | {phase.epochs for phase in phases}
+    return {steps_of(epoch, examples, batch_size): epoch for epoch in sorted(marks)}

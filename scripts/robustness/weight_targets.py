@@ -1,0 +1,158 @@
+"""The readers of weights that scripts/robustness/fuzz.py tries, with small valid files of each format."""
+
+import io
+import json
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scripts.robustness import mutations as changes
+from scripts.robustness.mutations import Target
+
+NAMES = {'bn1.mean': 0, 'conv1.kernel': 16}
+
+
+def torch_files() -> list[bytes]:
+    """safetensors, and both formats of torch.save as torch writes them, which is not needed for it."""
+    from safetensors.numpy import save
+
+    arrays = {
+        'conv1.weight': np.arange(54, dtype=np.float32).reshape(2, 3, 3, 3),
+        'bn1.num_batches_tracked': np.array(3),
+    }
+    found = [save(arrays)]
+    stream = io.BytesIO()
+    writer = TorchPickler(stream, 2)
+    writer.dump(arrays)
+    storages = [(key, array.tobytes()) for key, array in writer.storages]
+    members = [('x/data.pkl', stream.getvalue()), ('x/byteorder', b'little')]
+    found.append(changes.zip_of([*members, *((f'x/data/{key}', raw) for key, raw in storages)]))
+    legacy = b''.join(pickle.dumps(one, 2) for one in (0x1950A86A20F9469CFC6C, 1001, {'little_endian': True}))
+    legacy += stream.getvalue() + pickle.dumps([key for key, _ in storages], 2)
+    sizes = [struct.pack('<q', array.size) for _, array in writer.storages]
+    found.append(legacy + b''.join(size + raw for size, (_, raw) in zip(sizes, storages, strict=True)))
+    return found
+
+
+class TorchPickler(pickle._Pickler):  # type: ignore[name-defined]
+    """Writes arrays as torch does tensors, without torch."""
+
+    def __init__(self, file: Any, protocol: int):
+        super().__init__(file, protocol)
+        self.storages: list[tuple[str, np.ndarray]] = []
+
+    def save(self, value: Any, *rest: Any) -> None:
+        if not isinstance(value, np.ndarray):
+            super().save(value, *rest)
+            return
+        key = str(len(self.storages))
+        self.storages.append((key, value))
+        strides = tuple(stride // value.itemsize for stride in value.strides)
+        kind = 'FloatStorage' if value.dtype == np.float32 else 'LongStorage'
+        self.write(b'ctorch._utils\n_rebuild_tensor_v2\n')
+        self.write(b'((' + self._text('storage') + f'ctorch\n{kind}\n'.encode() + self._text(key) + self._text('cpu'))
+        super().save(value.size)
+        self.write(b'tQ')
+        for part in (0, value.shape, strides, False):
+            super().save(part)
+        self.write(b'ccollections\nOrderedDict\n)RtR')
+
+    def _text(self, text: str) -> bytes:
+        return b'X' + struct.pack('<I', len(text)) + text.encode()
+
+
+def read_torch(data: bytes, folder: Path) -> None:
+    from fer_jax.pretrained.readers.torch_file import read_torch
+
+    (folder / 'x.pth').write_bytes(data)
+    for array in read_torch(folder / 'x.pth').values():
+        array.sum()
+
+
+def converted() -> list[bytes]:
+    """A file of fer_jax's own."""
+    look = json.dumps({'mean': [0.5], 'std': [0.5], 'order': 'RGB', 'size': 224, 'interpolation': 'bilinear'})
+    metadata = {'format': '1', 'model': 'resnet18', 'preprocessing': look, 'source': 'x'}
+    entries = {name: {'dtype': 'F32', 'shape': [4], 'data_offsets': [at, at + 16]} for name, at in NAMES.items()}
+    header = json.dumps({'__metadata__': metadata, **entries}).encode()
+    return [struct.pack('<Q', len(header)) + header + bytes(32)]
+
+
+def read_converted(data: bytes, folder: Path) -> None:
+    from fer_jax.pretrained import weights
+
+    (folder / 'x.safetensors').write_bytes(data)
+    found = weights.load(folder / 'x.safetensors', 'resnet18')
+    for array in (*found.params.values(), *found.stats.values()):
+        array.sum()
+
+
+def keras_files() -> list[bytes]:
+    """A group a layer, as Keras 2 writes it, and numbered variables, as Keras 3 does."""
+    import h5py
+
+    kernel, bias = np.ones((1, 1, 3, 4), np.float32), np.ones(4, np.float32)
+    older, newer = io.BytesIO(), io.BytesIO()
+    with h5py.File(older, 'w') as file:
+        file.attrs['layer_names'] = [b'conv']
+        file['conv/conv/kernel:0'], file['conv/conv/bias:0'] = kernel, bias
+        file['conv'].attrs['weight_names'] = [b'conv/kernel:0', b'conv/bias:0']
+    with h5py.File(newer, 'w') as file:
+        file['layers/conv2d/vars/0'], file['layers/conv2d/vars/1'] = kernel, bias
+        file['layers/conv2d/vars'].attrs['name'] = 'conv'
+    return [older.getvalue(), newer.getvalue()]
+
+
+def read_keras(data: bytes, folder: Path) -> None:
+    from fer_jax.pretrained.readers import keras_file
+
+    keras_file.PATIENCE = 3.0
+    (folder / 'x.h5').write_bytes(data)
+    keras_file.read_keras(folder / 'x.h5')
+
+
+def pickles() -> list[bytes]:
+    """A dictionary of arrays, by several protocols."""
+    arrays = {'conv1/kernel': np.arange(6, dtype=np.float32).reshape(2, 3), 'n': np.array(7)}
+    return [pickle.dumps(arrays, protocol) for protocol in (0, 2, 4)]
+
+
+def read_pickle(data: bytes, folder: Path) -> None:
+    from fer_jax.pretrained.readers.numpy_file import read_arrays
+
+    (folder / 'x.pkl').write_bytes(data)
+    for array in read_arrays(folder / 'x.pkl').values():
+        array.sum()
+
+
+def matlab_files() -> list[bytes]:
+    """A network of one layer, plain and compressed."""
+    from scipy.io import savemat
+
+    layers = np.empty((1, 1), object)
+    layers[0, 0] = {'name': 'conv1', 'filters': np.ones((3, 3, 3, 4), np.float32), 'biases': np.ones((1, 4))}
+    found = []
+    for compressed in (False, True):
+        buffer = io.BytesIO()
+        savemat(buffer, {'layers': layers}, do_compression=compressed)
+        found.append(b'MATLAB 5.0 MAT-file'.ljust(116) + buffer.getvalue()[116:])  # without the date
+    return found
+
+
+def read_matlab(data: bytes, folder: Path) -> None:
+    from fer_jax.pretrained.readers.matlab_file import read_matconvnet
+
+    (folder / 'x.mat').write_bytes(data)
+    read_matconvnet(folder / 'x.mat')
+
+
+TARGETS = {
+    'torch': Target(torch_files, read_torch, changes.change_safetensors),
+    'converted': Target(converted, read_converted, changes.change_safetensors),
+    'keras': Target(keras_files, read_keras),
+    'pickles': Target(pickles, read_pickle),
+    'matlab': Target(matlab_files, read_matlab),
+}

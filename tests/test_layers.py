@@ -1,0 +1,72 @@
+"""What the modules of fer_jax may import."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterable
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / 'fer_jax'
+
+
+def module_name(path: Path) -> str:
+    """'fer_jax.models.resnet' of .../fer_jax/models/resnet.py; 'fer_jax.models' of its __init__.py."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix('').parts
+    return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob('*.py'))}
+
+
+def imports(path: Path) -> set[str]:
+    """What a file imports, wherever in it; `from fer_jax import x` counts as fer_jax.x where that is a module."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f'{path}:{node.lineno}: a relative import'
+            members = {f'{node.module}.{alias.name}' for alias in node.names}
+            found |= {member if member in MODULES else str(node.module) for member in members}
+    return found
+
+
+def roots(modules: Iterable[str]) -> set[str]:
+    return {module.partition('.')[0] for module in modules}
+
+
+IMPORTS = {name: imports(path) for name, path in MODULES.items()}
+# The root stays out: its `train` and `load` are imported when they are asked for.
+INNER = MODULES.keys() - {'fer_jax'}
+OURS = {name: found & INNER for name, found in IMPORTS.items() if name in INNER}
+
+
+def test_no_cycles():
+    tuple(TopologicalSorter(OURS).static_order())  # raises CycleError, which names the cycle
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_no_second_framework(name):
+    assert not roots(IMPORTS[name]) & {'tensorflow', 'torch', 'torchvision', 'timm', 'keras'}
+
+
+def loaded_by(code: str) -> list[str]:
+    command = [sys.executable, '-c', f'import sys; {code}; print(*sys.modules)']
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=PACKAGE.parent).stdout.split()
+
+
+def test_a_run_starts_without_what_it_may_not_need():
+    loaded = loaded_by('from fer_jax import evaluate; from fer_jax.training import loop')
+    assert 'fer_jax.training.loop' in loaded
+    readers = {'PIL', 'array_record', 'cv2', 'grain', 'h5py', 'safetensors', 'tensorflow_datasets'}
+    writers = {'clu', 'matplotlib', 'onnx', 'tensorboardX'}
+    assert not roots(loaded) & (readers | writers | {'tensorflow', 'torch', 'scipy', 'sklearn'})
+
+
+def test_main_answers_at_once():
+    loaded = loaded_by('import fer_jax.main')
+    assert 'fer_jax.main' in loaded
+    assert not roots(loaded) & {'jax', 'flax', 'tensorflow', 'tensorflow_datasets', 'torch', 'matplotlib', 'PIL'}

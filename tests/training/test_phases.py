@@ -1,0 +1,38 @@
+"""When a phase ends or slows down, by the scores of its evaluations."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from fer_jax.training.phases import Phase
+
+PHASE = Phase(0, 0, 10, 1.0, *[None] * 4, 64)
+
+
+@pytest.mark.parametrize('patience', [0, 1, 3])
+def test_the_rate_falls_as_torchs_reduce_on_plateau(patience):
+    torch = pytest.importorskip('torch')
+    phase = dataclasses.replace(PHASE, plateau=(patience, 0.5))
+    scores = np.random.default_rng(patience).normal(size=40).round(1).tolist()
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, mode='max', factor=0.5, patience=patience, threshold=0, eps=0
+    )
+    for count, score in enumerate(scores, 1):
+        schedule.step(score)
+        assert phase.scale(scores[:count]) == optimizer.param_groups[0]['lr'], count
+    assert phase.scale(scores) < 1
+
+
+def test_without_a_plateau_the_rate_stays():
+    assert PHASE.scale([3, 2, 1, 0]) == 1
+
+
+@pytest.mark.parametrize(
+    ('scores', 'stalled'),
+    [([], False), ([5], False), ([5, 4], False), ([5, 4, 5], True), ([5, 4, 6], False), ([1, 5, 4, 6, 6, 6], True)],
+)
+def test_a_phase_ends_after_two_evaluations_without_a_better_score(scores, stalled):
+    assert dataclasses.replace(PHASE, stop_after=2).stalled(scores) == stalled
+    assert not PHASE.stalled(scores)
