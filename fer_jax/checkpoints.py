@@ -23,6 +23,7 @@ from fer_jax.models.network import ModelSpec
 from fer_jax.models.parameters import Flat
 from fer_jax.runs import checksums
 from fer_jax.training.train_state import Fixed, TrainState, scored
+from fer_jax.utils import atomic_files
 
 log = logging.getLogger('fer_jax')
 # metric -> whether a larger value is better
@@ -86,7 +87,7 @@ class Checkpoints:
             _refuse_another(read_spec(workdir), spec, self.directory)
         elif not read_only and processes.first():
             self.directory.mkdir(parents=True, exist_ok=True)
-            checksums.write_whole(path, spec.to_json())
+            atomic_files.write_text(path, spec.to_json())
         found = _verified(self.directory, read_only=read_only) if processes.first() else []
         self._steps: list[int] = json.loads(processes.tell(json.dumps(found)))
         processes.shared_file(path)

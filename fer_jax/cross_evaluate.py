@@ -24,8 +24,8 @@ import numpy as np
 import fer_jax
 from fer_jax.errors import UserError
 from fer_jax.evaluation import cross_dataset, scoring
-from fer_jax.reporting import figures
 from fer_jax.runs import metrics_log
+from fer_jax.utils import plotting
 
 KEPT = ('n', 'accuracy', 'accuracy_ci95', 'interval', 'balanced_accuracy', 'macro_f1', 'classes', 'left_out')
 
@@ -100,7 +100,7 @@ def heat_map(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Runs down, sets across; each cell has its accuracy, the interval and the number of examples."""
     runs = list(dict.fromkeys(row['workdir'] for row in rows))
     sets = list(dict.fromkeys(row['data'] for row in rows))
-    drawn = figures.figure(2.6 + 1.5 * len(sets), 1.5 + 0.95 * len(runs))
+    drawn = plotting.figure(2.6 + 1.5 * len(sets), 1.5 + 0.95 * len(runs))
     axes = drawn.add_subplot()
     values = np.full((len(runs), len(sets)), np.nan)
     for row in rows:
@@ -110,7 +110,7 @@ def heat_map(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         at = sets.index(row['data']), runs.index(row['workdir'])
         low, high = row['accuracy_ci95']
         text = f'{row["accuracy"]:.1%}\n[{100 * low:.1f}, {100 * high:.1f}]\nn {row["n"]:,}'
-        colour = 'white' if row['accuracy'] > 0.55 else figures.INK
+        colour = 'white' if row['accuracy'] > 0.55 else plotting.INK
         axes.text(*at, text, ha='center', va='center', fontsize=9, color=colour)
     axes.set_xticks(range(len(sets)), [Path(name).name for name in sets])
     axes.set_yticks(range(len(runs)), [Path(name).name for name in runs])

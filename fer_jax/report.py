@@ -23,9 +23,10 @@ from fer_jax.reporting import images as report_images
 from fer_jax.reporting import sections as report_sections
 from fer_jax.reporting.images import Explain
 from fer_jax.reporting.model_card import CAUTION
-from fer_jax.runs import checksums, metrics_log
 from fer_jax.runs import config as run_config
+from fer_jax.runs import metrics_log
 from fer_jax.training import objectives
+from fer_jax.utils import atomic_files
 
 STYLE = Path(__file__).with_name('report.css')
 
@@ -71,7 +72,7 @@ def write(workdir: Path, data: Dataset | None = None, explain: Explain | None = 
     sections.append(_facts(workdir, config))
     name = f'{config["model"]["name"]}, {report_sections.data_of(config)}'
     path = workdir / 'report.html'
-    checksums.write_whole(path, _page(name, [section for section in sections if section]))
+    atomic_files.write_text(path, _page(name, [section for section in sections if section]))
     return path
 
 
@@ -103,7 +104,7 @@ def compare(workdirs: Sequence[Path], output: Path) -> Path:
     head = ('run', 'network', 'data', 'scored on', 'accuracy', 'balanced', 'macro F1', 'NLL', 'p against the first')
     body = f'<section><h2>Runs</h2>{report_sections.table(head, rows)}</section>'
     output.parent.mkdir(parents=True, exist_ok=True)
-    checksums.write_whole(output, _page('Comparison', [body]))
+    atomic_files.write_text(output, _page('Comparison', [body]))
     return output
 
 
@@ -119,7 +120,7 @@ def pooled(workdir: Path, results: Mapping[str, Any], runs: Sequence[str]) -> Pa
     links = ''.join(f'<li><a href="{escape(run)}/report.html">{escape(run)}</a></li>' for run in runs)
     sections.append(f'<section><h2>Runs</h2><ul>{links}</ul></section>')
     path = workdir / 'report.html'
-    checksums.write_whole(path, _page(workdir.name, sections))
+    atomic_files.write_text(path, _page(workdir.name, sections))
     return path
 
 

@@ -24,9 +24,10 @@ from fer_jax.models.network import PRIMARY
 from fer_jax.pretrained import Weights
 from fer_jax.report import finished
 from fer_jax.reporting import model_card
-from fer_jax.runs import checksums, restore
 from fer_jax.runs import config as run_config
+from fer_jax.runs import restore
 from fer_jax.training import initial_weights
+from fer_jax.utils import atomic_files
 
 LARGEST = 8_000_000  # bytes
 KEPT = ('versions', 'git', 'data', 'weights')  # of environment.json
@@ -71,10 +72,10 @@ def release(workdir: Path, output: Path, data_licence: str) -> str:
     made = json.loads((workdir / 'environment.json').read_text())
     written = {'config': config, 'environment': {name: made[name] for name in KEPT}}
     for name, value in written.items():
-        checksums.write_whole(output / f'{name}.json', json.dumps(value, indent=2) + '\n')
+        atomic_files.write_text(output / f'{name}.json', json.dumps(value, indent=2) + '\n')
     for split in ('validation', 'test'):
         results['splits'] |= evaluate(output, split)['splits']
-    checksums.write_whole(output / 'results.json', json.dumps(results, indent=2) + '\n')
+    atomic_files.write_text(output / 'results.json', json.dumps(results, indent=2) + '\n')
     card = model_card.text(
         output,
         'The network that comes with fer_jax',
@@ -83,7 +84,7 @@ def release(workdir: Path, output: Path, data_licence: str) -> str:
         found='Its weights are float16; the scores below were measured with them.',
         data_licence=data_licence,
     )
-    checksums.write_whole(output / 'card.md', card)
+    atomic_files.write_text(output / 'card.md', card)
     return card
 
 

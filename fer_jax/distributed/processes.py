@@ -19,6 +19,7 @@ from typing import Any
 
 from fer_jax.distributed.watchdog import HERE, RESOLVING, Peers, gather, join
 from fer_jax.errors import UserError
+from fer_jax.utils import progress
 
 _peers: Peers | None = None
 _count = 1
@@ -161,6 +162,7 @@ def start(here: Place | None, settings: Mapping[str, Any], about: Mapping[str, A
         name, line = join(host.strip('[]'), port, here.index, here.count, about, wait, names)
         lines = {0: (name, line)}
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # gloo prints too
+        progress.silence()
         logging.disable(logging.WARNING)
     times = {name: settings[name] for name in ('lost_after', 'stuck_after')}
     _peers, _count = Peers(here.index, lines, end=_end, **times), here.count

@@ -12,7 +12,7 @@ import numpy as np
 from fer_jax.data.dataset import Split
 from fer_jax.errors import UserError
 from fer_jax.evaluation import metrics
-from fer_jax.runs import checksums
+from fer_jax.utils import atomic_files
 
 PREDICTED = ('ids', 'labels', 'subjects', 'groups', 'logits')
 OF_LEVELS = ('concordance', 'rmse')
@@ -43,9 +43,8 @@ def split_scores(role: str, split: Split, logits: np.ndarray, classes: tuple[str
 
 def write_predictions(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """As .npz, whole or not at all; of what `Scorer.predictions` gives."""
-    scratch = path.with_name(f'.{path.name}.tmp.npz')
-    np.savez(scratch, **dict[str, Any](arrays))
-    scratch.replace(path)
+    with atomic_files.atomic_write(path) as scratch, scratch.open('wb') as file:
+        np.savez(file, **dict[str, Any](arrays))
 
 
 def read_predictions(path: Path, split: str) -> dict[str, np.ndarray]:
@@ -307,7 +306,7 @@ def over_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def write(path: Path, results: dict[str, Any]) -> None:
     """As JSON, whole or not at all."""
-    checksums.write_whole(path, json.dumps(results, indent=2) + '\n')
+    atomic_files.write_text(path, json.dumps(results, indent=2) + '\n')
 
 
 def share(value: float, interval: list[float]) -> str:

@@ -34,6 +34,7 @@ from fer_jax.models.network import DTYPES, Network
 from fer_jax.models.parameters import Flat, digest_of, stage_of
 from fer_jax.training import multi_step
 from fer_jax.utils import cache, progress
+from fer_jax.utils.atomic_files import write_text
 
 VIEWS, OFFSETS = 0x76696577, 0x6F666673  # streams of random numbers that nothing else draws from
 BATCH = 64
@@ -211,9 +212,8 @@ def key_of(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, **
     below = set(order[: 1 + max(map(order.index, recipe.stages))])
     leaves = (params | batch_stats).items()
     digest = digest_of({path: leaf for path, leaf in leaves if stage_of(path, network.stages) in below})
-    package = Path(__file__).parents[1]
     for pattern in SOURCES:
-        for file in sorted(package.glob(pattern)):
+        for file in sorted(cache.PACKAGE.glob(pattern)):
             digest.update(file.name.encode() + file.read_bytes())
     device = jax.devices()[0]
     look = {name: getattr(network.spec, name) for name in ('name', 'channels', 'dtype', 'mean', 'std', 'order')}
@@ -292,7 +292,6 @@ def _fill(
             if time.time() - old.stat().st_mtime > LEFT:
                 old.unlink()
     scratch = path.with_name(f'.{path.name}.{socket.gethostname()}.{os.getpid()}')
-    note = scratch.with_name(f'{scratch.name}.json')
     digest = hashlib.sha256()
     try:
         with scratch.open('wb') as written, progress.bar(None, f'features of {what}', whole[0]) as bar:
@@ -305,14 +304,9 @@ def _fill(
             os.fsync(written.fileno())
         scratch.replace(path)
         about = {'shape': whole, 'dtype': kind.name, 'sha256': digest.hexdigest(), 'what': what}
-        with note.open('w') as file:
-            file.write(json.dumps(about) + '\n')
-            file.flush()
-            os.fsync(file.fileno())
-        note.replace(path.with_suffix('.json'))
+        write_text(path.with_suffix('.json'), json.dumps(about) + '\n')
     finally:
-        for left in (scratch, note):
-            left.unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
 
 
 def _is_whole(path: Path, shape: tuple[int, ...], kind: np.dtype) -> bool:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax.reporting import figures
+from fer_jax.utils import plotting
+from fer_jax.utils.atomic_files import atomic_write
 
 # Of classes, dark enough for white letters.
 COLOURS = ('#c83c50', '#806230', '#7b4fa3', '#9a6f00', '#1f6fb4', '#b85412', '#5a6472', '#1f7d57')
@@ -61,9 +62,8 @@ def save_jpeg(path: Path, image: np.ndarray) -> None:
     """Whole or not at all."""
     from PIL import Image
 
-    scratch = path.with_name(f'.{path.name}')
-    Image.fromarray(image).save(scratch, 'JPEG', quality=90)
-    scratch.replace(path)
+    with atomic_write(path, sync=False) as scratch:
+        Image.fromarray(image).save(scratch, 'JPEG', quality=90)
 
 
 class Film:
@@ -133,7 +133,7 @@ def timeline_png(
       seconds: float [N].
       probabilities: float [N, classes], of attributes, which do not add up to 1, drawn as lines; 0 without a face.
     """
-    figure = figures.figure(10, 3.6)
+    figure = plotting.figure(10, 3.6)
     axes = figure.add_subplot()
     shades = colours(classes)
     if probabilities.sum(1).max() < 1.01:

@@ -1,6 +1,5 @@
 """The networks, by name, with fresh parameters."""
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from fer_jax.models import efficientnet, inception_resnet_v1, inception_resnet_v
 from fer_jax.models import kernels as kernel_forms
 from fer_jax.models.layers import Head
 from fer_jax.models.stages import read_all
+from fer_jax.utils.choices import check_choice
 
 CONSTRUCTORS: dict[str, Any] = {
     **dict.fromkeys(resnet.FORMS, resnet.ResNet),
@@ -29,9 +29,7 @@ HEADS = ('linear', 'mlp')
 
 def check_name(name: str) -> None:
     """Raises UserError, with the nearest names, where no network is called `name`."""
-    if name not in CONSTRUCTORS:
-        near = difflib.get_close_matches(name, NAMES, n=2, cutoff=0.0)
-        raise UserError(f'model.name={name!r} is unknown; the nearest are {" and ".join(near)}, of {", ".join(NAMES)}')
+    check_choice('model.name', name, NAMES, near=2)
 
 
 def create(

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fer_jax.errors import UserError
+from fer_jax.utils.atomic_files import atomic_write
 
 FORMAT = '1'  # of the file; another one is refused
 RESERVED = ('format', 'model', 'preprocessing')  # metadata that `Weights` holds elsewhere
@@ -126,17 +126,13 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     from safetensors import SafetensorError
 
-    scratch = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with atomic_write(path) as scratch:
             scratch.touch()
             mode = scratch.stat().st_mode
             yield scratch
             scratch.chmod(mode)  # safetensors' own is 0600
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise UserError(f'{path} cannot be written ({error}); choose another --output') from error
 

@@ -11,8 +11,7 @@ import numpy as np
 from fer_jax.models.network import Network
 from fer_jax.models.parameters import stage_of
 from fer_jax.training.phases import Phase
-
-INK, TRAIN, VALIDATION, SELECTED, GRID = '#222222', '#8a8f98', '#1f6fb4', '#d1495b', '#e4e6ea'
+from fer_jax.utils.plotting import GRID, INK, SELECTED, TRAIN, VALIDATION, figure
 
 
 def parameter_table(network: Network, phases: Sequence[Phase]) -> str:
@@ -60,18 +59,6 @@ def confusions(workdir: Path, results: dict[str, Any]) -> None:
         elif 'confusion' in one:
             classes = list(one['per_class'])
             confusion_png(workdir / f'confusion_{name}.png', np.array(one['confusion']), classes, title)
-
-
-def figure(width: float, height: float) -> Any:
-    """An empty one of so many inches, at 120 dots an inch."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
-    figure = Figure(figsize=(width, height), dpi=120, layout=layout)
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def confusion_png(path: Path, matrix: np.ndarray, classes: Sequence[str], title: str) -> None:

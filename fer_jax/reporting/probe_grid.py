@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fer_jax.evaluation import scoring
-from fer_jax.reporting import figures
+from fer_jax.utils import plotting
 
 SETTINGS = ('strength', 'learning_rate', 'weight_decay', 'seed')
 
@@ -53,7 +53,7 @@ def grid_png(path: Path, results: Mapping[str, Any]) -> None:
     ridges = [one for one in results['grid'] if one['kind'] == 'ridge']
     values = [*table.ravel(), *(one[metric] for one in ridges)]
     scale = {'vmin': min(values), 'vmax': max(values), 'cmap': 'Blues', 'aspect': 'auto'}
-    figure = figures.figure(2 + len(rates) + 1.6 * bool(ridges), 1.6 + 0.6 * max(len(decays), len(ridges)))
+    figure = plotting.figure(2 + len(rates) + 1.6 * bool(ridges), 1.6 + 0.6 * max(len(decays), len(ridges)))
     shares = [len(rates), 1] if ridges else [1]
     axes = figure.subplots(1, len(shares), width_ratios=shares, squeeze=False)[0]
     pick = results['pick']
@@ -79,10 +79,10 @@ def _map(
     axes.set_yticks(range(len(rows)), rows)
     middle = (scale['vmin'] + scale['vmax']) / 2
     for (row, column), value in np.ndenumerate(table):
-        colour = 'white' if value > middle else figures.INK
+        colour = 'white' if value > middle else plotting.INK
         axes.text(column, row, f'{value:.3f}', ha='center', va='center', color=colour, fontsize=9)
     if pick is not None:
         from matplotlib.patches import Rectangle
 
         corner = (pick[1] - 0.5, pick[0] - 0.5)
-        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=figures.SELECTED, linewidth=2.5))
+        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=plotting.SELECTED, linewidth=2.5))

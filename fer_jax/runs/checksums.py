@@ -7,6 +7,8 @@ import shutil
 import time
 from pathlib import Path
 
+from fer_jax.utils.atomic_files import write_text
+
 ASIDE = 4
 
 
@@ -17,17 +19,7 @@ def manifest_of(folder: Path) -> Path:
 def seal(folder: Path) -> None:
     """Writes the manifest of `folder`, whole or not at all, and only after its files are on disk."""
     digests = {name: _digest(folder / name, flush=True) for name in _files(folder)}
-    write_whole(manifest_of(folder), json.dumps(digests, indent=1))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file so that it is found as it was or as it is to be, whenever the process is killed."""
-    scratch = path.with_name(f'.{path.name}.tmp')
-    with scratch.open('w') as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    write_text(manifest_of(folder), json.dumps(digests, indent=1))
 
 
 def damage(folder: Path) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from fer_jax.distributed import processes
 from fer_jax.training.profiler import Window
 from fer_jax.utils import progress
+from fer_jax.utils.atomic_files import write_text
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -38,9 +39,7 @@ def up_to(path: Path, step: int) -> list[dict[str, Any]]:
 def cut_back(path: Path, step: int) -> None:
     """Drops the records after `step`: the run goes on from there and will write them again."""
     kept = up_to(path, step)
-    scratch = path.with_suffix('.tmp')
-    scratch.write_text(''.join(json.dumps(record) + '\n' for record in kept))
-    scratch.replace(path)
+    write_text(path, ''.join(json.dumps(record) + '\n' for record in kept))
 
 
 def best_of_phases(

@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 
+from fer_jax.utils import cache
+
 PACKAGES = ('fer-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'tensorflow-datasets', 'grain')
 
 
@@ -21,7 +23,7 @@ def usable_cores() -> int:
 
 def git_revision() -> str:
     """The commit of the source, with '+changes' where the tree differs from it; '' outside a repository."""
-    source = Path(__file__).parents[1]
+    source = cache.PACKAGE
 
     def git(*arguments: str) -> str:
         done = subprocess.run(['git', '-C', str(source), *arguments], capture_output=True, text=True, check=False)

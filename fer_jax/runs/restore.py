@@ -38,7 +38,7 @@ class Selected(NamedTuple):
 def located(workdir: str | Path) -> Path:
     """The folder; of 'release', where nothing of that name is here, that of the network which comes with fer_jax."""
     folder = Path(workdir)
-    return Path(__file__).parents[1] / RELEASE if str(workdir) == RELEASE and not folder.exists() else folder
+    return cache.PACKAGE / RELEASE if str(workdir) == RELEASE and not folder.exists() else folder
 
 
 def restore(workdir: str | Path, sharding: jax.sharding.Sharding | None = None) -> Selected:

@@ -28,8 +28,8 @@ from fer_jax.inference import saliency
 from fer_jax.models.network import PRIMARY
 from fer_jax.models.parameters import Flat
 from fer_jax.reporting import figures
-from fer_jax.runs import checksums, metrics_log, provenance
 from fer_jax.runs import config as run_config
+from fer_jax.runs import metrics_log, provenance
 from fer_jax.runs.lock import one_writer
 from fer_jax.runs.metrics_log import Recorder
 from fer_jax.training import nonfinite, setup, train_state
@@ -39,6 +39,7 @@ from fer_jax.training.phases import Phase
 from fer_jax.training.probe import probe
 from fer_jax.training.setup import Setup
 from fer_jax.training.train_state import Fixed, TrainState
+from fer_jax.utils import atomic_files
 from fer_jax.utils.signals import Stopped, StopRequest, stop_request
 
 Scorers = Mapping[str, Scorer]
@@ -144,9 +145,9 @@ def introduce(run: Setup, workdir: Path, changes: list[str], *, allow_changes: b
             f'{workdir} holds a run on other data: the images or labels of {run.data.name} have changed since; choose '
             'another --workdir, or go on all the same with --allow_changes'
         )
-    checksums.write_whole(workdir / 'config.json', json.dumps(run.config, indent=2) + '\n')
+    atomic_files.write_text(workdir / 'config.json', json.dumps(run.config, indent=2) + '\n')
     (workdir / 'parameters.txt').write_text(table + '\n')
-    checksums.write_whole(path, json.dumps(environment, indent=2) + '\n')
+    atomic_files.write_text(path, json.dumps(environment, indent=2) + '\n')
 
 
 def train_phases(

@@ -1,6 +1,5 @@
 """Losses: a value and a weight for each example, so that the mean over a sharded batch is exact."""
 
-import difflib
 import functools
 from collections.abc import Callable, Sequence
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fer_jax.errors import UserError
+from fer_jax.utils.choices import check_choice
 
 Loss = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 SMALLEST = 1e-12
@@ -275,9 +275,7 @@ def make(
     Raises:
       UserError: there is none, it does not fit the target or has no such argument, or an argument is out of its range.
     """
-    if name not in LOSSES:
-        near = difflib.get_close_matches(name, LOSSES, n=1, cutoff=0.0)[0]
-        raise UserError(f'loss.name={name!r} is unknown; the nearest is {near}, of {", ".join(LOSSES)}')
+    check_choice('loss.name', name, LOSSES)
     for field, value, fits in (
         ('label_smoothing', label_smoothing, 0 <= label_smoothing < 1),
         ('gamma', gamma, gamma >= 0),

@@ -1,6 +1,5 @@
 """Optimizers and schedules over the flat tree of trainable parameters."""
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,17 +7,12 @@ import jax.numpy as jnp
 import optax
 
 from fer_jax.errors import UserError
+from fer_jax.utils.choices import check_choice
 
 Schedule = Callable[[Any], Any]
 OPTIMIZERS = ('sgd', 'adam', 'adamw', 'radam', 'lion', 'lamb', 'muon')
 SCHEDULES = ('constant', 'step', 'exponential', 'cosine', 'one_cycle', 'plateau')
 ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1 / 25e4  # of the largest rate, as in torch's OneCycleLR
-
-
-def _check(field: str, name: str, known: tuple[str, ...]) -> None:
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-        raise UserError(f'{field}={name!r} is unknown; the nearest is {near}, of {", ".join(known)}')
 
 
 def make_schedule(
@@ -41,7 +35,7 @@ def make_schedule(
     Raises:
       UserError: the name is unknown, or the warm-up leaves no step.
     """
-    _check('schedule', name, SCHEDULES)
+    check_choice('schedule', name, SCHEDULES)
     if warmup_steps >= steps and warmup_steps:
         raise UserError(f'warmup_epochs takes {warmup_steps} steps of a phase that has {steps}; shorten it')
 
@@ -105,7 +99,7 @@ def make(
     Raises:
       UserError: the name is unknown.
     """
-    _check('optimizer', name, OPTIMIZERS)
+    check_choice('optimizer', name, OPTIMIZERS)
     decay = optax.add_decayed_weights(weight_decay, mask=dict(decay_mask)) if weight_decay else optax.identity()
     if name == 'sgd':
         chain = [decay, optax.trace(momentum, nesterov=nesterov) if momentum else optax.identity()]

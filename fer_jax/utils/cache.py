@@ -1,7 +1,10 @@
 """Where downloaded, converted, prepared and compiled things are kept between runs."""
 
 import os
+from importlib import resources
 from pathlib import Path
+
+PACKAGE = Path(str(resources.files('fer_jax')))  # the folder of this package, and of what comes with it
 
 
 def root() -> Path:

@@ -26,9 +26,9 @@ from configs import default, probe
 from fer_jax import models
 from fer_jax.errors import UserError
 from fer_jax.evaluation import scoring
-from fer_jax.reporting import figures
 from fer_jax.runs import metrics_log
 from fer_jax.training import initial_weights, repeats
+from fer_jax.utils import plotting
 from fer_jax.utils.signals import Stopped
 
 Row = dict[str, Any]
@@ -245,7 +245,7 @@ def written(row: Row) -> str:
 def plot(path: Path, rows: Sequence[Row]) -> None:
     """Accuracy with its interval against minutes; a colour a method, a marker a kind of weights."""
     scored = [row for row in rows if 'accuracy' in row]
-    drawn = figures.figure(9.0, 4.5)
+    drawn = plotting.figure(9.0, 4.5)
     axes = drawn.add_subplot()
     markers = dict(zip(WEIGHTS, 'os^', strict=True))
     for number, method in enumerate(METHODS):

@@ -6,6 +6,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from fer_jax.reporting import figures
+from fer_jax.utils import plotting
 
 SHORT = ('angry', 'disgust', 'fear', 'happy', 'sad', 'surprise', 'neutral')
 LONG = (*SHORT, 'happiness (Duchenne)', 'unmistakably positive surprise')
@@ -55,7 +56,7 @@ def ring(path):
     """Mean column of the pixels in the colour of the selected step, in the right-hand panel without its legend."""
     picture = pixels(path)
     right = picture[: int(0.7 * len(picture)), picture.shape[1] // 2 :]
-    wanted = np.abs(right - np.round(255 * np.array(to_rgb(figures.SELECTED)))).max(-1) <= 2
+    wanted = np.abs(right - np.round(255 * np.array(to_rgb(plotting.SELECTED)))).max(-1) <= 2
     return np.argwhere(wanted)[:, 1].mean()
 
 

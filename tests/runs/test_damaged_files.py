@@ -13,6 +13,7 @@ from fer_jax.errors import UserError
 from fer_jax.feature_cache import loader as feature_loader
 from fer_jax.runs import checksums, lock, metrics_log
 from fer_jax.runs import config as run_config
+from fer_jax.utils import atomic_files
 
 DAMAGED = (
     b'',
@@ -111,7 +112,7 @@ def test_damaged_digests_are_made_anew(tmp_path, monkeypatch, harm):
 
 def test_a_file_is_as_it_was_or_as_it_is_to_be(tmp_path, monkeypatch):
     path = tmp_path / 'config.json'
-    checksums.write_whole(path, 'old')
+    atomic_files.write_text(path, 'old')
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -119,8 +120,8 @@ def test_a_file_is_as_it_was_or_as_it_is_to_be(tmp_path, monkeypatch):
     for function in ('fsync', 'replace', 'rename'):
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
             patched.setattr(os, function, killed)
-            checksums.write_whole(path, 'new')
+            atomic_files.write_text(path, 'new')
             raise KeyboardInterrupt  # rename is not what pathlib calls
         assert path.read_text() in ('old', 'new')
-    checksums.write_whole(path, 'new')
-    assert path.read_text() == 'new' and not (tmp_path / '.config.json.tmp').exists()
+    atomic_files.write_text(path, 'new')
+    assert path.read_text() == 'new' and list(tmp_path.iterdir()) == [path]

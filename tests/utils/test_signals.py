@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from fer_jax.data.sources import files
+from fer_jax.utils import threads
 from fer_jax.utils.signals import STOP, Stopped, stop_request
 
 
@@ -65,7 +65,7 @@ def test_threads_that_read_data_do_not_hold_a_stop_up():
         taken.append(number)
         time.sleep(0.05)
 
-    with pytest.raises(Stopped), stop_request(), files.threads() as pool:
+    with pytest.raises(Stopped), stop_request(), threads.threads() as pool:
         for _ in pool.map(slow, range(1000)):
             os.kill(os.getpid(), signal.SIGTERM)
     assert len(taken) < 100

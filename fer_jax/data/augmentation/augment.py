@@ -5,7 +5,6 @@ Values are chosen at random, never code: `lax.switch` under `vmap` would run eve
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 from fer_jax.data.augmentation import colour, geometry
 from fer_jax.data.augmentation.mixup import mix
 from fer_jax.errors import UserError
+from fer_jax.utils.choices import nearest
 
 # What `trivial` chooses from, besides nothing, and the largest strengths in the units of `Augment`..
 TRIVIAL = {
@@ -91,8 +91,7 @@ class Augment:
         fields: dict[str, Any] = {}
         for name, value in settings.items():
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-                raise UserError(f'augment.{name} is unknown; the nearest is {near}, of {", ".join(known)}')
+                raise UserError(f'augment.{name} is unknown; {nearest(name, known)}')
             if name in ('erase_area', 'erase_aspect'):
                 fields[name] = _pair(name, value, 1.0 if name == 'erase_area' else 100.0)
                 continue

@@ -13,6 +13,7 @@ from fer_jax.data.imaging import faces
 from fer_jax.data.sources.folder import SUFFIXES
 from fer_jax.errors import UserError
 from fer_jax.utils import progress
+from fer_jax.utils.atomic_files import atomic_write
 
 LOG = 'crops.jsonl'
 WITHOUT = 'no_face.txt'
@@ -200,9 +201,5 @@ def _write(path: Path, pixels: np.ndarray) -> None:
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f'.{path.name}.part')
-    try:
+    with atomic_write(path, sync=False) as scratch:
         Image.fromarray(pixels).save(scratch, 'PNG')
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)

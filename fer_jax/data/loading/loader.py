@@ -18,10 +18,10 @@ from jax.sharding import Mesh
 
 from fer_jax.data.dataset import Split
 from fer_jax.data.loading import sampler
-from fer_jax.data.sources import files
 from fer_jax.distributed import processes, sharding
 from fer_jax.errors import UserError
 from fer_jax.utils import progress
+from fer_jax.utils import threads as utils_threads
 
 log = logging.getLogger('fer_jax')
 PLACEMENTS = ('auto', 'device', 'stream')
@@ -242,6 +242,6 @@ def read_all(split: Split) -> np.ndarray:
     def read(chunk: np.ndarray) -> None:
         images[chunk] = split.read(chunk)
 
-    with files.threads(split.readers) as pool:
+    with utils_threads.threads(split.readers) as pool:
         list(progress.bar(pool.map(read, chunks), 'reading images', len(chunks), unit=' x 256 img'))
     return images

@@ -17,7 +17,7 @@ from PIL import Image
 from fer_jax.data.sets.builder import Example, Reading
 from fer_jax.data.sets.face_canvas import SIZE
 from fer_jax.data.sets.face_renderer import UNITS, render
-from fer_jax.data.sources import files
+from fer_jax.utils import threads
 
 CLASSES = ('angry', 'disgust', 'fear', 'happy', 'sad', 'surprise', 'neutral')  # FER2013's order
 PROTOTYPES: dict[str, tuple[int, ...]] = {
@@ -218,7 +218,7 @@ def read(source: Path | None = None) -> Reading:
 
     def examples_of(split: str) -> Iterator[Example]:
         blocks = [range(start, min(start + 64, examples(split))) for start in range(0, examples(split), 64)]
-        with files.threads() as pool:  # numpy releases the interpreter, so threads help
+        with threads.threads() as pool:  # numpy releases the interpreter, so threads help
             drawn = pool.map(functools.partial(images, split), blocks)
             for indices, block in zip(blocks, drawn, strict=True):
                 for index, pixels in zip(indices, block, strict=True):

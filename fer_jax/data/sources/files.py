@@ -1,28 +1,18 @@
 """Image files below a folder: their content and their digests."""
 
-import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from fer_jax.errors import UserError
 from fer_jax.utils import cache, progress
+from fer_jax.utils.atomic_files import atomic_write
+from fer_jax.utils.threads import threads
 
 WORTH_KEEPING = 1000  # new files
-
-
-@contextlib.contextmanager
-def threads(count: int | None = None) -> Iterator[ThreadPoolExecutor]:
-    """A pool whose waiting work is dropped where the block ends by an exception, so that a signal stops at once."""
-    pool = ThreadPoolExecutor(count)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def open_files(directory: Path, ids: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], list[bytes]]]:
@@ -65,10 +55,8 @@ def _digests(directory: Path, ids: np.ndarray, read: Callable[[str], bytes]) -> 
     digests = np.frombuffer(b''.join(known[stamp] for stamp in stamps), np.uint8).reshape(-1, 32)
     if len(missing) >= WORTH_KEEPING:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f'.{path.name}.{os.getpid()}')
-        with scratch.open('wb') as file:
+        with atomic_write(path) as scratch, scratch.open('wb') as file:
             np.savez(file, stamps=np.array(stamps, np.str_), digests=digests)
-        scratch.replace(path)
     return digests
 
 
