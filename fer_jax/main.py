@@ -18,7 +18,7 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from fer_jax import __version__
-from fer_jax.distributed import processes
+from fer_jax.distributed import launch, processes
 from fer_jax.errors import UserError
 from fer_jax.utils.signals import STOP, Stopped, stop_request
 
@@ -119,7 +119,7 @@ def run(config: ConfigDict) -> None:
     from fer_jax.training import loop, repeats
 
     plain = json.loads(config.to_json())
-    here = processes.place(os.environ, COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    here = launch.place(os.environ, COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     if here and (SEEDS.value or FOLDS.value or LARGEST_BATCH.value or 'probe' in plain):
         raise UserError('--seeds, --folds, --largest_batch and probes are for one process')
     content = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]

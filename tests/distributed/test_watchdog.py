@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from fer_jax.distributed import processes, watchdog
-from fer_jax.distributed.processes import Place, first_host, own_gpus, place, tasks_of_nodes
+from fer_jax.distributed import processes, rendezvous
+from fer_jax.distributed.launch import Place, first_host, own_gpus, place, tasks_of_nodes
 from fer_jax.errors import UserError
 from tests.cluster import REPOSITORY, environment, free_port
 
@@ -99,9 +99,9 @@ def meet(count, others, about=None, wait=2.0):
             found[index] = str(error)
 
     def joining(index, count, about):
-        return lambda: watchdog.join('localhost', port, index, count, about, wait)
+        return lambda: rendezvous.join('localhost', port, index, count, about, wait)
 
-    threads = [threading.Thread(target=run, args=(0, lambda: watchdog.gather(port, count, about or {}, wait)))]
+    threads = [threading.Thread(target=run, args=(0, lambda: rendezvous.gather(port, count, about or {}, wait)))]
     threads += [threading.Thread(target=run, args=(at, joining(at % 10, *one))) for at, one in others.items()]
     for thread in threads:
         thread.start()
@@ -134,18 +134,18 @@ def test_processes_that_do_not_fit_are_told(others, message):
 
 def test_a_coordinator_that_is_not_there_is_one_message():
     with pytest.raises(UserError, match=r'process 0 does not answer at localhost:\d+ \(Connection refused\)'):
-        watchdog.join('localhost', free_port(), 1, 2, {}, 0.5)
+        rendezvous.join('localhost', free_port(), 1, 2, {}, 0.5)
     with pytest.raises(UserError, match=r'does not answer at nowhere.invalid:1 \(.*\)'):
-        watchdog.join('nowhere.invalid', 1, 1, 2, {}, 0.5)
+        rendezvous.join('nowhere.invalid', 1, 1, 2, {}, 0.5)
     with socket.socket() as taken:
         taken.bind(('', 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f'port {port} of .* is taken; give another'):
-            watchdog.gather(port, 2, {}, 0.5)
+            rendezvous.gather(port, 2, {}, 0.5)
         threading.Thread(target=lambda: taken.accept()[0].sendall(b'SSH-2.0-OpenSSH_9.2\r\n')).start()
         with pytest.raises(UserError, match='is no process 0 of fer_jax'):
-            watchdog.join('localhost', port, 1, 2, {}, 5)
+            rendezvous.join('localhost', port, 1, 2, {}, 5)
 
 
 def test_names_of_pods_are_waited_for(monkeypatch):
@@ -156,16 +156,16 @@ def test_names_of_pods_are_waited_for(monkeypatch):
         monkeypatch.setattr(processes.os, 'environ', variables)
         with pytest.raises(ZeroDivisionError):
             processes.start(Place('a-0.a:62000', 2, 1, 0, 1, ''), {'wait': 300.0}, {})
-    assert waited == [watchdog.RESOLVING, 300.0]
+    assert waited == [rendezvous.RESOLVING, 300.0]
     with pytest.raises(UserError, match='does not answer at nowhere.invalid:1'):
-        watchdog.join('nowhere.invalid', 1, 1, 2, {}, 60, resolving=0.1)
+        rendezvous.join('nowhere.invalid', 1, 1, 2, {}, 60, resolving=0.1)
 
 
 MEMBER = """
 import os, sys, time
-from fer_jax.distributed import watchdog
+from fer_jax.distributed import rendezvous, watchdog
 index, port, stuck = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-lines = watchdog.gather(port, 3, {}, 30) if index == 0 else {0: watchdog.join('localhost', port, index, 3, {}, 30)}
+lines = rendezvous.gather(port, 3, {}, 30) if index == 0 else {0: rendezvous.join('localhost', port, index, 3, {}, 30)}
 others = watchdog.Peers(index, lines, lost_after=1.0, stuck_after=stuck, end=os._exit)
 others.meet('start')
 assert others.tell('word', f'of {index}') == 'of 0'
