@@ -6,7 +6,7 @@
 from typing import Any
 
 __version__ = '0.1.0'
-__all__ = ['__version__', 'load', 'train']
+__all__ = ['__version__', 'create_model', 'load', 'train']
 
 
 def __getattr__(name: str) -> Any:
@@ -15,6 +15,10 @@ def __getattr__(name: str) -> Any:
         from fer_jax.training.loop import train
 
         return train
+    if name == 'create_model':
+        from fer_jax.pretrained.create import create_model
+
+        return create_model
     if name == 'load':
         from fer_jax.predict import load
 

@@ -1,74 +1,14 @@
 """The networks, by name: `create` makes one with fresh or with published parameters, `run` applies its stages."""
 
-from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
-import jax
-from flax import nnx
-
-from fer_jax import pretrained
-from fer_jax.errors import UserError
-from fer_jax.models import registry
-from fer_jax.models.parameters import split_module, unflatten
 from fer_jax.models.registry import CONSTRUCTORS, NAMES, check_name
 from fer_jax.models.stages import check_size, run
-from fer_jax.utils import cache
 
 __all__ = ['CONSTRUCTORS', 'NAMES', 'check_name', 'check_size', 'create', 'run']
 
 
-def create(
-    name: str,
-    *,
-    classes: int | Mapping[str, int] | None = None,
-    weights: str = 'scratch',
-    rngs: nnx.Rngs | None = None,
-    **options: Any,
-) -> Any:
-    """A network to call, to look into stage by stage, and to replace the head of.
-
-        network = fer_jax.models.create('resnet50', classes=7, weights='imagenet')
-        logits = network(network.preprocessing.normalise(images))['primary']
-
-    Args:
-      name: one of `NAMES`.
-      classes: outputs of each task's head, which is fresh; a number means {'primary': number}; None keeps the head of
-        the weights.
-      weights: 'scratch', or what `model.weights` may name: 'imagenet', another of `pretrained.registry.KNOWN`, or a
-        converted file.
-      rngs: of the fresh parameters; seed 0 if None.
-      options: channels, head, dropout, stochastic_depth, dtype, kernels: see `registry.create`.
-
-    Returns:
-      A module. `network(x)` is {task: logits, float32 [B, classes]} of x, float [B, H, W, channels], normalised;
-      `network.stages` is the ordered table, stage -> parameter-path prefixes; `network.stage(name, x, train=, key=)`
-      applies one, and `run` a range of them; `network.preprocessing` says how images are prepared, and is None from
-      scratch.
-
-    Raises:
-      UserError: an argument is unknown, or the weights cannot be found or do not fit.
-    """
-    rngs = rngs or nnx.Rngs(0)
-    if weights == 'scratch':
-        if classes is None:
-            raise UserError("classes=None keeps the head of the weights, of which weights='scratch' has none")
-        return registry.create(name, classes=classes, rngs=rngs, **options)
-    found = pretrained.resolve(weights, name, cache=cache.root())
-    keep = classes is None
-    count = int(found.metadata['classes']) if classes is None else classes
-    key = rngs.params()
-
-    def make(key: jax.Array) -> Any:
-        return registry.create(name, classes=count, rngs=nnx.Rngs(key), **options)
-
-    graphdef, params, stats = split_module(nnx.eval_shape(lambda: make(key)))
-    if not keep:
-        params |= jax.jit(lambda key: _heads(split_module(make(key))[1]))(key)
-    params, stats = pretrained.fill(params, stats, found, head=keep)
-    network = nnx.merge(graphdef, unflatten(params), unflatten(stats), copy=True)
-    network.preprocessing = found.preprocessing
-    return network
-
-
-def _heads(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {path: leaf for path, leaf in params.items() if path.startswith('head.')}
+def create(name: str, **options: Any) -> Any:
+    """A network with fresh or published parameters, see `pretrained.create.create_model`; of the same arguments."""
+    return import_module('fer_jax.pretrained.create').create_model(name, **options)

@@ -15,9 +15,11 @@ from fer_jax.models.kernels import Kernels
 from fer_jax.models.layers import (
     BatchNorm,
     Head,
+    SqueezeExcite,
     adaptive_average_pool,
     conv,
     drop_branch,
+    goog_conv,
     run_blocks,
     spread_drop,
     uniform,
@@ -41,8 +43,7 @@ SCALES = {'b0': (1.0, 1.0), 'b2': (1.1, 1.2), 'lite0': (1.0, 1.0), 'lite1': (1.0
 # and the first epochs of a fine-tuning would go into shrinking them.
 HEAD_RANGE = 1000**-0.5
 
-# timm: normal with variance 2 / fan out, where a depthwise kernel's fan out is that of one group
-goog_conv = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+# as `goog_conv`: a depthwise kernel's fan out is that of one group
 goog_depthwise = nnx.initializers.variance_scaling(2.0, 'fan_in', 'normal')
 
 
@@ -88,19 +89,6 @@ def _to_eights(features: float) -> int:
     """The nearest multiple of 8, but not below 9/10 of it."""
     near = max(8, int(features + 4) // 8 * 8)
     return near if near >= 0.9 * features else near + 8
-
-
-class SqueezeExcite(nnx.Module):
-    """Scales each channel by a gate that sees all of them, averaged over the map (Hu et al. 2018)."""
-
-    def __init__(self, features: int, squeezed: int, *, act: Callable[[jax.Array], jax.Array], **shared: Any):
-        self.conv_reduce = conv(features, squeezed, 1, bias=True, kernel_init=goog_conv, **shared)
-        self.conv_expand = conv(squeezed, features, 1, bias=True, kernel_init=goog_conv, **shared)
-        self.act = act
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        gate = self.conv_expand(self.act(self.conv_reduce(x.mean((1, 2), keepdims=True))))
-        return x * nnx.sigmoid(gate)
 
 
 class DepthwiseSeparable(nnx.Module):

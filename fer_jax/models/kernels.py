@@ -18,14 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from fer_jax.models.windows import Padding, Part, edges_of, size_after, spread, taps_of
+
 BLOCK = 512 * 1024  # bytes of im2col that stay in a core's cache
 ALIASED = 32 * 1024  # bytes after which addresses fall into the same few sets of a cache
 TALL = 1024  # rows from which on x^T g is computed as (g^T x)^T where x is the wider one
 CUT = 64  # images a device from which on small maps are cut: the kernel is copied once for each part
-Padding = Sequence[tuple[int, int]]
-Span = tuple[int, int]  # the first, and the last + 1
-Part = tuple[Span, Span]  # outputs along an axis, and the taps they see
-Tap = tuple[tuple[int, int], jax.Array]  # an element (i, j) of the window, and what lies under it [B, H', W', C]
 
 
 class Kernels(NamedTuple):
@@ -63,8 +61,8 @@ def cpu_max_pool(x: jax.Array, window: int, stride: int, padding: int) -> jax.Ar
 def _max_and_place(x: jax.Array, window: int, stride: int, padding: int) -> tuple[jax.Array, jax.Array]:
     """The maximum of each window, and which of its elements that is, counted by rows: uint8."""
     edge = (padding, padding)
-    out = [_out(size, window, stride, edge) for size in x.shape[1:3]]
-    (_, most), *taps = _taps(x, (window, window), (stride, stride), (edge, edge), out)
+    out = [size_after(size, window, stride, edge) for size in x.shape[1:3]]
+    (_, most), *taps = taps_of(x, (window, window), (stride, stride), (edge, edge), out)
     place = jnp.zeros(most.shape, jnp.uint8)
     for (i, j), tap in taps:
         place = jnp.where(tap > most, np.uint8(window * i + j), place)
@@ -88,7 +86,7 @@ def _max_pool_backward(
         return jnp.where(place == window * i + j, g, 0)
 
     edges = ((padding, padding), (padding, padding))
-    return (_spread(there, (place, g), (window, window), (stride, stride), edges, x.shape),)
+    return (spread(there, (place, g), (window, window), (stride, stride), edges, x.shape),)
 
 
 cpu_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
@@ -107,10 +105,10 @@ def cpu_conv(
 ) -> jax.Array:
     """`lax.conv_general_dilated` on NHWC and HWIO, by the fastest of five forms."""
     window, strides = kernel.shape[:2], tuple(window_strides)
-    edges = _edges(padding, x.shape[1:3], window, strides)
+    edges = edges_of(padding, x.shape[1:3], window, strides)
     dilated = any(factor != 1 for factor in (*(lhs_dilation or (1,)), *(rhs_dilation or (1,))))
     if not dilated:
-        out = tuple(_out(*sizes) for sizes in zip(x.shape[1:3], window, strides, edges, strict=True))
+        out = tuple(size_after(*sizes) for sizes in zip(x.shape[1:3], window, strides, edges, strict=True))
         depthwise = feature_group_count == x.shape[-1] == kernel.shape[-1] and kernel.shape[2] == 1
         if window == (1, 1) and feature_group_count == 1 and not any(map(any, edges)):
             return _pointwise(x[:, :: strides[0], :: strides[1]], kernel[0, 0])
@@ -203,7 +201,7 @@ def _small_conv(
 def _columns(x: jax.Array, window: Sequence[int], strides: Sequence[int], out: Sequence[int]) -> jax.Array:
     """im2col, [B, H', W', R C]: of two places by place, which compiles faster, of more by tap, which runs faster."""
     if out[0] * out[1] > 2:
-        return jnp.concatenate([tap for _, tap in _taps(x, window, strides, ((0, 0), (0, 0)), out)], -1)
+        return jnp.concatenate([tap for _, tap in taps_of(x, window, strides, ((0, 0), (0, 0)), out)], -1)
     starts = itertools.product(*(range(0, stride * size, stride) for stride, size in zip(strides, out, strict=True)))
     places = [x[:, top : top + window[0], left : left + window[1]].reshape(len(x), -1) for top, left in starts]
     return jnp.stack(places, 1).reshape(len(x), *out, -1)
@@ -227,9 +225,9 @@ def at_least_float32(x: jax.Array) -> jax.Array:
 
 def _shifted_products(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], edges: Padding) -> jax.Array:
     window = kernel.shape[:2]
-    out = [_out(*sizes) for sizes in zip(x.shape[1:3], window, strides, edges, strict=True)]
+    out = [size_after(*sizes) for sizes in zip(x.shape[1:3], window, strides, edges, strict=True)]
     wide = at_least_float32(kernel)  # as lax does
-    products = [tap * wide[i, j, 0] for (i, j), tap in _taps(x, window, strides, edges, out)]
+    products = [tap * wide[i, j, 0] for (i, j), tap in taps_of(x, window, strides, edges, out)]
     return functools.reduce(jnp.add, products).astype(x.dtype)
 
 
@@ -252,11 +250,11 @@ def _depthwise_backward(
         of_x = _shifted_products(g, kernel[::-1, ::-1], strides, turned)
     else:
         wide = at_least_float32(kernel)
-        of_x = _spread(lambda i, j, g: g * wide[i, j, 0], (g,), window, strides, edges, x.shape).astype(x.dtype)
+        of_x = spread(lambda i, j, g: g * wide[i, j, 0], (g,), window, strides, edges, x.shape).astype(x.dtype)
     # All taps in one reduction over each image, 5 to 15 times faster than a sum over the batch for each tap. The
     # barriers keep XLA from fusing the padding into it, and it into the stacking: both would undo that.
     padded = lax.optimization_barrier(jnp.pad(x, ((0, 0), *edges, (0, 0))))
-    taps = _taps(padded, window, strides, ((0, 0), (0, 0)), g.shape[1:3])
+    taps = taps_of(padded, window, strides, ((0, 0), (0, 0)), g.shape[1:3])
     products = [at_least_float32(tap * g) for _, tap in taps]
     zeros = [np.zeros((), products[0].dtype)] * len(products)
     sums = lax.reduce(products, zeros, lambda a, b: [p + q for p, q in zip(a, b, strict=True)], (1, 2))
@@ -325,7 +323,7 @@ def _weight_gradient_in_blocks(
         image, line = images * (at // (rows // lines)), lines * (at % (rows // lines))
         seen = lax.dynamic_slice(padded, (0, image, strides[0] * line, 0, 0), (parts, images, tall, *padded.shape[3:]))
         of_g = lax.dynamic_slice(own, (0, image, line, 0, 0), (parts, images, lines, columns, outputs))
-        taps = _taps(seen.reshape(-1, *seen.shape[2:]), (high, wide), strides, ((0, 0), (0, 0)), (lines, columns))
+        taps = taps_of(seen.reshape(-1, *seen.shape[2:]), (high, wide), strides, ((0, 0), (0, 0)), (lines, columns))
         columns_of = jnp.concatenate([tap for _, tap in taps], -1).reshape(parts, -1, size)
         pair = columns_of, of_g.reshape(parts, -1, outputs)
         product = lax.dot_general(*(pair[::-1] if turned else pair), (((1,), (1,)), ((0,), (0,))))
@@ -345,68 +343,3 @@ def _in_blocks(x: tuple[int, ...], kernel: tuple[int, ...], itemsize: int) -> bo
 
 def _largest_divisor(number: int, limit: int) -> int:
     return max((part for part in range(1, number + 1) if number % part == 0 and part <= limit), default=1)
-
-
-def _spread(
-    part: Callable[..., jax.Array],
-    arrays: Sequence[jax.Array],
-    window: Sequence[int],
-    strides: Sequence[int],
-    edges: Padding,
-    shape: tuple[int, ...],
-) -> jax.Array:
-    """The transpose of `_taps`: parts, added in [B, H, W, C] (`shape`) where an element of the window took them from.
-
-    All places of one remainder by the stride are a dense array, and these interleave. What jax derives from the
-    slices, zeros between the elements of every part, is 10 times slower, and so is padding the parts: XLA makes every
-    one of them again at every element.
-
-    Args:
-      part: of the element (i, j) of the window, from `arrays`, shifted: (i, j, *arrays) -> [B, H'', W'', C].
-      arrays: [B, H', W', C]; around them are zeros, of which `part` must make zeros.
-    """
-    reach = [(size - 1) // stride for size, stride in zip(window, strides, strict=True)]
-    padded = [jnp.pad(array, ((0, 0), *((far, far) for far in reach), (0, 0))) for array in arrays]
-    rows, columns = (size + far for size, far in zip(arrays[0].shape[1:3], reach, strict=True))
-    phases: dict[tuple[int, int], jax.Array] = {}
-    for i, j in itertools.product(range(window[0]), range(window[1])):
-        (row, down), (column, right) = divmod(i, strides[0]), divmod(j, strides[1])
-        top, left = reach[0] - row, reach[1] - column
-        shifted = [array[:, top : top + rows, left : left + columns] for array in padded]
-        of = part(i, j, *shifted)
-        phases[down, right] = phases[down, right] + of if (down, right) in phases else of
-    batch, height, width, features = phases[0, 0].shape
-    lines = [jnp.stack([phases[i, j] for j in range(strides[1])], axis=3) for i in range(strides[0])]
-    whole = jnp.stack(lines, axis=2).reshape(batch, height * strides[0], width * strides[1], features)
-    (top, _), (left, _) = edges
-    missing = [max(0, top + shape[1] - whole.shape[1]), max(0, left + shape[2] - whole.shape[2])]
-    whole = jnp.pad(whole, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
-    return whole[:, top : top + shape[1], left : left + shape[2]]
-
-
-def _edges(padding: str | Padding, sizes: Sequence[int], window: Sequence[int], strides: Sequence[int]) -> Padding:
-    if isinstance(padding, str):
-        return lax.padtype_to_pads(sizes, window, strides, padding)
-    return [(low, high) for low, high in padding]
-
-
-def _out(size: int, window: int, stride: int, edge: tuple[int, int]) -> int:
-    return (size + edge[0] + edge[1] - window) // stride + 1
-
-
-def _taps(x: jax.Array, window: Sequence[int], strides: Sequence[int], edges: Padding, out: Sequence[int]) -> list[Tap]:
-    """The inputs under each element of the window, zeros beyond the edges."""
-    if any(map(any, edges)):
-        x = jnp.pad(x, ((0, 0), *edges, (0, 0)))
-    return [
-        (
-            (i, j),
-            x[
-                :,
-                i : i + (out[0] - 1) * strides[0] + 1 : strides[0],
-                j : j + (out[1] - 1) * strides[1] + 1 : strides[1],
-            ],
-        )
-        for i in range(window[0])
-        for j in range(window[1])
-    ]

@@ -1,7 +1,7 @@
 """Layers with the conventions of the source frameworks."""
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,10 @@ def uniform(bound: float) -> Any:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init
+
+
+# timm's: normal with variance 2 / fan out
+goog_conv = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
 class BatchNorm(nnx.Module):
@@ -231,3 +235,16 @@ class Head(nnx.Module):
         else:
             x = dropout(x, self.rate, train=train, key=key)
         return {task: getattr(self, task)(at_least_float32(x)) for task in self.tasks}
+
+
+class SqueezeExcite(nnx.Module):
+    """Scales each channel by a gate that sees all of them, averaged over the map (Hu et al. 2018)."""
+
+    def __init__(self, features: int, squeezed: int, *, act: Callable[[jax.Array], jax.Array], **shared: Any):
+        self.conv_reduce = conv(features, squeezed, 1, bias=True, kernel_init=goog_conv, **shared)
+        self.conv_expand = conv(squeezed, features, 1, bias=True, kernel_init=goog_conv, **shared)
+        self.act = act
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        gate = self.conv_expand(self.act(self.conv_reduce(x.mean((1, 2), keepdims=True))))
+        return x * nnx.sigmoid(gate)

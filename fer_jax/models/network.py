@@ -15,7 +15,7 @@ from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
 from fer_jax.models import registry
 from fer_jax.models.parameters import Flat, flatten, split_module, unflatten
-from fer_jax.pretrained import Preprocessing
+from fer_jax.models.preprocessing import Preprocessing
 
 log = logging.getLogger('fer_jax')
 PRIMARY = 'primary'

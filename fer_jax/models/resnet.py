@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from fer_jax.models.efficientnet import SqueezeExcite
 from fer_jax.models.kernels import Kernels
 from fer_jax.models.layers import (
     BatchNorm,
     Head,
+    SqueezeExcite,
     adaptive_average_pool,
     conv,
     drop_branch,

@@ -13,10 +13,11 @@ from fer_jax.distributed.sharding import put
 from fer_jax.errors import UserError
 from fer_jax.models import registry, vgg
 from fer_jax.models.parameters import Flat, split_module
+from fer_jax.models.preprocessing import Preprocessing
 from fer_jax.pretrained.name_tables import keras_names, matconvnet_names, torch_names
 from fer_jax.pretrained.name_tables.keras_names import KerasSource
 from fer_jax.pretrained.name_tables.torch_names import IGNORED, Source
-from fer_jax.pretrained.weights import Preprocessing, Weights
+from fer_jax.pretrained.weights import Weights
 
 TORCH_LEAVES = {'bias': 'bias', 'running_mean': 'mean', 'running_var': 'var'}
 KERAS_LEAVES = {'kernel': 'kernel', 'depthwise_kernel': 'kernel', 'bias': 'bias', 'beta': 'bias', 'gamma': 'scale'}

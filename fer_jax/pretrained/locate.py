@@ -9,6 +9,7 @@ from typing import Any
 
 from fer_jax.errors import UserError
 from fer_jax.models import registry
+from fer_jax.models.preprocessing import Preprocessing
 from fer_jax.pretrained import published_weights
 from fer_jax.pretrained.convert import convert, convert_keras, convert_matconvnet
 from fer_jax.pretrained.download import fetch
@@ -17,7 +18,7 @@ from fer_jax.pretrained.readers.keras_file import HDF5, read_keras
 from fer_jax.pretrained.readers.matlab_file import MATLAB, read_matconvnet
 from fer_jax.pretrained.readers.numpy_file import read_arrays
 from fer_jax.pretrained.readers.torch_file import LEGACY_MAGIC, read_torch
-from fer_jax.pretrained.weights import Preprocessing, Weights, load, save
+from fer_jax.pretrained.weights import Weights, load, save
 
 
 def resolve(

@@ -11,8 +11,8 @@ from fer_jax.data.augmentation.augment import Augment
 from fer_jax.errors import UserError
 from fer_jax.feature_cache.loader import Recipe, boundary_recipe, check
 from fer_jax.models.network import Network
-from fer_jax.models.parameters import Partition, partition
 from fer_jax.training import optimizers
+from fer_jax.training.freezing import Partition, partition
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import pytest
 from flax import nnx
 
 from fer_jax import models
-from fer_jax.models import efficientnet, kernels
+from fer_jax.models import kernels, layers
 from fer_jax.models.parameters import flatten
 from fer_jax.pretrained import Preprocessing
 from tests.torch_reference import check_torch, timm_model, torchvision_model
@@ -66,7 +66,7 @@ def test_parameter_count_is_the_published_one(prefix, number, expected):
 
 def test_initialisation_of_the_gates_is_timms():
     """Normal with variance 2 / fan out, biases 0; the rest is tested on a Lite."""
-    gate = efficientnet.SqueezeExcite(
+    gate = layers.SqueezeExcite(
         576, 24, act=nnx.silu, dtype=jnp.float32, kernels=kernels.choose('lax'), rngs=nnx.Rngs(0)
     )
     for layer, outputs in ((gate.conv_reduce, 24), (gate.conv_expand, 576)):

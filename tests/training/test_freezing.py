@@ -5,7 +5,8 @@ from flax import nnx
 from configs import default
 from fer_jax import models
 from fer_jax.errors import UserError
-from fer_jax.models.parameters import flatten, partition, stage_of, unflatten
+from fer_jax.models.parameters import flatten, stage_of, unflatten
+from fer_jax.training.freezing import partition
 
 STAGES = {'stem': ('conv1', 'bn1'), 'layer1': ('layer1',), 'layer10': ('layer10',), 'pool': (), 'head': ('head',)}
 PATHS = ['conv1.kernel', 'bn1.scale', 'layer1.0.conv1.kernel', 'layer10.0.conv1.kernel', 'head.primary.kernel']

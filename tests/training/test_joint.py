@@ -22,9 +22,9 @@ from fer_jax.data.tables import class_names
 from fer_jax.errors import UserError
 from fer_jax.evaluation import scoring
 from fer_jax.models.network import PRIMARY
-from fer_jax.models.parameters import Partition
 from fer_jax.training import losses, optimizers, setup, train_state
 from fer_jax.training import objectives as tasks
+from fer_jax.training.freezing import Partition
 from fer_jax.training.objectives import Objective
 from fer_jax.training.phases import Phase
 from fer_jax.training.train_state import Fixed

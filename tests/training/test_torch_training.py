@@ -10,9 +10,9 @@ import pytest
 
 from fer_jax.data.augmentation.augment import Augment
 from fer_jax.models.network import PRIMARY, ModelSpec, build
-from fer_jax.models.parameters import partition
 from fer_jax.pretrained import convert, fill
 from fer_jax.training import losses, optimizers, train_state
+from fer_jax.training.freezing import partition
 from fer_jax.training.objectives import Objective
 from fer_jax.training.phases import Phase
 from fer_jax.training.train_state import Fixed

@@ -11,8 +11,8 @@ import pytest
 
 from fer_jax.data.augmentation.augment import Augment, augment_batch
 from fer_jax.models.network import PRIMARY
-from fer_jax.models.parameters import Partition
 from fer_jax.training import losses, optimizers, train_state
+from fer_jax.training.freezing import Partition
 from fer_jax.training.objectives import Objective
 from fer_jax.training.phases import Phase
 from fer_jax.training.train_state import Fixed

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from fer_jax.models.preprocessing import Preprocessing
 from fer_jax.pretrained.name_tables.matconvnet_names import VGGFACE_MEAN, vgg_layers
-from fer_jax.pretrained.weights import Preprocessing
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
 KERAS_INCEPTION_LOOK = Preprocessing((0.5,) * 3, (0.5,) * 3, size=299)  # its range is -1 to 1

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from fer_jax.models import resnet_v2, vgg
+from fer_jax.models.preprocessing import Preprocessing
 from fer_jax.pretrained.name_tables import keras_layers
 from fer_jax.pretrained.name_tables.matconvnet_names import vgg_layers
 from fer_jax.pretrained.name_tables.torch_names import IMAGENET, Rule, first_match
-from fer_jax.pretrained.weights import Preprocessing
 
 Paths = Callable[[Iterable[str]], dict[str, str]]
 

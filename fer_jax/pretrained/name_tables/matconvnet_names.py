@@ -7,7 +7,7 @@ import numpy as np
 from fer_jax.errors import UserError
 from fer_jax.models import vgg
 from fer_jax.models.parameters import Flat
-from fer_jax.pretrained.weights import Preprocessing
+from fer_jax.models.preprocessing import Preprocessing
 
 # Of its 2,622 identities' training faces, in RGB.
 VGGFACE_MEAN = (129.1863, 104.7624, 93.5940)

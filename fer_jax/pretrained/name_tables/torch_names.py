@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from fer_jax.models import efficientnet, resnet, vgg
-from fer_jax.pretrained.weights import Preprocessing
+from fer_jax.models.preprocessing import Preprocessing
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 

@@ -1,0 +1,80 @@
+"""Windows of convolutions and of pooling: their edges, their number, and where they lie."""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Padding = Sequence[tuple[int, int]]
+Span = tuple[int, int]  # the first, and the last + 1
+Part = tuple[Span, Span]  # outputs along an axis, and the taps they see
+Tap = tuple[tuple[int, int], jax.Array]  # an element (i, j) of the window, and what lies under it [B, H', W', C]
+
+
+def spread(
+    part: Callable[..., jax.Array],
+    arrays: Sequence[jax.Array],
+    window: Sequence[int],
+    strides: Sequence[int],
+    edges: Padding,
+    shape: tuple[int, ...],
+) -> jax.Array:
+    """The transpose of `taps_of`: parts, added in [B, H, W, C] (`shape`) where an element of the window took them from.
+
+    All places of one remainder by the stride are a dense array, and these interleave. What jax derives from the
+    slices, zeros between the elements of every part, is 10 times slower, and so is padding the parts: XLA makes every
+    one of them again at every element.
+
+    Args:
+      part: of the element (i, j) of the window, from `arrays`, shifted: (i, j, *arrays) -> [B, H'', W'', C].
+      arrays: [B, H', W', C]; around them are zeros, of which `part` must make zeros.
+    """
+    reach = [(size - 1) // stride for size, stride in zip(window, strides, strict=True)]
+    padded = [jnp.pad(array, ((0, 0), *((far, far) for far in reach), (0, 0))) for array in arrays]
+    rows, columns = (size + far for size, far in zip(arrays[0].shape[1:3], reach, strict=True))
+    phases: dict[tuple[int, int], jax.Array] = {}
+    for i, j in itertools.product(range(window[0]), range(window[1])):
+        (row, down), (column, right) = divmod(i, strides[0]), divmod(j, strides[1])
+        top, left = reach[0] - row, reach[1] - column
+        shifted = [array[:, top : top + rows, left : left + columns] for array in padded]
+        of = part(i, j, *shifted)
+        phases[down, right] = phases[down, right] + of if (down, right) in phases else of
+    batch, height, width, features = phases[0, 0].shape
+    lines = [jnp.stack([phases[i, j] for j in range(strides[1])], axis=3) for i in range(strides[0])]
+    whole = jnp.stack(lines, axis=2).reshape(batch, height * strides[0], width * strides[1], features)
+    (top, _), (left, _) = edges
+    missing = [max(0, top + shape[1] - whole.shape[1]), max(0, left + shape[2] - whole.shape[2])]
+    whole = jnp.pad(whole, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
+    return whole[:, top : top + shape[1], left : left + shape[2]]
+
+
+def edges_of(padding: str | Padding, sizes: Sequence[int], window: Sequence[int], strides: Sequence[int]) -> Padding:
+    if isinstance(padding, str):
+        return lax.padtype_to_pads(sizes, window, strides, padding)
+    return [(low, high) for low, high in padding]
+
+
+def size_after(size: int, window: int, stride: int, edge: tuple[int, int]) -> int:
+    return (size + edge[0] + edge[1] - window) // stride + 1
+
+
+def taps_of(
+    x: jax.Array, window: Sequence[int], strides: Sequence[int], edges: Padding, out: Sequence[int]
+) -> list[Tap]:
+    """The inputs under each element of the window, zeros beyond the edges."""
+    if any(map(any, edges)):
+        x = jnp.pad(x, ((0, 0), *edges, (0, 0)))
+    return [
+        (
+            (i, j),
+            x[
+                :,
+                i : i + (out[0] - 1) * strides[0] + 1 : strides[0],
+                j : j + (out[1] - 1) * strides[1] + 1 : strides[1],
+            ],
+        )
+        for i in range(window[0])
+        for j in range(window[1])
+    ]

@@ -1,0 +1,74 @@
+"""The table of rates: which parameters a phase trains, and at which share of the learning rate."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from fer_jax.errors import UserError
+from fer_jax.models.parameters import Flat, Stages, stage_of
+
+Rates = Sequence[tuple[str, float]]
+
+
+class Partition(NamedTuple):
+    """What one phase trains.
+
+    Attributes:
+      rates: learning-rate multiplier of every parameter, 0 where it is frozen.
+      stages: names of the stages with a trainable parameter; they alone run in training mode.
+      boundary: the lowest of them. Everything below runs forward only.
+    """
+
+    rates: dict[str, float]
+    stages: frozenset[str]
+    boundary: str
+
+    def split(self, params: Mapping[str, Any]) -> tuple[Flat, Flat]:
+        """`params` -> (trainable, frozen)."""
+        trainable = {path: leaf for path, leaf in params.items() if self.rates[path] > 0}
+        frozen = {path: leaf for path, leaf in params.items() if self.rates[path] == 0}
+        return trainable, frozen
+
+
+def partition(paths: Sequence[str], stages: Stages, rates: Rates) -> Partition:
+    """Applies an ordered table (regex on `<stage>/<path>`, multiplier) to all parameters; the first match wins.
+
+    A pattern is searched from the start of the name (`re.match`).
+
+    Raises:
+      UserError: a rule is malformed or matches nothing, a parameter is not covered, a multiplier is negative, or
+        nothing is left to train.
+    """
+    rules = []
+    for pattern, rate in rates:
+        try:
+            rules.append((re.compile(pattern), float(rate)))
+        except re.error as error:
+            raise UserError(f'rates: {pattern!r} is not a regular expression ({error})') from None
+        if not 0 <= float(rate) < float('inf'):
+            raise UserError(f'rates: the multiplier of {pattern!r} is {rate}; expected a number of 0 (frozen) or more')
+
+    assigned: dict[str, float] = {}
+    used = set()
+    stage_by_path = {path: stage_of(path, stages) for path in paths}
+    for path, stage in stage_by_path.items():
+        name = f'{stage}/{path}'
+        for index, (regex, rate) in enumerate(rules):
+            if regex.match(name):
+                assigned[path] = rate
+                used.add(index)
+                break
+        else:
+            raise UserError(f'rates: no rule covers {name!r}; end the table with (".*", 0.0) or (".*", 1.0)')
+    for index, (regex, _) in enumerate(rules):
+        if index not in used:
+            raise UserError(
+                f'rates: {regex.pattern!r} matches no parameter that an earlier rule has not taken; '
+                f'names read <stage>/<path>, stages are {", ".join(stages)}'
+            )
+
+    trained = frozenset(stage_by_path[path] for path, rate in assigned.items() if rate > 0)
+    if not trained:
+        raise UserError(f'rates: {list(rates)} freeze everything; give at least one stage a multiplier above 0')
+    boundary = next(stage for stage in stages if stage in trained)
+    return Partition(assigned, trained, boundary)
