@@ -36,7 +36,8 @@ from fer_jax.training import multi_step
 from fer_jax.utils import cache, progress
 from fer_jax.utils.atomic_files import write_text
 
-VIEWS, OFFSETS = 0x76696577, 0x6F666673  # streams of random numbers that nothing else draws from
+VIEWS = 0x76696577  # a stream of random numbers that nothing else draws from
+OFFSETS = 0x6F666673  # another one
 BATCH = 64
 SOURCES: tuple[str, ...] = ('feature_cache/*.py', 'models/*.py', 'training/multi_step.py', 'pretrained/weights.py')
 SOURCES += tuple(f'data/augmentation/{name}.py' for name in ('augment', 'colour', 'geometry'))

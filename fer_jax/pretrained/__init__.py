@@ -1,10 +1,11 @@
 """Where weights come from, how their images are normalised, and under which licence they stand."""
 
 from fer_jax.models.preprocessing import Preprocessing
-from fer_jax.pretrained.convert import convert, convert_keras, fill
+from fer_jax.pretrained.convert import convert, convert_keras
 from fer_jax.pretrained.locate import cached_file, convert_file, resolve
 from fer_jax.pretrained.readers.keras_file import read_keras
 from fer_jax.pretrained.readers.torch_file import read_torch
+from fer_jax.pretrained.transfer import fill
 from fer_jax.pretrained.weights import Weights, load, save
 
 __all__ = [

@@ -9,8 +9,8 @@ from flax import nnx
 from fer_jax.errors import UserError
 from fer_jax.models import registry
 from fer_jax.models.parameters import split_module, unflatten
-from fer_jax.pretrained.convert import fill
 from fer_jax.pretrained.locate import resolve
+from fer_jax.pretrained.transfer import fill
 from fer_jax.utils import cache
 
 

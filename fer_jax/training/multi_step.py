@@ -16,7 +16,8 @@ import numpy as np
 
 from fer_jax.distributed import processes
 
-OF_FEATURES, OF_IMAGES = 10, 4  # batches of one program at most
+OF_FEATURES = 10  # batches of one program at most
+OF_IMAGES = 4  # batches of one program at most
 PATIENCE = 10.0  # seconds of a program at most, where it can be helped: a stop is noticed between two
 
 

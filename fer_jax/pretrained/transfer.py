@@ -1,0 +1,63 @@
+"""Weights put into a network's parameters, with their head or with a fresh one."""
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from fer_jax.distributed.sharding import put
+from fer_jax.errors import UserError
+from fer_jax.models.parameters import Flat
+from fer_jax.pretrained.weights import Weights
+
+
+def _grey(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that the kernel of a colour network's stem has in a grey one; others as they are."""
+    return (*shape[:2], 1, shape[3]) if len(shape) == 4 and shape[2] == 3 else shape
+
+
+def _few(what: str, names: list[str]) -> str:
+    return f'{len(names)} {what}' + (f' ({", ".join(names[:3])}{", ..." if len(names) > 3 else ""})' if names else '')
+
+
+def fill(
+    params: Flat, stats: Flat, weights: Weights, *, head: bool, sharding: jax.sharding.Sharding | None = None
+) -> tuple[Flat, Flat]:
+    """Replaces parameters and statistics by those of `weights`, strictly in both directions, one after the other.
+
+    Args:
+      params, stats: of what is replaced, shapes are enough.
+      head: whether to take the head too; otherwise this network's own stays, and the weights' is left out, with those
+        layers that this head has in their place (fc6 and fc7 of a VGG).
+      sharding: where each is put; the first device if None.
+
+    Raises:
+      UserError: a leaf is missing in either, or the shapes differ. A stem for colour fills one for grey: its kernel is
+        summed over the input channels, which gives equal channels the same response.
+    """
+    own_head = {path for path in params if path.startswith('head.')}
+    replaced = {path.removeprefix('head.') for path in own_head}
+
+    def take(own: Flat, source: Mapping[str, np.ndarray]) -> Flat:
+        given = {path for path in source if head or not (path.startswith('head.') or path in replaced)}
+        needed = set(own) if head else set(own) - own_head
+        if needed != given:
+            raise UserError(
+                'the weights do not fit this network: '
+                f'{_few("missing", sorted(needed - given))}; {_few("not used", sorted(given - needed))}'
+            )
+        found = {}
+        for path in own:
+            leaf = _fitted(path, source[path], own[path].shape) if path in given else own[path]
+            found[path] = put(leaf, sharding) if sharding else jax.device_put(leaf)
+        return found
+
+    return take(params, weights.params), take(stats, weights.stats)
+
+
+def _fitted(path: str, leaf: np.ndarray | jax.Array, shape: tuple[int, ...]) -> np.ndarray | jax.Array:
+    if leaf.shape != shape == _grey(leaf.shape):
+        return leaf.sum(2, keepdims=True)
+    if leaf.shape != shape:
+        raise UserError(f'the weights do not fit this network: {path} is {list(leaf.shape)}, expected {list(shape)}')
+    return leaf
