@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 import fer_jax
+from fer_jax.data import dataset
 from fer_jax.errors import UserError
 from fer_jax.evaluation import cross_dataset, scoring
 from fer_jax.runs import metrics_log
@@ -58,7 +59,7 @@ def matrix(workdirs: Sequence[Path], sets: Sequence[str], output: Path, *, fresh
       UserError: no pair can be scored, or a run or a set cannot be read.
     """
     rows = {(row['workdir'], row['data']): row for row in metrics_log.read(output)}
-    tables = {name: cross_dataset.opened(name) for name in sets}
+    tables = {name: dataset.open_split(name) for name in sets}
     output.parent.mkdir(parents=True, exist_ok=True)
     order = dict.fromkeys([*((str(workdir), name) for workdir in workdirs for name in sets), *rows])
     for workdir in workdirs:

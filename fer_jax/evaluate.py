@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fer_jax.checkpoints import read_spec
+from fer_jax.data import dataset as data_dataset
+from fer_jax.data import tasks as data_tasks
+from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
 from fer_jax.evaluation import comparison, cross_dataset, scoring
 from fer_jax.evaluation.comparison import Told
 from fer_jax.evaluation.scorer import Scorer
-from fer_jax.models.network import PRIMARY
 from fer_jax.predict import Predictor
 from fer_jax.runs import config as run_config
 from fer_jax.runs import restore
@@ -48,7 +50,7 @@ def evaluate(workdir: str | Path, split: str = 'test', *, dataset: str = '', tta
     Args:
       workdir: folder of the run.
       split: role of the split: 'train', 'validation' or 'test'.
-      dataset: another set, NAME, FOLDER or MANIFEST, with :SPLIT where wanted, see `evaluation.cross_dataset.opened`;
+      dataset: another set, NAME, FOLDER or MANIFEST, with :SPLIT where wanted, see `data.dataset.open_split`;
         `split` is then not looked at.
       tta: 'none', 'flip', 'tencrop' or a number of random views, see `training.train_step.views`.
 
@@ -98,7 +100,7 @@ def evaluate_together(
     else:
         if not dataset:
             raise UserError('--predictions without --workdir needs --data SET, the labelled images they are about')
-        table = cross_dataset.opened(dataset)
+        table = data_dataset.open_split(dataset)
         subsets = {name: table.ids[rows] for name, rows in table.subsets.items() if 0 < rows.sum() < len(rows)}
         truth = Told(table.classes, table.ids, table.labels, table.subjects, table.groups, np.empty((len(table), 0)))
         where = dataset
@@ -138,7 +140,7 @@ def _of_run(workdir: Path, split: str, tta: str) -> Evaluated:
     if split not in roles:
         raise UserError(f'--split={split!r} is not a split of this run; it has {", ".join(roles)}')
     data = objectives.of_run(workdir)
-    for name, classes in objectives.heads(config, data).items():
+    for name, classes in data_tasks.heads(config, data).items():
         if classes != spec.classes[name]:
             raise UserError(
                 f'{data[name].name} has the classes {", ".join(classes)}, the checkpoint '
@@ -149,7 +151,7 @@ def _of_run(workdir: Path, split: str, tta: str) -> Evaluated:
     network, step, params, stats = restore.restore(workdir, sharding.replicated(mesh))
     splits: dict[str, Any] = {}
     told = None
-    for name, task in objectives.fields(config).items():
+    for name, task in data_tasks.task_configs(config).items():
         if split in data[name].splits and data[name].classes:
             place: dict[str, Any] = {'batch_size': batch_size, 'placement': placement, 'mesh': mesh}
             scorer = Scorer(network, data[name], **place, task=name, head=task['head'], tta=tta)
@@ -183,7 +185,7 @@ def _calibrated(workdir: Path, split: str, told: Told | None) -> dict[str, Any]:
 
 def _elsewhere(workdir: Path, name: str, tta: str) -> Evaluated:
     predictor, config = Predictor(workdir, tta=tta), run_config.read(workdir)
-    told, left_out = cross_dataset.told(predictor, cross_dataset.opened(name), cross_dataset.trained_on(workdir))
+    told, left_out = cross_dataset.told(predictor, data_dataset.open_split(name), cross_dataset.trained_on(workdir))
     results = {
         'selected_on': config['checkpoint']['select'],
         'step': predictor.step,

@@ -17,9 +17,9 @@ import numpy as np
 
 from fer_jax import pretrained
 from fer_jax.checkpoints import read_spec
+from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
 from fer_jax.exporters import exported_function
-from fer_jax.models.network import PRIMARY
 from fer_jax.pretrained import Weights, convert_back
 from fer_jax.pretrained.name_tables import keras_names
 from fer_jax.pretrained.weights import whole_file

@@ -24,11 +24,11 @@ import numpy as np
 from fer_jax.data.imaging import faces
 from fer_jax.data.imaging.codec import decode
 from fer_jax.data.tables.table import Table
+from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
 from fer_jax.inference import drawing, face_pipeline, media, saliency
 from fer_jax.inference.face_pipeline import Told
 from fer_jax.inference.media import Frame, Source
-from fer_jax.models.network import PRIMARY
 from fer_jax.runs import restore
 from fer_jax.training.train_step import check_views, eval_step
 from fer_jax.utils import progress

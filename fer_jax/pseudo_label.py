@@ -26,6 +26,7 @@ import numpy as np
 
 import fer_jax
 from fer_jax.data import dataset
+from fer_jax.data import tasks as data_tasks
 from fer_jax.data.sources import folder, manifest
 from fer_jax.data.tables import class_names, splitting
 from fer_jax.data.tables.table import Table
@@ -159,7 +160,7 @@ def labelled_images(given: Path | None, source: Mapping[str, Any]) -> tuple[Tabl
 
 def held_out(workdir: Path) -> np.ndarray:
     """uint8 [M, 32]: digests of the images on which the run was selected or tested, in any of its tasks."""
-    return np.concatenate([objectives.scored(data) for data in objectives.of_run(workdir).values()])
+    return np.concatenate([data_tasks.scored(data) for data in objectives.of_run(workdir).values()])
 
 
 def unseen(table: Table, held: np.ndarray, labelled: np.ndarray) -> tuple[Table, dict[str, int]]:

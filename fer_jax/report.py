@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from fer_jax.data.dataset import Dataset
+from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
 from fer_jax.evaluation import metrics, scoring
-from fer_jax.models.network import PRIMARY
 from fer_jax.predict import Predictor
 from fer_jax.reporting import images as report_images
 from fer_jax.reporting import sections as report_sections

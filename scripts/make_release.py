@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from fer_jax import checkpoints, pretrained
+from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
 from fer_jax.evaluate import evaluate
 from fer_jax.export import UNSTATED
-from fer_jax.models.network import PRIMARY
 from fer_jax.pretrained import Weights
 from fer_jax.report import finished
 from fer_jax.reporting import model_card

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fer_jax.data import dataset
 from fer_jax.data.imaging import crop_folder
 from fer_jax.data.imaging.codec import decode
 from fer_jax.data.imaging.crop_folder import Cut
@@ -18,6 +19,7 @@ from fer_jax.data.tables import class_names, splitting
 from fer_jax.data.tables import soft_labels as target_modes
 from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
+from fer_jax.utils import cache
 
 # fields of `config.data` that say what is loaded, as `load` takes them
 SOURCE = (
@@ -312,3 +314,18 @@ def _add_to(digest: 'hashlib._Hash', role: str, part: Table, split: Split) -> No
     for extra in (split.distributions, split.attributes, split.levels):
         if extra is not None:
             digest.update(extra.tobytes())
+
+
+def open_split(name: str) -> Table:
+    """The examples of one split of a set, with labels."""
+    source, _, split = name.partition(':')
+    path = Path(source)
+    kind = 'dir' if path.is_dir() else 'manifest' if path.is_file() else 'name'
+    which = {'name': '', 'dir': '', 'manifest': '', kind: source}
+    table = dataset.open_table(**which, subject='', root=cache.root() / 'datasets')
+    available = splitting.assign(table) if set(table.splits) != {'all'} else {'all': np.arange(len(table))}
+    split = split or ('test' if 'test' in available else 'all')
+    if split not in available:
+        raise UserError(f'--data={name}: no split {split!r}; there are {", ".join(available)}')
+    kept = available[split]
+    return table.take(kept[table.labels[kept] >= 0])

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax.data import dataset
-from fer_jax.data.tables import splitting
 from fer_jax.data.tables.expressions import canonical
 from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
@@ -18,22 +16,6 @@ from fer_jax.pretrained import published_weights
 from fer_jax.runs import config as run_config
 from fer_jax.runs import restore
 from fer_jax.training import objectives
-from fer_jax.utils import cache
-
-
-def opened(name: str) -> Table:
-    """The examples of one split of a set, with labels."""
-    source, _, split = name.partition(':')
-    path = Path(source)
-    kind = 'dir' if path.is_dir() else 'manifest' if path.is_file() else 'name'
-    which = {'name': '', 'dir': '', 'manifest': '', kind: source}
-    table = dataset.open_table(**which, subject='', root=cache.root() / 'datasets')
-    available = splitting.assign(table) if set(table.splits) != {'all'} else {'all': np.arange(len(table))}
-    split = split or ('test' if 'test' in available else 'all')
-    if split not in available:
-        raise UserError(f'--data={name}: no split {split!r}; there are {", ".join(available)}')
-    kept = available[split]
-    return table.take(kept[table.labels[kept] >= 0])
 
 
 def trained_on(workdir: Path) -> set[bytes]:

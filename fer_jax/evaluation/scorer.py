@@ -8,14 +8,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fer_jax.data.dataset import Dataset
+from fer_jax.data.loading import batch_loop
 from fer_jax.data.loading.loader import Feed, fetch
+from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes, sharding
 from fer_jax.evaluation import scoring
 from fer_jax.feature_cache import loader as feature_loader
 from fer_jax.feature_cache.loader import FeatureFeed
-from fer_jax.models.network import PRIMARY, Network
+from fer_jax.models.network import Network
 from fer_jax.models.parameters import Flat
-from fer_jax.training import multi_step
 from fer_jax.training.train_step import eval_step
 
 
@@ -46,7 +47,7 @@ class Scorer:
 
         def steps(params: Flat, batch_stats: Flat, batches: Any, count: jax.Array, start: str | None) -> jax.Array:
             of = functools.partial(of_batch, params, batch_stats, start=start)
-            return multi_step.one_by_one(of, batches, count)
+            return batch_loop.one_by_one(of, batches, count)
 
         self._steps = jax.jit(steps, static_argnames='start', out_shardings=sharding.replicated(mesh))
         self._feeds: dict[tuple[str, str | None], Feed | FeatureFeed] = {}
@@ -60,8 +61,8 @@ class Scorer:
         split = self._data.splits[role]
         feed, fetched = self._feed(role, params, batch_stats, start), fetch(self._mesh)
         parts, kept = [], []
-        for hosts, weight in feed.in_order(self._batch_size, multi_step.of_images()):
-            count, batches = multi_step.filled(weight), fetched(feed.resident, hosts)
+        for hosts, weight in feed.in_order(self._batch_size, batch_loop.of_images()):
+            count, batches = batch_loop.filled(weight), fetched(feed.resident, hosts)
             parts.append((self._steps(params, batch_stats, batches, count, start=start), weight))
             processes.step_finished()
         for part, weight in parts:

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from fer_jax.checkpoints import read_spec
+from fer_jax.data import dataset
 from fer_jax.data.imaging.codec import decode
 from fer_jax.data.sources import folder
+from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
-from fer_jax.evaluation import cross_dataset
 from fer_jax.exporters import onnx_graph
-from fer_jax.models.network import PRIMARY, build
+from fer_jax.models.network import build
 from fer_jax.runs import restore
 from fer_jax.training import objectives
 from fer_jax.training.train_step import eval_step
@@ -156,7 +157,7 @@ def real_images(workdir: Path, named: str) -> np.ndarray:
     """
     size = read_spec(workdir).image_size
     if named:
-        table = folder.unlabelled(Path(named)) if Path(named).is_dir() else cross_dataset.opened(named)
+        table = folder.unlabelled(Path(named)) if Path(named).is_dir() else dataset.open_split(named)
         index = _spaced(len(table))
         encoded = zip(index, table.fetch(index), strict=True)
         return np.stack([_coloured(decode(data, size, 3, str(table.ids[at]))) for at, data in encoded])

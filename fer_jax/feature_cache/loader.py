@@ -26,13 +26,13 @@ from jax.sharding import Mesh
 
 from fer_jax.data.augmentation.augment import Augment, augment
 from fer_jax.data.augmentation.geometry import resize
+from fer_jax.data.loading import batch_loop
 from fer_jax.data.loading.loader import Feed, annotations, fetch, in_order, keeps_on_device
 from fer_jax.distributed import processes, sharding
 from fer_jax.errors import UserError
 from fer_jax.models.layers import adaptive_average_pool
 from fer_jax.models.network import DTYPES, Network
 from fer_jax.models.parameters import Flat, digest_of, stage_of
-from fer_jax.training import multi_step
 from fer_jax.utils import cache, progress
 from fer_jax.utils.atomic_files import write_text
 
@@ -194,7 +194,7 @@ def compute(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, m
                 images = augment(batch['x'], keys, recipe.image_size, recipe.settings)
             return extract(network, recipe, params, batch_stats, images).astype(DTYPES[recipe.dtype])
 
-        return multi_step.one_by_one(of, batches, count)
+        return batch_loop.one_by_one(of, batches, count)
 
     def computed(resident: Mapping[str, Any], hosts: Mapping[str, Any], count: np.int32, view: int) -> jax.Array:
         batches = fetch(mesh)(resident, hosts)
@@ -281,8 +281,8 @@ def _fill(
 ) -> None:
     def parts() -> Iterator[np.ndarray]:
         for view in range(views):
-            for hosts, weight in images.in_order(batch_size, multi_step.of_images()):
-                yield np.asarray(compute(images.resident, hosts, multi_step.filled(weight), view))[weight > 0]
+            for hosts, weight in images.in_order(batch_size, batch_loop.of_images()):
+                yield np.asarray(compute(images.resident, hosts, batch_loop.filled(weight), view))[weight > 0]
 
     if not processes.first():
         for _ in parts():

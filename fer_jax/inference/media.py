@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fer_jax.data.imaging import faces
-from fer_jax.data.sources.folder import SUFFIXES
+from fer_jax.data.imaging.codec import IMAGE_SUFFIXES
 from fer_jax.errors import UserError
 
 VIDEOS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm', '.wmv')
@@ -69,7 +69,7 @@ def sources(paths: Sequence[str]) -> list[Source]:
         if given.startswith(CAMERA):
             found.append(_opened(given))
         elif path.is_dir():
-            suffixes = (*sorted(SUFFIXES), *VIDEOS)
+            suffixes = (*sorted(IMAGE_SUFFIXES), *VIDEOS)
             below = sorted(
                 file
                 for file in path.rglob('*')

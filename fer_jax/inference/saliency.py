@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fer_jax.data.augmentation.geometry import resize
-from fer_jax.models.network import DTYPES, PRIMARY, Network
+from fer_jax.data.tasks import PRIMARY
+from fer_jax.models.network import DTYPES, Network
 from fer_jax.models.parameters import Flat
 
 

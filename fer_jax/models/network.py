@@ -18,7 +18,6 @@ from fer_jax.models.parameters import Flat, flatten, split_module, unflatten
 from fer_jax.models.preprocessing import Preprocessing
 
 log = logging.getLogger('fer_jax')
-PRIMARY = 'primary'
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 

@@ -15,17 +15,19 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fer_jax.checkpoints import read_spec
+from fer_jax.data import tasks as data_tasks
 from fer_jax.data.dataset import Dataset, Split
 from fer_jax.data.loading.loader import Feed
+from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
 from fer_jax.feature_cache import loader as feature_loader
 from fer_jax.feature_cache.loader import Recipe, boundary_recipe
-from fer_jax.models.network import PRIMARY, build
+from fer_jax.models.network import build
 from fer_jax.models.parameters import digest_of
 from fer_jax.pretrained import Weights
 from fer_jax.runs import restore
-from fer_jax.training import initial_weights, objectives
+from fer_jax.training import initial_weights
 from fer_jax.training.objectives import HINTS
 
 BATCH = 1024
@@ -105,7 +107,7 @@ def said_by(
             f'distil.stages: {", ".join(odd)} is no stage of {workdir} below its head; it has '
             f'{", ".join(list(network.stages)[:-1])}'
         )
-    data = objectives.load(config, image_size=spec.image_size, channels=spec.channels)[PRIMARY]
+    data = data_tasks.load_tasks(config, image_size=spec.image_size, channels=spec.channels)[PRIMARY]
     if not np.array_equal(data.splits['train'].ids, split.ids):
         raise RuntimeError(f'{workdir} would see other images than its student')
     images = Feed(data.splits['train'], placement=config['data']['placement'], mesh=mesh, role='train')

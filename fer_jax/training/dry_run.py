@@ -11,12 +11,13 @@ import jax
 import numpy as np
 
 from fer_jax import pretrained
+from fer_jax.data import tasks as data_tasks
 from fer_jax.data.loading import loader
 from fer_jax.data.sources import prepared
 from fer_jax.errors import UserError
 from fer_jax.feature_cache import loader as feature_loader
 from fer_jax.reporting import figures
-from fer_jax.training import memory, objectives
+from fer_jax.training import memory
 from fer_jax.training.phases import Phase
 from fer_jax.training.setup import Setup
 from fer_jax.utils import cache
@@ -103,7 +104,7 @@ def features_of(run: Setup, phase: Phase) -> int:
 def describe_data(run: Setup) -> list[str]:
     """A line a task: where its images lie, what they take there, and what they take decoded."""
     lines = []
-    for name, fields in objectives.fields(run.config).items():
+    for name, fields in data_tasks.task_configs(run.config).items():
         task, source = run.tasks[name], place_of(fields['data'])
         on_disk = f'{tree_size(source) / 1e6:.1f} MB' if source.is_dir() else 'listed'
         sizes = ', '.join(f'{role} {size_of(split) / 1e6:.1f} MB' for role, split in task.data.splits.items())

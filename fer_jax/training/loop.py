@@ -19,13 +19,13 @@ from ml_collections import ConfigDict
 from fer_jax import report
 from fer_jax.checkpoints import SELECTABLE, Checkpoints
 from fer_jax.data.augmentation.augment import Augment
+from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes, sharding
 from fer_jax.distributed.stop_consensus import Agreement
 from fer_jax.errors import UserError
 from fer_jax.evaluation import scoring
 from fer_jax.evaluation.scorer import Scorer
 from fer_jax.inference import saliency
-from fer_jax.models.network import PRIMARY
 from fer_jax.models.parameters import Flat
 from fer_jax.reporting import figures
 from fer_jax.runs import config as run_config

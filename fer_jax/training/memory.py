@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from fer_jax.data.loading import loader
-from fer_jax.models.network import PRIMARY
+from fer_jax.data.tasks import PRIMARY
 from fer_jax.training import setup
 from fer_jax.training.phases import Phase
 from fer_jax.training.setup import Setup

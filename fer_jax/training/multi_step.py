@@ -11,19 +11,13 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from fer_jax.data.loading.batch_loop import of_images
 from fer_jax.distributed import processes
 
 OF_FEATURES = 10  # batches of one program at most
-OF_IMAGES = 4  # batches of one program at most
 PATIENCE = 10.0  # seconds of a program at most, where it can be helped: a stop is noticed between two
-
-
-def of_images() -> int:
-    """How many batches of images a program is given."""
-    return OF_IMAGES if jax.default_backend() == 'cpu' else 1
 
 
 def rows(*, features: bool) -> int:
@@ -52,25 +46,6 @@ def in_turn(step: Callable[..., Any]) -> Callable[..., Any]:
         return jax.lax.fori_loop(0, count, one, state)
 
     return steps
-
-
-def one_by_one(of: Callable[[Any], jax.Array], batches: Any, count: jax.Array) -> jax.Array:
-    """`of` the first `count` of `batches`, leaves [K, B, ...]: [K, ...], zeros for the others. Called inside jit."""
-
-    def nth(at: jax.Array | int) -> jax.Array:
-        return of(jax.tree.map(lambda leaf: leaf[at], batches))
-
-    many = len(jax.tree.leaves(batches)[0])
-    if many == 1:
-        return nth(0)[None]
-    one = jax.eval_shape(nth, 0)
-    nothing = jnp.zeros((many, *one.shape), one.dtype)
-    return jax.lax.fori_loop(0, count, lambda at, found: found.at[at].set(nth(at)), nothing)
-
-
-def filled(weight: np.ndarray) -> np.int32:
-    """How many of several batches hold an example that counts; weight: float32 [K, B]."""
-    return np.int32((weight > 0).any(1).sum())
 
 
 class Pace:

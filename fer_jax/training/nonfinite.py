@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes
 from fer_jax.errors import UserError
-from fer_jax.models.network import PRIMARY
 from fer_jax.training.phases import Phase
 from fer_jax.training.setup import Setup
 from fer_jax.training.train_state import TrainState

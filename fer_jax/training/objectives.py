@@ -1,8 +1,7 @@
 """What a run learns: the primary task, and others beside it, each with its own images, loss and, mostly, head."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,18 +10,15 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from fer_jax.data import dataset
 from fer_jax.data.dataset import Dataset
 from fer_jax.data.loading.loader import TrainFeed
+from fer_jax.data.tasks import PRIMARY, in_task, load_tasks
 from fer_jax.errors import UserError
-from fer_jax.models.network import PRIMARY
 from fer_jax.runs import config as run_config
 from fer_jax.training import losses
 from fer_jax.training.losses import Loss
-from fer_jax.utils import cache
 
 HINTS = 'hints'  # what teachers' features are called, and the head that tells them
-ALONE = {'weight': 1.0, 'head': '', 'align': 0.0}  # the primary task's own of the fields that a joint task has
 
 
 class Teaching(NamedTuple):
@@ -70,90 +66,12 @@ class Task:
     feed: TrainFeed
 
 
-def fields(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """{task: {'data', 'loss', 'weight', 'head', 'align'}}, the primary task first, then those of `joint` by name.
-
-    Raises:
-      UserError: a name or a head cannot be.
-    """
-    found: dict[str, Mapping[str, Any]] = {PRIMARY: {'data': config['data'], 'loss': config['loss'], **ALONE}}
-    for name, task in sorted(config.get('joint', {}).items()):
-        if not name.isidentifier() or name == PRIMARY:
-            raise UserError(f'joint.{name}: a task needs a name of letters and digits, other than {PRIMARY}')
-        if task['head'] not in ('', PRIMARY):
-            raise UserError(f"joint.{name}.head={task['head']!r} is unknown; '' is a head of its own, or {PRIMARY!r}")
-        for field in ('weight', 'align'):
-            if not 0 <= task[field] < float('inf'):
-                raise UserError(f'joint.{name}.{field}={task[field]}; expected 0 or more')
-        if task['loss']['consistency']:
-            raise UserError(f'joint.{name}.loss.consistency is for the primary task; set it to 0')
-        if task['data']['label'] == 'none' and not task['align']:
-            raise UserError(f'joint.{name}: without labels there is only align, which is 0; give it a strength')
-        found[name] = task
-    return found
-
-
-def load(config: Mapping[str, Any], *, image_size: int, channels: int) -> dict[str, Dataset]:
-    """The data of every task.
-
-    No joint task trains on an image that is, to the byte, one on which the primary task is selected or tested, and none
-    is scored on one on which another task trains.
-
-    Raises:
-      UserError: see `dataset.load`; the primary task has no labels.
-    """
-    found: dict[str, Dataset] = {}
-    for name, task in fields(config).items():
-        data = task['data']
-        levels = task['loss']['name'] == 'squared_error'
-        if name == PRIMARY and (data.get('label') == 'none' or levels):
-            raise UserError(
-                "data.label='none' and loss.name='squared_error' are for joint tasks; the primary one tells "
-                'classes or attributes'
-            )
-        primary = found.get(PRIMARY)
-        others: dict[str, Any] = {}
-        if primary is not None:
-            others['held_out'] = scored(primary)
-            if task['head'] == PRIMARY:
-                others['classes'] = primary.classes
-        with _named(name):
-            found[name] = dataset.load(
-                **{field: data[field] for field in dataset.SOURCE if field in data},
-                splits={role: split for role, split in data['splits'].items() if split},
-                image_size=image_size,
-                channels=channels,
-                levels=levels,
-                root=cache.root() / 'datasets',
-                **others,
-            )
-    return _apart(found)
-
-
-def scored(data: Dataset) -> np.ndarray:
-    """uint8 [M, 32]: digests of the images on which it is selected or tested."""
-    found = [split.digests for role, split in data.splits.items() if role != 'train']
-    return np.concatenate([np.empty((0, 32), np.uint8), *found])
-
-
-def _apart(found: Mapping[str, Dataset]) -> dict[str, Dataset]:
-    """No joint task is scored on an image on which another task trains.
-
-    The primary task's scored images are left out of the others' training instead, see `load`.
-    """
-    apart = dict(found)
-    for name in list(found)[1:]:
-        trained = np.concatenate([data.splits['train'].digests for other, data in found.items() if other != name])
-        apart[name] = found[name].unscored(trained[dataset.among(trained, scored(found[name]))])
-    return apart
-
-
 def of_run(workdir: Path) -> dict[str, Dataset]:
     """The data of every task of a run, as long as they are where they were."""
     from fer_jax.checkpoints import read_spec  # a step does not need Orbax
 
     spec = read_spec(workdir)
-    return load(run_config.read(workdir), image_size=spec.image_size, channels=spec.channels)
+    return load_tasks(run_config.read(workdir), image_size=spec.image_size, channels=spec.channels)
 
 
 def check_aligned(fields: Mapping[str, Mapping[str, Any]], accumulate: int) -> None:
@@ -168,13 +86,6 @@ def check_aligned(fields: Mapping[str, Mapping[str, Any]], accumulate: int) -> N
             )
 
 
-def heads(config: Mapping[str, Any], data: Mapping[str, Dataset]) -> dict[str, tuple[str, ...]]:
-    """{task: class names} of the tasks that have a head of their own."""
-    return {
-        name: data[name].classes for name, task in fields(config).items() if data[name].classes and not task['head']
-    }
-
-
 def objective(name: str, task: Mapping[str, Any], data: Dataset, distil: Mapping[str, Any]) -> Objective:
     """What is minimised of the task of this name; the primary one has teachers where its images were shown to any.
 
@@ -185,7 +96,7 @@ def objective(name: str, task: Mapping[str, Any], data: Dataset, distil: Mapping
     if settings['label'] == 'none':
         return Objective(None, None, align=task['align'])
     counts = np.bincount(train.labels[train.labels >= 0], minlength=len(data.classes))
-    with _named(name):
+    with in_task(name):
         made = losses.make(
             loss['name'],
             target=settings['target'],
@@ -218,7 +129,7 @@ def objective(name: str, task: Mapping[str, Any], data: Dataset, distil: Mapping
 
 def feed(name: str, task: Mapping[str, Any], data: Dataset, config: Mapping[str, Any], mesh: Mesh) -> TrainFeed:
     """The training split of the task of this name, in an order of its own."""
-    with _named(name):
+    with in_task(name):
         return TrainFeed(
             data.splits['train'],
             batch_size=task['data']['batch_size'],
@@ -247,12 +158,3 @@ def describe(task: Task) -> str:
     shared = ', '.join(f'{count:,} of {role}' for role, count in data.left_out.items())
     apart = f'; left out, as another task trains on them: {shared}' if shared else ''
     return f'{data.name}: {counts}; {learnt}{aligned}; batch {task.feed.batch_size}{apart}'
-
-
-@contextmanager
-def _named(task: str) -> Iterator[None]:
-    """Says of a mistake which joint task it is in."""
-    try:
-        yield
-    except UserError as error:
-        raise error if task == PRIMARY else UserError(f'joint.{task}: {error}') from None

@@ -21,11 +21,11 @@ from fer_jax import report
 from fer_jax.data.augmentation.augment import Augment
 from fer_jax.data.loading import sampler
 from fer_jax.data.loading.loader import Feed
+from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
 from fer_jax.evaluation import scoring
 from fer_jax.feature_cache import loader as feature_loader
 from fer_jax.feature_cache.loader import Recipe
-from fer_jax.models.network import PRIMARY
 from fer_jax.reporting import figures, probe_grid
 from fer_jax.runs import config as run_config
 from fer_jax.runs import provenance

@@ -13,13 +13,15 @@ import numpy as np
 
 from fer_jax import checkpoints
 from fer_jax.data import dataset
+from fer_jax.data import tasks as data_tasks
 from fer_jax.data.loading.loader import Feeds, gather
+from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes, sharding
 from fer_jax.errors import UserError
 from fer_jax.feature_cache import loader as feature_loader
 from fer_jax.feature_cache.loader import TrainFeatures
 from fer_jax.inference import saliency
-from fer_jax.models.network import DTYPES, PRIMARY, ModelSpec, Network, build
+from fer_jax.models.network import DTYPES, ModelSpec, Network, build
 from fer_jax.models.parameters import Flat, stage_of
 from fer_jax.pretrained import Weights
 from fer_jax.training import distillation, initial_weights, multi_step, objectives, phases, train_state
@@ -237,7 +239,7 @@ def prepare(config: Mapping[str, Any]) -> Setup:
     weights = initial_weights.source(model['weights'], model['name'], partial=model['partial'])
     distillation.check(config)
     with processes.first_alone():
-        data = objectives.load(config, image_size=model['image_size'], channels=model['channels'])
+        data = data_tasks.load_tasks(config, image_size=model['image_size'], channels=model['channels'])
     data[PRIMARY], teachers = distillation.taught(config, data[PRIMARY], mesh)
     train = data[PRIMARY].splits['train']
     hints = {HINTS: tuple(map(str, range(train.said[HINTS].shape[1])))} if HINTS in train.said else {}
@@ -245,7 +247,7 @@ def prepare(config: Mapping[str, Any]) -> Setup:
     network = build(
         ModelSpec(
             name=model['name'],
-            classes=objectives.heads(config, data) | hints,
+            classes=data_tasks.heads(config, data) | hints,
             image_size=model['image_size'],
             channels=model['channels'],
             head=model['head'],
@@ -266,7 +268,7 @@ def prepare(config: Mapping[str, Any]) -> Setup:
         weights = initial_weights.agreeing(weights, network)
     lengths = {'examples': len(train.labels), 'batch_size': batch_size}
     planned = phases.plan(config['phases'], network, augment=settings['augment'], seed=config['seed'], **lengths)
-    fields = objectives.fields(config)
+    fields = data_tasks.task_configs(config)
     for phase in planned:
         for name, task in fields.items():
             where = '' if name == PRIMARY else f'joint.{name}.'

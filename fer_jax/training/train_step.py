@@ -11,8 +11,9 @@ import optax
 from fer_jax.data.augmentation.augment import Augment, augment, augment_batch, example_keys
 from fer_jax.data.augmentation.geometry import resize
 from fer_jax.data.loading.loader import gather
+from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
-from fer_jax.models.network import DTYPES, PRIMARY, Network
+from fer_jax.models.network import DTYPES, Network
 from fer_jax.models.parameters import Flat
 from fer_jax.training.auxiliary_losses import attention_consistency, coral, distillation
 from fer_jax.training.losses import squared_error

@@ -87,8 +87,9 @@ def compiled(name: str, image_size: int, batch_size: int) -> dict[str, Any]:
     import jax.numpy as jnp
 
     from configs import default
+    from fer_jax.data.tasks import PRIMARY
     from fer_jax.distributed import sharding
-    from fer_jax.models.network import PRIMARY, ModelSpec, build
+    from fer_jax.models.network import ModelSpec, build
     from fer_jax.training import losses, phases, train_state
     from fer_jax.training.objectives import Objective
     from fer_jax.training.train_state import Fixed, TrainState

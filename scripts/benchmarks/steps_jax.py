@@ -16,13 +16,15 @@ import numpy as np
 from flax import nnx
 
 from fer_jax.data.dataset import Split
+from fer_jax.data.loading.batch_loop import of_images, one_by_one
 from fer_jax.data.loading.loader import Feeds, TrainFeed
+from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import sharding
 from fer_jax.models import registry
-from fer_jax.models.network import DTYPES, PRIMARY, ModelSpec, Network, build
+from fer_jax.models.network import DTYPES, ModelSpec, Network, build
 from fer_jax.models.parameters import Flat, split_module, unflatten
 from fer_jax.training import losses, phases, train_state
-from fer_jax.training.multi_step import Pace, in_turn, of_images, one_by_one
+from fer_jax.training.multi_step import Pace, in_turn
 from fer_jax.training.objectives import Objective
 from fer_jax.training.train_state import Fixed, TrainState
 from fer_jax.training.train_step import eval_step, train_step

@@ -72,7 +72,8 @@ def with_fer_jax(folder: Path) -> Callable[[], object]:
     import jax
 
     from fer_jax import pretrained
-    from fer_jax.models.network import PRIMARY, ModelSpec, build
+    from fer_jax.data.tasks import PRIMARY
+    from fer_jax.models.network import ModelSpec, build
 
     network = build(ModelSpec(NETWORK, {PRIMARY: tuple(map(str, range(CLASSES)))}, 224))
     jax.device_put(np.zeros(1)).block_until_ready()

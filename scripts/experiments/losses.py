@@ -19,11 +19,11 @@ from ml_collections import ConfigDict
 
 from configs import default, fer2013_resnet18
 from fer_jax.data import dataset
+from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
 from fer_jax.evaluation import scoring
 from fer_jax.evaluation.scorer import Scorer
-from fer_jax.models.network import PRIMARY
 from fer_jax.runs import metrics_log, restore
 from fer_jax.training import repeats
 from fer_jax.utils import cache

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fer_jax.data import dataset
 from fer_jax.data.imaging import faces
 from fer_jax.data.imaging.codec import decode
 from fer_jax.data.imaging.faces import Face
@@ -101,7 +102,7 @@ def report(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     except ValueError:
         raise UserError(f'--margins={arguments.margins}; expected numbers such as 0,0.2') from None
     rng = np.random.default_rng(arguments.seed)
-    table = paired(arguments.photos, arguments.crops) if arguments.photos else cross_dataset.opened(arguments.data)
+    table = paired(arguments.photos, arguments.crops) if arguments.photos else dataset.open_split(arguments.data)
     if 0 < arguments.count < len(table):
         table = table.take(np.sort(rng.choice(len(table), arguments.count, replace=False)))
     aligned, left_out = cross_dataset.told(predictor, table, cross_dataset.trained_on(predictor.folder))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fer_jax.models.network import PRIMARY, ModelSpec, build
+from fer_jax.data.tasks import PRIMARY
+from fer_jax.models.network import ModelSpec, build
 
 REPOSITORY = Path(__file__).parents[2]
 

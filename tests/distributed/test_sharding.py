@@ -99,7 +99,7 @@ jax.config.update('jax_num_cpu_devices', 8)
 assert jax.device_count() == 8
 import numpy as np
 from fer_jax.training import setup
-from fer_jax.models.network import PRIMARY
+from fer_jax.data.tasks import PRIMARY
 from fer_jax.evaluation.scorer import Scorer
 config, found = json.load(open(sys.argv[1])), {}
 for devices in (1, 8):

@@ -7,6 +7,7 @@ from PIL import Image
 
 from configs import default
 from fer_jax import cross_evaluate
+from fer_jax.data import dataset
 from fer_jax.errors import UserError
 from fer_jax.evaluation import cross_dataset
 from fer_jax.models.network import ModelSpec
@@ -76,7 +77,7 @@ def test_a_pair_that_cannot_be_scored_ends_no_matrix(tmp_path, monkeypatch, caps
         left = {'trained on': 0, 'of other classes': 0}
         return scores | {'balanced_accuracy': 0.5, 'macro_f1': 0.5, 'classes': ['a', 'b'], 'left_out': left}
 
-    monkeypatch.setattr(cross_dataset, 'opened', lambda name: name)
+    monkeypatch.setattr(dataset, 'open_split', lambda name: name)
     monkeypatch.setattr(cross_dataset, 'trained_on', lambda workdir: set())
     monkeypatch.setattr(cross_dataset, 'compared', compared)
     monkeypatch.setattr(cross_evaluate.fer_jax, 'load', lambda workdir: type('Loaded', (), {'step': 7}))

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
 from fer_jax.exporters import onnx_graph
-from fer_jax.models.network import PRIMARY, ModelSpec, build
+from fer_jax.models.network import ModelSpec, build
 
 onnxruntime = pytest.importorskip('onnxruntime')
 

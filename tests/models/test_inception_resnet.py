@@ -3,8 +3,9 @@ import pytest
 from flax import nnx
 
 from fer_jax import models
+from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
-from fer_jax.models.network import PRIMARY, ModelSpec, build
+from fer_jax.models.network import ModelSpec, build
 from fer_jax.models.parameters import flatten
 from fer_jax.pretrained import Preprocessing
 from tests.torch_reference import check_torch, randomised, timm_model

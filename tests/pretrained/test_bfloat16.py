@@ -2,7 +2,8 @@ import jax
 import numpy as np
 
 from fer_jax import pretrained
-from fer_jax.models.network import PRIMARY, ModelSpec, build
+from fer_jax.data.tasks import PRIMARY
+from fer_jax.models.network import ModelSpec, build
 
 
 def test_bfloat16_is_near_float32_on_real_weights(tmp_path):

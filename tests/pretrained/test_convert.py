@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from fer_jax import convert_weights, pretrained
+from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
-from fer_jax.models.network import PRIMARY, ModelSpec, build
+from fer_jax.models.network import ModelSpec, build
 from fer_jax.pretrained import locate, published_weights
 from fer_jax.pretrained.convert import expected
 from tests.torch_reference import declare_torchvision_operators, state_of, timm_model, torch_logits, torchvision_model

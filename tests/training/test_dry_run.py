@@ -9,8 +9,9 @@ import fer_jax
 from configs import default
 from fer_jax import pretrained
 from fer_jax.data.loading import loader
+from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
-from fer_jax.models.network import PRIMARY, ModelSpec, build
+from fer_jax.models.network import ModelSpec, build
 from fer_jax.runs import checksums, metrics_log
 
 COUNT, SIDE = 120, 16

@@ -15,15 +15,15 @@ import fer_jax
 from configs import default
 from fer_jax import checkpoints, evaluate
 from fer_jax.data import dataset
+from fer_jax.data import tasks as data_tasks
 from fer_jax.data.augmentation.augment import Augment
 from fer_jax.data.imaging import codec
 from fer_jax.data.sources import folder, manifest
 from fer_jax.data.tables import class_names
+from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
 from fer_jax.evaluation import scoring
-from fer_jax.models.network import PRIMARY
 from fer_jax.training import losses, optimizers, setup, train_state
-from fer_jax.training import objectives as tasks
 from fer_jax.training.freezing import Partition
 from fer_jax.training.objectives import Objective
 from fer_jax.training.phases import Phase
@@ -171,7 +171,7 @@ def test_three_tasks_beside_the_primary_one(faces, tmp_path, capsys):
 
 
 def test_nothing_trains_on_what_the_primary_task_is_scored_on(faces):
-    data = tasks.load(json.loads(config_of(faces).to_json()), image_size=32, channels=1)
+    data = data_tasks.load_tasks(json.loads(config_of(faces).to_json()), image_size=32, channels=1)
     scored = {row.tobytes() for role in ('validation', 'test') for row in data[PRIMARY].splits[role].digests}
     for task in ('theirs', 'smiles', 'faces'):
         assert not scored & {row.tobytes() for row in data[task].splits['train'].digests}
@@ -184,7 +184,7 @@ def test_no_joint_task_is_scored_on_what_another_trains_on(faces):
     """Their split is another one, and some of their images are ours; what is left keeps its images and its labels."""
     config = config_of(faces)
     config.joint.theirs.data.split_seed = 1
-    data = tasks.load(json.loads(config.to_json()), image_size=32, channels=1)
+    data = data_tasks.load_tasks(json.loads(config.to_json()), image_size=32, channels=1)
     whole = dataset.load(
         dir=str(faces / 'theirs'),
         splits={'validation': 'validation', 'test': 'test'},

@@ -5,6 +5,7 @@ import time
 import jax
 import pytest
 
+from fer_jax.data.loading import batch_loop
 from fer_jax.distributed import processes
 from fer_jax.training import multi_step
 from fer_jax.training.multi_step import Pace
@@ -46,4 +47,4 @@ def test_of_images_accelerators_and_several_processes_are_given_one_batch(monkey
     monkeypatch.setattr(jax, 'default_backend', lambda: backend)
     monkeypatch.setattr(processes, 'count', lambda: count)
     assert (multi_step.rows(features=False), multi_step.rows(features=True)) == (1, 10)
-    assert multi_step.of_images() == (1 if backend == 'gpu' else 4)
+    assert batch_loop.of_images() == (1 if backend == 'gpu' else 4)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from fer_jax.data.augmentation.augment import Augment
-from fer_jax.models.network import PRIMARY, ModelSpec, build
+from fer_jax.data.tasks import PRIMARY
+from fer_jax.models.network import ModelSpec, build
 from fer_jax.pretrained import convert, fill
 from fer_jax.training import losses, optimizers, train_state
 from fer_jax.training.freezing import partition

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from fer_jax.data.augmentation.augment import Augment, augment_batch
-from fer_jax.models.network import PRIMARY
+from fer_jax.data.tasks import PRIMARY
 from fer_jax.training import losses, optimizers, train_state
 from fer_jax.training.freezing import Partition
 from fer_jax.training.objectives import Objective

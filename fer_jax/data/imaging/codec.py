@@ -11,6 +11,7 @@ import numpy as np
 from fer_jax.errors import UserError
 
 LARGEST = 100_000_000  # pixels
+IMAGE_SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.gif', '.tif', '.tiff', '.pgm', '.ppm'})
 FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')  # Pillow knows more, and runs Ghostscript for EPS
 # Pillow warns of less than that, and nothing but a filter of the whole process is safe with several threads.
 warnings.filterwarnings('ignore', r'Image size \(\d+ pixels\) exceeds limit of \d+ pixels', RuntimeWarning)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fer_jax.data.imaging import faces
-from fer_jax.data.sources.folder import SUFFIXES
+from fer_jax.data.imaging.codec import IMAGE_SUFFIXES
 from fer_jax.errors import UserError
 from fer_jax.utils import progress
 from fer_jax.utils.atomic_files import atomic_write
@@ -89,7 +89,7 @@ def crop_folder(
     names = sorted(
         path.relative_to(source).as_posix()
         for path in source.rglob('*')
-        if path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith('.')
+        if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith('.')
     )
     if not names:
         raise UserError(f'--source={str(source)!r} holds no images')

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from fer_jax.data.imaging.codec import IMAGE_SUFFIXES
 from fer_jax.data.sources import files
 from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
 
-SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.gif', '.tif', '.tiff', '.pgm', '.ppm'})
 SPLIT_NAMES = {'train': 'train', 'training': 'train', 'validation': 'validation', 'valid': 'validation'}
 SPLIT_NAMES |= {'val': 'validation', 'test': 'test'}
 
@@ -64,10 +64,10 @@ def unlabelled(directory: Path) -> Table:
     found = sorted(
         str(path.relative_to(directory))
         for path in directory.rglob('*')
-        if path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith('.')
+        if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith('.')
     )
     if not found:
-        raise UserError(f'{directory} holds no images ({", ".join(sorted(SUFFIXES))})')
+        raise UserError(f'{directory} holds no images ({", ".join(sorted(IMAGE_SUFFIXES))})')
     ids = np.array(found, np.str_)
     digests, fetch = files.open_files(directory, ids)
     labels = np.full(len(ids), -1, np.int32)
@@ -129,8 +129,8 @@ def _images(directory: Path, folder: Path) -> list[str]:
     found = [
         str(entry.relative_to(directory))
         for entry in folder.iterdir()
-        if entry.is_file() and entry.suffix.lower() in SUFFIXES and not entry.name.startswith('.')
+        if entry.is_file() and entry.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith('.')
     ]
     if not found:
-        raise UserError(f'{folder} has no images ({", ".join(sorted(SUFFIXES))}); add some or remove the folder')
+        raise UserError(f'{folder} has no images ({", ".join(sorted(IMAGE_SUFFIXES))}); add some or remove the folder')
     return found

@@ -1,0 +1,111 @@
+"""The tasks of a config, the primary one and those beside it, and the data of each."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from fer_jax.data import dataset
+from fer_jax.data.dataset import Dataset
+from fer_jax.errors import UserError
+from fer_jax.utils import cache
+
+PRIMARY = 'primary'
+ALONE = {'weight': 1.0, 'head': '', 'align': 0.0}  # the primary task's own of the fields that a joint task has
+
+
+def task_configs(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """{task: {'data', 'loss', 'weight', 'head', 'align'}}, the primary task first, then those of `joint` by name.
+
+    Raises:
+      UserError: a name or a head cannot be.
+    """
+    found: dict[str, Mapping[str, Any]] = {PRIMARY: {'data': config['data'], 'loss': config['loss'], **ALONE}}
+    for name, task in sorted(config.get('joint', {}).items()):
+        if not name.isidentifier() or name == PRIMARY:
+            raise UserError(f'joint.{name}: a task needs a name of letters and digits, other than {PRIMARY}')
+        if task['head'] not in ('', PRIMARY):
+            raise UserError(f"joint.{name}.head={task['head']!r} is unknown; '' is a head of its own, or {PRIMARY!r}")
+        for field in ('weight', 'align'):
+            if not 0 <= task[field] < float('inf'):
+                raise UserError(f'joint.{name}.{field}={task[field]}; expected 0 or more')
+        if task['loss']['consistency']:
+            raise UserError(f'joint.{name}.loss.consistency is for the primary task; set it to 0')
+        if task['data']['label'] == 'none' and not task['align']:
+            raise UserError(f'joint.{name}: without labels there is only align, which is 0; give it a strength')
+        found[name] = task
+    return found
+
+
+def load_tasks(config: Mapping[str, Any], *, image_size: int, channels: int) -> dict[str, Dataset]:
+    """The data of every task.
+
+    No joint task trains on an image that is, to the byte, one on which the primary task is selected or tested, and none
+    is scored on one on which another task trains.
+
+    Raises:
+      UserError: see `dataset.load`; the primary task has no labels.
+    """
+    found: dict[str, Dataset] = {}
+    for name, task in task_configs(config).items():
+        data = task['data']
+        levels = task['loss']['name'] == 'squared_error'
+        if name == PRIMARY and (data.get('label') == 'none' or levels):
+            raise UserError(
+                "data.label='none' and loss.name='squared_error' are for joint tasks; the primary one tells "
+                'classes or attributes'
+            )
+        primary = found.get(PRIMARY)
+        others: dict[str, Any] = {}
+        if primary is not None:
+            others['held_out'] = scored(primary)
+            if task['head'] == PRIMARY:
+                others['classes'] = primary.classes
+        with in_task(name):
+            found[name] = dataset.load(
+                **{field: data[field] for field in dataset.SOURCE if field in data},
+                splits={role: split for role, split in data['splits'].items() if split},
+                image_size=image_size,
+                channels=channels,
+                levels=levels,
+                root=cache.root() / 'datasets',
+                **others,
+            )
+    return _apart(found)
+
+
+def scored(data: Dataset) -> np.ndarray:
+    """uint8 [M, 32]: digests of the images on which it is selected or tested."""
+    found = [split.digests for role, split in data.splits.items() if role != 'train']
+    return np.concatenate([np.empty((0, 32), np.uint8), *found])
+
+
+def _apart(found: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """No joint task is scored on an image on which another task trains.
+
+    The primary task's scored images are left out of the others' training instead, see `load`.
+    """
+    apart = dict(found)
+    for name in list(found)[1:]:
+        trained = np.concatenate([data.splits['train'].digests for other, data in found.items() if other != name])
+        apart[name] = found[name].unscored(trained[dataset.among(trained, scored(found[name]))])
+    return apart
+
+
+def heads(config: Mapping[str, Any], data: Mapping[str, Dataset]) -> dict[str, tuple[str, ...]]:
+    """{task: class names} of the tasks that have a head of their own."""
+    return {
+        name: data[name].classes
+        for name, task in task_configs(config).items()
+        if data[name].classes and not task['head']
+    }
+
+
+@contextmanager
+def in_task(task: str) -> Iterator[None]:
+    """Says of a mistake which joint task it is in."""
+    try:
+        yield
+    except UserError as error:
+        raise error if task == PRIMARY else UserError(f'joint.{task}: {error}') from None
