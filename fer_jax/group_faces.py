@@ -24,7 +24,7 @@ from fer_jax.data.sources import folder, manifest
 from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
 from fer_jax.feature_cache import loader as feature_loader
-from fer_jax.feature_cache.loader import boundary_recipe
+from fer_jax.feature_cache.recipe import boundary_recipe
 from fer_jax.models.network import build
 from fer_jax.training import initial_weights
 from fer_jax.utils import cache, image_grid

@@ -14,6 +14,7 @@ from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes, sharding
 from fer_jax.evaluation import scoring
 from fer_jax.feature_cache import loader as feature_loader
+from fer_jax.feature_cache import recipe as feature_recipe
 from fer_jax.feature_cache.loader import FeatureFeed
 from fer_jax.models.network import Network
 from fer_jax.models.parameters import Flat
@@ -84,7 +85,7 @@ class Scorer:
                 images: Any = self._feed(role, params, batch_stats, None)
                 feed = feature_loader.feed(
                     self._network,
-                    feature_loader.boundary_recipe(self._network, start, spec.image_size, dtype=spec.dtype),
+                    feature_recipe.boundary_recipe(self._network, start, spec.image_size, dtype=spec.dtype),
                     params,
                     batch_stats,
                     images,

@@ -22,7 +22,7 @@ from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
 from fer_jax.feature_cache import loader as feature_loader
-from fer_jax.feature_cache.loader import Recipe, boundary_recipe
+from fer_jax.feature_cache.recipe import Recipe, boundary_recipe
 from fer_jax.models.network import build
 from fer_jax.models.parameters import digest_of
 from fer_jax.pretrained import Weights

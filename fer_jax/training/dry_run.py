@@ -15,7 +15,8 @@ from fer_jax.data import tasks as data_tasks
 from fer_jax.data.loading import loader
 from fer_jax.data.sources import prepared
 from fer_jax.errors import UserError
-from fer_jax.feature_cache import loader as feature_loader
+from fer_jax.feature_cache import extract as feature_extract
+from fer_jax.models.network import DTYPES
 from fer_jax.reporting import figures
 from fer_jax.training import memory
 from fer_jax.training.phases import Phase
@@ -96,8 +97,8 @@ def features_of(run: Setup, phase: Phase) -> int:
     """Bytes of what the phase keeps of every task's training images; 0 without a cache."""
     if phase.features is None:
         return 0
-    width = np.dtype(feature_loader.DTYPES[phase.features.dtype]).itemsize
-    each = phase.features.views * math.prod(feature_loader.shape_of(run.network, phase.features)) * width
+    width = np.dtype(DTYPES[phase.features.dtype]).itemsize
+    each = phase.features.views * math.prod(feature_extract.shape_of(run.network, phase.features)) * width
     return sum(each * len(task.data.splits['train'].labels) for task in run.tasks.values())
 
 

@@ -9,7 +9,7 @@ import optax
 
 from fer_jax.data.augmentation.augment import Augment
 from fer_jax.errors import UserError
-from fer_jax.feature_cache.loader import Recipe, boundary_recipe, check
+from fer_jax.feature_cache.recipe import Recipe, boundary_recipe, check
 from fer_jax.models.network import Network
 from fer_jax.training import optimizers
 from fer_jax.training.freezing import Partition, partition

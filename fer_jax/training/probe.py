@@ -25,7 +25,7 @@ from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
 from fer_jax.evaluation import scoring
 from fer_jax.feature_cache import loader as feature_loader
-from fer_jax.feature_cache.loader import Recipe
+from fer_jax.feature_cache.recipe import Recipe
 from fer_jax.reporting import figures, probe_grid
 from fer_jax.runs import config as run_config
 from fer_jax.runs import provenance

@@ -18,6 +18,7 @@ from fer_jax.data.loading.loader import Feeds, gather
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes, sharding
 from fer_jax.errors import UserError
+from fer_jax.feature_cache import extract as feature_extract
 from fer_jax.feature_cache import loader as feature_loader
 from fer_jax.feature_cache.loader import TrainFeatures
 from fer_jax.inference import saliency
@@ -145,8 +146,8 @@ class Setup:
         hosts: dict[str, Any] = self.feed.hosts([phase.first])
         if phase.features is not None:
             shape, kind = (
-                feature_loader.shape_of(self.network, phase.features),
-                feature_loader.DTYPES[phase.features.dtype],
+                feature_extract.shape_of(self.network, phase.features),
+                DTYPES[phase.features.dtype],
             )
             for name in self.tasks:
                 hosts[name] = jax.eval_shape(gather, resident[name], hosts[name])

@@ -154,11 +154,11 @@ def cpu_only() -> bool:
 def jax_head(arguments: argparse.Namespace, epochs: int, *, cached: bool) -> dict[str, Any]:
     import fer_jax
     from fer_jax.distributed import sharding
-    from fer_jax.feature_cache import loader as feature_loader
+    from fer_jax.feature_cache import store as feature_store
     from fer_jax.training import loop  # noqa: F401
 
     with tempfile.TemporaryDirectory() as folder:
-        feature_loader.cache.root, root = (lambda: Path(folder)), feature_loader.cache.root
+        feature_store.cache.root, root = (lambda: Path(folder)), feature_store.cache.root
         (Path(folder) / 'datasets').symlink_to(root() / 'datasets')
         config = config_of(arguments, epochs, cached)
         sharding.make_mesh(config.parallel.devices)  # before JAX starts
@@ -189,14 +189,14 @@ def random_weights(path: Path, size: int) -> str:
 
 def jax_probe(arguments: argparse.Namespace, epochs: int) -> dict[str, Any]:
     import fer_jax
-    from fer_jax.feature_cache import loader as feature_loader
+    from fer_jax.feature_cache import store as feature_store
     from fer_jax.training import loop  # noqa: F401
 
-    root = feature_loader.cache.root()
+    root = feature_store.cache.root()
     arguments.cache.mkdir(parents=True, exist_ok=True)
     if not (arguments.cache / 'datasets').exists():
         (arguments.cache / 'datasets').symlink_to(root / 'datasets')
-    feature_loader.cache.root = lambda: arguments.cache
+    feature_store.cache.root = lambda: arguments.cache
     from configs import probe
 
     config = probe.get_config()

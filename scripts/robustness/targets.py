@@ -176,7 +176,7 @@ def read_own(data: bytes, folder: Path) -> None:
     """The same bytes as each of these files."""
     from fer_jax import checkpoints
     from fer_jax.data.imaging import crop_folder
-    from fer_jax.feature_cache import loader as feature_loader
+    from fer_jax.feature_cache import store as feature_store
     from fer_jax.runs import checksums, lock, metrics_log
     from fer_jax.runs import config as run_config
 
@@ -199,7 +199,7 @@ def read_own(data: bytes, folder: Path) -> None:
         lambda: crop_folder._done(run / 'crops.jsonl', {'size': 8}),
         hold,
         lambda: checksums.damage(step),
-        lambda: feature_loader._is_whole(run / 'x.bin', (2, 3), np.dtype(np.float32)),
+        lambda: feature_store._is_whole(run / 'x.bin', (2, 3), np.dtype(np.float32)),
         lambda: metrics_log.cut_back(run / 'metrics.jsonl', 1),
     ]
     for read in readers:

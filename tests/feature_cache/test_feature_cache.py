@@ -1,6 +1,7 @@
 """The feature cache: the same training, from what was computed once; and nothing stale."""
 
 import dataclasses
+import inspect
 import json
 import os
 import signal
@@ -14,10 +15,21 @@ import pytest
 
 import fer_jax
 from configs import default
-from fer_jax.data.augmentation.augment import Augment
+from fer_jax.data.augmentation.augment import Augment, augment
+from fer_jax.data.augmentation.colour import recolour
+from fer_jax.data.augmentation.geometry import resize
+from fer_jax.data.imaging.codec import decode
+from fer_jax.data.loading.batch_loop import one_by_one
+from fer_jax.data.loading.loader import gather
 from fer_jax.errors import UserError
+from fer_jax.feature_cache import extract as feature_extract
 from fer_jax.feature_cache import loader as feature_loader
-from fer_jax.feature_cache.loader import Recipe
+from fer_jax.feature_cache import store as feature_store
+from fer_jax.feature_cache.recipe import Recipe
+from fer_jax.models.kernels import choose
+from fer_jax.models.layers import adaptive_average_pool
+from fer_jax.models.network import Network
+from fer_jax.models.preprocessing import Preprocessing
 from fer_jax.training import setup
 
 REPOSITORY = Path(__file__).parents[2]
@@ -26,7 +38,7 @@ REPOSITORY = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     """Compiled programs stay where they are; features get a folder of their own."""
-    monkeypatch.setattr(feature_loader.cache, 'root', lambda: tmp_path / 'cache')
+    monkeypatch.setattr(feature_store.cache, 'root', lambda: tmp_path / 'cache')
     return tmp_path / 'cache' / 'features'
 
 
@@ -95,7 +107,7 @@ def test_a_run_from_the_cache_scores_as_one_without_and_the_next_run_computes_no
         assert scores['nll'] == pytest.approx(whole['splits'][role]['nll'], rel=1e-4)
         assert scores['confusion'] == whole['splits'][role]['confusion']
     assert len(list(own_cache.glob('*.bin'))) == len(list(own_cache.glob('*.json'))) == 2  # train and validation
-    monkeypatch.setattr(feature_loader, '_fill', None)
+    monkeypatch.setattr(feature_store, '_fill', None)
     again = fer_jax.train(config_of(faces, epochs=3, cache_views=1), tmp_path / 'again')
     assert again['splits'] == results['splits']
     records = [(tmp_path / name / 'metrics.jsonl').read_bytes() for name in ('cached', 'again')]
@@ -136,7 +148,7 @@ def test_views_come_in_turn_and_depend_on_the_example_alone(faces):
     assert (rows % count == everything).all() and len(set((rows[0] // count).tolist())) == 3
     values = np.asarray(feed.features).reshape(3, count, -1)
     assert (np.abs(values[1] - values[0]).max(1) > 1e-4).all() and (np.abs(values[2] - values[1]).max(1) > 1e-4).all()
-    compute = feature_loader.compute(run.network, recipe, params, state.batch_stats, run.mesh)
+    compute = feature_extract.compute(run.network, recipe, params, state.batch_stats, run.mesh)
     backwards = everything[::-1][:16]
     images = run.tasks['primary'].feed
     hosts = images.host_batches(backwards.reshape(2, 8), np.ones((2, 8)))
@@ -173,7 +185,7 @@ def test_the_key_covers_all_that_features_depend_on(faces, tmp_path, monkeypatch
     recipe, stats = Recipe(('layer3',), 32), state.batch_stats
 
     def key(recipe=recipe, params=fixed.frozen, stats=stats, network=run.network, **data):
-        return feature_loader.key_of(network, recipe, params, stats, **{'fingerprint': 'f', 'role': 'train'} | data)
+        return feature_store.key_of(network, recipe, params, stats, **{'fingerprint': 'f', 'role': 'train'} | data)
 
     def changed(tree, path):
         return tree | {path: tree[path] + 1e-6}
@@ -203,12 +215,12 @@ def test_the_key_covers_all_that_features_depend_on(faces, tmp_path, monkeypatch
             )
         ),
     ]
-    monkeypatch.setattr(feature_loader.metadata, 'version', lambda package: '0.0.0')
+    monkeypatch.setattr(feature_store.metadata, 'version', lambda package: '0.0.0')
     others.append(key())
     monkeypatch.undo()
     with jax.default_matmul_precision('float32'):
         others.append(key())
-    monkeypatch.setattr(feature_loader, 'SOURCES', (*feature_loader.SOURCES, 'errors.py'))
+    monkeypatch.setattr(feature_store, 'SOURCES', (*feature_store.SOURCES, 'errors.py'))
     others.append(key())
     assert len({first, *others}) == len(others) + 1
 
@@ -234,6 +246,19 @@ def test_a_damaged_cache_is_computed_again(faces, own_cache, harm):
     assert np.array_equal(rows(), before)
 
 
+def test_every_source_of_the_key_is_a_file_and_the_key_covers_what_computes():
+    """A pattern that matches no file would leave changed code out of the key, and features would be stale."""
+    package = Path(fer_jax.__file__).parent
+    files = {pattern: set(package.glob(pattern)) for pattern in feature_store.SOURCES}
+    assert all(files.values()), files
+    computing = (
+        Preprocessing.normalise, Network.normalise, Network.outputs, adaptive_average_pool, choose, augment, resize,
+        recolour, decode, gather, one_by_one, feature_extract.extract, feature_store.key_of,
+    )  # fmt: skip
+    missing = {Path(inspect.getfile(function)) for function in computing} - set().union(*files.values())
+    assert missing == set()
+
+
 def test_killed_while_it_is_written_it_is_not_used(faces, tmp_path):
     """SIGKILL after the first batch leaves no file under the key, and the next run computes all of it."""
     config = config_of(faces, cache_views=1)
@@ -244,7 +269,7 @@ import json, os, signal, sys
 from fer_jax.feature_cache import loader as feature_loader; from fer_jax.training import setup
 run = setup.prepare(json.load(open(sys.argv[1])))
 state, fixed = run.enter(run.phases[0], 0, *run.initial())
-fill, compute = feature_loader._fill, feature_loader.compute
+compute = feature_loader.compute
 def killed(*arguments):
     function = compute(*arguments)
     def call(*batch):
@@ -324,7 +349,7 @@ def test_what_cannot_be_cached_is_refused(faces, phase, said):
 
 def test_a_disk_that_is_too_small_is_named(faces, monkeypatch):
     run, state, fixed = opened(faces)
-    monkeypatch.setattr(feature_loader.shutil, 'disk_usage', lambda path: type('Usage', (), {'free': 1000})())
+    monkeypatch.setattr(feature_store.shutil, 'disk_usage', lambda path: type('Usage', (), {'free': 1000})())
     with pytest.raises(UserError, match=r'the feature cache needs 0.0 GB in .*lower cache_views, set cache_dtype'):
         run.feed_for(run.phases[0], state, fixed)
 

@@ -10,7 +10,7 @@ from fer_jax import checkpoints
 from fer_jax.data.imaging import crop_folder
 from fer_jax.data.sources import files
 from fer_jax.errors import UserError
-from fer_jax.feature_cache import loader as feature_loader
+from fer_jax.feature_cache import store as feature_store
 from fer_jax.runs import checksums, lock, metrics_log
 from fer_jax.runs import config as run_config
 from fer_jax.utils import atomic_files
@@ -71,7 +71,7 @@ def test_a_damaged_manifest_seals_nothing(damaged):
 def test_features_with_a_damaged_note_are_not_used(damaged):
     path = damaged('features.json').with_suffix('.bin')
     path.write_bytes(b'x')
-    assert not feature_loader._is_whole(path, (2, 3), np.dtype(np.float32))
+    assert not feature_store._is_whole(path, (2, 3), np.dtype(np.float32))
 
 
 def test_a_damaged_lock_holds_nobody_up(damaged):

@@ -8,7 +8,7 @@ import pytest
 import fer_jax
 from configs import probe as probe_config
 from fer_jax.errors import UserError
-from fer_jax.feature_cache import loader as feature_loader
+from fer_jax.feature_cache import store as feature_store
 from fer_jax.training import probe
 
 FIELDS = {'learning_rates': (1e-2, 3e-2), 'weight_decays': (0.0, 0.5), 'seeds': (0, 1), 'epochs': 3, 'batch_size': 32}
@@ -82,7 +82,7 @@ def config(shared_data, tmp_path):
 
 
 def test_a_probe_picks_on_validation_and_leaves_what_it_promises(config, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(feature_loader.cache, 'root', lambda: tmp_path / 'cache')
+    monkeypatch.setattr(feature_store.cache, 'root', lambda: tmp_path / 'cache')
     results = fer_jax.train(config, tmp_path / 'run')
     assert json.loads((tmp_path / 'run' / 'results.json').read_text()) == results
     assert len(results['grid']) == 8 and results['features'] == 9 * (24 + 40)
@@ -93,7 +93,7 @@ def test_a_probe_picks_on_validation_and_leaves_what_it_promises(config, tmp_pat
     for name in ('grid.png', 'confusion_test.png', 'config.json', 'environment.json'):
         assert (tmp_path / 'run' / name).stat().st_size > 0
     assert 'heads on 576 features' in capsys.readouterr().out
-    monkeypatch.setattr(feature_loader, '_fill', None)  # a second grid computes no features
+    monkeypatch.setattr(feature_store, '_fill', None)  # a second grid computes no features
     config.probe.update({'ridge': (10.0,), 'learning_rates': (1e38, 1e-2)})  # the first diverges, and loses
     again = fer_jax.train(config, tmp_path / 'second')
     assert again['grid'][0]['strength'] == 10

@@ -1,0 +1,67 @@
+"""Features of images, computed by a compiled program."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from fer_jax.data.augmentation.augment import augment
+from fer_jax.data.augmentation.geometry import resize
+from fer_jax.data.loading import batch_loop
+from fer_jax.data.loading.loader import fetch
+from fer_jax.distributed import sharding
+from fer_jax.feature_cache.recipe import Recipe
+from fer_jax.models.layers import adaptive_average_pool
+from fer_jax.models.network import DTYPES, Network
+from fer_jax.models.parameters import Flat
+
+VIEWS = 0x76696577  # a stream of random numbers that nothing else draws from
+Compute = Callable[[Mapping[str, Any], Mapping[str, Any], np.int32, int], jax.Array]
+
+
+def extract(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, images: jax.Array) -> jax.Array:
+    """The features of images, float [B, H, W, C] of 0..255, in the network's type."""
+    outputs = network.outputs(params, batch_stats, network.normalise(images), recipe.stages)
+    if not recipe.pool:
+        (features,) = outputs.values()
+        return features
+    cells = [adaptive_average_pool(x, recipe.pool) if x.ndim == 4 else x for x in outputs.values()]
+    return jnp.concatenate([x.reshape(len(x), -1) for x in cells], -1)
+
+
+def shape_of(network: Network, recipe: Recipe) -> tuple[int, ...]:
+    """Of one image's features."""
+    images = jax.ShapeDtypeStruct((1, recipe.image_size, recipe.image_size, network.spec.channels), jnp.float32)
+    made = functools.partial(extract, network, recipe)
+    return jax.eval_shape(made, network.params, network.batch_stats, images).shape[1:]
+
+
+def compute(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, mesh: Mesh) -> Compute:
+    """(resident, hosts, count, view) -> the features of the first `count` of several batches, [K, B, ...].
+
+    A view depends on (seed, view, example) alone, so neither on the batch nor on the number of devices.
+    """
+
+    @functools.partial(jax.jit, static_argnames='plain', out_shardings=sharding.replicated(mesh))
+    def features(
+        params: Flat, batch_stats: Flat, batches: Any, count: jax.Array, view: jax.Array, *, plain: bool
+    ) -> jax.Array:
+        def of(batch: Any) -> jax.Array:
+            images = resize(batch['x'], recipe.image_size)
+            if not plain:
+                key = jax.random.fold_in(jax.random.fold_in(jax.random.key(recipe.seed), VIEWS), view)
+                keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch['id'])
+                images = augment(batch['x'], keys, recipe.image_size, recipe.settings)
+            return extract(network, recipe, params, batch_stats, images).astype(DTYPES[recipe.dtype])
+
+        return batch_loop.one_by_one(of, batches, count)
+
+    def computed(resident: Mapping[str, Any], hosts: Mapping[str, Any], count: np.int32, view: int) -> jax.Array:
+        batches = fetch(mesh)(resident, hosts)
+        return features(params, batch_stats, batches, count, np.int32(view), plain=view == 0)
+
+    return computed

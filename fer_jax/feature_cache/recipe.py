@@ -1,0 +1,64 @@
+"""Which features of an image are kept, and where a phase may train on them."""
+
+import dataclasses
+from typing import Any
+
+from fer_jax.data.augmentation.augment import Augment
+from fer_jax.errors import UserError
+from fer_jax.models.network import DTYPES, Network
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Which features of an image.
+
+    Attributes:
+      stages: whose outputs they are.
+      pool: each output is averaged to so many cells a side, and all are laid end to end; 0 for one output as it is.
+      image_size: side of the images, in pixels.
+      views: how many of each image. The first is the plain image, the others are augmented.
+      settings, seed: of the augmented ones.
+      dtype: 'float32' or 'bfloat16', as they are kept.
+    """
+
+    stages: tuple[str, ...]
+    image_size: int
+    pool: int = 0
+    views: int = 1
+    settings: Augment = Augment()
+    seed: int = 0
+    dtype: str = 'float32'
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise UserError(f'cache_dtype={self.dtype!r} is unknown; choose {" or ".join(DTYPES)}')
+        if self.views > 1 and self.settings == Augment():
+            raise UserError(f'cache_views={self.views} of images that are not augmented would all be the same; give 1')
+
+
+def check(network: Network, boundary: str, settings: Augment) -> None:
+    """Raises UserError where features at `boundary` do not do: nothing lies below, the head reads more, images mix."""
+    if boundary == next(iter(network.stages)):
+        raise UserError(
+            f'cache_views keeps what frozen stages compute, but the first stage, {boundary}, trains: freeze it by '
+            'rates, or set cache_views to 0'
+        )
+    order, inputs = list(network.stages), network.spec.head_inputs
+    if boundary != 'head' and any(order.index(stage) < order.index(boundary) for stage in inputs):
+        raise UserError(
+            f'cache_views keeps what enters {boundary}, but the head reads {", ".join(inputs)}: train the head alone, '
+            'or from the lowest of them, or set cache_views to 0'
+        )
+    if settings.mixup or settings.cutmix:
+        raise UserError(
+            f'cache_views with mixup={settings.mixup}, cutmix={settings.cutmix}: features are of one image each; set '
+            'both to 0 in this phase, or cache_views to 0'
+        )
+
+
+def boundary_recipe(network: Network, boundary: str, image_size: int, **fields: Any) -> Recipe:
+    """Of the activations that enter `boundary`."""
+    order = list(network.stages)
+    if boundary == 'head' and network.spec.head_inputs:
+        return Recipe(tuple(sorted(network.spec.head_inputs, key=order.index)), image_size, pool=1, **fields)
+    return Recipe((order[order.index(boundary) - 1],), image_size, **fields)
