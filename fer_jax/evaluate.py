@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fer_jax.checkpoints import read_spec
 from fer_jax.data import dataset as data_dataset
 from fer_jax.data import tasks as data_tasks
 from fer_jax.data.tasks import PRIMARY
@@ -25,8 +24,10 @@ from fer_jax.evaluation.comparison import Told
 from fer_jax.evaluation.scorer import Scorer
 from fer_jax.predict import Predictor
 from fer_jax.runs import config as run_config
+from fer_jax.runs import data as run_data
 from fer_jax.runs import restore
-from fer_jax.training import objectives
+from fer_jax.runs import results as run_results
+from fer_jax.runs.checkpoints import read_spec
 from fer_jax.training.train_step import check_views
 
 
@@ -139,7 +140,7 @@ def _of_run(workdir: Path, split: str, tta: str) -> Evaluated:
     roles = [role for role, name in config['data']['splits'].items() if name]
     if split not in roles:
         raise UserError(f'--split={split!r} is not a split of this run; it has {", ".join(roles)}')
-    data = objectives.of_run(workdir)
+    data = run_data.data_of_run(workdir)
     for name, classes in data_tasks.heads(config, data).items():
         if classes != spec.classes[name]:
             raise UserError(
@@ -227,7 +228,7 @@ def main(argv: list[str] | None = None) -> int:
             print(comparison.table(results))
         if arguments.output:
             Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)
-            scoring.write(Path(arguments.output), results)
+            run_results.write_results(Path(arguments.output), results)
     except (UserError, OSError) as error:
         print(f'fer_jax: {error}', file=sys.stderr)
         return 2

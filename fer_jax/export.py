@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from fer_jax import pretrained
-from fer_jax.checkpoints import read_spec
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
 from fer_jax.exporters import exported_function
@@ -25,7 +24,8 @@ from fer_jax.pretrained.name_tables import keras_names
 from fer_jax.pretrained.weights import whole_file
 from fer_jax.reporting import model_card
 from fer_jax.runs import restore
-from fer_jax.training import initial_weights
+from fer_jax.runs import restore as runs_restore
+from fer_jax.runs.checkpoints import read_spec
 
 GRAPHS = ('onnx', 'stablehlo')
 OWN = 'safetensors'
@@ -111,7 +111,7 @@ def _graph(folder: Path, form: str, output: Path, images: str) -> tuple[str, str
 def _weights(folder: Path, form: str, output: Path, images: str) -> tuple[str, str]:
     if images:
         raise UserError(f'--images={images} verifies a graph; {form} holds weights, which are compared themselves')
-    spec, weights = read_spec(folder), initial_weights.of_run(folder)
+    spec, weights = read_spec(folder), runs_restore.weights_of_run(folder)
     metadata = {key: str(value) for key, value in weights.metadata.items()}
     metadata['classes'] = str(len(spec.classes[PRIMARY]))
     if form == OWN:

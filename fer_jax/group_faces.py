@@ -17,7 +17,6 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from fer_jax.checkpoints import read_spec
 from fer_jax.data import dataset
 from fer_jax.data.loading.loader import Feed
 from fer_jax.data.sources import folder, manifest
@@ -26,7 +25,8 @@ from fer_jax.errors import UserError
 from fer_jax.feature_cache import loader as feature_loader
 from fer_jax.feature_cache.recipe import boundary_recipe
 from fer_jax.models.network import build
-from fer_jax.training import initial_weights
+from fer_jax.runs import restore
+from fer_jax.runs.checkpoints import read_spec
 from fer_jax.utils import cache, image_grid
 
 SHOWN = 48  # images of a sheet
@@ -81,7 +81,7 @@ def write(workdir: Path, directory: Path, groups: int, output: Path, seed: int =
 
 def embeddings(workdir: Path, data: dataset.Dataset, images: Feed) -> np.ndarray:
     """float32 [N, D]: what enters the head, of length 1."""
-    spec, weights, mesh = read_spec(workdir), initial_weights.of_run(workdir), sharding.make_mesh()
+    spec, weights, mesh = read_spec(workdir), restore.weights_of_run(workdir), sharding.make_mesh()
     network = build(spec)
     params, stats = jax.device_put((dict(weights.params), dict(weights.stats)), sharding.replicated(mesh))
     recipe = boundary_recipe(network, 'head', spec.image_size)

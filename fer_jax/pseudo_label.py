@@ -33,7 +33,8 @@ from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
 from fer_jax.evaluation import metrics, scoring
 from fer_jax.runs import config as run_config
-from fer_jax.training import objectives
+from fer_jax.runs import data as run_data
+from fer_jax.runs import results as run_results
 from fer_jax.utils import cache
 
 
@@ -117,7 +118,7 @@ def known(workdir: Path) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray
     if not results.get('calibrated'):
         raise UserError(f'--workdir={workdir} has no temperature: it tells attributes, or is of an earlier version')
     splits = [split for split in (results['calibrated']['fitted_on'], 'test') if split in results['splits']]
-    return results, {split: scoring.read_predictions(files[1], split) for split in splits}
+    return results, {split: run_results.read_predictions(files[1], split) for split in splits}
 
 
 def labelled_images(given: Path | None, source: Mapping[str, Any]) -> tuple[Table, Path, np.ndarray]:
@@ -160,7 +161,7 @@ def labelled_images(given: Path | None, source: Mapping[str, Any]) -> tuple[Tabl
 
 def held_out(workdir: Path) -> np.ndarray:
     """uint8 [M, 32]: digests of the images on which the run was selected or tested, in any of its tasks."""
-    return np.concatenate([data_tasks.scored(data) for data in objectives.of_run(workdir).values()])
+    return np.concatenate([data_tasks.scored(data) for data in run_data.data_of_run(workdir).values()])
 
 
 def unseen(table: Table, held: np.ndarray, labelled: np.ndarray) -> tuple[Table, dict[str, int]]:

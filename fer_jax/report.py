@@ -24,8 +24,10 @@ from fer_jax.reporting import sections as report_sections
 from fer_jax.reporting.images import Explain
 from fer_jax.reporting.model_card import CAUTION
 from fer_jax.runs import config as run_config
+from fer_jax.runs import data as run_data
 from fer_jax.runs import metrics_log
-from fer_jax.training import objectives
+from fer_jax.runs import results as run_results
+from fer_jax.runs.results import read_results
 from fer_jax.utils import atomic_files
 
 STYLE = Path(__file__).with_name('report.css')
@@ -41,7 +43,7 @@ def write(workdir: Path, data: Dataset | None = None, explain: Explain | None = 
     Raises:
       UserError: the run is not finished, or a file of it is damaged.
     """
-    results, config = finished(workdir), run_config.read(workdir)
+    results, config = read_results(workdir), run_config.read(workdir)
     shown = 'test' if 'test' in results['splits'] else results['selected_on'].split('/')[0]
     one = results['splits'][shown]
     sections = [
@@ -56,7 +58,7 @@ def write(workdir: Path, data: Dataset | None = None, explain: Explain | None = 
         sections.append(_picture(workdir / f'attributes_{shown}.png', f'Attributes, {shown}', ''))
     predictions = workdir / 'predictions.npz'
     if 'confusion' in one and predictions.is_file():
-        part = scoring.read_predictions(predictions, shown)
+        part = run_results.read_predictions(predictions, shown)
         sections += [report_sections.reliability(part, results), report_sections.abstention(part, one)]
         if data is not None:
             classes = results['classes']
@@ -80,7 +82,7 @@ def compare(workdirs: Sequence[Path], output: Path) -> Path:
     """Writes a page with a row a run; p is McNemar's, against the first, where both scored the same images."""
     rows, first = [], None
     for workdir in (run for given in workdirs for run in (sorted(given.glob('seed-*')) or [given])):
-        results, config = finished(workdir), run_config.read(workdir)
+        results, config = read_results(workdir), run_config.read(workdir)
         shown = 'test' if 'test' in results['splits'] else results['selected_on'].split('/')[0]
         one, hits = results['splits'][shown], hits_of(workdir, shown)
         p = ''
@@ -124,26 +126,11 @@ def pooled(workdir: Path, results: Mapping[str, Any], runs: Sequence[str]) -> Pa
     return path
 
 
-def finished(workdir: Path) -> dict[str, Any]:
-    """What results.json holds.
-
-    Raises:
-      UserError: there is none, or it is damaged.
-    """
-    path = workdir / 'results.json'
-    if not path.is_file():
-        raise UserError(f'{workdir} holds no finished run (no {path.name}); the command that began it goes on with it')
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f'{path} is damaged ({error}); run the same command again, which scores anew') from None
-
-
 def hits_of(workdir: Path, split: str) -> dict[str, bool] | None:
     """{id: whether it was right}; None where attributes are told or nothing was kept."""
     if not (workdir / 'predictions.npz').is_file():
         return None
-    part = scoring.read_predictions(workdir / 'predictions.npz', split)
+    part = run_results.read_predictions(workdir / 'predictions.npz', split)
     if part['labels'].ndim > 1:
         return None
     return dict(zip(map(str, part['ids']), part['logits'].argmax(1) == part['labels'], strict=True))
@@ -193,8 +180,8 @@ def main(argv: list[str] | None = None) -> int:
             print(compare(arguments.workdir, arguments.output))
         else:
             (workdir,) = arguments.workdir
-            finished(workdir)
-            print(write(workdir, objectives.of_run(workdir)[PRIMARY], Predictor(workdir).explain))
+            read_results(workdir)
+            print(write(workdir, run_data.data_of_run(workdir)[PRIMARY], Predictor(workdir).explain))
     except (UserError, OSError) as error:
         print(f'fer_jax: {error}', file=sys.stderr)
         return 2

@@ -16,17 +16,17 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_jax import checkpoints, pretrained
+from fer_jax import pretrained
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
 from fer_jax.evaluate import evaluate
 from fer_jax.export import UNSTATED
 from fer_jax.pretrained import Weights
-from fer_jax.report import finished
 from fer_jax.reporting import model_card
+from fer_jax.runs import checkpoints, restore
 from fer_jax.runs import config as run_config
-from fer_jax.runs import restore
-from fer_jax.training import initial_weights
+from fer_jax.runs import restore as runs_restore
+from fer_jax.runs.results import read_results
 from fer_jax.utils import atomic_files
 
 LARGEST = 8_000_000  # bytes
@@ -55,8 +55,8 @@ def release(workdir: Path, output: Path, data_licence: str) -> str:
     Raises:
       UserError: the run is not finished, or too large.
     """
-    results, config, spec = finished(workdir), run_config.read(workdir), checkpoints.read_spec(workdir)
-    weights = initial_weights.of_run(workdir)
+    results, config, spec = read_results(workdir), run_config.read(workdir), checkpoints.read_spec(workdir)
+    weights = runs_restore.weights_of_run(workdir)
     half = [
         {path: np.asarray(leaf, np.float16) for path, leaf in tree.items()} for tree in (weights.params, weights.stats)
     ]

@@ -20,7 +20,7 @@ import os
 import time
 
 from configs import default
-from fer_jax.runs.metrics_log import Recorder
+from fer_jax.training.recorder import Recorder
 
 if pace := float(os.environ.get('PACE', 0)):  # seconds a step
     stepped = Recorder.stepped

@@ -14,8 +14,8 @@ from fer_jax.evaluation.comparison import Told
 from fer_jax.predict import Predictor
 from fer_jax.pretrained import published_weights
 from fer_jax.runs import config as run_config
+from fer_jax.runs import data as run_data
 from fer_jax.runs import restore
-from fer_jax.training import objectives
 
 
 def trained_on(workdir: Path) -> set[bytes]:
@@ -36,7 +36,7 @@ def trained_on(workdir: Path) -> set[bytes]:
                 met.add(earlier.resolve())
                 waiting.append(earlier)
         try:
-            data = objectives.of_run(run)
+            data = run_data.data_of_run(run)
         except UserError as error:
             if run == workdir:
                 raise

@@ -18,6 +18,7 @@ from fer_jax.feature_cache import recipe as feature_recipe
 from fer_jax.feature_cache.loader import FeatureFeed
 from fer_jax.models.network import Network
 from fer_jax.models.parameters import Flat
+from fer_jax.runs import results as run_results
 from fer_jax.training.train_step import eval_step
 
 
@@ -115,7 +116,7 @@ class Scorer:
         return role if self._task == PRIMARY else f'{role}/{self._task}'
 
     def predictions(self, role: str, logits: np.ndarray) -> dict[str, np.ndarray]:
-        """{'<split>/<name>': array} of a scored split, for the names of `evaluation.scoring.PREDICTED`."""
+        """{'<split>/<name>': array} of a scored split, for the names of `runs.results.PREDICTED`."""
         split = self._data.splits[role]
         arrays = (split.ids, split.truth, split.subjects, split.groups, logits)
-        return {f'{self.named(role)}/{name}': array for name, array in zip(scoring.PREDICTED, arrays, strict=True)}
+        return {f'{self.named(role)}/{name}': array for name, array in zip(run_results.PREDICTED, arrays, strict=True)}

@@ -1,20 +1,13 @@
 """From logits to results: every example counts once, every share has its interval."""
 
-import json
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fer_jax.data.dataset import Split
-from fer_jax.errors import UserError
 from fer_jax.evaluation import metrics
-from fer_jax.utils import atomic_files
 
-PREDICTED = ('ids', 'labels', 'subjects', 'groups', 'logits')
 OF_LEVELS = ('concordance', 'rmse')
 LISTED = 50  # with more classes there is no confusion matrix, and no table by class; with more groups no table by group
 OF_GROUP = ('n', 'accuracy', 'accuracy_ci95', 'interval', 'balanced_accuracy', 'macro_f1')
@@ -39,27 +32,6 @@ def split_scores(role: str, split: Split, logits: np.ndarray, classes: tuple[str
         shown, truth, subjects, groups = (part[mask] for part in parts)
         result[f'{role}_{name}'] = scores(shown, truth, classes, subjects, groups)
     return result
-
-
-def write_predictions(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """As .npz, whole or not at all; of what `Scorer.predictions` gives."""
-    with atomic_files.atomic_write(path) as scratch, scratch.open('wb') as file:
-        np.savez(file, **dict[str, Any](arrays))
-
-
-def read_predictions(path: Path, split: str) -> dict[str, np.ndarray]:
-    """{'ids', 'subjects', 'groups': str [N], 'labels': int32 [N] or float32 [N, C], 'logits': float32 [N, C]}.
-
-    Raises:
-      UserError: it does not hold them, or is damaged.
-    """
-    try:
-        with np.load(path) as file:
-            if missing := [name for name in PREDICTED if f'{split}/{name}' not in file]:
-                raise UserError(f'{path} holds no {missing[0]} of {split}; run the same command again, to score anew')
-            return {name: file[f'{split}/{name}'] for name in PREDICTED}
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f'{path} is damaged ({error}); run the same command again, which scores anew') from None
 
 
 def scores(
@@ -302,11 +274,6 @@ def over_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         low, high = metrics.t_interval(values)
         pooled[f'{name}_ci95'] = [max(low, 0.0), min(high, 1.0)] if name in BOUNDED else [low, high]
     return pooled | {'each': each}
-
-
-def write(path: Path, results: dict[str, Any]) -> None:
-    """As JSON, whole or not at all."""
-    atomic_files.write_text(path, json.dumps(results, indent=2) + '\n')
 
 
 def share(value: float, interval: list[float]) -> str:

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fer_jax.checkpoints import read_spec
 from fer_jax.data import dataset
 from fer_jax.data.imaging.codec import decode
 from fer_jax.data.sources import folder
@@ -20,8 +19,9 @@ from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
 from fer_jax.exporters import onnx_graph
 from fer_jax.models.network import build
+from fer_jax.runs import data as run_data
 from fer_jax.runs import restore
-from fer_jax.training import objectives
+from fer_jax.runs.checkpoints import read_spec
 from fer_jax.training.train_step import eval_step
 
 INPUT, OUTPUT = 'faces', 'probabilities'
@@ -162,7 +162,7 @@ def real_images(workdir: Path, named: str) -> np.ndarray:
         encoded = zip(index, table.fetch(index), strict=True)
         return np.stack([_coloured(decode(data, size, 3, str(table.ids[at]))) for at, data in encoded])
     try:
-        split = objectives.of_run(workdir)[PRIMARY].splits['validation']
+        split = run_data.data_of_run(workdir)[PRIMARY].splits['validation']
     except UserError as error:
         raise UserError(
             f'what is written is verified on real images first, but those of the run cannot be read ({error}); name '

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from fer_jax import __version__
-from fer_jax.checkpoints import read_spec
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.evaluation import scoring
 from fer_jax.inference import face_pipeline
 from fer_jax.models.network import ModelSpec
 from fer_jax.runs import restore
+from fer_jax.runs.checkpoints import read_spec
 
 UNKNOWN = 'not recorded'
 CAUTION = (

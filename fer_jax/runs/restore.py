@@ -11,10 +11,12 @@ import jax
 import numpy as np
 
 from fer_jax import pretrained
-from fer_jax.checkpoints import Checkpoints, read_spec
 from fer_jax.errors import UserError
 from fer_jax.models.network import Network, build
 from fer_jax.models.parameters import Flat
+from fer_jax.pretrained import Preprocessing, Weights
+from fer_jax.runs import provenance
+from fer_jax.runs.checkpoints import Checkpoints, read_spec
 from fer_jax.utils import cache
 
 RELEASE = 'release'  # the name of the network that comes with fer_jax
@@ -83,3 +85,32 @@ def calibration(folder: Path) -> dict[str, Any]:
         found = json.loads((folder / 'results.json').read_text())['calibrated']
         return {'fitted_on': str(found['fitted_on']), 'temperature': float(found['temperature'])}
     return {}
+
+
+def weights_of_run(workdir: Path, model: str | None = None) -> Weights:
+    """The selected checkpoint of a run, with its head.
+
+    The metadata have the licence of the weights that the run began from, and where those came from as 'began_from'.
+
+    Raises:
+      UserError: there is none, or it is of another network than `model`.
+    """
+    folder = located(workdir)
+    spec = read_spec(folder)
+    if model and spec.name != model:
+        raise UserError(f'model.weights={str(workdir)!r} is a run of {spec.name}, model.name is {model!r}')
+    _, step, params, stats = restore(workdir)
+    metadata = {'source': str(workdir), 'step': str(step)}
+    before = provenance.read(folder / 'environment.json').get('weights')
+    before = before if isinstance(before, dict) else {}
+    if chain := [str(before[name]) for name in ('source', 'began_from') if name in before]:
+        metadata['began_from'] = ', which began from '.join(chain)
+    if 'licence' in before:
+        metadata['licence'] = str(before['licence'])
+    return Weights(
+        model=spec.name,
+        params={path: np.asarray(leaf) for path, leaf in params.items()},
+        stats={path: np.asarray(leaf) for path, leaf in stats.items()},
+        preprocessing=Preprocessing(spec.mean, spec.std, spec.order, spec.image_size),
+        metadata=metadata,
+    )

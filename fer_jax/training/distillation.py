@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from fer_jax.checkpoints import read_spec
 from fer_jax.data import tasks as data_tasks
 from fer_jax.data.dataset import Dataset, Split
 from fer_jax.data.loading.loader import Feed
@@ -27,7 +26,8 @@ from fer_jax.models.network import build
 from fer_jax.models.parameters import digest_of
 from fer_jax.pretrained import Weights
 from fer_jax.runs import restore
-from fer_jax.training import initial_weights
+from fer_jax.runs import restore as runs_restore
+from fer_jax.runs.checkpoints import read_spec
 from fer_jax.training.objectives import HINTS
 
 BATCH = 1024
@@ -72,7 +72,7 @@ def taught(config: Mapping[str, Any], data: Dataset, mesh: Mesh) -> tuple[Datase
     shares, hints, teachers = [], [], {}
     for workdir in fields['teachers']:
         folder = restore.located(workdir)
-        weights = initial_weights.of_run(folder)
+        weights = runs_restore.weights_of_run(folder)
         sha256 = digest_of({**weights.params, **weights.stats})
         teachers[workdir] = {'step': weights.metadata['step'], 'sha256': sha256.hexdigest()}
         logits, outputs = said_by(folder, weights, config, data.classes, split, mesh)

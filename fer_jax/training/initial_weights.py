@@ -10,7 +10,6 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from fer_jax import pretrained
-from fer_jax.checkpoints import read_spec
 from fer_jax.data.dataset import Split
 from fer_jax.distributed import processes
 from fer_jax.distributed.sharding import put
@@ -18,7 +17,8 @@ from fer_jax.errors import UserError
 from fer_jax.models.network import Network
 from fer_jax.models.parameters import Flat, stage_of
 from fer_jax.pretrained import Preprocessing, Weights
-from fer_jax.runs import provenance, restore
+from fer_jax.runs import restore
+from fer_jax.runs.restore import weights_of_run
 from fer_jax.utils import cache
 
 STATISTICS_SAMPLE = 2048
@@ -36,40 +36,11 @@ def source(weights: str, model: str, *, partial: bool = False) -> Weights | None
     if weights == 'scratch':
         return None
     if (restore.located(weights) / 'checkpoints').is_dir():
-        return of_run(Path(weights), None if partial else model)
+        return weights_of_run(Path(weights), None if partial else model)
     if partial and Path(weights).is_file():
         return pretrained.load(Path(weights), None)
     with processes.first_alone():
         return pretrained.resolve(weights, model, cache=cache.root())
-
-
-def of_run(workdir: Path, model: str | None = None) -> Weights:
-    """The selected checkpoint of a run, with its head.
-
-    The metadata have the licence of the weights that the run began from, and where those came from as 'began_from'.
-
-    Raises:
-      UserError: there is none, or it is of another network than `model`.
-    """
-    folder = restore.located(workdir)
-    spec = read_spec(folder)
-    if model and spec.name != model:
-        raise UserError(f'model.weights={str(workdir)!r} is a run of {spec.name}, model.name is {model!r}')
-    _, step, params, stats = restore.restore(workdir)
-    metadata = {'source': str(workdir), 'step': str(step)}
-    before = provenance.read(folder / 'environment.json').get('weights')
-    before = before if isinstance(before, dict) else {}
-    if chain := [str(before[name]) for name in ('source', 'began_from') if name in before]:
-        metadata['began_from'] = ', which began from '.join(chain)
-    if 'licence' in before:
-        metadata['licence'] = str(before['licence'])
-    return Weights(
-        model=spec.name,
-        params={path: np.asarray(leaf) for path, leaf in params.items()},
-        stats={path: np.asarray(leaf) for path, leaf in stats.items()},
-        preprocessing=Preprocessing(spec.mean, spec.std, spec.order, spec.image_size),
-        metadata=metadata,
-    )
 
 
 def preprocessing(weights: Weights | None, split: Split, channels: int) -> Preprocessing:

@@ -17,7 +17,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fer_jax import report
-from fer_jax.checkpoints import SELECTABLE, Checkpoints
 from fer_jax.data.augmentation.augment import Augment
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes, sharding
@@ -30,13 +29,15 @@ from fer_jax.models.parameters import Flat
 from fer_jax.reporting import figures
 from fer_jax.runs import config as run_config
 from fer_jax.runs import metrics_log, provenance
+from fer_jax.runs import results as run_results
+from fer_jax.runs.checkpoints import SELECTABLE, Checkpoints
 from fer_jax.runs.lock import one_writer
-from fer_jax.runs.metrics_log import Recorder
 from fer_jax.training import nonfinite, setup, train_state
 from fer_jax.training.dry_run import rehearse
 from fer_jax.training.multi_step import Pace
 from fer_jax.training.phases import Phase
 from fer_jax.training.probe import probe
+from fer_jax.training.recorder import Recorder
 from fer_jax.training.setup import Setup
 from fer_jax.training.train_state import Fixed, TrainState
 from fer_jax.utils import atomic_files
@@ -171,7 +172,8 @@ def train_phases(
                 continue
             state, fixed = run.enter(phase, max(step, phase.first), params, stats, ema)
             if step > phase.first:
-                state = store.restore_train(step, state)
+                item = store.restore_train(step, train_state.train_item(state))
+                state = train_state.with_item(state, item)
             state = train_phase(run, phase, state, fixed, store, scorers, recorder, stop)
             params, stats, ema = train_state.current(state, fixed), state.batch_stats, state.ema
             step = phase.last
@@ -235,11 +237,11 @@ def train_phase(
                 scores.append(sign * value)
                 state = state._replace(scale=sharding.put(np.float32(phase.scale(scores)), run.replicated))
                 with recorder.timed('checkpoint'):
-                    store.save(state, fixed, value)
+                    store.save(train_state.to_items(state, fixed), value)
             if agreement.after_step():
                 processes.step_finished(more=False)
                 nonfinite.check(run, phase, state, recorder.workdir)
-                store.save(state, fixed)
+                store.save(train_state.to_items(state, fixed))
                 store.wait()
                 said = f'stopped by {stop.whom} after step {step}, saved'
                 raise Stopped(f'{said}; the same command with --workdir goes on')
@@ -328,8 +330,8 @@ def finish(run: Setup, workdir: Path, store: Checkpoints, scorers: Scorers) -> d
     results['calibrated'] = scoring.calibrated(role, predictions, others)
     if not processes.first():
         return results
-    scoring.write_predictions(workdir / 'predictions.npz', predictions)
-    scoring.write(workdir / 'results.json', results)
+    run_results.write_predictions(workdir / 'predictions.npz', predictions)
+    run_results.write_results(workdir / 'results.json', results)
     print(scoring.summary(results))
     figures.write(workdir, results, history)
     report.write(workdir, run.data, functools.partial(saliency.explain, run.network, *jax.device_get((params, stats))))

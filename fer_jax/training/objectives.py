@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,9 +11,8 @@ from jax.sharding import Mesh
 
 from fer_jax.data.dataset import Dataset
 from fer_jax.data.loading.loader import TrainFeed
-from fer_jax.data.tasks import PRIMARY, in_task, load_tasks
+from fer_jax.data.tasks import PRIMARY, in_task
 from fer_jax.errors import UserError
-from fer_jax.runs import config as run_config
 from fer_jax.training import losses
 from fer_jax.training.losses import Loss
 
@@ -64,14 +62,6 @@ class Task:
     data: Dataset
     objective: Objective
     feed: TrainFeed
-
-
-def of_run(workdir: Path) -> dict[str, Dataset]:
-    """The data of every task of a run, as long as they are where they were."""
-    from fer_jax.checkpoints import read_spec  # a step does not need Orbax
-
-    spec = read_spec(workdir)
-    return load_tasks(run_config.read(workdir), image_size=spec.image_size, channels=spec.channels)
 
 
 def check_aligned(fields: Mapping[str, Mapping[str, Any]], accumulate: int) -> None:

@@ -29,6 +29,7 @@ from fer_jax.feature_cache.recipe import Recipe
 from fer_jax.reporting import figures, probe_grid
 from fer_jax.runs import config as run_config
 from fer_jax.runs import provenance
+from fer_jax.runs import results as run_results
 from fer_jax.runs.lock import one_writer
 from fer_jax.training import setup
 from fer_jax.training.setup import Setup
@@ -64,7 +65,7 @@ def probe(config: Mapping[str, Any], workdir: Path, *, dry_run: bool = False) ->
         (workdir / 'environment.json').write_text(json.dumps(environment, indent=2) + '\n')
         print(f'workdir {workdir}\n{run.describe()}')
         results = fit(run, fields)
-        scoring.write(workdir / 'results.json', results)
+        run_results.write_results(workdir / 'results.json', results)
         probe_grid.grid_png(workdir / 'grid.png', results)
         figures.confusions(workdir, results)
         report.write(workdir, run.data)

@@ -14,6 +14,7 @@ from fer_jax.errors import UserError
 from fer_jax.evaluation import scoring
 from fer_jax.reporting import figures
 from fer_jax.runs import config as run_config
+from fer_jax.runs import results as run_results
 from fer_jax.training.loop import train
 from fer_jax.utils.signals import stop_request
 
@@ -60,7 +61,7 @@ def train_folds(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
     runs = _train_all(configs, workdir)
     splits = {}
     for role in (name for name in ('validation', 'test') if config['data']['splits'][name]):
-        parts = [scoring.read_predictions(workdir / name / 'predictions.npz', role) for name in runs]
+        parts = [run_results.read_predictions(workdir / name / 'predictions.npz', role) for name in runs]
         splits[role] = over_folds(parts, next(iter(runs.values()))['classes'])
         splits[role]['each'] = {'accuracy': [run['splits'][role]['accuracy'] for run in runs.values()]}
     results = _write(workdir, {**_common(list(runs.values())), 'folds': count, 'splits': splits}, list(configs))
@@ -85,7 +86,7 @@ def over_folds(parts: Sequence[Mapping[str, np.ndarray]], classes: Sequence[str]
     Raises:
       ValueError: an example stands in two folds.
     """
-    pooled = {name: np.concatenate([part[name] for part in parts]) for name in scoring.PREDICTED}
+    pooled = {name: np.concatenate([part[name] for part in parts]) for name in run_results.PREDICTED}
     if len(np.unique(pooled['ids'])) < len(pooled['ids']):
         raise ValueError('an example stands in two folds')
     return scoring.scores(pooled['logits'], pooled['labels'], tuple(classes), pooled['subjects'], pooled['groups'])
@@ -105,7 +106,7 @@ def _common(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _write(workdir: Path, results: dict[str, Any], runs: list[str]) -> dict[str, Any]:
-    scoring.write(workdir / 'results.json', results)
+    run_results.write_results(workdir / 'results.json', results)
     report.pooled(workdir, results, runs)
     print(scoring.summary(results))
     print(f'the runs and their pooled results are in {workdir}, report.html among them')

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from fer_jax import checkpoints
 from fer_jax.data import dataset
 from fer_jax.data import tasks as data_tasks
 from fer_jax.data.loading.loader import Feeds, gather
@@ -25,6 +24,7 @@ from fer_jax.inference import saliency
 from fer_jax.models.network import DTYPES, ModelSpec, Network, build
 from fer_jax.models.parameters import Flat, stage_of
 from fer_jax.pretrained import Weights
+from fer_jax.runs import checkpoints
 from fer_jax.training import distillation, initial_weights, multi_step, objectives, phases, train_state
 from fer_jax.training.objectives import HINTS, Task
 from fer_jax.training.phases import Phase

@@ -1,7 +1,7 @@
 """What a training step changes, and what it only reads."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -106,3 +106,21 @@ def scored(state: TrainState, fixed: Fixed) -> tuple[Flat, Flat]:
     if state.ema:
         return current(state, fixed) | state.ema['params'], state.ema['batch_stats']
     return current(state, fixed), state.batch_stats
+
+
+def to_items(state: TrainState, fixed: Fixed) -> dict[str, dict[str, Any]]:
+    """What a checkpoint holds, see `runs.checkpoints.Checkpoints`: {'model': what is scored, 'train': the rest}."""
+    params, batch_stats = scored(state, fixed)
+    return {'model': {'params': params, 'batch_stats': batch_stats}, 'train': train_item(state)}
+
+
+def train_item(state: TrainState) -> dict[str, Any]:
+    """What going on needs beside what is scored."""
+    current = {'trainable': state.trainable, 'batch_stats': state.batch_stats} if state.ema else {}
+    fields = {name: getattr(state, name) for name in ('step', 'opt_state', 'sums', 'scale', 'health')}
+    return fields | {'current': current}
+
+
+def with_item(state: TrainState, item: dict[str, Any]) -> TrainState:
+    """`state`, entered with the parameters of a checkpoint's item 'model', as its item 'train' says."""
+    return state._replace(**item.pop('current'), **item)

@@ -97,8 +97,8 @@ def overrides(arguments: argparse.Namespace, images: Path) -> dict[str, Any]:
 def beside_steps(arguments: argparse.Namespace, images: Path, work: Path) -> list[dict[str, Any]]:
     """Of each round: seconds a step without and with a save, of the blocking part, and until the save is sealed."""
     from configs import default
-    from fer_jax.checkpoints import Checkpoints
     from fer_jax.runs import checksums
+    from fer_jax.runs.checkpoints import Checkpoints
     from fer_jax.training import setup
 
     config = default.get_config()
@@ -119,13 +119,13 @@ def beside_steps(arguments: argparse.Namespace, images: Path, work: Path) -> lis
         return time.perf_counter() - begun
 
     steps()
-    store.save(state, fixed)  # the first one makes what later ones find
+    store.save(train_state.to_items(state, fixed))  # the first one makes what later ones find
     store.wait()
     found = []
     for _ in range(arguments.rounds):
         alone = steps()
         begun = time.perf_counter()
-        store.save(state, fixed)
+        store.save(train_state.to_items(state, fixed))
         blocked = time.perf_counter() - begun
         beside = steps()
         store.wait()

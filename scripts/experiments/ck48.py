@@ -25,6 +25,7 @@ from fer_jax.errors import UserError
 from fer_jax.evaluation import comparison, scoring
 from fer_jax.evaluation.comparison import Told
 from fer_jax.runs import metrics_log
+from fer_jax.runs import results as run_results
 from fer_jax.training import repeats
 from fer_jax.utils.signals import Stopped
 
@@ -168,8 +169,8 @@ def gained(scratch: Path, workdir: Path) -> dict[str, Any]:
         return {}
     told = []
     for folder in (scratch, workdir):
-        folds = [scoring.read_predictions(path, 'test') for path in sorted(folder.glob('fold-*/predictions.npz'))]
-        pooled = {name: np.concatenate([fold[name] for fold in folds]) for name in scoring.PREDICTED}
+        folds = [run_results.read_predictions(path, 'test') for path in sorted(folder.glob('fold-*/predictions.npz'))]
+        pooled = {name: np.concatenate([fold[name] for fold in folds]) for name in run_results.PREDICTED}
         told.append(Told(classes=tuple(json.loads((folder / 'results.json').read_text())['classes']), **pooled))
     (found,) = comparison.compare({'scratch': told[0], 'row': told[1]})['splits'].values()
     return {key: found['row'][key] for key in ('gain', 'gain_ci95', 'p')}

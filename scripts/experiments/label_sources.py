@@ -28,13 +28,13 @@ from ml_collections import ConfigDict
 
 from configs import default, fer2013_speedrun
 from fer_jax import pseudo_label
-from fer_jax.checkpoints import read_spec
 from fer_jax.data import dataset
 from fer_jax.data.sources import manifest
 from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
 from fer_jax.evaluation import metrics, scoring
 from fer_jax.models.network import build
+from fer_jax.runs.checkpoints import read_spec
 from fer_jax.training import repeats
 from fer_jax.utils import cache
 from fer_jax.utils.signals import Stopped

@@ -25,6 +25,7 @@ from fer_jax.errors import UserError
 from fer_jax.evaluation import scoring
 from fer_jax.evaluation.scorer import Scorer
 from fer_jax.runs import metrics_log, restore
+from fer_jax.runs import results as run_results
 from fer_jax.training import repeats
 from fer_jax.utils import cache
 from fer_jax.utils.signals import Stopped
@@ -139,7 +140,7 @@ def on_fer2013(workdir: Path) -> dict[str, Any]:
         test = data.splits['test']
         rows = {'test': slice(None), 'test_clean': test.subsets['clean']}
         found = {split: scoring.scores(logits[at], test.labels[at], data.classes) for split, at in rows.items()}
-        scoring.write(kept, found)
+        run_results.write_results(kept, found)
     return json.loads(kept.read_text())
 
 

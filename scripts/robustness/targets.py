@@ -174,10 +174,9 @@ def own_files() -> list[bytes]:
 
 def read_own(data: bytes, folder: Path) -> None:
     """The same bytes as each of these files."""
-    from fer_jax import checkpoints
     from fer_jax.data.imaging import crop_folder
     from fer_jax.feature_cache import store as feature_store
-    from fer_jax.runs import checksums, lock, metrics_log
+    from fer_jax.runs import checkpoints, checksums, lock, metrics_log
     from fer_jax.runs import config as run_config
 
     run, step = folder / 'run', folder / 'run' / 'checkpoints' / '5'

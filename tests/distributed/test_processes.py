@@ -9,7 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from fer_jax import checkpoints, evaluate
+from fer_jax import evaluate
+from fer_jax.runs import checkpoints
 from tests.cluster import Run, write_config
 
 

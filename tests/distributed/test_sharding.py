@@ -172,18 +172,18 @@ import jax
 jax.config.update('jax_num_cpu_devices', 8)
 jax.devices()
 import fer_jax
-from fer_jax.training import multi_step; from fer_jax.runs import metrics_log
+from fer_jax.training import multi_step; from fer_jax.training import recorder
 from fer_jax.utils.signals import Stopped
 multi_step.PATIENCE = 0  # a step a program
 config, workdir = json.load(open(sys.argv[1])), sys.argv[2]
-stepped, at = metrics_log.Recorder.stepped, None
+stepped, at = recorder.Recorder.stepped, None
 
 def stopping(recorder, count):
     stepped(recorder, count)
     if recorder._bar.n == 8 * at:
         os.kill(os.getpid(), signal.SIGTERM)
 
-metrics_log.Recorder.stepped = stopping
+recorder.Recorder.stepped = stopping
 for devices, at in ((8, 5), (4, 10), (1, 0)):
     config['parallel']['devices'] = devices
     try:

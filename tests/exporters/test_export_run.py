@@ -17,7 +17,7 @@ import fer_jax
 from fer_jax import export, pretrained
 from fer_jax.errors import UserError
 from fer_jax.exporters import exported_function
-from fer_jax.training import initial_weights
+from fer_jax.runs import restore
 
 pytest.importorskip('onnxruntime')
 
@@ -145,7 +145,7 @@ def test_the_licence_of_weights_goes_along_from_run_to_run(untrained, tmp_path):
     began = {'source': 'package x', 'sha256': '0', 'licence': 'Apache-2.0'}
     for _ in range(2):  # a run that starts from those weights, then one that starts from that
         (run / 'environment.json').write_text(json.dumps({'weights': began}))
-        began = initial_weights.of_run(run).metadata
+        began = restore.weights_of_run(run).metadata
     assert began == {'source': str(run), 'step': '7', 'licence': 'Apache-2.0',
                      'began_from': f'{run}, which began from package x'}  # fmt: skip
     export.export(run, 'safetensors', output)

@@ -11,10 +11,10 @@ import numpy as np
 import optax
 import pytest
 
-from fer_jax import checkpoints
+from fer_jax import checkpoints as fer_jax_checkpoints
 from fer_jax.errors import UserError
 from fer_jax.models.network import ModelSpec
-from fer_jax.runs import checksums
+from fer_jax.runs import checkpoints, checksums
 from fer_jax.training import train_state
 from fer_jax.training.train_state import Fixed
 
@@ -44,7 +44,7 @@ def saved(tmp_path_factory):
     workdir = tmp_path_factory.mktemp('run')
     store = checkpoints.Checkpoints(workdir, SPEC)
     for step, score in enumerate((0.5, 0.6, 0.9, 0.7, 0.2), 1):
-        store.save(state(step), Fixed({}, {}), score)
+        store.save(train_state.to_items(state(step), Fixed({}, {})), score)
     store.wait()
     store.close()
     return workdir
@@ -73,7 +73,8 @@ def test_the_newest_and_the_best_are_kept_and_restored(workdir):
     restored, stats = store.restore_model(3, *target())
     assert np.array_equal(restored['kernel'], params(3)['kernel']) and stats['mean'][0] == 3
     entered = train_state.create(5, restored, stats, TX)
-    assert store.restore_train(5, entered).step == 5
+    item = store.restore_train(5, train_state.train_item(entered))
+    assert train_state.with_item(entered, item).step == 5
 
 
 def flip_a_bit(path: Path) -> None:
@@ -134,7 +135,7 @@ def test_training_goes_on_over_a_step_that_was_set_aside(workdir, caplog):
     for _ in range(checksums.ASIDE + 1):
         flip_a_bit(files(workdir / 'checkpoints' / '5' / 'model' / 'd')[0])
         store = opened(workdir)
-        store.save(state(5), Fixed({}, {}), 0.2)
+        store.save(train_state.to_items(state(5), Fixed({}, {})), 0.2)
         store.wait()
         assert store.latest_step() == 5
         store.close()
@@ -148,14 +149,14 @@ def test_a_full_disk_is_one_message_and_the_step_before_is_whole(workdir):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
     try:
-        store.save(state(6), Fixed({}, {}), 0.95)
+        store.save(train_state.to_items(state(6), Fixed({}, {})), 0.95)
         with pytest.raises(UserError, match=r'cannot be written to .* GB are free there\. Earlier ones are whole'):
             store.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     store = opened(workdir)
     assert (store.latest_step(), store.best_step()) == (5, 3)
-    store.save(state(6), Fixed({}, {}), 0.95)
+    store.save(train_state.to_items(state(6), Fixed({}, {})), 0.95)
     store.close()
     assert sorted(path.name for path in (workdir / 'checkpoints').iterdir() if path.is_dir()) == ['6']
 
@@ -164,7 +165,7 @@ def test_a_folder_that_is_removed_under_the_run_is_named(workdir):
     store = opened(workdir)
     shutil.rmtree(workdir)
     with pytest.raises(UserError, match='checkpoints was removed, or its disk taken away'):
-        store.save(state(6), Fixed({}, {}), 0.95)
+        store.save(train_state.to_items(state(6), Fixed({}, {})), 0.95)
     store.close()
 
 
@@ -209,22 +210,22 @@ def test_equal_bits_have_equal_digests_and_others_do_not(saved, tmp_path, capsys
         ('changed', train_state.create(5, changed, {'mean': np.full(3, 5, np.float32)}, TX)),
     ):
         store = checkpoints.Checkpoints(tmp_path / name, SPEC)
-        store.save(one, Fixed({}, {}), 0.2)
+        store.save(train_state.to_items(one, Fixed({}, {})), 0.2)
         store.close()
         digests.append(checkpoints.digest(tmp_path / name / 'checkpoints' / '5'))
     assert checkpoints.digest(saved / 'checkpoints' / '5') == digests[0] != digests[1]
-    assert checkpoints.main([str(tmp_path / 'again'), '--digest']) == 0
+    assert fer_jax_checkpoints.main([str(tmp_path / 'again'), '--digest']) == 0
     assert capsys.readouterr().out.endswith(f'verified  {digests[0]}\n')
 
 
 def test_the_command_lists_and_verifies(workdir, capsys):
-    assert checkpoints.main([str(workdir)]) == 0
+    assert fer_jax_checkpoints.main([str(workdir)]) == 0
     assert [line.split()[0::3] for line in capsys.readouterr().out.splitlines()[1:]] == [
         ['3', 'verified'],
         ['5', 'verified'],
     ]
     flip_a_bit(files(workdir / 'checkpoints' / '3' / 'model' / 'd')[0])
-    assert checkpoints.main([str(workdir)]) == 1
+    assert fer_jax_checkpoints.main([str(workdir)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert '0.9000  model/d/' in lines[1] and lines[1].endswith('is not what its manifest says')
-    assert checkpoints.main([str(workdir / 'absent')]) == 2
+    assert fer_jax_checkpoints.main([str(workdir / 'absent')]) == 2

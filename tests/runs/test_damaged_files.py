@@ -6,12 +6,11 @@ import os
 import numpy as np
 import pytest
 
-from fer_jax import checkpoints
 from fer_jax.data.imaging import crop_folder
 from fer_jax.data.sources import files
 from fer_jax.errors import UserError
 from fer_jax.feature_cache import store as feature_store
-from fer_jax.runs import checksums, lock, metrics_log
+from fer_jax.runs import checkpoints, checksums, lock, metrics_log
 from fer_jax.runs import config as run_config
 from fer_jax.utils import atomic_files
 

@@ -13,7 +13,7 @@ import pytest
 
 import fer_jax
 from configs import default
-from fer_jax import checkpoints, evaluate
+from fer_jax import evaluate
 from fer_jax.data import dataset
 from fer_jax.data import tasks as data_tasks
 from fer_jax.data.augmentation.augment import Augment
@@ -22,7 +22,8 @@ from fer_jax.data.sources import folder, manifest
 from fer_jax.data.tables import class_names
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
-from fer_jax.evaluation import scoring
+from fer_jax.runs import checkpoints
+from fer_jax.runs import results as run_results
 from fer_jax.training import losses, optimizers, setup, train_state
 from fer_jax.training.freezing import Partition
 from fer_jax.training.objectives import Objective
@@ -161,7 +162,7 @@ def test_three_tasks_beside_the_primary_one(faces, tmp_path, capsys):
     records = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
     assert {'loss', 'theirs/loss', 'smiles/accuracy', 'faces/loss'} <= set(records[-2])
     assert 'faces/accuracy' not in records[-2] and 'theirs/macro_f1' in records[-1]
-    part = scoring.read_predictions(tmp_path / 'run' / 'predictions.npz', 'test/smiles')
+    part = run_results.read_predictions(tmp_path / 'run' / 'predictions.npz', 'test/smiles')
     assert np.mean(part['logits'].argmax(1) == part['labels']) == results['splits']['test/smiles']['accuracy']
     assert evaluate.evaluate(tmp_path / 'run', 'test')['splits'] == {
         name: one for name, one in results['splits'].items() if name.startswith('test')
@@ -249,7 +250,7 @@ def test_levels_are_learnt_beside_expressions(faces, tmp_path, monkeypatch):
     results = fer_jax.train(config, tmp_path / 'run')
     found = results['splits']['test/light']
     assert found['per_level']['bright']['concordance'] > 0.5 and found['per_level']['even']['n'] < found['n']
-    part = scoring.read_predictions(tmp_path / 'run' / 'predictions.npz', 'test/light')
+    part = run_results.read_predictions(tmp_path / 'run' / 'predictions.npz', 'test/light')
     error = part['logits'][:, 0] - part['labels'][:, 0]
     assert found['per_level']['bright']['rmse'] == pytest.approx(np.sqrt(np.mean(np.square(error))), rel=1e-5)
     records = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]

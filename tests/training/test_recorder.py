@@ -1,6 +1,7 @@
 import json
 
-from fer_jax.runs.metrics_log import Recorder, read
+from fer_jax.runs.metrics_log import read
+from fer_jax.training.recorder import Recorder
 
 
 def write(workdir, steps, start=0):

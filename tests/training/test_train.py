@@ -23,15 +23,17 @@ from PIL import Image
 
 import fer_jax
 from configs import default, repeat
-from fer_jax import checkpoints, cross_evaluate, evaluate, export, group_faces, models, pretrained, pseudo_label, report
+from fer_jax import cross_evaluate, evaluate, export, group_faces, models, pretrained, pseudo_label, report
 from fer_jax.data.augmentation.augment import augment
 from fer_jax.data.imaging import codec
 from fer_jax.data.sources import manifest
 from fer_jax.errors import UserError
-from fer_jax.evaluation import metrics, scoring
+from fer_jax.evaluation import metrics
 from fer_jax.models.network import build
 from fer_jax.models.parameters import Flat, unflatten
-from fer_jax.training import initial_weights, multi_step, nonfinite, setup, train_step
+from fer_jax.runs import checkpoints, restore
+from fer_jax.runs import results as run_results
+from fer_jax.training import multi_step, nonfinite, setup, train_step
 from fer_jax.training.train_state import Fixed
 from fer_jax.utils.signals import Stopped
 
@@ -93,7 +95,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert json.loads((workdir / 'results.json').read_text()) == results
     assert results['selected_on'] == 'validation/accuracy'
     assert results['splits']['test']['n'] == 12 and len(results['phases']) == 2
-    part = scoring.read_predictions(workdir / 'predictions.npz', 'test')
+    part = run_results.read_predictions(workdir / 'predictions.npz', 'test')
     scaled = part['logits'] / results['calibrated']['temperature']
     shares = scipy.special.log_softmax(scaled.astype(np.float64), axis=1)[np.arange(12), part['labels']]
     assert results['calibrated']['splits']['test']['nll'] == pytest.approx(-shares.mean())
@@ -133,7 +135,7 @@ def test_a_run_ends_with_a_page_that_opens_offline(finished, tmp_path, capsys):
         'What this can and cannot do',
     ):
         assert f'<h2>{heading}</h2>' in page
-    part = scoring.read_predictions(workdir / 'predictions.npz', 'test')
+    part = run_results.read_predictions(workdir / 'predictions.npz', 'test')
     ece = metrics.calibration(part['logits'], part['labels'])
     assert f'calibration error {ece["ece"]:.1%}, at the temperature' in page
     assert page.count('<th scope="row"><img') == 3 and 'no file twice, no person in two splits' in page
@@ -543,20 +545,20 @@ def test_a_run_on_two_devices_is_a_source_on_one(finished, tmp_path):
     script = """
 import sys, jax, optax
 from pathlib import Path
-from fer_jax.distributed import sharding; from fer_jax.training import initial_weights, train_state
-from fer_jax.checkpoints import Checkpoints, read_spec
+from fer_jax.distributed import sharding; from fer_jax.runs import restore; from fer_jax.training import train_state
+from fer_jax.runs.checkpoints import Checkpoints, read_spec
 from fer_jax.training.train_state import Fixed
 source, target = map(Path, sys.argv[1:])
-weights, everywhere = initial_weights.of_run(source), sharding.replicated(sharding.make_mesh(2))
+weights, everywhere = restore.of_run(source), sharding.replicated(sharding.make_mesh(2))
 state = train_state.create(1, dict(weights.params), dict(weights.stats), optax.identity())
 store = Checkpoints(target, read_spec(source))
-store.save(jax.device_put(state, everywhere), Fixed({}, {}), 0.5)
+store.save(train_state.to_items(jax.device_put(state, everywhere), Fixed({}, {})), 0.5)
 store.close()
 """
     environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
     command = [sys.executable, '-c', script, str(workdir), str(tmp_path)]
     subprocess.run(command, check=True, cwd=REPOSITORY, env=environment)
-    ours, theirs = (initial_weights.of_run(folder) for folder in (tmp_path, workdir))
+    ours, theirs = (restore.weights_of_run(folder) for folder in (tmp_path, workdir))
     for path in theirs.params:
         np.testing.assert_array_equal(ours.params[path], theirs.params[path])
 
@@ -573,7 +575,7 @@ def test_a_run_labels_what_it_is_sure_of(finished, faces, tmp_path, capsys):
     record, table = json.loads(output.with_suffix('.json').read_text()), manifest.read(output)
     assert table.splits[0] == 'validation' and set(table.splits[1:]) <= {'train'} and len(table) > 1
     assert len(table) - 1 == sum(record['kept'].values()) and max(record['kept'].values()) <= 7
-    part = scoring.read_predictions(workdir / 'predictions.npz', 'test')
+    part = run_results.read_predictions(workdir / 'predictions.npz', 'test')
     shares = scipy.special.softmax(part['logits'] / record['temperature'], axis=1)
     kept = shares.max(1) >= 0.4
     assert record['test']['n'] == kept.sum() and record['step'] == results['step']
@@ -696,7 +698,7 @@ def test_a_run_is_scored_on_other_sets(finished, faces, tmp_path, capsys):
 def test_views_at_test_time_are_averaged(finished, faces, tta):
     """Probabilities, against a loop over the views made by hand."""
     workdir, results = finished
-    part = scoring.read_predictions(workdir / 'predictions.npz', 'test')
+    part = run_results.read_predictions(workdir / 'predictions.npz', 'test')
     looks = np.stack([codec.decode((faces / name).read_bytes(), 32, 1, name) for name in part['ids']])
     spec, model = checkpoints.read_spec(workdir), restored(workdir, best=True)
     network = build(spec)
@@ -734,7 +736,7 @@ def test_runs_and_peers_are_compared_on_the_same_images(finished, tmp_path, caps
         shutil.copytree(workdir, tmp_path / 'runs' / f'seed-{seed}')
     config = json.loads((workdir / 'config.json').read_text())
     (tmp_path / 'runs' / 'seed-1' / 'config.json').write_text(json.dumps({**config, 'seed': 1}))
-    part = scoring.read_predictions(workdir / 'predictions.npz', 'test')
+    part = run_results.read_predictions(workdir / 'predictions.npz', 'test')
     shares = scipy.special.softmax(part['logits'].astype(np.float64), 1)
     rows = [','.join([name, *map(str, row)]) for name, row in zip(part['ids'], shares.tolist(), strict=True)]
     peer, output = tmp_path / 'peer.csv', tmp_path / 'together.json'
@@ -805,7 +807,7 @@ def test_the_best_step_outlives_a_score_that_is_not_a_number(finished, tmp_path)
     params = {'a': np.ones(2, np.float32)}
     for step, value in ((1, 0.5), (2, 0.9), (3, float('nan')), (4, 0.7), (5, None)):
         state = fer_jax.training.train_state.create(step, params, {}, optax.identity())
-        store.save(state, Fixed({}, {}), value)
+        store.save(fer_jax.training.train_state.to_items(state, Fixed({}, {})), value)
         store.wait()
         assert store.latest_step() == step
     assert store.best_step() == 2

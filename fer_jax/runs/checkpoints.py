@@ -1,0 +1,298 @@
+"""Orbax behind one door: the newest and the best checkpoint of a run, and what network they belong to."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from fer_jax.distributed import processes
+from fer_jax.errors import UserError
+from fer_jax.models.network import ModelSpec
+from fer_jax.models.parameters import Flat
+from fer_jax.runs import checksums
+from fer_jax.utils import atomic_files
+
+log = logging.getLogger('fer_jax')
+# metric -> whether a larger value is better
+SELECTABLE = {'accuracy': True, 'balanced_accuracy': True, 'macro_f1': True, 'nll': False}
+
+
+def parse_select(select: str) -> tuple[str, str]:
+    """'validation/accuracy' -> ('validation', 'accuracy').
+
+    Raises:
+      UserError: the metric is unknown, or the split is the test split: a score on examples that chose the checkpoint
+        is not an estimate of anything.
+    """
+    role, _, metric = select.partition('/')
+    if role == 'test':
+        raise UserError(
+            f'checkpoint.select={select!r} would choose the checkpoint on the test split, which makes its score '
+            f'optimistic and worthless; choose validation/{metric or "accuracy"}'
+        )
+    if role != 'validation' or metric not in SELECTABLE:
+        raise UserError(
+            f'checkpoint.select={select!r} is unknown; expected validation/ and one of {", ".join(SELECTABLE)}'
+        )
+    return role, metric
+
+
+def _score(metrics: Mapping[str, float]) -> float:
+    return metrics['score']
+
+
+class Checkpoints:
+    """The checkpoints of one workdir: `<workdir>/checkpoints/<step>/{model,train}`, their manifests, and `model.json`.
+
+    Item `model` is {params, batch_stats}, all that evaluation needs: the moving averages where a phase keeps them. Item
+    `train` is what going on needs besides: {step, opt_state, sums, scale, health, current}, of which `current` holds
+    the trained parameters and statistics where `model` has their averages.
+
+    Saving is asynchronous. A step counts once its manifest is written, after all its files; then the newest and the
+    best step are kept, and the others go. Only a step whose files are those of its manifest is restored. One that is
+    not is named, and moved to `set_aside/` by whoever may write.
+    """
+
+    def __init__(self, workdir: Path, spec: ModelSpec, *, select: str = 'validation/accuracy', read_only: bool = False):
+        """Opens or makes the folder.
+
+        Raises:
+          UserError: it is a file, or holds checkpoints of another model or class list.
+        """
+        self.directory = (workdir / 'checkpoints').absolute()
+        if self.directory.exists() and not self.directory.is_dir():
+            raise UserError(f'{self.directory} is a file; checkpoints need a folder of that name: move it away')
+        self._larger_is_better = SELECTABLE[parse_select(select)[1]]
+        path = self.directory / 'model.json'
+        if path.exists():
+            _refuse_another(read_spec(workdir), spec, self.directory)
+        elif not read_only and processes.first():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            atomic_files.write_text(path, spec.to_json())
+        found = _verified(self.directory, read_only=read_only) if processes.first() else []
+        self._steps: list[int] = json.loads(processes.tell(json.dumps(found)))
+        processes.shared_file(path)
+        # Named processes meet at JAX's service. Others would meet on the devices, also out of the sealing thread, where
+        # their collectives mix with those of a step.
+        among = ocp.options.MultiprocessingOptions(active_processes=set(range(processes.count())))
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            item_handlers={
+                name: ocp.StandardCheckpointHandler(multiprocessing_options=among) for name in ('model', 'train')
+            },
+            options=ocp.CheckpointManagerOptions(
+                create=False,
+                multiprocessing_options=among,
+                best_fn=_score,  # without it no metrics are written; which steps are kept is decided in _seal
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
+            ),
+        )
+        self._sealer = ThreadPoolExecutor(1)
+        self._sealed: Future[None] | None = None
+
+    def latest_step(self) -> int | None:
+        return max(self._steps, default=None)
+
+    def best_step(self) -> int | None:
+        """The step of the best finite score; the newest among equals; None before the first evaluation."""
+        scored = [(metrics['score'], step) for step in self._steps if (metrics := self._manager.metrics(step))]
+        return max(scored)[1] if scored else None
+
+    def save(self, items: Mapping[str, Any], value: float | None = None) -> None:
+        """Starts to save; `value` is the selection metric where it was measured at this step.
+
+        A value that is not finite counts as not measured: it must not displace the best.
+
+        Args:
+          items: {'model', 'train'}: trees of arrays; the step is that of 'train'.
+
+        Raises:
+          UserError: this one, or the one before, cannot be written.
+        """
+        step = int(items['train']['step'])
+        self.wait()
+        if step in self._steps:
+            return
+        if processes.first() and not (self.directory / 'model.json').exists():
+            raise UserError(f'{self.directory} was removed, or its disk taken away, while the run wrote to it')
+        metrics = None
+        if value is not None and math.isfinite(value):
+            metrics = {'score': value if self._larger_is_better else -value}
+        saved = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        try:
+            self._manager.save(step, args=ocp.args.Composite(**saved), metrics=metrics)
+        except OSError as error:
+            raise self._unwritten(error) from error
+        self._sealed = self._sealer.submit(self._seal, step)
+
+    def _seal(self, step: int) -> None:
+        """Waits for the files of `step`, seals them, and removes the steps that are now neither newest nor best.
+
+        All processes go through it, and are told of the seal before any goes on.
+        """
+        self._manager.wait_until_finished()
+        if processes.first():
+            checksums.seal(self.directory / str(step))
+        processes.meet(f'sealed {step} of {self.directory}')
+        self._steps.append(step)
+        for other in sorted(set(self._steps) - {step, self.best_step()}):
+            self._steps.remove(other)
+            if processes.first():
+                checksums.manifest_of(self.directory / str(other)).unlink(missing_ok=True)
+            processes.meet(f'without {other} of {self.directory}')
+            self._manager.delete(other)
+
+    def restore_model(self, step: int, params: Any, batch_stats: Any) -> tuple[Flat, Flat]:
+        """(params, batch_stats) of `step`, placed as the abstract trees say (`jax.ShapeDtypeStruct` with sharding)."""
+        restored = self._restore(step, 'model', {'params': params, 'batch_stats': batch_stats})
+        return restored['params'], restored['batch_stats']
+
+    def restore_train(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:
+        """The item 'train' of `step`, of the shapes, types and places of the arrays in `like`."""
+        return self._restore(step, 'train', jax.tree.map(ocp.utils.to_shape_dtype_struct, dict(like)))
+
+    def _restore(self, step: int, name: str, target: Any) -> Any:
+        """One item, after a look at what is stored: Orbax would cast another type in silence."""
+        folder = self.directory / str(step) / name
+        try:
+            stored = _shapes(self._manager.item_metadata(step)[name])
+            wanted = _shapes(target)
+            for path in sorted(set(stored) | set(wanted)):
+                if stored.get(path) != wanted.get(path):
+                    raise UserError(
+                        f'checkpoint {folder} is of another configuration: {path} is {stored.get(path, "absent")}, '
+                        f'this run has {wanted.get(path, "no such leaf")}; choose another --workdir'
+                    )
+            items = ocp.args.Composite(**{name: ocp.args.StandardRestore(target)})
+            return self._manager.restore(step, args=items)[name]
+        except (ValueError, KeyError, FileNotFoundError) as error:
+            raise UserError(
+                f'checkpoint {folder} cannot be restored ({str(error).splitlines()[0]}); '
+                'it is of another configuration or version: choose another --workdir'
+            ) from error
+
+    def wait(self) -> None:
+        """Returns when every save is on disk and sealed.
+
+        Raises:
+          UserError: one cannot be written.
+        """
+        if self._sealed is not None:
+            sealed, self._sealed = self._sealed, None
+            processes.step_finished()  # a process that cannot write keeps the others waiting inside Orbax
+            try:
+                sealed.result()
+            except Exception as error:  # Orbax raises its store's errors as ValueError
+                raise self._unwritten(error) from error
+            finally:
+                processes.step_finished(more=False)
+
+    def _unwritten(self, error: Exception) -> UserError:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        free = shutil.disk_usage(self.directory.parent).free / 1e9 if self.directory.parent.is_dir() else 0.0
+        return UserError(
+            f'a checkpoint cannot be written to {self.directory} ({reason}); {free:.1f} GB are free there. Earlier '
+            'ones are whole: make room, or move the workdir to another disk, and the same command goes on'
+        )
+
+    def close(self) -> None:
+        """Waits, and lets go.
+
+        Raises:
+          UserError: a save that nobody waited for cannot be written.
+        """
+        try:
+            self.wait()
+        finally:
+            self._sealer.shutdown()
+            with contextlib.suppress(ValueError, OSError):  # what `wait` has raised, once more
+                self._manager.close()
+
+
+def _shapes(tree: Any) -> dict[str, str]:
+    """path -> 'float32[3, 3]'"""
+    leaves = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, 'dtype'))[0]
+    named = {}
+    for path, leaf in leaves:
+        if hasattr(leaf, 'dtype'):
+            keys = [str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key)))) for key in path]
+            named['/'.join(keys)] = f'{np.dtype(leaf.dtype).name}{list(leaf.shape)}'
+    return named
+
+
+def digest(folder: Path) -> str:
+    """sha256 over the arrays of the step in `folder`, by name, type, shape and content.
+
+    Two steps that hold the same bits have the same one, however Orbax laid them out in files.
+    """
+    found = hashlib.sha256()
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    with ocp.StandardCheckpointer() as reader:
+        for name in ('model', 'train'):
+            about = reader.metadata(folder / name).item_metadata.tree
+            target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), about)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(reader.restore(folder / name, target)):
+                named = f'{name}{jax.tree_util.keystr(path)} {leaf.dtype.name}{list(leaf.shape)}'
+                found.update(named.encode() + b'\0' + np.asarray(leaf).tobytes())
+    return found.hexdigest()
+
+
+def step_folders(directory: Path) -> list[Path]:
+    """What may be steps, whole or not, in their order."""
+    if not directory.is_dir():
+        return []
+    found = [path for path in directory.iterdir() if path.name.isdecimal() and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name))
+
+
+def _verified(directory: Path, *, read_only: bool) -> list[int]:
+    """The steps that are what their manifests say; of others the reason is told."""
+    steps = []
+    for folder in step_folders(directory):
+        if reason := checksums.damage(folder):
+            log.warning('checkpoint %s is left out: %s', folder, reason)
+            if not read_only:
+                checksums.set_aside(folder)
+        else:
+            steps.append(int(folder.name))
+    return steps
+
+
+def read_spec(workdir: Path) -> ModelSpec:
+    """The network whose checkpoints `workdir` holds."""
+    path = workdir / 'checkpoints' / 'model.json'
+    if not path.is_file():
+        raise UserError(f'workdir={str(workdir)!r} holds no run (no {path}); give the folder that training wrote')
+    try:
+        return ModelSpec.from_json(path.read_text())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f'{path} cannot be read ({type(error).__name__}: {error}); start again in another --workdir'
+        ) from error
+
+
+def _refuse_another(there: ModelSpec, here: ModelSpec, directory: Path) -> None:
+    for field in ('name', 'classes', 'channels', 'head', 'mean', 'std', 'order'):
+        old, new = getattr(there, field), getattr(here, field)
+        if old != new:
+            raise UserError(
+                f'{directory} holds checkpoints of another model: its {field} is {_short(old)}, this run has '
+                f'{_short(new)}; choose another --workdir or the config of that run'
+            )
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return '; '.join(f'{task}: {", ".join(names)}' for task, names in value.items())
+    return str(value)
