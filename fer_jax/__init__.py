@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
 
         return create_model
     if name == 'load':
-        from fer_jax.predict import load
+        from fer_jax.inference.predictor import load
 
         return load
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -22,13 +22,13 @@ from fer_jax.errors import UserError
 from fer_jax.evaluation import comparison, cross_dataset, scoring
 from fer_jax.evaluation.comparison import Told
 from fer_jax.evaluation.scorer import Scorer
-from fer_jax.predict import Predictor
+from fer_jax.inference.predictor import Predictor
+from fer_jax.inference.tta import check_views
 from fer_jax.runs import config as run_config
 from fer_jax.runs import data as run_data
 from fer_jax.runs import restore
 from fer_jax.runs import results as run_results
 from fer_jax.runs.checkpoints import read_spec
-from fer_jax.training.train_step import check_views
 
 
 class Evaluated(NamedTuple):
@@ -53,7 +53,7 @@ def evaluate(workdir: str | Path, split: str = 'test', *, dataset: str = '', tta
       split: role of the split: 'train', 'validation' or 'test'.
       dataset: another set, NAME, FOLDER or MANIFEST, with :SPLIT where wanted, see `data.dataset.open_split`;
         `split` is then not looked at.
-      tta: 'none', 'flip', 'tencrop' or a number of random views, see `training.train_step.views`.
+      tta: 'none', 'flip', 'tencrop' or a number of random views, see `inference.tta.views`.
 
     Returns:
       As results.json: `selected_on`, `step`, `classes` and `splits`; of another set also `left_out`.

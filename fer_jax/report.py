@@ -18,7 +18,7 @@ from fer_jax.data.dataset import Dataset
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
 from fer_jax.evaluation import metrics, scoring
-from fer_jax.predict import Predictor
+from fer_jax.inference.predictor import Predictor
 from fer_jax.reporting import images as report_images
 from fer_jax.reporting import sections as report_sections
 from fer_jax.reporting.images import Explain

@@ -11,7 +11,7 @@ from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
 from fer_jax.evaluation import comparison
 from fer_jax.evaluation.comparison import Told
-from fer_jax.predict import Predictor
+from fer_jax.inference.predictor import Predictor
 from fer_jax.pretrained import published_weights
 from fer_jax.runs import config as run_config
 from fer_jax.runs import data as run_data

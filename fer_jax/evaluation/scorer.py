@@ -16,10 +16,10 @@ from fer_jax.evaluation import scoring
 from fer_jax.feature_cache import loader as feature_loader
 from fer_jax.feature_cache import recipe as feature_recipe
 from fer_jax.feature_cache.loader import FeatureFeed
+from fer_jax.inference.eval_step import eval_step
 from fer_jax.models.network import Network
 from fer_jax.models.parameters import Flat
 from fer_jax.runs import results as run_results
-from fer_jax.training.train_step import eval_step
 
 
 class Scorer:
@@ -28,7 +28,7 @@ class Scorer:
     Args:
       task: its name, by which what is scored is called: 'test' of the primary task, 'test/<task>' of another.
       head: the task whose head it uses; its own if ''.
-      tta: views of each image, see `training.train_step.views`.
+      tta: views of each image, see `inference.tta.views`.
     """
 
     def __init__(

@@ -18,11 +18,11 @@ from fer_jax.data.sources import folder
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
 from fer_jax.exporters import onnx_graph
+from fer_jax.inference.eval_step import eval_step
 from fer_jax.models.network import build
 from fer_jax.runs import data as run_data
 from fer_jax.runs import restore
 from fer_jax.runs.checkpoints import read_spec
-from fer_jax.training.train_step import eval_step
 
 INPUT, OUTPUT = 'faces', 'probabilities'
 MOST_IMAGES = 1000

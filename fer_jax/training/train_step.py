@@ -8,11 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fer_jax.data.augmentation.augment import Augment, augment, augment_batch, example_keys
-from fer_jax.data.augmentation.geometry import resize
+from fer_jax.data.augmentation.augment import augment_batch, example_keys
 from fer_jax.data.loading.loader import gather
 from fer_jax.data.tasks import PRIMARY
-from fer_jax.errors import UserError
 from fer_jax.models.network import DTYPES, Network
 from fer_jax.models.parameters import Flat
 from fer_jax.training.auxiliary_losses import attention_consistency, coral, distillation
@@ -22,9 +20,6 @@ from fer_jax.training.phases import Phase
 from fer_jax.training.train_state import Fixed, TrainState
 
 Batches = Mapping[str, Mapping[str, Any]]
-TTA = ('none', 'flip', 'tencrop')  # views of an image at test time, besides a number of random ones
-MOST_VIEWS = 64
-RANDOM_VIEW = Augment(flip=0.5, shift=0.06, scale=0.08, rotate=8.0)
 
 
 def train_step(
@@ -256,67 +251,3 @@ def _averaged(state: TrainState, phase: Phase, trainable: Flat, stats: Flat) -> 
     return jax.tree.map(
         lambda old, new: old + share * (new - old), state.ema, {'params': trainable, 'batch_stats': stats}
     )
-
-
-def eval_step(
-    params: Flat,
-    batch_stats: Flat,
-    batch: Mapping[str, Any],
-    *,
-    network: Network,
-    start: str | None = None,
-    task: str = PRIMARY,
-    tta: str = 'none',
-) -> jax.Array:
-    """Logits float32 [B, classes] of one task's head, images resized with antialiasing and otherwise as they are.
-
-    Args:
-      batch: 'x' and 'id', see `data.loading.loader.gather`.
-      start: the stage that the batch's features enter, where it holds those.
-      tta: see `views`: the logits of the mean of the probabilities of several views of each image.
-    """
-    x = batch['x']
-    seen = [x] if start is not None else views(x, batch['id'], network.spec.image_size, tta)
-    if start is None:
-        seen = [network.normalise(view) for view in seen]
-    entering = jnp.concatenate(seen) if len(seen) > 1 else seen[0]
-    logits = network.forward(params, batch_stats, entering.astype(DTYPES[network.spec.dtype]), start=start)[0][task]
-    if len(seen) == 1:
-        return logits
-    each = logits.reshape(len(seen), -1, logits.shape[-1])
-    if network.spec.activation == 'sigmoid':
-        present, absent = (jax.nn.logsumexp(jax.nn.log_sigmoid(sign * each), 0) for sign in (1, -1))
-        return present - absent
-    return jax.nn.logsumexp(jax.nn.log_softmax(each), 0) - jnp.log(len(seen))
-
-
-def check_views(tta: str) -> None:
-    """Raises UserError where `views` would not know it."""
-    if tta not in TTA and not (tta.isascii() and tta.isdecimal() and 1 <= int(tta) <= MOST_VIEWS):
-        raise UserError(
-            f'--tta={tta!r} is unknown; choose {", ".join(TTA)}, or a number of random views to {MOST_VIEWS}'
-        )
-
-
-def views(images: jax.Array, ids: jax.Array, size: int, tta: str) -> list[jax.Array]:
-    """Views of each image, float32 [B, size, size, C].
-
-    'none' is the image; 'flip' also its mirror image; 'tencrop' four corners and the middle of the image resized to 8/7
-    of `size`, and their mirror images (Krizhevsky et al. 2012); a number so many random ones, by `RANDOM_VIEW`, drawn
-    from the number of the view and of the example.
-
-    Args:
-      images: uint8 [B, H, W, C].
-      ids: int32 [B], numbers of the examples.
-    """
-    if tta in ('none', 'flip'):
-        plain = [resize(images, size)]
-    elif tta == 'tencrop':
-        large = resize(images, round(size * 8 / 7))
-        end = large.shape[1] - size
-        places = ((0, 0), (0, end), (end, 0), (end, end), (end // 2, end // 2))
-        plain = [large[:, top : top + size, left : left + size] for top, left in places]
-    else:
-        draw = jax.vmap(jax.random.fold_in, (None, 0))
-        return [augment(images, draw(jax.random.key(view), ids), size, RANDOM_VIEW) for view in range(int(tta))]
-    return plain if tta == 'none' else [*plain, *(view[:, :, ::-1] for view in plain)]

@@ -99,7 +99,7 @@ def beside_steps(arguments: argparse.Namespace, images: Path, work: Path) -> lis
     from configs import default
     from fer_jax.runs import checksums
     from fer_jax.runs.checkpoints import Checkpoints
-    from fer_jax.training import setup
+    from fer_jax.training import setup, train_state
 
     config = default.get_config()
     for name, value in overrides(arguments, images).items():

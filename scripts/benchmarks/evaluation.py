@@ -25,8 +25,8 @@ import numpy as np
 from fer_jax.data import dataset
 from fer_jax.distributed import sharding
 from fer_jax.evaluation.scorer import Scorer
+from fer_jax.inference.eval_step import eval_step
 from fer_jax.models.network import ModelSpec, build
-from fer_jax.training.train_step import eval_step
 from fer_jax.utils import cache
 
 SPLITS = {'train': 'train', 'validation': 'validation', 'test': 'test'}

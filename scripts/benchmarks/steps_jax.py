@@ -20,6 +20,7 @@ from fer_jax.data.loading.batch_loop import of_images, one_by_one
 from fer_jax.data.loading.loader import Feeds, TrainFeed
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import sharding
+from fer_jax.inference.eval_step import eval_step
 from fer_jax.models import registry
 from fer_jax.models.network import DTYPES, ModelSpec, Network, build
 from fer_jax.models.parameters import Flat, split_module, unflatten
@@ -27,7 +28,7 @@ from fer_jax.training import losses, phases, train_state
 from fer_jax.training.multi_step import Pace, in_turn
 from fer_jax.training.objectives import Objective
 from fer_jax.training.train_state import Fixed, TrainState
-from fer_jax.training.train_step import eval_step, train_step
+from fer_jax.training.train_step import train_step
 from scripts.benchmarks import clock
 from scripts.benchmarks.data import AUGMENT
 

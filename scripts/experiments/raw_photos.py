@@ -36,7 +36,7 @@ from fer_jax.errors import UserError
 from fer_jax.evaluation import comparison, cross_dataset, metrics, scoring
 from fer_jax.evaluation.comparison import Told
 from fer_jax.inference import face_pipeline
-from fer_jax.predict import Predictor
+from fer_jax.inference.predictor import Predictor
 from fer_jax.utils import progress
 
 WIDTH, HEIGHT = 640, 480

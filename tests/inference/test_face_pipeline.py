@@ -18,7 +18,7 @@ from PIL import Image
 from fer_jax import predict
 from fer_jax.data.imaging import crop_folder, faces
 from fer_jax.data.imaging.faces import Face
-from fer_jax.inference import drawing, face_pipeline
+from fer_jax.inference import drawing, face_pipeline, predictor
 from fer_jax.inference.face_pipeline import Cutting
 from fer_jax.inference.media import Frame, Source
 from tests.data import tiny_yunet
@@ -64,7 +64,7 @@ def test_every_face_of_the_photographs_is_told_and_nothing_else(shared_data, unt
     assert [line['face'] for line in lines[:4]] == [0, 1, 2, 0]
     for name in ('sample1', 'sample5'):  # by another path: one by one, from the file
         photo = faces.read_rgb(shared_data / 'photos' / f'{name}.jpg')
-        classify = predict.load(untrained)
+        classify = predictor.load(untrained)
         for line, face in zip([line for line in lines if name in line['file']], faces.detector()(photo), strict=True):
             np.testing.assert_allclose(line['box'], face.box, atol=0.06)
             expected = classify(faces.crop(photo, face.box, 0.1, 48))[0]
@@ -172,9 +172,9 @@ def test_faces_with_points_are_aligned(untrained, yunet, tmp_path):
     (line,) = lines_of(tmp_path / 'out')
     points = np.array(tiny_yunet.POINTS, np.float32) * 32 + (96, 128)
     aligned = faces.align(RED, points, 48, face_pipeline.MARGIN)
-    (expected,) = predict.load(untrained)(aligned)
+    (expected,) = predictor.load(untrained)(aligned)
     np.testing.assert_allclose(list(line['probabilities'].values()), expected, atol=2e-4)
-    (straight,) = predict.load(untrained)(faces.crop(RED, tuple(line['box']), face_pipeline.MARGIN, 48))
+    (straight,) = predictor.load(untrained)(faces.crop(RED, tuple(line['box']), face_pipeline.MARGIN, 48))
     assert np.abs(straight - expected).max() > 2e-3
 
 

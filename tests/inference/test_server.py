@@ -23,7 +23,8 @@ from PIL import Image
 from fer_jax import serve
 from fer_jax.data.imaging import faces
 from fer_jax.inference import face_pipeline
-from fer_jax.predict import Predictor
+from fer_jax.inference import server as inference_server
+from fer_jax.inference.predictor import Predictor
 from tests.data import tiny_yunet
 
 PHONE, DESKTOP = (390, 844), (1280, 900)
@@ -56,7 +57,9 @@ def server(untrained, tmp_path_factory):
     yunet.write_bytes(tiny_yunet.encode())
     predictor = Predictor(untrained)
     predictor.classes = ('<i>angry</i>', *predictor.classes[1:])
-    with serve.Server(('127.0.0.1', 0), predictor, faces.detector(yunet), face_pipeline.Cutting(0.2)) as server:
+    with inference_server.Server(
+        ('127.0.0.1', 0), predictor, faces.detector(yunet), face_pipeline.Cutting(0.2)
+    ) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         yield server
@@ -95,7 +98,7 @@ def test_what_cannot_be_looked_at_is_refused_with_the_reason(ask, monkeypatch):
         (png(red_cells(3))[:400], 415, 'no picture that can be read'),
         (header_of(8000, 6000), 413, '8000 x 6000 pixels; at most 40 megapixels'),
         (header_of(60_000, 60_000), 413, 'too many pixels; at most 40 megapixels'),
-        (bytes(serve.LARGEST_UPLOAD + 1), 413, '20.0 MB; give a picture of at most 20 MB'),
+        (bytes(inference_server.LARGEST_UPLOAD + 1), 413, '20.0 MB; give a picture of at most 20 MB'),
         (b'', 413, '0.0 MB'),
     ):
         got = ask(body)
@@ -108,8 +111,8 @@ def test_what_cannot_be_looked_at_is_refused_with_the_reason(ask, monkeypatch):
 
 
 def test_only_kinds_of_pictures_that_start_no_program_are_opened():
-    with pytest.raises(serve.Refused, match='no picture that can be read'):
-        serve.check_size(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n')
+    with pytest.raises(inference_server.Refused, match='no picture that can be read'):
+        inference_server.check_size(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n')
 
 
 def test_it_answers_to_its_own_names_alone(ask, server, monkeypatch):
@@ -126,7 +129,7 @@ def test_it_answers_to_its_own_names_alone(ask, server, monkeypatch):
 
 
 def test_a_picture_that_trickles_in_is_not_waited_for(server, monkeypatch):
-    monkeypatch.setattr(serve, 'ARRIVES', 0.5)
+    monkeypatch.setattr(inference_server, 'ARRIVES', 0.5)
     with socket.create_connection(server.server_address[:2], timeout=10) as client:
         client.sendall(b'POST /faces HTTP/1.0\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n')
         start = time.monotonic()
@@ -137,13 +140,13 @@ def test_a_picture_that_trickles_in_is_not_waited_for(server, monkeypatch):
 
 
 def test_connections_are_bounded(server, ask):
-    for _ in range(serve.CONNECTIONS):
+    for _ in range(inference_server.CONNECTIONS):
         assert server.connections.acquire(timeout=10)
     try:
         with pytest.raises(ConnectionError):
             ask(method='GET', path='/')
     finally:
-        server.connections.release(serve.CONNECTIONS)
+        server.connections.release(inference_server.CONNECTIONS)
     assert ask(method='GET', path='/')[0] == 200
 
 
@@ -158,13 +161,13 @@ def test_of_a_client_that_goes_away_nothing_is_said_but_of_a_fault_is(server, ca
 
 
 def test_pictures_wait_for_their_turn(server, ask, monkeypatch):
-    monkeypatch.setattr(serve, 'PATIENCE', 0.1)
-    for _ in range(serve.AT_ONCE):
+    monkeypatch.setattr(inference_server, 'PATIENCE', 0.1)
+    for _ in range(inference_server.AT_ONCE):
         server.turns.acquire()
     try:
         assert ask(png(red_cells(3)))[0] == 503
     finally:
-        server.turns.release(serve.AT_ONCE)
+        server.turns.release(inference_server.AT_ONCE)
     assert ask(png(red_cells(3)))[0] == 200
 
 
@@ -277,7 +280,11 @@ def test_the_page_shows_faces_or_says_why_not(page, tmp_path):
     for name, data, message in (
         ('none.png', png(red_cells()), 'No face was found in this picture.'),
         ('text.png', b'hello', 'This is no picture that can be read; give a JPEG or PNG.'),
-        ('heavy.png', bytes(serve.LARGEST_UPLOAD + 2**20), 'This file has 21.0 MB; give a picture of at most 20 MB.'),
+        (
+            'heavy.png',
+            bytes(inference_server.LARGEST_UPLOAD + 2**20),
+            'This file has 21.0 MB; give a picture of at most 20 MB.',
+        ),
         ('vast.png', header_of(8000, 6000), 'The picture has 8000 x 6000 pixels; at most 40 megapixels are looked at.'),
     ):
         assert page.choose(file(name, data)) == message

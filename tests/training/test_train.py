@@ -29,11 +29,12 @@ from fer_jax.data.imaging import codec
 from fer_jax.data.sources import manifest
 from fer_jax.errors import UserError
 from fer_jax.evaluation import metrics
+from fer_jax.inference import tta as inference_tta
 from fer_jax.models.network import build
 from fer_jax.models.parameters import Flat, unflatten
 from fer_jax.runs import checkpoints, restore
 from fer_jax.runs import results as run_results
-from fer_jax.training import multi_step, nonfinite, setup, train_step
+from fer_jax.training import multi_step, nonfinite, setup
 from fer_jax.training.train_state import Fixed
 from fer_jax.utils.signals import Stopped
 
@@ -716,7 +717,7 @@ def test_views_at_test_time_are_averaged(finished, faces, tta):
         for number in range(3):
             keys = [jax.random.fold_in(jax.random.key(number), at) for at in range(len(looks))]
             one_by_one = [
-                augment(looks[at : at + 1], key[None], 32, train_step.RANDOM_VIEW) for at, key in enumerate(keys)
+                augment(looks[at : at + 1], key[None], 32, inference_tta.RANDOM_VIEW) for at, key in enumerate(keys)
             ]
             seen.append(np.concatenate(one_by_one))
     shares = []

@@ -1,0 +1,44 @@
+"""The evaluation step: a pure function from a batch to logits."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fer_jax.data.tasks import PRIMARY
+from fer_jax.inference.tta import views
+from fer_jax.models.network import DTYPES, Network
+from fer_jax.models.parameters import Flat
+
+
+def eval_step(
+    params: Flat,
+    batch_stats: Flat,
+    batch: Mapping[str, Any],
+    *,
+    network: Network,
+    start: str | None = None,
+    task: str = PRIMARY,
+    tta: str = 'none',
+) -> jax.Array:
+    """Logits float32 [B, classes] of one task's head, images resized with antialiasing and otherwise as they are.
+
+    Args:
+      batch: 'x' and 'id', see `data.loading.loader.gather`.
+      start: the stage that the batch's features enter, where it holds those.
+      tta: see `views`: the logits of the mean of the probabilities of several views of each image.
+    """
+    x = batch['x']
+    seen = [x] if start is not None else views(x, batch['id'], network.spec.image_size, tta)
+    if start is None:
+        seen = [network.normalise(view) for view in seen]
+    entering = jnp.concatenate(seen) if len(seen) > 1 else seen[0]
+    logits = network.forward(params, batch_stats, entering.astype(DTYPES[network.spec.dtype]), start=start)[0][task]
+    if len(seen) == 1:
+        return logits
+    each = logits.reshape(len(seen), -1, logits.shape[-1])
+    if network.spec.activation == 'sigmoid':
+        present, absent = (jax.nn.logsumexp(jax.nn.log_sigmoid(sign * each), 0) for sign in (1, -1))
+        return present - absent
+    return jax.nn.logsumexp(jax.nn.log_softmax(each), 0) - jnp.log(len(seen))

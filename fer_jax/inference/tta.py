@@ -1,0 +1,43 @@
+"""Views of an image at test time."""
+
+import jax
+
+from fer_jax.data.augmentation.augment import Augment, augment
+from fer_jax.data.augmentation.geometry import resize
+from fer_jax.errors import UserError
+
+TTA = ('none', 'flip', 'tencrop')  # views of an image at test time, besides a number of random ones
+MOST_VIEWS = 64
+RANDOM_VIEW = Augment(flip=0.5, shift=0.06, scale=0.08, rotate=8.0)
+
+
+def check_views(tta: str) -> None:
+    """Raises UserError where `views` would not know it."""
+    if tta not in TTA and not (tta.isascii() and tta.isdecimal() and 1 <= int(tta) <= MOST_VIEWS):
+        raise UserError(
+            f'--tta={tta!r} is unknown; choose {", ".join(TTA)}, or a number of random views to {MOST_VIEWS}'
+        )
+
+
+def views(images: jax.Array, ids: jax.Array, size: int, tta: str) -> list[jax.Array]:
+    """Views of each image, float32 [B, size, size, C].
+
+    'none' is the image; 'flip' also its mirror image; 'tencrop' four corners and the middle of the image resized to 8/7
+    of `size`, and their mirror images (Krizhevsky et al. 2012); a number so many random ones, by `RANDOM_VIEW`, drawn
+    from the number of the view and of the example.
+
+    Args:
+      images: uint8 [B, H, W, C].
+      ids: int32 [B], numbers of the examples.
+    """
+    if tta in ('none', 'flip'):
+        plain = [resize(images, size)]
+    elif tta == 'tencrop':
+        large = resize(images, round(size * 8 / 7))
+        end = large.shape[1] - size
+        places = ((0, 0), (0, end), (end, 0), (end, end), (end // 2, end // 2))
+        plain = [large[:, top : top + size, left : left + size] for top, left in places]
+    else:
+        draw = jax.vmap(jax.random.fold_in, (None, 0))
+        return [augment(images, draw(jax.random.key(view), ids), size, RANDOM_VIEW) for view in range(int(tta))]
+    return plain if tta == 'none' else [*plain, *(view[:, :, ::-1] for view in plain)]
