@@ -24,7 +24,7 @@ import numpy as np
 import fer_jax
 from fer_jax.data import dataset
 from fer_jax.errors import UserError
-from fer_jax.evaluation import cross_dataset, scoring
+from fer_jax.evaluation import cross_dataset, summary
 from fer_jax.runs import metrics_log
 from fer_jax.utils import plotting
 
@@ -88,7 +88,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = ['| run | scored on | n | accuracy | balanced | classes | left out: trained on, other classes |']
     lines.append('|---|---|---:|---:|---:|---:|---:|')
     for row in rows:
-        shares = scoring.share(row['accuracy'], row['accuracy_ci95'])
+        shares = summary.share(row['accuracy'], row['accuracy_ci95'])
         lines.append(
             f'| {Path(row["workdir"]).name} | {Path(row["data"]).name} | {row["n"]:,} | {shares} | '
             f'{100 * row["balanced_accuracy"]:.2f} % | {len(row["classes"])} | '

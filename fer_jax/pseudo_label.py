@@ -31,7 +31,7 @@ from fer_jax.data.sources import folder, manifest
 from fer_jax.data.tables import class_names, splitting
 from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
-from fer_jax.evaluation import metrics, scoring
+from fer_jax.evaluation import intervals, summary
 from fer_jax.runs import config as run_config
 from fer_jax.runs import data as run_data
 from fer_jax.runs import results as run_results
@@ -104,7 +104,7 @@ def label(arguments: argparse.Namespace) -> str:
         'left out: ' + ', '.join(f'{count:,} {why}' for why, count in left_out.items()),
     ]
     for split in scored:
-        right = scoring.share(record[split]['precision'], record[split]['precision_ci95'])
+        right = summary.share(record[split]['precision'], record[split]['precision_ci95'])
         lines.append(f'on the {split} split: {100 * record[split]["coverage"]:.1f} % kept, of which {right} are right')
     return '\n'.join(lines)
 
@@ -198,7 +198,7 @@ def precision(part: dict[str, np.ndarray], temperature: float, threshold: float)
     predicted, confidence = sure(part['logits'], temperature)
     keep = confidence >= threshold
     right, n = int(np.count_nonzero(keep & (predicted == part['labels']))), int(keep.sum())
-    interval = metrics.wilson_interval(right, n)
+    interval = intervals.wilson_interval(right, n)
     return {'n': n, 'coverage': float(keep.mean()), 'precision': right / max(n, 1), 'precision_ci95': list(interval)}
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from fer_jax.data.dataset import Dataset
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
-from fer_jax.evaluation import metrics, scoring
+from fer_jax.evaluation import intervals, summary
 from fer_jax.inference.predictor import Predictor
 from fer_jax.reporting import images as report_images
 from fer_jax.reporting import sections as report_sections
@@ -90,13 +90,13 @@ def compare(workdirs: Sequence[Path], output: Path) -> Path:
             first = hits
         elif hits is not None and first is not None and sorted(hits) == sorted(first):
             pairs = np.array([(first[name], hits[name]) for name in first])
-            p = f'{metrics.mcnemar(pairs[:, 0], pairs[:, 1]):.3g}'
+            p = f'{intervals.mcnemar(pairs[:, 0], pairs[:, 1]):.3g}'
         cells = [
             f'{workdir.parent.name}/{workdir.name}' if workdir.name.startswith('seed-') else workdir.name,
             config['model']['name'],
             report_sections.data_of(config),
             f'{shown}, n = {one["n"]:,}',
-            scoring.share(one['accuracy'], one['accuracy_ci95']),
+            summary.share(one['accuracy'], one['accuracy_ci95']),
             f'{one["balanced_accuracy"]:.2%}',
             f'{one["macro_f1"]:.3f}',
             f'{one["nll"]:.3f}',
@@ -115,8 +115,8 @@ def pooled(workdir: Path, results: Mapping[str, Any], runs: Sequence[str]) -> Pa
     rows = []
     for name, one in results['splits'].items():
         if 'accuracy' in one:
-            accuracy = scoring.share(one['accuracy'], one['accuracy_ci95'])
-            rows.append([name, f'{one["n"]:,}', accuracy, scoring.INTERVALS[one['interval']]])
+            accuracy = summary.share(one['accuracy'], one['accuracy_ci95'])
+            rows.append([name, f'{one["n"]:,}', accuracy, summary.INTERVALS[one['interval']]])
     head = ('split', 'n', 'accuracy', 'interval')
     sections = [f'<section><h2>Together</h2>{report_sections.table(head, rows)}</section>']
     links = ''.join(f'<li><a href="{escape(run)}/report.html">{escape(run)}</a></li>' for run in runs)

@@ -9,9 +9,9 @@ from PIL import Image
 
 import fer_jax
 from configs import default, fer2013_record, fer2013_speedrun, resnet18_attributes, vgg16_transfer, vggface_two_stage
-from fer_jax import evaluate
 from fer_jax.data import dataset
 from fer_jax.data.sources import folder
+from fer_jax.evaluation import evaluate_runs
 from fer_jax.models.network import ModelSpec, build
 from fer_jax.training import phases
 
@@ -82,7 +82,7 @@ def test_attributes_are_learnt_and_told(tmp_path, monkeypatch):
     assert test['per_attribute']['bright']['accuracy'] > 0.9 and test['accuracy'] > 0.8
     assert test['per_attribute']['AU2']['n'] < test['n']
     assert (workdir / 'attributes_test.png').exists() and not (workdir / 'confusion_test.png').exists()
-    assert evaluate.evaluate(workdir)['splits']['test'] == test
+    assert evaluate_runs.evaluate(workdir)['splits']['test'] == test
     records = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
     assert all(0 <= record['accuracy'] <= 1 for record in records)
     with np.load(workdir / 'predictions.npz') as file:

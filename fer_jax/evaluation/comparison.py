@@ -9,7 +9,7 @@ import numpy as np
 
 from fer_jax.data.tables.expressions import canonical
 from fer_jax.errors import UserError
-from fer_jax.evaluation import metrics, scoring
+from fer_jax.evaluation import intervals, scoring, summary
 
 TINY = np.finfo(np.float32).tiny
 ENSEMBLE = 'ensemble'
@@ -80,7 +80,7 @@ def compare(
             if told.labels.ndim == 1 and who != next(iter(same)):
                 before, after = (said.logits[rows].argmax(1) == said.labels[rows] for said in (truth, told))
                 one['gain'], one['gain_ci95'] = gain(before, after, told.subjects[rows])
-                one['p'] = metrics.mcnemar(before, after)
+                one['p'] = intervals.mcnemar(before, after)
             splits[part][who] = one
     return {'classes': list(first.classes), 'left_out': largest - len(ids), 'splits': splits}
 
@@ -99,7 +99,7 @@ def gain(before: np.ndarray, after: np.ndarray, subjects: np.ndarray) -> tuple[f
     if not change.any() or len(change) < 2:
         return float(change.mean()), [0.0, 0.0] if not change.any() else [-1.0, 1.0]
     known = subjects.all() and len(np.unique(subjects)) > 1
-    interval = metrics.subject_interval(change, subjects) if known else metrics.t_interval(change.tolist())
+    interval = intervals.subject_interval(change, subjects) if known else intervals.t_interval(change.tolist())
     return float(change.mean()), list(interval)
 
 
@@ -147,13 +147,13 @@ def table(found: Mapping[str, Any]) -> str:
             p = f'{points(one["gain"], one["gain_ci95"])}, p = {one["p"]:.2g}' if 'p' in one else ''
             ece = f'{one["ece"]:.1%}' if 'ece' in one else ''
             lines.append(
-                f'{who:<{width}}{scoring.share(one["accuracy"], one["accuracy_ci95"]):<24}'
+                f'{who:<{width}}{summary.share(one["accuracy"], one["accuracy_ci95"]):<24}'
                 f'{one["balanced_accuracy"]:>9.2%}{one["macro_f1"]:>10.3f}{one["nll"]:>8.3f}{ece:>8}  {p}'.rstrip()
             )
         lines.append('')
     for part, one in found.get('seeds', {}).items():
         each = ', '.join(f'{100 * value:.1f}' for value in one['each']['accuracy'])
-        lines.append(f'{part}, mean of the seeds: {scoring.share(one["accuracy"], one["accuracy_ci95"])}, each {each}')
+        lines.append(f'{part}, mean of the seeds: {summary.share(one["accuracy"], one["accuracy_ci95"])}, each {each}')
     lines.append('gain: paired by image; p: of being right as often as the first (McNemar, exact)')
     if found['left_out']:
         lines.append(f'left out: {found["left_out"]:,} images about which not all were asked')

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fer_jax.data.dataset import Split
-from fer_jax.evaluation import metrics
+from fer_jax.evaluation import intervals, metrics
 
 OF_LEVELS = ('concordance', 'rmse')
 LISTED = 50  # with more classes there is no confusion matrix, and no table by class; with more groups no table by group
@@ -14,12 +14,6 @@ OF_GROUP = ('n', 'accuracy', 'accuracy_ci95', 'interval', 'balanced_accuracy', '
 BOUNDED = ('accuracy', 'balanced_accuracy', 'macro_f1', 'top2', 'ece', 'average_precision')
 AVERAGED = (*BOUNDED, 'nll', *OF_LEVELS)
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
-INTERVALS = {
-    'wilson': 'Wilson',
-    'examples': "Student's t over examples",
-    'subjects': 'resampled by subject',
-    'seeds': "Student's t over seeds",
-}
 
 
 def split_scores(role: str, split: Split, logits: np.ndarray, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -79,7 +73,7 @@ def scores(
             'n': int(matrix[c].sum()),
             'precision': float(precision[c]),
             'recall': float(recall[c]),
-            'recall_ci95': list(metrics.wilson_interval(int(matrix[c, c]), int(matrix[c].sum()))),
+            'recall_ci95': list(intervals.wilson_interval(int(matrix[c, c]), int(matrix[c].sum()))),
             'f1': float(f1[c]),
         }
         for c, name in enumerate(classes)
@@ -87,7 +81,7 @@ def scores(
     found = {
         'n': n,
         'accuracy': hits / n,
-        'accuracy_ci95': list(interval or metrics.wilson_interval(hits, n)),
+        'accuracy_ci95': list(interval or intervals.wilson_interval(hits, n)),
         'interval': 'subjects' if interval else 'wilson',
         'balanced_accuracy': metrics.balanced_accuracy(matrix),
         'macro_f1': metrics.macro_f1(matrix),
@@ -114,7 +108,7 @@ def _abstention(confidence: np.ndarray, hits: np.ndarray) -> list[dict[str, Any]
             {
                 'coverage': float(shares[last]),
                 'accuracy': float(accuracy[last]),
-                'accuracy_ci95': list(metrics.wilson_interval(right, last + 1)),
+                'accuracy_ci95': list(intervals.wilson_interval(right, last + 1)),
                 'confidence': float(ordered[last]),
             }
         )
@@ -145,7 +139,7 @@ def _by_subject(hits: np.ndarray, subjects: np.ndarray | None) -> tuple[float, f
     """The interval of the mean of `hits` [N] from resampled subjects; None where these are not known."""
     if subjects is None or not subjects.all() or len(np.unique(subjects)) < 2:
         return None
-    return metrics.subject_interval(hits, subjects)
+    return intervals.subject_interval(hits, subjects)
 
 
 def attribute_scores(
@@ -184,7 +178,7 @@ def attribute_scores(
             'n': n,
             'present': int(matrix[1].sum()),
             'accuracy': hits / n,
-            'accuracy_ci95': list(metrics.wilson_interval(hits, n)),
+            'accuracy_ci95': list(intervals.wilson_interval(hits, n)),
             'balanced_accuracy': metrics.balanced_accuracy(matrix),
             'f1': float(metrics.precision_recall_f1(matrix)[2][1]),
             'average_precision': metrics.average_precision(logits[rows, k], present[rows, k]),
@@ -193,7 +187,7 @@ def attribute_scores(
         score: float(np.mean([one[score] for one in per_attribute.values()]))
         for score in ('balanced_accuracy', 'f1', 'average_precision')
     }
-    by_example = metrics.t_interval(each.tolist()) if len(each) > 1 else (0.0, 1.0)
+    by_example = intervals.t_interval(each.tolist()) if len(each) > 1 else (0.0, 1.0)
     return {
         'n': len(labels),
         'accuracy': float(each.mean()),
@@ -271,76 +265,6 @@ def over_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     pooled: dict[str, Any] = {'n': runs[0]['n'], 'interval': 'seeds'}
     for name, values in each.items():
         pooled[name] = float(np.mean(values))
-        low, high = metrics.t_interval(values)
+        low, high = intervals.t_interval(values)
         pooled[f'{name}_ci95'] = [max(low, 0.0), min(high, 1.0)] if name in BOUNDED else [low, high]
     return pooled | {'each': each}
-
-
-def share(value: float, interval: list[float]) -> str:
-    """'71.23 % [69.7, 72.7]'"""
-    return f'{value:.2%}'.replace('%', ' %') + f' [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]'
-
-
-def headline(one: dict[str, Any]) -> str:
-    """The first score of a split: 'accuracy 71.23 %', or 'concordance 0.412'."""
-    if 'per_level' in one:
-        return f'concordance {one["concordance"]:.3f}'
-    return f'accuracy {one["accuracy"]:.2%}'.replace('%', ' %')
-
-
-def summary(results: dict[str, Any]) -> str:
-    """The table at the end of a run: phases, splits, and each class of the last official split."""
-    levels = {name: one for name, one in results['splits'].items() if 'concordance' in one}
-    told = {name: one for name, one in results['splits'].items() if name not in levels}
-    how = ' or '.join(dict.fromkeys(INTERVALS[one['interval']] for one in told.values()))
-    steps = ', '.join(map(str, results['steps'])) if 'steps' in results else results['step']
-    lines = [f'selected on {results["selected_on"]}, step {steps}; 95 % intervals of the accuracy: {how}', '']
-    role = results['selected_on'].split('/')[0]
-    for entry in results.get('phases', []):
-        lines.append(
-            f'phase {entry["phase"]}, epoch {entry["epoch"]:g}: best {role} accuracy '
-            f'{share(entry["accuracy"], entry["accuracy_ci95"])}'
-        )
-    lines += ['', f'{"split":<16}{"n":>7}  {"accuracy":<24}{"balanced":>9}{"macro F1":>10}{"NLL":>8}']
-    for name, one in told.items():
-        lines.append(
-            f'{name:<16}{one["n"]:>7,}  {share(one["accuracy"], one["accuracy_ci95"]):<24}'
-            f'{one["balanced_accuracy"]:>9.2%}{one["macro_f1"]:>10.3f}{one["nll"]:>8.3f}'
-        )
-        if 'each' in one:
-            lines.append('  each: ' + ', '.join(f'{100 * value:.1f}' for value in one['each']['accuracy']))
-    if calibrated := results.get('calibrated'):
-        for name, one in calibrated['splits'].items():
-            before = results['splits'][name]
-            lines.append(
-                f'{name} at temperature {calibrated["temperature"]:.2f}, fitted on {calibrated["fitted_on"]}: NLL '
-                f'{before["nll"]:.3f} -> {one["nll"]:.3f}, ECE {before["ece"]:.1%} -> {one["ece"]:.1%}'
-            )
-    for name, one in levels.items():
-        lines.append(f'{name:<24}concordance {one["concordance"]:.3f}, RMSE {one["rmse"]:.3f}')
-    last = 'test' if 'test' in results['splits'] else next(iter(results['splits']))
-    if abstention := results['splits'][last].get('abstention'):
-        told_of = ', '.join(f'{one["accuracy"]:.1%} of the {one["coverage"]:.0%}' for one in abstention[1:])
-        lines.append(f'{last}, right among the most confident: {told_of}')
-    if 'per_group' in results['splits'][last]:
-        lines += ['', f'{last + ", by group":<24}{"n":>7}  {"accuracy":<24}{"balanced":>9}{"macro F1":>10}']
-        for name, one in results['splits'][last]['per_group'].items():
-            lines.append(
-                f'{name:<24}{one["n"]:>7,}  {share(one["accuracy"], one["accuracy_ci95"]):<24}'
-                f'{one["balanced_accuracy"]:>9.2%}{one["macro_f1"]:>10.3f}'
-            )
-    if 'confusion' in results['splits'][last]:
-        lines += ['', f'{last + ", by class":<24}{"n":>7}  {"recall (Wilson)":<24}{"precision":>10}{"F1":>8}']
-        for name, one in results['splits'][last]['per_class'].items():
-            lines.append(
-                f'{name:<24}{one["n"]:>7,}  {share(one["recall"], one["recall_ci95"]):<24}'
-                f'{one["precision"]:>10.2%}{one["f1"]:>8.3f}'
-            )
-    if 'per_attribute' in results['splits'][last]:
-        lines += ['', f'{last + ", by attribute":<24}{"present":>9}  {"accuracy (Wilson)":<24}{"AP":>7}{"F1":>8}']
-        for name, one in results['splits'][last]['per_attribute'].items():
-            lines.append(
-                f'{name:<24}{one["present"]:>9,}  {share(one["accuracy"], one["accuracy_ci95"]):<24}'
-                f'{one["average_precision"]:>7.3f}{one["f1"]:>8.3f}'
-            )
-    return '\n'.join(lines)

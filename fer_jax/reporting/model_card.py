@@ -8,7 +8,7 @@ from typing import Any
 
 from fer_jax import __version__
 from fer_jax.data.tasks import PRIMARY
-from fer_jax.evaluation import scoring
+from fer_jax.evaluation import summary
 from fer_jax.inference import face_pipeline
 from fer_jax.models.network import ModelSpec
 from fer_jax.runs import restore
@@ -120,11 +120,11 @@ def _results(results: Mapping[str, Any]) -> str:
         '|---|---|---|---|---|---|',
     ]
     rows = [
-        f'| {name} | {one["n"]:,} | {scoring.share(one["accuracy"], one["accuracy_ci95"])} | '
+        f'| {name} | {one["n"]:,} | {summary.share(one["accuracy"], one["accuracy_ci95"])} | '
         f'{one["balanced_accuracy"]:.2%} | {one["macro_f1"]:.3f} | {one["nll"]:.3f} |'
         for name, one in results['splits'].items()
         if 'accuracy' in one
     ]
-    kinds = {scoring.INTERVALS[one['interval']] for one in results['splits'].values() if 'interval' in one}
+    kinds = {summary.INTERVALS[one['interval']] for one in results['splits'].values() if 'interval' in one}
     told = f'Intervals: {"; ".join(sorted(kinds))}.' if kinds else ''
     return '\n'.join([*lines, *head, *rows, '', told])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax.evaluation import scoring
+from fer_jax.evaluation import summary as evaluation_summary
 from fer_jax.utils import plotting
 
 SETTINGS = ('strength', 'learning_rate', 'weight_decay', 'seed')
@@ -30,7 +30,9 @@ def summary(results: Mapping[str, Any]) -> str:
     ]
     lines += [f'  {one[metric]:.4f}  {named(one)}' for one in ranked[:5]]
     for name, scores in results['splits'].items():
-        lines.append(f'{name:<16} n {scores["n"]:>6,}  {scoring.share(scores["accuracy"], scores["accuracy_ci95"])}')
+        lines.append(
+            f'{name:<16} n {scores["n"]:>6,}  {evaluation_summary.share(scores["accuracy"], scores["accuracy_ci95"])}'
+        )
     return '\n'.join(lines)
 
 

@@ -9,19 +9,19 @@ import numpy as np
 
 from fer_jax.data import dataset
 from fer_jax.data.dataset import Dataset
-from fer_jax.evaluation import metrics, scoring
+from fer_jax.evaluation import metrics, scoring, summary
 from fer_jax.reporting import probe_grid
 
 
 def result(results: Mapping[str, Any], config: Mapping[str, Any], shown: str) -> str:
     one = results['splits'][shown]
     low, high = one['accuracy_ci95']
-    how = scoring.INTERVALS[one['interval']]
+    how = summary.INTERVALS[one['interval']]
     rows = [
         [
             name,
             f'{split["n"]:,}',
-            scoring.share(split['accuracy'], split['accuracy_ci95']),
+            summary.share(split['accuracy'], split['accuracy_ci95']),
             f'{split["balanced_accuracy"]:.2%}',
             f'{split["macro_f1"]:.3f}',
             f'{split["nll"]:.3f}',
@@ -71,7 +71,7 @@ def classes(one: Mapping[str, Any], shown: str) -> str:
         rows += (
             f'<tr><th scope="row">{escape(name)}</th><td class="bar"><i style="width:{scores["recall"]:.1%}"></i>'
             f'<b style="left:{low:.1%};width:{high - low:.1%}"></b></td>'
-            f'<td>{scoring.share(scores["recall"], scores["recall_ci95"])}</td>'
+            f'<td>{summary.share(scores["recall"], scores["recall_ci95"])}</td>'
             f'<td>{scores["precision"]:.1%}</td><td>{scores["f1"]:.3f}</td><td>{scores["n"]:,}</td></tr>'
         )
     head = ''.join(f'<th scope="col">{name}</th>' for name in ('', 'recall', '', 'precision', 'F1', 'n'))
@@ -121,7 +121,7 @@ def abstention(part: Mapping[str, np.ndarray], one: Mapping[str, Any]) -> str:
     rows = [
         [
             f'{told["coverage"]:.0%}',
-            scoring.share(told['accuracy'], told['accuracy_ci95']),
+            summary.share(told['accuracy'], told['accuracy_ci95']),
             f'{told["confidence"]:.0%} or more',
         ]
         for told in one['abstention']
@@ -140,7 +140,7 @@ def groups(one: Mapping[str, Any], shown: str) -> str:
         [
             name,
             f'{scores["n"]:,}',
-            scoring.share(scores['accuracy'], scores['accuracy_ci95']),
+            summary.share(scores['accuracy'], scores['accuracy_ci95']),
             f'{scores["balanced_accuracy"]:.2%}',
             f'{scores["macro_f1"]:.3f}',
         ]

@@ -22,7 +22,7 @@ from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes, sharding
 from fer_jax.distributed.stop_consensus import Agreement
 from fer_jax.errors import UserError
-from fer_jax.evaluation import scoring
+from fer_jax.evaluation import scoring, summary
 from fer_jax.evaluation.scorer import Scorer
 from fer_jax.inference import saliency
 from fer_jax.models.parameters import Flat
@@ -295,7 +295,7 @@ def evaluate(
     recorder.say(
         f'phase {phase.index}, epoch {epoch:g}: {role} accuracy {scores["accuracy"]:.2%} [{low:.2%}, {high:.2%}], '
         f'macro F1 {scores["macro_f1"]:.3f}'
-        + ''.join(f'; {task} {scoring.headline(other)}' for task, other in found.items())
+        + ''.join(f'; {task} {summary.headline(other)}' for task, other in found.items())
     )
     return scores[metric]
 
@@ -332,7 +332,7 @@ def finish(run: Setup, workdir: Path, store: Checkpoints, scorers: Scorers) -> d
         return results
     run_results.write_predictions(workdir / 'predictions.npz', predictions)
     run_results.write_results(workdir / 'results.json', results)
-    print(scoring.summary(results))
+    print(summary.summary(results))
     figures.write(workdir, results, history)
     report.write(workdir, run.data, functools.partial(saliency.explain, run.network, *jax.device_get((params, stats))))
     print(f'report.html, results, pictures and checkpoints are in {workdir}')

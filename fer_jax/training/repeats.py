@@ -11,7 +11,7 @@ import numpy as np
 
 from fer_jax import report
 from fer_jax.errors import UserError
-from fer_jax.evaluation import scoring
+from fer_jax.evaluation import scoring, summary
 from fer_jax.reporting import figures
 from fer_jax.runs import config as run_config
 from fer_jax.runs import results as run_results
@@ -108,6 +108,6 @@ def _common(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _write(workdir: Path, results: dict[str, Any], runs: list[str]) -> dict[str, Any]:
     run_results.write_results(workdir / 'results.json', results)
     report.pooled(workdir, results, runs)
-    print(scoring.summary(results))
+    print(summary.summary(results))
     print(f'the runs and their pooled results are in {workdir}, report.html among them')
     return results

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from configs import default
 from fer_jax.errors import UserError
-from fer_jax.evaluation import comparison, scoring
+from fer_jax.evaluation import comparison, summary
 from fer_jax.evaluation.comparison import Told
 from fer_jax.runs import metrics_log
 from fer_jax.runs import results as run_results
@@ -192,7 +192,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         each = one['each']['accuracy']
         gain = comparison.points(one['gain'], one['gain_ci95']) if 'gain' in one else ''
         lines.append(
-            f'| {one["what"]} | {scoring.share(one["accuracy"], one["accuracy_ci95"])} | {gain} | '
+            f'| {one["what"]} | {summary.share(one["accuracy"], one["accuracy_ci95"])} | {gain} | '
             f'{100 * one["balanced_accuracy"]:.2f} % | {one["macro_f1"]:.3f} | '
             f'{100 * min(each):.1f} to {100 * max(each):.1f} % | {one["minutes"]:.1f} |'
         )

@@ -32,7 +32,7 @@ from fer_jax.data import dataset
 from fer_jax.data.sources import manifest
 from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
-from fer_jax.evaluation import metrics, scoring
+from fer_jax.evaluation import intervals, summary
 from fer_jax.models.network import build
 from fer_jax.runs.checkpoints import read_spec
 from fer_jax.training import repeats
@@ -160,7 +160,7 @@ def pseudo(arguments: argparse.Namespace) -> Iterator[Row]:
             'temperature': record['temperature'],
             'validation': record['validation'],
             'precision': sum(right) / max(len(right), 1),
-            'precision_ci95': list(metrics.wilson_interval(sum(right), len(right))),
+            'precision_ci95': list(intervals.wilson_interval(sum(right), len(right))),
         }
     yield scored('all labels', taught_by(everything, out / 'all', arguments))
 
@@ -240,10 +240,10 @@ def table(rows: list[Row]) -> str:
     lines = ['| | test accuracy | interval |' + (' labelled | of these right |' if rounds else '')]
     lines.append('|---|---|---|' + ('---|---|' if rounds else ''))
     for row in rows:
-        line = f'| {row["row"]} | {scoring.share(row["accuracy"], row["accuracy_ci95"])} | '
-        line += f'{scoring.INTERVALS[row["interval"]]}, n = {row["n"]:,} |'
+        line = f'| {row["row"]} | {summary.share(row["accuracy"], row["accuracy_ci95"])} | '
+        line += f'{summary.INTERVALS[row["interval"]]}, n = {row["n"]:,} |'
         if rounds:
-            right = scoring.share(row['precision'], row['precision_ci95']) if 'precision' in row else ''
+            right = summary.share(row['precision'], row['precision_ci95']) if 'precision' in row else ''
             line += f' {100 * row["coverage"]:.1f} % | {right} |' if right else ' | |'
         lines.append(line)
     return '\n'.join(lines) + '\n'

@@ -22,7 +22,7 @@ from fer_jax.data import dataset
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
-from fer_jax.evaluation import scoring
+from fer_jax.evaluation import scoring, summary
 from fer_jax.evaluation.scorer import Scorer
 from fer_jax.runs import metrics_log, restore
 from fer_jax.runs import results as run_results
@@ -148,7 +148,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Markdown, a line a cell."""
     lines = ['| cell | test, official | test, clean | balanced | macro F1 | minutes |', '|---|---|---|---|---|---|']
     for one in rows:
-        shares = [scoring.share(part['accuracy'], part['accuracy_ci95']) for part in (one, one['clean'])]
+        shares = [summary.share(part['accuracy'], part['accuracy_ci95']) for part in (one, one['clean'])]
         lines.append(
             f'| {one["cell"]} | {shares[0]} | {shares[1]} | {100 * one["balanced_accuracy"]:.2f} % | '
             f'{one["macro_f1"]:.3f} | {one["minutes"]:.1f} |'

@@ -21,10 +21,9 @@ import numpy as np
 
 os.environ.setdefault('KERAS_BACKEND', 'jax')
 
-from fer_jax import evaluate
 from fer_jax.data import dataset
 from fer_jax.errors import UserError
-from fer_jax.evaluation import comparison
+from fer_jax.evaluation import comparison, evaluate_runs
 from fer_jax.runs import results as run_results
 from fer_jax.utils import cache, progress
 
@@ -49,9 +48,9 @@ def main(argv: list[str] | None = None) -> int:
         write(table, arguments.data, arguments.split, arguments.wheel)
         given = {'predictions': [table]}
         if arguments.workdir:
-            found = evaluate.evaluate_together(arguments.workdir, arguments.split, **given)
+            found = evaluate_runs.evaluate_together(arguments.workdir, arguments.split, **given)
         else:
-            found = evaluate.evaluate_together([], dataset=f'{arguments.data}:{arguments.split}', **given)
+            found = evaluate_runs.evaluate_together([], dataset=f'{arguments.data}:{arguments.split}', **given)
     except UserError as error:
         print(f'fer_jax: {error}', file=sys.stderr)
         return 2

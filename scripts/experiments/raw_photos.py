@@ -33,7 +33,7 @@ from fer_jax.data.sources import folder
 from fer_jax.data.tables.expressions import canonical
 from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
-from fer_jax.evaluation import comparison, cross_dataset, metrics, scoring
+from fer_jax.evaluation import comparison, cross_dataset, intervals, summary
 from fer_jax.evaluation.comparison import Told
 from fer_jax.inference import face_pipeline
 from fer_jax.inference.predictor import Predictor
@@ -211,7 +211,7 @@ def detected(found: list[Found]) -> dict[str, Any]:
     """n, missed and its share, other faces; of made pictures the margin of the crops and misses by their side."""
     n, missed = len(found), sum(one.face is None for one in found)
     told: dict[str, Any] = {'n': n, 'missed': missed, 'others': sum(one.others for one in found)}
-    told |= {'miss_rate': missed / n, 'miss_rate_ci95': list(metrics.wilson_interval(missed, n))}
+    told |= {'miss_rate': missed / n, 'miss_rate_ci95': list(intervals.wilson_interval(missed, n))}
     made = [one for one in found if one.square]
     seen = [(one.square[2] / max(one.face.box[2:]) - 1) / 2 for one in made if one.square and one.face]
     if seen:
@@ -241,16 +241,16 @@ def against(before: np.ndarray, after: np.ndarray, subjects: np.ndarray) -> dict
     told: dict[str, Any] = {'n': len(before)}
     known = subjects.all() and len(np.unique(subjects)) > 1
     for name, hits in (('aligned', before), ('raw', after)):
-        wilson = metrics.wilson_interval(int(hits.sum()), len(hits))
-        interval = metrics.subject_interval(hits, subjects) if known else wilson
+        wilson = intervals.wilson_interval(int(hits.sum()), len(hits))
+        interval = intervals.subject_interval(hits, subjects) if known else wilson
         told |= {name: float(hits.mean()), f'{name}_ci95': list(interval)}
     gain, interval = comparison.gain(before, after, subjects)
-    return told | {'gain': gain, 'gain_ci95': interval, 'p': metrics.mcnemar(before, after)}
+    return told | {'gain': gain, 'gain_ci95': interval, 'p': intervals.mcnemar(before, after)}
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     first = rows[0]
-    missed = scoring.share(first['miss_rate'], first['miss_rate_ci95'])
+    missed = summary.share(first['miss_rate'], first['miss_rate_ci95'])
     others = f'{first["others"]:,} {"faces where there is none" if first["made"] else "other faces"}'
     lines = [f'{first["data"]}, n = {first["n"]:,}: missed {missed}, {others}.']
     if 'margin_seen' in first:
@@ -262,7 +262,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         for part, name in (('all', 'all, missed is wrong'), ('found', 'found')):
             if one := row.get(part):
                 margin = f'{row["margin"]:g}' + (" (the run's)" if row['margin'] == row['own_margin'] else '')
-                aligned, raw = (scoring.share(one[which], one[f'{which}_ci95']) for which in ('aligned', 'raw'))
+                aligned, raw = (summary.share(one[which], one[f'{which}_ci95']) for which in ('aligned', 'raw'))
                 gain = comparison.points(one['gain'], one['gain_ci95'])
                 lines.append(f'| {margin} | {name} | {one["n"]:,} | {aligned} | {raw} | {gain} | {one["p"]:.2g} |')
     return '\n'.join(lines) + '\n'

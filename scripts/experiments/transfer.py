@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 from configs import default, probe
 from fer_jax import models
 from fer_jax.errors import UserError
-from fer_jax.evaluation import scoring
+from fer_jax.evaluation import summary
 from fer_jax.runs import metrics_log
 from fer_jax.training import initial_weights, repeats
 from fer_jax.utils import plotting
@@ -82,7 +82,7 @@ def fill(arguments: argparse.Namespace) -> None:
         rows.append(cell(arguments, network, weights, method))
         spent = [row['minutes'] for row in rows if 'minutes' in row]  # those that stay empty take none
         left = sum(spent) / max(len(spent), 1) * (len(cells) - done)
-        said = rows[-1].get('absent') or scoring.share(rows[-1]['accuracy'], rows[-1]['accuracy_ci95'])
+        said = rows[-1].get('absent') or summary.share(rows[-1]['accuracy'], rows[-1]['accuracy_ci95'])
         print(f'{network}, {weights}, {method}: {said}; {done} of {len(cells)} cells, about {left:.0f} minutes left')
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(''.join(json.dumps(row) + '\n' for row in rows))
@@ -239,7 +239,7 @@ def written(row: Row) -> str:
     if 'accuracy' not in row:
         return '-' if row else ''
     rate = f', {row["images_per_second"]:,.0f}/s' if 'images_per_second' in row else ''
-    return f'{scoring.share(row["accuracy"], row["accuracy_ci95"])} ({row["minutes"]:.1f} min{rate})'
+    return f'{summary.share(row["accuracy"], row["accuracy_ci95"])} ({row["minutes"]:.1f} min{rate})'
 
 
 def plot(path: Path, rows: Sequence[Row]) -> None:

@@ -6,7 +6,7 @@ from scipy import special, stats
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
-from fer_jax.evaluation import metrics, scoring
+from fer_jax.evaluation import intervals, metrics, scoring
 
 RNG = np.random.default_rng(1)
 LABELS = RNG.choice(6, 400, p=[0.4, 0.3, 0.1, 0.1, 0.1, 0.0])  # class 5 is never there
@@ -15,20 +15,20 @@ PREDICTIONS[PREDICTIONS == 3] = 0  # class 3 is never predicted
 
 
 def test_z_is_the_normal_quantile():
-    assert pytest.approx(stats.norm.ppf(0.975), abs=1e-15) == metrics.Z95
+    assert pytest.approx(stats.norm.ppf(0.975), abs=1e-15) == intervals.Z95
 
 
 @pytest.mark.parametrize('n', [1, 2, 7, 50])
 def test_wilson_is_scipys_at_every_count(n):
     for hits in range(n + 1):
         expected = stats.binomtest(hits, n).proportion_ci(0.95, method='wilson')
-        np.testing.assert_allclose(metrics.wilson_interval(hits, n), (expected.low, expected.high), atol=1e-12)
+        np.testing.assert_allclose(intervals.wilson_interval(hits, n), (expected.low, expected.high), atol=1e-12)
 
 
 @pytest.mark.parametrize(('n', 'accuracy', 'points'), [(3589, 0.73, 1.45), (3068, 0.92, 0.96)])
 def test_wilson_has_the_width_known_for_the_fields_test_sets(n, accuracy, points):
     """FER2013's PrivateTest and RAF-DB's test set at accuracies usual there."""
-    low, high = metrics.wilson_interval(round(n * accuracy), n)
+    low, high = intervals.wilson_interval(round(n * accuracy), n)
     assert 50 * (high - low) == pytest.approx(points, abs=0.01)
 
 
@@ -64,17 +64,17 @@ def test_the_interval_over_subjects_is_scipys_bootstrap():
         (sums, sizes), lambda hit, all, axis: hit.sum(axis) / all.sum(axis), paired=True, vectorized=True,
         n_resamples=10_000, method='percentile', rng=0,
     ).confidence_interval  # fmt: skip
-    found = metrics.subject_interval(hits, subjects.astype(str))
+    found = intervals.subject_interval(hits, subjects.astype(str))
     np.testing.assert_allclose(found, expected, atol=0.004)
-    assert found == metrics.subject_interval(hits, subjects.astype(str))
-    low, high = metrics.wilson_interval(int(hits.sum()), len(hits))
+    assert found == intervals.subject_interval(hits, subjects.astype(str))
+    low, high = intervals.wilson_interval(int(hits.sum()), len(hits))
     assert found[1] - found[0] > 1.3 * (high - low)  # subjects differ: their images say less than as many people's
 
 
 @pytest.mark.parametrize('all_right', [True, False])
 def test_where_resampling_finds_nothing_else_the_subjects_count(all_right):
     hits, subjects = np.full(40, all_right), np.repeat(np.arange(8), 5).astype(str)
-    assert metrics.subject_interval(hits, subjects) == metrics.wilson_interval(8 * all_right, 8)
+    assert intervals.subject_interval(hits, subjects) == intervals.wilson_interval(8 * all_right, 8)
 
 
 def test_temperature_is_the_one_that_made_the_labels():
@@ -111,7 +111,7 @@ def test_concordance_is_lins():
 def test_the_interval_over_runs_is_students():
     values = [0.61, 0.64, 0.60, 0.66]
     expected = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
-    np.testing.assert_allclose(metrics.t_interval(values), expected)
+    np.testing.assert_allclose(intervals.t_interval(values), expected)
 
 
 @pytest.mark.parametrize('values', [1000, 5])  # of which 5 are mostly ties
@@ -153,4 +153,4 @@ def test_logits_that_are_right_as_often_as_they_say_are_calibrated():
 def test_mcnemar_is_the_exact_binomial(first, second):
     one = np.r_[np.ones(first, bool), np.zeros(second, bool), np.ones(30, bool)]
     other = np.r_[np.zeros(first, bool), np.ones(second, bool), np.ones(30, bool)]
-    assert metrics.mcnemar(one, other) == pytest.approx(stats.binomtest(first, first + second).pvalue)
+    assert intervals.mcnemar(one, other) == pytest.approx(stats.binomtest(first, first + second).pvalue)

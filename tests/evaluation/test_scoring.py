@@ -6,7 +6,7 @@ import scipy.special
 from scipy import stats
 from sklearn import metrics as reference
 
-from fer_jax.evaluation import metrics, scoring
+from fer_jax.evaluation import intervals, scoring, summary
 from fer_jax.reporting import figures
 
 RNG = np.random.default_rng(0)
@@ -18,8 +18,8 @@ LABELS = RNG.choice(4, 300, p=[0.5, 0.3, 0.15, 0.05])
 @pytest.mark.parametrize(('hits', 'n'), [(0, 10), (10, 10), (1, 3), (2584, 3589), (7, 1000)])
 def test_wilson_is_scipys(hits, n):
     expected = stats.binomtest(hits, n).proportion_ci(0.95, method='wilson')
-    np.testing.assert_allclose(metrics.wilson_interval(hits, n), (expected.low, expected.high), atol=1e-12)
-    assert metrics.wilson_interval(0, 0) == (0.0, 1.0)
+    np.testing.assert_allclose(intervals.wilson_interval(hits, n), (expected.low, expected.high), atol=1e-12)
+    assert intervals.wilson_interval(0, 0) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize('never_predicted', [False, True])
@@ -69,7 +69,7 @@ def results():
 
 
 def test_the_summary_names_what_selected_and_every_class():
-    text = scoring.summary(results())
+    text = summary.summary(results())
     accuracy = results()['splits']['test']['accuracy']
     assert 'selected on validation/accuracy, step 10' in text
     assert text.count(f'{100 * accuracy:.2f} %') == 3
@@ -125,7 +125,7 @@ def test_unknown_attributes_do_not_count(tmp_path):
         'classes': ['AU1', 'AU2', 'AU4'],
         'splits': {'test': one},
     }
-    text = scoring.summary(results)
+    text = summary.summary(results)
     assert 'test, by attribute' in text and '\nAU2 ' in text
     figures.confusions(tmp_path, results)
     assert (tmp_path / 'attributes_test.png').stat().st_size > 5000

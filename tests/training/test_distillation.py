@@ -10,9 +10,10 @@ from flax import nnx
 
 import fer_jax
 from configs import default
-from fer_jax import evaluate, models
+from fer_jax import models
 from fer_jax.data.imaging.codec import decode
 from fer_jax.errors import UserError
+from fer_jax.evaluation import evaluate_runs
 from fer_jax.models import registry
 from fer_jax.runs import provenance
 from fer_jax.training import auxiliary_losses, setup
@@ -111,7 +112,7 @@ def test_a_student_learns_from_its_teachers_alone(faces, teacher, tmp_path):
     config.model.head_inputs = ('layer4', 'layer3')
     results = fer_jax.train(config, tmp_path / 'run')
     assert set(results['splits']) == {'validation', 'test'}
-    assert evaluate.evaluate(tmp_path / 'run')['splits']['test'] == results['splits']['test']
+    assert evaluate_runs.evaluate(tmp_path / 'run')['splits']['test'] == results['splits']['test']
     records = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
     assert np.isfinite(records[-2]['loss'])
     config.data.augment = default.augment('none')

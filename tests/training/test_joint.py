@@ -13,7 +13,6 @@ import pytest
 
 import fer_jax
 from configs import default
-from fer_jax import evaluate
 from fer_jax.data import dataset
 from fer_jax.data import tasks as data_tasks
 from fer_jax.data.augmentation.augment import Augment
@@ -22,6 +21,7 @@ from fer_jax.data.sources import folder, manifest
 from fer_jax.data.tables import class_names
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
+from fer_jax.evaluation import evaluate_runs
 from fer_jax.runs import checkpoints
 from fer_jax.runs import results as run_results
 from fer_jax.training import losses, optimizers, setup, train_state
@@ -164,7 +164,7 @@ def test_three_tasks_beside_the_primary_one(faces, tmp_path, capsys):
     assert 'faces/accuracy' not in records[-2] and 'theirs/macro_f1' in records[-1]
     part = run_results.read_predictions(tmp_path / 'run' / 'predictions.npz', 'test/smiles')
     assert np.mean(part['logits'].argmax(1) == part['labels']) == results['splits']['test/smiles']['accuracy']
-    assert evaluate.evaluate(tmp_path / 'run', 'test')['splits'] == {
+    assert evaluate_runs.evaluate(tmp_path / 'run', 'test')['splits'] == {
         name: one for name, one in results['splits'].items() if name.startswith('test')
     }
     assert (tmp_path / 'run' / 'confusion_test_smiles.png').stat().st_size > 0

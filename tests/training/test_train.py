@@ -28,7 +28,7 @@ from fer_jax.data.augmentation.augment import augment
 from fer_jax.data.imaging import codec
 from fer_jax.data.sources import manifest
 from fer_jax.errors import UserError
-from fer_jax.evaluation import metrics
+from fer_jax.evaluation import evaluate_runs, metrics
 from fer_jax.inference import tta as inference_tta
 from fer_jax.models.network import build
 from fer_jax.models.parameters import Flat, unflatten
@@ -163,16 +163,16 @@ def test_a_run_is_repeated_from_its_config(finished):
 
 def test_evaluation_restores_the_selected_checkpoint(finished, capsys):
     workdir, results = finished
-    assert evaluate.evaluate(workdir)['splits']['test'] == results['splits']['test']
+    assert evaluate_runs.evaluate(workdir)['splits']['test'] == results['splits']['test']
     assert evaluate.main(['--workdir', str(workdir), '--split', 'validation']) == 0
     assert f'{results["splits"]["validation"]["accuracy"]:.2%}'.replace('%', ' %') in capsys.readouterr().out
     assert evaluate.main(['--workdir', str(workdir), '--split', 'dev']) == 2
     assert evaluate.main(['--workdir', str(workdir / 'absent')]) == 2
     assert 'holds no run' in capsys.readouterr().err
     fitted = results['calibrated']
-    again = evaluate.evaluate(workdir)['calibrated']
+    again = evaluate_runs.evaluate(workdir)['calibrated']
     assert again['temperature'] == fitted['temperature'] and again['splits']['test'] == fitted['splits']['test']
-    assert evaluate.evaluate(workdir, 'validation')['calibrated'] == {}
+    assert evaluate_runs.evaluate(workdir, 'validation')['calibrated'] == {}
     assert evaluate.main(['--workdir', str(workdir), '--output', str(workdir / 'new' / 'x.json')]) == 0
     assert json.loads((workdir / 'new' / 'x.json').read_text())['calibrated'] == again
     assert evaluate.main(['--workdir', str(workdir), '--output', str(workdir / 'config.json' / 'x.json')]) == 2
@@ -681,7 +681,7 @@ def test_a_run_is_scored_on_other_sets(finished, faces, tmp_path, capsys):
         right += sum(predictor.classes[at] == ours for at in predictor(np.stack(found)).argmax(1))
     assert foreign['accuracy'] == right / 90 and foreign['classes'] == ['angry', 'happy', 'surprise']
     assert output.with_suffix('.png').stat().st_size > 1000
-    found = evaluate.evaluate(workdir, dataset=str(other))
+    found = evaluate_runs.evaluate(workdir, dataset=str(other))
     assert found['splits']['other']['accuracy'] == right / 90 and found['left_out']['of other classes'] == 4
     assert evaluate.main(['--workdir', str(workdir), '--data', str(other), '--tta', 'flip']) == 0
     assert '4 of other classes' in capsys.readouterr().out
@@ -726,7 +726,7 @@ def test_views_at_test_time_are_averaged(finished, faces, tta):
         shares.append(jax.nn.softmax(logits))
     expected = np.mean(shares, 0)
     np.testing.assert_allclose(fer_jax.load(workdir, tta=tta)(looks), expected, atol=2e-3 if tta == 'tencrop' else 1e-5)
-    scored = evaluate.evaluate(workdir, tta=tta)['splits']['test']
+    scored = evaluate_runs.evaluate(workdir, tta=tta)['splits']['test']
     assert scored['accuracy'] == np.mean(expected.argmax(1) == part['labels'])
 
 

@@ -1,0 +1,80 @@
+"""Scores as text for a terminal."""
+
+from typing import Any
+
+INTERVALS = {
+    'wilson': 'Wilson',
+    'examples': "Student's t over examples",
+    'subjects': 'resampled by subject',
+    'seeds': "Student's t over seeds",
+}
+
+
+def share(value: float, interval: list[float]) -> str:
+    """'71.23 % [69.7, 72.7]'"""
+    return f'{value:.2%}'.replace('%', ' %') + f' [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]'
+
+
+def headline(one: dict[str, Any]) -> str:
+    """The first score of a split: 'accuracy 71.23 %', or 'concordance 0.412'."""
+    if 'per_level' in one:
+        return f'concordance {one["concordance"]:.3f}'
+    return f'accuracy {one["accuracy"]:.2%}'.replace('%', ' %')
+
+
+def summary(results: dict[str, Any]) -> str:
+    """The table at the end of a run: phases, splits, and each class of the last official split."""
+    levels = {name: one for name, one in results['splits'].items() if 'concordance' in one}
+    told = {name: one for name, one in results['splits'].items() if name not in levels}
+    how = ' or '.join(dict.fromkeys(INTERVALS[one['interval']] for one in told.values()))
+    steps = ', '.join(map(str, results['steps'])) if 'steps' in results else results['step']
+    lines = [f'selected on {results["selected_on"]}, step {steps}; 95 % intervals of the accuracy: {how}', '']
+    role = results['selected_on'].split('/')[0]
+    for entry in results.get('phases', []):
+        lines.append(
+            f'phase {entry["phase"]}, epoch {entry["epoch"]:g}: best {role} accuracy '
+            f'{share(entry["accuracy"], entry["accuracy_ci95"])}'
+        )
+    lines += ['', f'{"split":<16}{"n":>7}  {"accuracy":<24}{"balanced":>9}{"macro F1":>10}{"NLL":>8}']
+    for name, one in told.items():
+        lines.append(
+            f'{name:<16}{one["n"]:>7,}  {share(one["accuracy"], one["accuracy_ci95"]):<24}'
+            f'{one["balanced_accuracy"]:>9.2%}{one["macro_f1"]:>10.3f}{one["nll"]:>8.3f}'
+        )
+        if 'each' in one:
+            lines.append('  each: ' + ', '.join(f'{100 * value:.1f}' for value in one['each']['accuracy']))
+    if calibrated := results.get('calibrated'):
+        for name, one in calibrated['splits'].items():
+            before = results['splits'][name]
+            lines.append(
+                f'{name} at temperature {calibrated["temperature"]:.2f}, fitted on {calibrated["fitted_on"]}: NLL '
+                f'{before["nll"]:.3f} -> {one["nll"]:.3f}, ECE {before["ece"]:.1%} -> {one["ece"]:.1%}'
+            )
+    for name, one in levels.items():
+        lines.append(f'{name:<24}concordance {one["concordance"]:.3f}, RMSE {one["rmse"]:.3f}')
+    last = 'test' if 'test' in results['splits'] else next(iter(results['splits']))
+    if abstention := results['splits'][last].get('abstention'):
+        told_of = ', '.join(f'{one["accuracy"]:.1%} of the {one["coverage"]:.0%}' for one in abstention[1:])
+        lines.append(f'{last}, right among the most confident: {told_of}')
+    if 'per_group' in results['splits'][last]:
+        lines += ['', f'{last + ", by group":<24}{"n":>7}  {"accuracy":<24}{"balanced":>9}{"macro F1":>10}']
+        for name, one in results['splits'][last]['per_group'].items():
+            lines.append(
+                f'{name:<24}{one["n"]:>7,}  {share(one["accuracy"], one["accuracy_ci95"]):<24}'
+                f'{one["balanced_accuracy"]:>9.2%}{one["macro_f1"]:>10.3f}'
+            )
+    if 'confusion' in results['splits'][last]:
+        lines += ['', f'{last + ", by class":<24}{"n":>7}  {"recall (Wilson)":<24}{"precision":>10}{"F1":>8}']
+        for name, one in results['splits'][last]['per_class'].items():
+            lines.append(
+                f'{name:<24}{one["n"]:>7,}  {share(one["recall"], one["recall_ci95"]):<24}'
+                f'{one["precision"]:>10.2%}{one["f1"]:>8.3f}'
+            )
+    if 'per_attribute' in results['splits'][last]:
+        lines += ['', f'{last + ", by attribute":<24}{"present":>9}  {"accuracy (Wilson)":<24}{"AP":>7}{"F1":>8}']
+        for name, one in results['splits'][last]['per_attribute'].items():
+            lines.append(
+                f'{name:<24}{one["present"]:>9,}  {share(one["accuracy"], one["accuracy_ci95"]):<24}'
+                f'{one["average_precision"]:>7.3f}{one["f1"]:>8.3f}'
+            )
+    return '\n'.join(lines)
