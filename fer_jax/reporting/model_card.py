@@ -11,16 +11,11 @@ from fer_jax.data.tasks import PRIMARY
 from fer_jax.evaluation import summary
 from fer_jax.inference import face_pipeline
 from fer_jax.models.network import ModelSpec
+from fer_jax.reporting.caution import CAUTION
 from fer_jax.runs import restore
 from fer_jax.runs.checkpoints import read_spec
 
 UNKNOWN = 'not recorded'
-CAUTION = (
-    'A face shows what a face does, not what a person feels. The labels are what annotators saw in a picture; they '
-    'differ between annotators and cultures, and a classifier inherits that, with the bias of the images it was shown. '
-    'Scores hold for images like those of the test split. Law in many places restricts inferring emotions from faces, '
-    'at work and in schools above all. Do not use it to judge people.'
-)
 
 
 def text(workdir: str | Path, file: str, form: str, *, use: str, found: str, data_licence: str) -> str:

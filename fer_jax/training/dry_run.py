@@ -17,8 +17,7 @@ from fer_jax.data.sources import prepared
 from fer_jax.errors import UserError
 from fer_jax.feature_cache import extract as feature_extract
 from fer_jax.models.network import DTYPES
-from fer_jax.reporting import figures
-from fer_jax.training import memory
+from fer_jax.training import memory, parameter_table
 from fer_jax.training.phases import Phase
 from fer_jax.training.setup import Setup
 from fer_jax.utils import cache
@@ -39,7 +38,7 @@ def rehearse(run: Setup, workdir: Path) -> dict[str, Any]:
     """
     free = loader.free_memory(run.mesh)
     params, stats = run.initial()
-    print(f'{run.describe()}\n{figures.parameter_table(run.network, run.phases)}')
+    print(f'{run.describe()}\n{parameter_table.parameter_table(run.network, run.phases)}')
     print('\n'.join(describe_data(run)))
     print(f'weights: {describe_weights(run)}')
     images = nbytes(run.feed.resident)

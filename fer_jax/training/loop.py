@@ -16,7 +16,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fer_jax import report
 from fer_jax.data.augmentation.augment import Augment
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes, sharding
@@ -26,13 +25,13 @@ from fer_jax.evaluation import scoring, summary
 from fer_jax.evaluation.scorer import Scorer
 from fer_jax.inference import saliency
 from fer_jax.models.parameters import Flat
-from fer_jax.reporting import figures
+from fer_jax.reporting import figures, html_report
 from fer_jax.runs import config as run_config
 from fer_jax.runs import metrics_log, provenance
 from fer_jax.runs import results as run_results
 from fer_jax.runs.checkpoints import SELECTABLE, Checkpoints
 from fer_jax.runs.lock import one_writer
-from fer_jax.training import nonfinite, setup, train_state
+from fer_jax.training import nonfinite, parameter_table, setup, train_state
 from fer_jax.training.dry_run import rehearse
 from fer_jax.training.multi_step import Pace
 from fer_jax.training.phases import Phase
@@ -117,7 +116,7 @@ def introduce(run: Setup, workdir: Path, changes: list[str], *, allow_changes: b
     """
     if not processes.first():
         return
-    table = figures.parameter_table(run.network, run.phases)
+    table = parameter_table.parameter_table(run.network, run.phases)
     print(f'workdir {workdir}\n{run.describe()}\n{table}')
     for change in changes:
         print(f'changed since this run began: {change}')
@@ -334,6 +333,8 @@ def finish(run: Setup, workdir: Path, store: Checkpoints, scorers: Scorers) -> d
     run_results.write_results(workdir / 'results.json', results)
     print(summary.summary(results))
     figures.write(workdir, results, history)
-    report.write(workdir, run.data, functools.partial(saliency.explain, run.network, *jax.device_get((params, stats))))
+    html_report.write(
+        workdir, run.data, functools.partial(saliency.explain, run.network, *jax.device_get((params, stats)))
+    )
     print(f'report.html, results, pictures and checkpoints are in {workdir}')
     return results

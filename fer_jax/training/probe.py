@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fer_jax import report
 from fer_jax.data.augmentation.augment import Augment
 from fer_jax.data.loading import sampler
 from fer_jax.data.loading.loader import Feed
@@ -26,7 +25,7 @@ from fer_jax.errors import UserError
 from fer_jax.evaluation import scoring
 from fer_jax.feature_cache import loader as feature_loader
 from fer_jax.feature_cache.recipe import Recipe
-from fer_jax.reporting import figures, probe_grid
+from fer_jax.reporting import figures, html_report, probe_grid
 from fer_jax.runs import config as run_config
 from fer_jax.runs import provenance
 from fer_jax.runs import results as run_results
@@ -68,7 +67,7 @@ def probe(config: Mapping[str, Any], workdir: Path, *, dry_run: bool = False) ->
         run_results.write_results(workdir / 'results.json', results)
         probe_grid.grid_png(workdir / 'grid.png', results)
         figures.confusions(workdir, results)
-        report.write(workdir, run.data)
+        html_report.write(workdir, run.data)
         print(probe_grid.summary(results))
         print(f'report.html, results and pictures are in {workdir}')
     return results

@@ -9,10 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from fer_jax import report
 from fer_jax.errors import UserError
 from fer_jax.evaluation import scoring, summary
-from fer_jax.reporting import figures
+from fer_jax.reporting import figures, html_report
 from fer_jax.runs import config as run_config
 from fer_jax.runs import results as run_results
 from fer_jax.training.loop import train
@@ -107,7 +106,7 @@ def _common(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _write(workdir: Path, results: dict[str, Any], runs: list[str]) -> dict[str, Any]:
     run_results.write_results(workdir / 'results.json', results)
-    report.pooled(workdir, results, runs)
+    html_report.pooled(workdir, results, runs)
     print(summary.summary(results))
     print(f'the runs and their pooled results are in {workdir}, report.html among them')
     return results
