@@ -12,7 +12,7 @@ __all__ = ['__version__', 'create_model', 'load', 'train']
 def __getattr__(name: str) -> Any:
     """Imports JAX only where it is used: `python -m fer_jax.main --help` answers at once."""
     if name == 'train':
-        from fer_jax.training.loop import train
+        from fer_jax.training.train import train
 
         return train
     if name == 'create_model':

@@ -116,7 +116,7 @@ def _check_config() -> ConfigDict:
 
 def run(config: ConfigDict) -> None:
     """One run, or the runs of several seeds or folds, as the flags say."""
-    from fer_jax.training import loop, repeats
+    from fer_jax.training import repeats, train
 
     plain = json.loads(config.to_json())
     here = launch.place(os.environ, COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
@@ -135,11 +135,11 @@ def run(config: ConfigDict) -> None:
         raise UserError('--profile is of one training run; leave out --seeds, --folds and probes')
     if DRY_RUN.value or not (SEEDS.value or FOLDS.value):
         options = {'dry_run': DRY_RUN.value, 'profile': PROFILE.value, 'allow_changes': ALLOW_CHANGES.value}
-        loop.train(plain, WORKDIR.value, **options)
+        train.train(plain, WORKDIR.value, **options)
         return
     if ALLOW_CHANGES.value:
         raise UserError('--allow_changes is of one run; leave out --seeds and --folds')
-    workdir = Path(WORKDIR.value) if WORKDIR.value else loop.free_workdir(plain)
+    workdir = Path(WORKDIR.value) if WORKDIR.value else train.free_workdir(plain)
     if FOLDS.value:
         repeats.train_folds(plain, workdir)
         return

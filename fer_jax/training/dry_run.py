@@ -19,13 +19,13 @@ from fer_jax.feature_cache import extract as feature_extract
 from fer_jax.models.network import DTYPES
 from fer_jax.training import memory, parameter_table
 from fer_jax.training.phases import Phase
-from fer_jax.training.setup import Setup
+from fer_jax.training.run import Run
 from fer_jax.utils import cache
 
 KEPT = 3  # checkpoints on disk at most: the newest, the best, and the one that is being written
 
 
-def rehearse(run: Setup, workdir: Path) -> dict[str, Any]:
+def rehearse(run: Run, workdir: Path) -> dict[str, Any]:
     """Compiles the first step of each phase, and prints what the job needs.
 
     Weights that have to be downloaded are here by now: preparing the run has fetched them.
@@ -92,7 +92,7 @@ def size_of(split: Any) -> int:
     return len(split.labels) * math.prod(split.shape)
 
 
-def features_of(run: Setup, phase: Phase) -> int:
+def features_of(run: Run, phase: Phase) -> int:
     """Bytes of what the phase keeps of every task's training images; 0 without a cache."""
     if phase.features is None:
         return 0
@@ -101,7 +101,7 @@ def features_of(run: Setup, phase: Phase) -> int:
     return sum(each * len(task.data.splits['train'].labels) for task in run.tasks.values())
 
 
-def describe_data(run: Setup) -> list[str]:
+def describe_data(run: Run) -> list[str]:
     """A line a task: where its images lie, what they take there, and what they take decoded."""
     lines = []
     for name, fields in data_tasks.task_configs(run.config).items():
@@ -124,7 +124,7 @@ def tree_size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob('*') if path.is_file())
 
 
-def describe_weights(run: Setup) -> str:
+def describe_weights(run: Run) -> str:
     """Where the weights are that the run starts from."""
     if run.weights is None:
         return 'none, it starts from scratch'

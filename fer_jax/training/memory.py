@@ -10,7 +10,7 @@ from fer_jax.data.loading import loader
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.training import setup
 from fer_jax.training.phases import Phase
-from fer_jax.training.setup import Setup
+from fer_jax.training.run import Run
 
 MARGIN = 0.05  # of the free memory, left to what an allocator wastes between buffers
 EXACT = 0.02  # a larger batch that might fit is at most this share larger
@@ -46,7 +46,7 @@ def largest_batch(config: Mapping[str, Any]) -> int:
     return min(found)
 
 
-def needs(run: Setup, phase: Phase) -> Callable[[int], int]:
+def needs(run: Run, phase: Phase) -> Callable[[int], int]:
     """batch size -> bytes a device of a step: its arguments, and what it works with, see `working`."""
     state, fixed = jax.eval_shape(lambda: run.enter(phase, phase.first, *run.network.init(0)))
     shapes = jax.tree.map(

@@ -15,7 +15,7 @@ from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes
 from fer_jax.errors import UserError
 from fer_jax.training.phases import Phase
-from fer_jax.training.setup import Setup
+from fer_jax.training.run import Run
 from fer_jax.training.train_state import TrainState
 from fer_jax.utils import image_grid
 
@@ -51,7 +51,7 @@ def report(
     )
 
 
-def check(run: Setup, phase: Phase, state: TrainState, workdir: Path) -> None:
+def check(run: Run, phase: Phase, state: TrainState, workdir: Path) -> None:
     """Raises UserError where too many updates were not finite, with the step and its examples in the workdir."""
     step = int(state.health['halted_at'])
     if not step:

@@ -11,7 +11,7 @@ from fer_jax.data.augmentation.augment import Augment
 from fer_jax.errors import UserError
 from fer_jax.feature_cache.recipe import Recipe, boundary_recipe, check
 from fer_jax.models.network import Network
-from fer_jax.training import optimizers
+from fer_jax.training import optimizers, schedules
 from fer_jax.training.freezing import Partition, partition
 
 
@@ -98,7 +98,7 @@ def plan(
             split = partition(list(network.params), network.stages, fields['rates'])
         except UserError as error:
             raise UserError(f'phases[{index}].{error}') from None
-        schedule = optimizers.make_schedule(
+        schedule = schedules.make_schedule(
             fields['schedule'],
             learning_rate=fields['learning_rate'],
             steps=last - first,

@@ -31,7 +31,7 @@ from fer_jax.runs import provenance
 from fer_jax.runs import results as run_results
 from fer_jax.runs.lock import one_writer
 from fer_jax.training import setup
-from fer_jax.training.setup import Setup
+from fer_jax.training.run import Run
 
 MIRROR = Augment(flip=1.0)
 
@@ -91,7 +91,7 @@ def check(fields: Mapping[str, Any], stages: Sequence[str], select: tuple[str, s
             raise UserError(f'probe.{name}={fields[name]}; expected 1 or more')
 
 
-def fit(run: Setup, fields: Mapping[str, Any]) -> dict[str, Any]:
+def fit(run: Run, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Everything between a prepared run and its results."""
     if annotation := run.config['data']['annotation']:
         raise UserError(f"data.annotation={annotation!r}: the heads of a probe tell classes; set it to ''")

@@ -14,7 +14,7 @@ from fer_jax.evaluation import scoring, summary
 from fer_jax.reporting import figures, html_report
 from fer_jax.runs import config as run_config
 from fer_jax.runs import results as run_results
-from fer_jax.training.loop import train
+from fer_jax.training.train import train
 from fer_jax.utils.signals import stop_request
 
 

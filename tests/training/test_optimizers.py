@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from fer_jax.errors import UserError
-from fer_jax.training import optimizers
+from fer_jax.training import optimizers, schedules
 
 RNG = np.random.default_rng(0)
 PARAMS = {'a.kernel': RNG.normal(size=(4, 3)).astype(np.float32), 'a.bias': RNG.normal(size=3).astype(np.float32)}
@@ -15,7 +15,7 @@ TARGETS = [{name: RNG.normal(size=leaf.shape).astype(np.float32) for name, leaf 
 def make(name, rate=0.05, rates=None, schedule=None, **options):
     return optimizers.make(
         name,
-        schedule=schedule or optimizers.make_schedule('constant', learning_rate=rate, steps=20),
+        schedule=schedule or schedules.make_schedule('constant', learning_rate=rate, steps=20),
         rates=rates or dict.fromkeys(PARAMS, 1.0),
         decay_mask={'a.kernel': True, 'a.bias': False},
         **options,
@@ -105,7 +105,7 @@ def test_muon_makes_kernels_orthogonal_and_leaves_the_rest_to_adam():
     gradients = [{path: RNG.normal(size=shape) for path, shape in shapes.items()} for _ in range(5)]
     tx = optimizers.make(
         'muon',
-        schedule=optimizers.make_schedule('constant', learning_rate=0.05, steps=5),
+        schedule=schedules.make_schedule('constant', learning_rate=0.05, steps=5),
         rates=dict.fromkeys(shapes, 1.0),
         decay_mask={path: path.endswith('kernel') for path in shapes},
         weight_decay=0.1,
@@ -146,7 +146,7 @@ def test_one_cycle_is_torchs():
         expected.append(optimizer.param_groups[0]['lr'])
         optimizer.step()
         reference.step() if len(expected) < 50 else None
-    schedule = optimizers.make_schedule('one_cycle', learning_rate=3.0, steps=50, warmup_steps=15)
+    schedule = schedules.make_schedule('one_cycle', learning_rate=3.0, steps=50, warmup_steps=15)
     np.testing.assert_allclose([schedule(step) for step in range(50)], expected, rtol=1e-4)
 
 
@@ -159,7 +159,7 @@ def test_clipping_is_by_the_norm_of_the_trainable_gradients():
 
 
 def test_schedules_are_their_formulas():
-    make = optimizers.make_schedule
+    make = schedules.make_schedule
     constant = make('constant', learning_rate=2.0, steps=10, warmup_steps=4)
     np.testing.assert_allclose([constant(step) for step in range(6)], [0.5, 1, 1.5, 2, 2, 2])
     step = make('step', learning_rate=1.0, steps=10, step_every=3, step_factor=0.1)
@@ -175,6 +175,6 @@ def test_wrong_settings_are_named():
     with pytest.raises(UserError, match="optimizer='adamx' is unknown; the nearest is adam"):
         make('adamx')
     with pytest.raises(UserError, match="schedule='cosin' is unknown; the nearest is cosine"):
-        optimizers.make_schedule('cosin', learning_rate=1, steps=1)
+        schedules.make_schedule('cosin', learning_rate=1, steps=1)
     with pytest.raises(UserError, match='warmup_epochs takes 10 steps of a phase that has 10'):
-        optimizers.make_schedule('cosine', learning_rate=1, steps=10, warmup_steps=10)
+        schedules.make_schedule('cosine', learning_rate=1, steps=10, warmup_steps=10)

@@ -36,6 +36,7 @@ from fer_jax.reporting import html_report
 from fer_jax.runs import checkpoints, restore
 from fer_jax.runs import results as run_results
 from fer_jax.training import multi_step, nonfinite, setup
+from fer_jax.training import run as training_run
 from fer_jax.training.train_state import Fixed
 from fer_jax.utils.signals import Stopped
 
@@ -256,7 +257,7 @@ def test_a_signal_before_a_phase_begins_stops_at_once(faces, tmp_path, where, mo
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError('not reached')
 
-    monkeypatch.setattr(*((setup, where) if where == 'prepare' else (setup.Setup, where)), interrupted)
+    monkeypatch.setattr(*((setup, where) if where == 'prepare' else (training_run.Run, where)), interrupted)
     with pytest.raises(Stopped, match='stopped by SIGTERM, nothing is lost'):
         fer_jax.train(config_of(faces), tmp_path)
 

@@ -1,0 +1,177 @@
+"""The frame of a run: build, restore, train all phases, score the selected checkpoint."""
+
+import functools
+import json
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from fer_jax.data.tasks import PRIMARY
+from fer_jax.distributed import processes
+from fer_jax.errors import UserError
+from fer_jax.evaluation import scoring, summary
+from fer_jax.evaluation.scorer import Scorer
+from fer_jax.inference import saliency
+from fer_jax.reporting import figures, html_report
+from fer_jax.runs import config as run_config
+from fer_jax.runs import metrics_log, provenance
+from fer_jax.runs import results as run_results
+from fer_jax.runs.checkpoints import SELECTABLE, Checkpoints
+from fer_jax.runs.lock import one_writer
+from fer_jax.training import parameter_table, setup
+from fer_jax.training.dry_run import rehearse
+from fer_jax.training.loop import Scorers, train_phases
+from fer_jax.training.probe import probe
+from fer_jax.training.run import Run
+from fer_jax.utils import atomic_files
+from fer_jax.utils.signals import stop_request
+
+
+def train(
+    config: ConfigDict | Mapping[str, Any],
+    workdir: str | Path = '',
+    *,
+    dry_run: bool = False,
+    profile: bool = False,
+    allow_changes: bool = False,
+) -> dict[str, Any]:
+    """Trains as `config` says, or goes on with the run in `workdir`, and scores the selected checkpoint.
+
+    Args:
+      config: see configs/default.py.
+      workdir: folder of the run; '' makes a new one under `runs/`.
+      dry_run: build everything, compile the steps, say what the job needs, write nothing into the workdir.
+      profile: trace some steps into `<workdir>/profile`.
+      allow_changes: go on under a config, or on data, that make it another run.
+
+    Returns:
+      What results.json holds: `selected_on`, `step`, `classes`, `phases`, `splits` and `calibrated`.
+
+    Raises:
+      UserError: something in the config or the data is wrong.
+      Stopped: a signal asked to stop; the state is saved and the same call goes on.
+    """
+    plain = json.loads(config.to_json()) if isinstance(config, ConfigDict) else config
+    if 'probe' in plain:
+        return probe(plain, Path(workdir) if workdir else free_workdir(plain), dry_run=dry_run)
+    with stop_request() as stop:
+        run = setup.prepare(plain)
+        folder = Path(processes.tell(str(workdir or free_workdir(plain))))
+        if dry_run:
+            return rehearse(run, folder)
+        with (
+            one_writer(folder),
+            closing(Checkpoints(folder, run.network.spec, select=plain['checkpoint']['select'])) as store,
+        ):
+            introduce(run, folder, run_config.check(folder, plain, allow=allow_changes), allow_changes=allow_changes)
+            scorers = {
+                name: Scorer(
+                    run.network,
+                    task.data,
+                    batch_size=run.batch_size,
+                    placement=plain['data']['placement'],
+                    mesh=run.mesh,
+                    task=name,
+                    head=task.objective.head,
+                )
+                for name, task in run.tasks.items()
+            }
+            train_phases(run, folder, store, scorers, stop, profile=profile)
+            return finish(run, folder, store, scorers)
+
+
+def free_workdir(config: Mapping[str, Any]) -> Path:
+    """The first free `runs/<model>-<data>-<number>`."""
+    data = config['data']['name'] or Path(config['data']['dir']).name
+    number = 1
+    while (chosen := Path('runs') / f'{config["model"]["name"]}-{data}-{number}').exists():
+        number += 1
+    return chosen
+
+
+def introduce(run: Run, workdir: Path, changes: list[str], *, allow_changes: bool) -> None:
+    """Says and records what is about to run, and what has changed since it ran last.
+
+    Raises:
+      UserError: it ran on other data.
+    """
+    if not processes.first():
+        return
+    table = parameter_table.parameter_table(run.network, run.phases)
+    print(f'workdir {workdir}\n{run.describe()}\n{table}')
+    for change in changes:
+        print(f'changed since this run began: {change}')
+    data = {
+        name: {
+            'name': task.data.name,
+            'fingerprint': task.data.fingerprint,
+            'examples': {role: len(split.labels) for role, split in task.data.splits.items()},
+            'faces': task.data.faces(),
+        }
+        for name, task in run.tasks.items()
+    }
+    environment = provenance.environment(
+        data=data.pop(PRIMARY) | ({'joint': data} if data else {}),
+        weights={} if run.weights is None else run.weights.metadata,
+    )
+    environment |= {'mesh': run.mesh.size, 'processes': processes.count(), 'teachers': dict(run.teachers)}
+    path = workdir / 'environment.json'
+    before = provenance.read(path)
+    if (found := provenance.changes(before, environment)) or 'earlier' in before:
+        environment['earlier'] = [*before.pop('earlier', []), *([before] if found else [])]
+    for change in found:
+        print(change)
+    if provenance.other_data(before, environment) and not allow_changes:
+        raise UserError(
+            f'{workdir} holds a run on other data: the images or labels of {run.data.name} have changed since; choose '
+            'another --workdir, or go on all the same with --allow_changes'
+        )
+    atomic_files.write_text(workdir / 'config.json', json.dumps(run.config, indent=2) + '\n')
+    (workdir / 'parameters.txt').write_text(table + '\n')
+    atomic_files.write_text(path, json.dumps(environment, indent=2) + '\n')
+
+
+def finish(run: Run, workdir: Path, store: Checkpoints, scorers: Scorers) -> dict[str, Any]:
+    """Scores the selected checkpoint on every split but train, once, and writes results and pictures."""
+    best = store.best_step()
+    if best is None:
+        raise UserError(f'{workdir} has no checkpoint with a finite {run.config["checkpoint"]["select"]}')
+    params, stats = store.restore_model(best, *run.network.abstract(run.replicated))
+    history = metrics_log.read(workdir / 'metrics.jsonl')
+    role, metric = run.select
+    results: dict[str, Any] = {
+        'selected_on': run.config['checkpoint']['select'],
+        'step': best,
+        'classes': list(run.data.classes),
+        'phases': metrics_log.best_of_phases(history, role, metric, larger=SELECTABLE[metric]),
+        'splits': {},
+        'calibrated': {},
+    }
+    predictions: dict[str, np.ndarray] = {}
+    phase = next(phase for phase in run.phases if best <= phase.last)
+    start = phase.partition.boundary if phase.features else None
+    for name, scorer in scorers.items():
+        if phase is not run.phases[-1]:
+            scorer.forget_features()
+        for split in (split for split in run.tasks[name].data.splits if split != 'train'):
+            logits = scorer.logits(split, params, stats, start if split == role else None)
+            results['splits'] |= scorer.scores(split, logits)
+            predictions |= scorer.predictions(split, logits)
+    others = [name for name in run.data.splits if name not in ('train', role)]
+    results['calibrated'] = scoring.calibrated(role, predictions, others)
+    if not processes.first():
+        return results
+    run_results.write_predictions(workdir / 'predictions.npz', predictions)
+    run_results.write_results(workdir / 'results.json', results)
+    print(summary.summary(results))
+    figures.write(workdir, results, history)
+    html_report.write(
+        workdir, run.data, functools.partial(saliency.explain, run.network, *jax.device_get((params, stats)))
+    )
+    print(f'report.html, results, pictures and checkpoints are in {workdir}')
+    return results
