@@ -20,7 +20,7 @@ from fer_jax import pretrained
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
 from fer_jax.evaluation.evaluate_runs import evaluate
-from fer_jax.export import UNSTATED
+from fer_jax.exporters.export_run import UNSTATED
 from fer_jax.pretrained import Weights
 from fer_jax.reporting import model_card
 from fer_jax.runs import checkpoints, restore

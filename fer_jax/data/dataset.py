@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax.data import dataset
 from fer_jax.data.imaging import crop_folder
 from fer_jax.data.imaging.codec import decode
 from fer_jax.data.imaging.crop_folder import Cut
@@ -322,7 +321,7 @@ def open_split(name: str) -> Table:
     path = Path(source)
     kind = 'dir' if path.is_dir() else 'manifest' if path.is_file() else 'name'
     which = {'name': '', 'dir': '', 'manifest': '', kind: source}
-    table = dataset.open_table(**which, subject='', root=cache.root() / 'datasets')
+    table = open_table(**which, subject='', root=cache.root() / 'datasets')
     available = splitting.assign(table) if set(table.splits) != {'all'} else {'all': np.arange(len(table))}
     split = split or ('test' if 'test' in available else 'all')
     if split not in available:

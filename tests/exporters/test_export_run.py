@@ -16,7 +16,7 @@ from PIL import Image
 import fer_jax
 from fer_jax import export, pretrained
 from fer_jax.errors import UserError
-from fer_jax.exporters import exported_function
+from fer_jax.exporters import export_run, exported_function
 from fer_jax.runs import restore
 
 pytest.importorskip('onnxruntime')
@@ -115,14 +115,14 @@ def test_a_graph_that_deviates_is_not_written(crops, tmp_path, monkeypatch, caps
 def test_without_real_images_it_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setenv('FER_JAX_CACHE', str(tmp_path / 'empty'))
     with pytest.raises(UserError, match='verified on real images first, .* name others with --images'):
-        export.export(fer_jax.runs.restore.located('release'), 'onnx', tmp_path / 'faces.onnx')
+        export_run.export(fer_jax.runs.restore.located('release'), 'onnx', tmp_path / 'faces.onnx')
     (tmp_path / 'own.safetensors.md').mkdir()
     with pytest.raises(UserError, match='own.safetensors.md cannot be written .*; choose another --output'):
-        export.export(fer_jax.runs.restore.located('release'), 'safetensors', tmp_path / 'own.safetensors')
+        export_run.export(fer_jax.runs.restore.located('release'), 'safetensors', tmp_path / 'own.safetensors')
     with pytest.raises(UserError, match='--output=.*README has no ending; give a file such as faces.onnx: the card'):
-        export.export(fer_jax.runs.restore.located('release'), 'onnx', tmp_path / 'README')
+        export_run.export(fer_jax.runs.restore.located('release'), 'onnx', tmp_path / 'README')
     with pytest.raises(UserError, match='--format=keras is not a form of resnet8_small; choose onnx, stablehlo, saf'):
-        export.export(fer_jax.runs.restore.located('release'), 'keras', tmp_path / 'x')
+        export_run.export(fer_jax.runs.restore.located('release'), 'keras', tmp_path / 'x')
 
 
 def test_the_release_is_weights_to_start_from(tmp_path):
@@ -148,7 +148,7 @@ def test_the_licence_of_weights_goes_along_from_run_to_run(untrained, tmp_path):
         began = restore.weights_of_run(run).metadata
     assert began == {'source': str(run), 'step': '7', 'licence': 'Apache-2.0',
                      'began_from': f'{run}, which began from package x'}  # fmt: skip
-    export.export(run, 'safetensors', output)
+    export_run.export(run, 'safetensors', output)
     metadata = pretrained.load(output, 'resnet8_small').metadata
     assert metadata.items() >= began.items()
     assert f'{run}, which began from package x; licence: Apache-2.0.' in (tmp_path / f'{output.name}.md').read_text()
