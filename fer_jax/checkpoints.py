@@ -2,10 +2,10 @@
 
 import argparse
 import json
-import logging
 import sys
 from pathlib import Path
 
+from fer_jax import cli
 from fer_jax.runs import checksums
 from fer_jax.runs.checkpoints import digest, step_folders
 from fer_jax.utils.moved import forward
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('workdir', type=Path, help='folder of the run')
     parser.add_argument('--digest', action='store_true', help='also sha256 of the arrays: equal bits, equal digests')
     arguments = parser.parse_args(argv)
-    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of metadata that it no longer writes
+    cli.quiet_logs()
     directory = arguments.workdir / 'checkpoints'
     folders = step_folders(directory)
     if not folders:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from fer_jax import models, pretrained
+from fer_jax.cli import run_command
 from fer_jax.errors import UserError
 from fer_jax.utils import cache
 
@@ -29,12 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--order', choices=('RGB', 'BGR'), default='RGB', help='with --mean')
     parser.add_argument('--size', type=int, default=224, help='with --mean')
     arguments = parser.parse_args(argv)
-    try:
-        convert(arguments)
-    except UserError as error:
-        print(f'fer_jax: {error}', file=sys.stderr)
-        return 2
-    return 0
+    return run_command(lambda: convert(arguments))
 
 
 def convert(arguments: argparse.Namespace) -> None:

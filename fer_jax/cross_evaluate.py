@@ -13,7 +13,6 @@ pairs alone that are there, and `--fresh` does not. A pair that cannot be scored
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 import fer_jax
+from fer_jax.cli import run_command
 from fer_jax.data import dataset
 from fer_jax.errors import UserError
 from fer_jax.evaluation import cross_dataset, summary
@@ -39,17 +39,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--output', required=True, type=Path, help='.jsonl to write')
     parser.add_argument('--fresh', action='store_true', help='score pairs anew that --output has already')
     arguments = parser.parse_args(argv)
-    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
-    try:
+
+    def command() -> None:
         rows = matrix(arguments.workdir, arguments.data, arguments.output, fresh=arguments.fresh)
-    except UserError as error:
-        print(f'fer_jax: {error}', file=sys.stderr)
-        return 2
-    table = markdown(rows)
-    arguments.output.with_suffix('.md').write_text(table)
-    heat_map(arguments.output.with_suffix('.png'), rows)
-    print(table)
-    return 0
+        table = markdown(rows)
+        arguments.output.with_suffix('.md').write_text(table)
+        heat_map(arguments.output.with_suffix('.png'), rows)
+        print(table)
+
+    return run_command(command)
 
 
 def matrix(workdirs: Sequence[Path], sets: Sequence[str], output: Path, *, fresh: bool = False) -> list[dict[str, Any]]:

@@ -5,10 +5,10 @@ predictions, a csv of probabilities, are scored beside them by the same rules.
 """
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
+from fer_jax.cli import run_command
 from fer_jax.errors import UserError
 from fer_jax.evaluation import comparison, summary
 from fer_jax.evaluation.evaluate_runs import evaluate, evaluate_together
@@ -30,10 +30,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument('--output', default='', help='write the results there as JSON')
     arguments = parser.parse_args(argv)
-    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
     workdirs, peers = [restore.located(workdir) for workdir in arguments.workdir], arguments.predictions
     asked = {'dataset': arguments.data, 'tta': arguments.tta}
-    try:
+
+    def command() -> None:
         if not (workdirs or peers):
             raise UserError('give --workdir DIR, or --predictions CSV with --data SET')
         if len(workdirs) == 1 and not peers and not sorted(workdirs[0].glob('seed-*')):
@@ -47,10 +47,8 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.output:
             Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)
             run_results.write_results(Path(arguments.output), results)
-    except (UserError, OSError) as error:
-        print(f'fer_jax: {error}', file=sys.stderr)
-        return 2
-    return 0
+
+    return run_command(command, OSError)
 
 
 if __name__ == '__main__':

@@ -9,11 +9,10 @@ beside it, such as faces.onnx.md. A graph is verified on real images before anyt
 """
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
-from fer_jax.errors import UserError
+from fer_jax.cli import run_command
 from fer_jax.exporters.export_run import GRAPHS, OWN, export
 
 
@@ -30,13 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument('--data_licence', default='', help='of the training images, for the model card')
     arguments = parser.parse_args(argv)
-    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
-    try:
-        export(arguments.workdir, arguments.format, arguments.output, arguments.images, arguments.data_licence)
-    except UserError as error:
-        print(f'fer_jax: {error}', file=sys.stderr)
-        return 2
-    return 0
+    return run_command(
+        lambda: export(arguments.workdir, arguments.format, arguments.output, arguments.images, arguments.data_licence)
+    )
 
 
 if __name__ == '__main__':

@@ -10,13 +10,13 @@ rest, and train on the manifest.
 
 import argparse
 import dataclasses
-import logging
 import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from fer_jax.cli import run_command
 from fer_jax.data import dataset
 from fer_jax.data.loading.loader import Feed
 from fer_jax.data.sources import folder, manifest
@@ -41,14 +41,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--output', required=True, type=Path, help='folder to write')
     parser.add_argument('--seed', type=int, default=0, help='of the first centres')
     arguments = parser.parse_args(argv)
-    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
-    try:
+
+    def command() -> None:
         sizes = write(arguments.workdir, arguments.data, arguments.groups, arguments.output, arguments.seed)
-    except UserError as error:
-        print(f'fer_jax: {error}', file=sys.stderr)
-        return 2
-    print(f'{arguments.output}/groups.csv and a sheet a group: ' + ', '.join(f'{size:,}' for size in sizes))
-    return 0
+        print(f'{arguments.output}/groups.csv and a sheet a group: ' + ', '.join(f'{size:,}' for size in sizes))
+
+    return run_command(command)
 
 
 def write(workdir: Path, directory: Path, groups: int, output: Path, seed: int = 0) -> list[int]:

@@ -1,14 +1,12 @@
 """Command line: `python -m fer_jax.main --config configs/quickstart.py [--workdir DIR] [--config.key=value ...]`."""
 
 import difflib
-import errno
 import hashlib
 import json
 import logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,10 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
-from fer_jax import __version__
+from fer_jax import __version__, cli
 from fer_jax.distributed import launch, processes
 from fer_jax.errors import UserError
-from fer_jax.utils.signals import STOP, Stopped, stop_request
+from fer_jax.utils.signals import STOP, stop_request
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: a file of configs/.')
 WORKDIR = flags.DEFINE_string('workdir', '', 'Folder of the run; the same folder again resumes. Empty: a new one.')
@@ -36,19 +34,6 @@ NUM_PROCESSES = flags.DEFINE_integer('num_processes', 0, 'How many there are; SL
 PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Which of them this is, from 0.')
 
 SECTIONS = ('seed', 'model', 'data', 'loss', 'distil', 'joint', 'phases', 'checkpoint', 'parallel', 'log_every')
-GOES_ON = 'what was saved is whole, and the same command goes on'
-SMALLER = (
-    'the memory of the device is full: lower data.batch_size, raise phases[i].accumulate, or set data.placement=stream'
-)
-REMEDIES = {
-    errno.ENOSPC: f'the disk is full: make room, or set FER_JAX_CACHE to another disk; {GOES_ON}',
-    errno.EDQUOT: f'the quota is used up: make room, or set FER_JAX_CACHE to another disk; {GOES_ON}',
-    errno.EFBIG: f'files of that size are not allowed: raise `ulimit -f`; {GOES_ON}',
-    errno.EROFS: 'nothing can be written there: choose another --workdir, or set FER_JAX_CACHE to another folder',
-    errno.EACCES: 'this user may not write there: choose another --workdir, or set FER_JAX_CACHE to another folder',
-    errno.ENOTDIR: 'a file stands where a folder should: choose another --workdir',
-    errno.EIO: f'the disk fails; {GOES_ON}, from the newest checkpoint that can be read',
-}
 
 
 def keys(config: Any, prefix: str = 'config') -> Iterator[str]:
@@ -148,45 +133,22 @@ def run(config: ConfigDict) -> None:
     repeats.train_seeds(plain, [int(seed) for seed in SEEDS.value], workdir)
 
 
-def outcome(argv: list[str]) -> tuple[int, str]:
-    """Runs the command line; returns the exit status and what is to be said of it."""
-    logging.basicConfig(level=logging.INFO, format='%(message)s')
-    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every save without a metric
-    logging.getLogger('jax').setLevel(logging.WARNING)
-    try:
-        if {'--help', '-help', '-h'} & set(argv[1:]):
-            print(f'{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}\n\nconfigs/default.py has every key.')
-            return 0, ''
-        with stop_request():
-            parse(argv)
-            run(_check_config())
-    except Stopped as stopped:
-        return 75, str(stopped)
-    except UserError as error:
-        return 2, f'fer_jax: {error}'
-    except OSError as error:
-        if error.errno in REMEDIES:
-            return 2, f'fer_jax: {error}; {REMEDIES[error.errno]}'
-        return crashed()
-    except RuntimeError as error:  # of which JAX's is a kind
-        if 'RESOURCE_EXHAUSTED' in str(error):
-            return 2, f'fer_jax: {str(error).splitlines()[0]}; {SMALLER}; {GOES_ON}'
-        return crashed()
-    except (Exception, KeyboardInterrupt):
-        return crashed()
-    return 0, ''
-
-
-def crashed() -> tuple[int, str]:
-    """Raises the exception that is being handled; of several processes the others have to be told."""
-    if processes.count() == 1:
-        raise
-    return 1, traceback.format_exc()
+def command(argv: list[str]) -> None:
+    """Trains, or explains how to."""
+    if {'--help', '-help', '-h'} & set(argv[1:]):
+        print(f'{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}\n\nconfigs/default.py has every key.')
+        return
+    with stop_request():
+        parse(argv)
+        run(_check_config())
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 0 finished, 2 wrong input, 75 stopped and saved."""
-    status, said = outcome(list(sys.argv if argv is None else argv))
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    cli.quiet_logs()
+    logging.getLogger('jax').setLevel(logging.WARNING)
+    status, said = cli.outcome(lambda: command(list(sys.argv if argv is None else argv)))
     processes.leave(status, said)
     if said:
         print(said, file=sys.stderr)

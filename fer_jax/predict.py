@@ -7,11 +7,11 @@ beside annotated copies of the pictures and a timeline of each video.
 """
 
 import argparse
-import logging
 import os
 import sys
 from pathlib import Path
 
+from fer_jax.cli import run_command
 from fer_jax.errors import UserError
 from fer_jax.inference.predict_files import predict_files
 from fer_jax.utils.moved import forward
@@ -34,25 +34,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--yunet', type=Path, help="ONNX file of OpenCV's YuNet: faces are aligned by its landmarks")
     parser.add_argument('--tta', default='none', help='views of each face: none, flip, tencrop or a number')
     arguments = parser.parse_args(argv)
-    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
-    try:
-        with stop_request() as request:
-            return predict_files(arguments)
-    except Stopped:
-        print(f'stopped by {request.name}; what was looked at is written', file=sys.stderr)
-        return 75
-    except UserError as error:
-        print(f'fer_jax: {error}', file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # whoever read the lines has seen enough
-        _drop_lines()
-        return 0
-    except OSError as error:
-        if not arguments.out:
+
+    def command() -> int:
+        try:
+            with stop_request() as request:
+                return predict_files(arguments)
+        except Stopped:
+            raise Stopped(f'stopped by {request.name}; what was looked at is written') from None
+        except BrokenPipeError:  # whoever read the lines has seen enough
             _drop_lines()
-        place, reason = error.filename or arguments.out or 'the output', error.strerror or error
-        print(f'fer_jax: {place}: {reason}; make room, or name what may be read and written', file=sys.stderr)
-        return 2
+            return 0
+        except OSError as error:
+            if not arguments.out:
+                _drop_lines()
+            place, reason = error.filename or arguments.out or 'the output', error.strerror or error
+            raise UserError(f'{place}: {reason}; make room, or name what may be read and written') from None
+
+    return run_command(command)
 
 
 def _drop_lines() -> None:

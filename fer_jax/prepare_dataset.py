@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fer_jax.cli import run_command
 from fer_jax.data.imaging import faces
 from fer_jax.data.imaging.crop_folder import LOG, WITHOUT, crop_folder
 from fer_jax.data.quality import contact_sheet, examination
@@ -51,22 +52,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--yunet', type=Path, help='ONNX file: detect by YuNet, and align what it finds')
     parser.add_argument('--out', type=Path, help='folder of the report and its pictures; else beside the data')
     arguments = parser.parse_args(argv)
-    try:
-        run(arguments)
-    except UserError as error:
-        message = str(error)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            raise
-        place = error.filename or arguments.out or arguments.root
-        message = f'{place} cannot be written ({error.strerror}); make room or name another place, then run this again'
-    except KeyboardInterrupt:
-        print('fer_jax: stopped; the same command goes on', file=sys.stderr)
-        return 130
-    else:
+
+    def command() -> int:
+        try:
+            run(arguments)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+                raise
+            place = error.filename or arguments.out or arguments.root
+            raise UserError(
+                f'{place} cannot be written ({error.strerror}); make room or name another place, then run this again'
+            ) from None
+        except KeyboardInterrupt:
+            print('fer_jax: stopped; the same command goes on', file=sys.stderr)
+            return 130
         return 0
-    print(f'fer_jax: {message}', file=sys.stderr)
-    return 2
+
+    return run_command(command)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from PIL import Image, ImageDraw
 
+from fer_jax.cli import run_command
 from fer_jax.data import dataset
 from fer_jax.data.augmentation.augment import Augment, augment_batch
 from fer_jax.data.augmentation.geometry import resize
@@ -37,7 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--draws', type=int, default=8, help='augmented images of each')
     parser.add_argument('--phase', type=int, default=0, help='whose augmentation, counted from 0')
     arguments, rest = parser.parse_known_args(argv)
-    try:
+
+    def command() -> None:
         parse(['preview_augmentation', *rest])
         if CONFIG.value is None:
             raise UserError('--config is missing; for example --config configs/quickstart.py')
@@ -46,11 +48,9 @@ def main(argv: list[str] | None = None) -> int:
         picture = sheet(CONFIG.value, rows=arguments.rows, draws=arguments.draws, phase=arguments.phase)
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         picture.save(arguments.out)
-    except UserError as error:
-        print(f'fer_jax: {error}', file=sys.stderr)
-        return 2
-    print(f'written to {arguments.out}')
-    return 0
+        print(f'written to {arguments.out}')
+
+    return run_command(command)
 
 
 def sheet(config: Any, *, rows: int, draws: int, phase: int) -> Image.Image:

@@ -16,7 +16,6 @@ same threshold gives on the run's validation and test split, whose labels are kn
 import argparse
 import dataclasses
 import json
-import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 
 import fer_jax
+from fer_jax.cli import run_command
 from fer_jax.data import dataset
 from fer_jax.data import tasks as data_tasks
 from fer_jax.data.sources import folder, manifest
@@ -48,13 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--threshold', type=float, default=0.9, help='of the calibrated confidence')
     parser.add_argument('--most', type=int, default=0, help='images a class, the surest; 0: all above the threshold')
     arguments = parser.parse_args(argv)
-    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
-    try:
-        print(label(arguments))
-    except (UserError, OSError) as error:
-        print(f'fer_jax: {error}', file=sys.stderr)
-        return 2
-    return 0
+    return run_command(lambda: print(label(arguments)), OSError)
 
 
 def label(arguments: argparse.Namespace) -> str:

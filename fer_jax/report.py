@@ -7,8 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from fer_jax.cli import run_command
 from fer_jax.data.tasks import PRIMARY
-from fer_jax.errors import UserError
 from fer_jax.inference.predictor import Predictor
 from fer_jax.reporting.html_report import compare, write
 from fer_jax.runs import data as run_data
@@ -21,17 +21,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('workdir', nargs='+', type=Path, help='of a finished run; several are compared')
     parser.add_argument('--output', type=Path, default=Path('comparison.html'), help='of a comparison')
     arguments = parser.parse_args(argv)
-    try:
+
+    def command() -> None:
         if len(arguments.workdir) > 1:
             print(compare(arguments.workdir, arguments.output))
         else:
             (workdir,) = arguments.workdir
             read_results(workdir)
             print(write(workdir, run_data.data_of_run(workdir)[PRIMARY], Predictor(workdir).explain))
-    except (UserError, OSError) as error:
-        print(f'fer_jax: {error}', file=sys.stderr)
-        return 2
-    return 0
+
+    return run_command(command, OSError)
 
 
 if __name__ == '__main__':

@@ -6,12 +6,12 @@ Serves on this machine alone unless --host says otherwise, and keeps nothing of 
 """
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from fer_jax.cli import run_command
 from fer_jax.data.imaging import faces
 from fer_jax.errors import UserError
 from fer_jax.inference import face_pipeline
@@ -32,16 +32,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--margin', type=float, help="around each face, as a share of it; the training data's, or 0.2")
     parser.add_argument('--yunet', type=Path, help="ONNX file of OpenCV's YuNet: faces are aligned by its landmarks")
     arguments = parser.parse_args(argv)
-    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
-    try:
-        with stop_request():
-            serve(arguments)
-    except Stopped:
-        print('stopped', file=sys.stderr)
-    except UserError as error:
-        print(f'fer_jax: {error}', file=sys.stderr)
-        return 2
-    return 0
+
+    def command() -> None:
+        try:
+            with stop_request():
+                serve(arguments)
+        except Stopped:
+            print('stopped', file=sys.stderr)
+
+    return run_command(command)
 
 
 def serve(arguments: argparse.Namespace) -> None:

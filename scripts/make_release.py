@@ -9,7 +9,6 @@ kept.
 
 import argparse
 import json
-import logging
 import shutil
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_jax import pretrained
+from fer_jax.cli import run_command
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
 from fer_jax.evaluation.evaluate_runs import evaluate
@@ -40,13 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--output', type=Path, default=restore.located(restore.RELEASE), help='folder to write')
     parser.add_argument('--data_licence', default=UNSTATED, help='of the training images, for the model card')
     arguments = parser.parse_args(argv)
-    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
-    try:
-        print(release(arguments.workdir, arguments.output, arguments.data_licence))
-    except UserError as error:
-        print(f'fer_jax: {error}', file=sys.stderr)
-        return 2
-    return 0
+    return run_command(lambda: print(release(arguments.workdir, arguments.output, arguments.data_licence)))
 
 
 def release(workdir: Path, output: Path, data_licence: str) -> str:

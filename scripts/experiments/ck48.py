@@ -11,7 +11,6 @@ alone. `--output` has one JSON object a row, and the Markdown table beside it.
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,13 +20,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import default
+from fer_jax.cli import run_command
 from fer_jax.errors import UserError
 from fer_jax.evaluation import comparison, summary
 from fer_jax.evaluation.comparison import Told
 from fer_jax.runs import metrics_log
 from fer_jax.runs import results as run_results
 from fer_jax.training import repeats
-from fer_jax.utils.signals import Stopped
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,16 +40,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--folds', type=int, default=10)
     parser.add_argument('--first_fold', action='store_true', help='only that one of each row, for its time')
     arguments = parser.parse_args(argv)
-    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every save without a metric
-    try:
+
+    def command() -> None:
         fill(arguments)
-    except UserError as error:
-        print(f'fer_jax: {error}', file=sys.stderr)
-        return 2
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        return 75
-    return 0
+
+    return run_command(command)
 
 
 def fill(arguments: argparse.Namespace) -> None:

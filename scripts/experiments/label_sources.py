@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from ml_collections import ConfigDict
 
 from configs import default, fer2013_speedrun
 from fer_jax import pseudo_label
+from fer_jax.cli import run_command
 from fer_jax.data import dataset
 from fer_jax.data.sources import manifest
 from fer_jax.distributed import sharding
@@ -37,7 +37,6 @@ from fer_jax.models.network import build
 from fer_jax.runs.checkpoints import read_spec
 from fer_jax.training import repeats
 from fer_jax.utils import cache
-from fer_jax.utils.signals import Stopped
 
 Row = dict[str, Any]
 SHARES = (0.05, 1.0)
@@ -59,22 +58,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--threshold', type=float, default=0.8, help='pseudo: of the confidence')
     parser.add_argument('--data', default='fer2013', help='pseudo: a prepared set with a test split')
     arguments = parser.parse_args(argv)
-    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every save without a metric
     rows: list[Row] = []
-    try:
+
+    def command() -> None:
         for row in {'joint': joint, 'distil': distil, 'pseudo': pseudo}[arguments.what](arguments):
             rows.append(row)
             arguments.output.parent.mkdir(parents=True, exist_ok=True)
             arguments.output.write_text(''.join(json.dumps(one) + '\n' for one in rows))
             arguments.output.with_suffix('.md').write_text(table(rows))
-    except UserError as error:
-        print(f'fer_jax: {error}', file=sys.stderr)
-        return 2
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        return 75
-    print(table(rows))
-    return 0
+        print(table(rows))
+
+    return run_command(command)
 
 
 def joint(arguments: argparse.Namespace) -> Iterator[Row]:

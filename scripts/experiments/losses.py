@@ -10,7 +10,6 @@ Its 5,000 images are chosen in the same way among those with usable votes: 4,819
 
 import argparse
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import default, fer2013_resnet18
+from fer_jax.cli import run_command
 from fer_jax.data import dataset
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import sharding
@@ -28,7 +28,6 @@ from fer_jax.runs import metrics_log, restore
 from fer_jax.runs import results as run_results
 from fer_jax.training import repeats
 from fer_jax.utils import cache
-from fer_jax.utils.signals import Stopped
 
 CELLS: dict[str, dict[str, Any]] = {
     'cross_entropy': {},
@@ -57,20 +56,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--image_size', type=int, default=64)
     parser.add_argument('--smoke', action='store_true', help='a few images, one epoch: does it work?')
     arguments = parser.parse_args(argv)
-    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every save without a metric
     settings = FULL | {'epochs': arguments.epochs, 'image_size': arguments.image_size}
     names = arguments.cells.split(',')
-    try:
+
+    def command() -> None:
         if unknown := [name for name in names if name not in CELLS]:
             raise UserError(f'--cells: {", ".join(unknown)} unknown; choose of {", ".join(CELLS)}')
         fill(arguments, names, SMOKE if arguments.smoke else settings)
-    except UserError as error:
-        print(f'fer_jax: {error}', file=sys.stderr)
-        return 2
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        return 75
-    return 0
+
+    return run_command(command)
 
 
 def fill(arguments: argparse.Namespace, names: list[str], settings: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 
 os.environ.setdefault('KERAS_BACKEND', 'jax')
 
+from fer_jax.cli import run_command
 from fer_jax.data import dataset
 from fer_jax.errors import UserError
 from fer_jax.evaluation import comparison, evaluate_runs
@@ -42,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         '--output', type=Path, default=Path('fer.json'), help='scores; its .csv holds the probabilities'
     )
     arguments = parser.parse_args(argv)
-    try:
+
+    def command() -> None:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         table = arguments.output.with_suffix('.csv')
         write(table, arguments.data, arguments.split, arguments.wheel)
@@ -51,12 +53,10 @@ def main(argv: list[str] | None = None) -> int:
             found = evaluate_runs.evaluate_together(arguments.workdir, arguments.split, **given)
         else:
             found = evaluate_runs.evaluate_together([], dataset=f'{arguments.data}:{arguments.split}', **given)
-    except UserError as error:
-        print(f'fer_jax: {error}', file=sys.stderr)
-        return 2
-    print(comparison.table(found))
-    run_results.write_results(arguments.output, found)
-    return 0
+        print(comparison.table(found))
+        run_results.write_results(arguments.output, found)
+
+    return run_command(command)
 
 
 def write(path: Path, name: str, role: str, wheel: Path | None) -> None:

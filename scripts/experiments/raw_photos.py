@@ -17,7 +17,6 @@ cutting out alone. Images on which the run was trained or selected are left out.
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fer_jax.cli import run_command
 from fer_jax.data import dataset
 from fer_jax.data.imaging import faces
 from fer_jax.data.imaging.codec import decode
@@ -75,17 +75,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--output', type=Path, required=True, help='.jsonl to write')
     arguments = parser.parse_args(argv)
-    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every run that it only reads
-    try:
+
+    def command() -> None:
         rows = report(arguments)
-    except UserError as error:
-        print(f'fer_jax: {error}', file=sys.stderr)
-        return 2
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(''.join(json.dumps(row) + '\n' for row in rows))
-    arguments.output.with_suffix('.md').write_text(markdown(rows))
-    print(markdown(rows))
-    return 0
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+        arguments.output.with_suffix('.md').write_text(markdown(rows))
+        print(markdown(rows))
+
+    return run_command(command)
 
 
 def report(arguments: argparse.Namespace) -> list[dict[str, Any]]:

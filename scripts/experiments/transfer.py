@@ -14,7 +14,6 @@ On a GPU: `--image_size 96 --epochs 12 --batch_size 256`. On a CPU: `--train_exa
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,12 +23,12 @@ from ml_collections import ConfigDict
 
 from configs import default, probe
 from fer_jax import models
+from fer_jax.cli import run_command
 from fer_jax.errors import UserError
 from fer_jax.evaluation import summary
 from fer_jax.runs import metrics_log
 from fer_jax.training import initial_weights, repeats
 from fer_jax.utils import plotting
-from fer_jax.utils.signals import Stopped
 
 Row = dict[str, Any]
 NETWORKS = ('vgg16', 'resnet18', 'resnet50', 'resnet50_v2', 'inception_resnet_v2', 'efficientnet_lite0')
@@ -62,16 +61,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16'])
     parser.add_argument('--devices', type=int, default=0)
     arguments = parser.parse_args(argv)
-    logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every save without a metric
-    try:
+
+    def command() -> None:
         fill(arguments)
-    except UserError as error:
-        print(f'fer_jax: {error}', file=sys.stderr)
-        return 2
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        return 75
-    return 0
+
+    return run_command(command)
 
 
 def fill(arguments: argparse.Namespace) -> None:

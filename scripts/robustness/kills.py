@@ -19,7 +19,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -36,6 +35,7 @@ from typing import Any
 import numpy as np
 
 from configs.reliability import KINDS
+from fer_jax.cli import quiet_logs
 from fer_jax.runs import checkpoints, metrics_log
 from fer_jax.utils import progress
 from scripts.robustness.damaged_checkpoints import append, flips
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments.output = arguments.output or arguments.work / f'{arguments.campaign}.jsonl'
     for folder in (arguments.work, arguments.output.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    logging.getLogger('absl').setLevel(logging.ERROR)
+    quiet_logs()
     if arguments.campaign == 'flips':
         return flips(arguments.work, arguments.output, arguments.count or 120, arguments.seed)
     kinds = arguments.kinds.split(',')
