@@ -7,11 +7,11 @@ PrivateTest 62.6 % [61.0, 64.2] official (n = 3,589), 61.3 % [59.7, 63.0] clean 
 
 from ml_collections import ConfigDict
 
-from configs import default
+from fer_jax.config import defaults
 
 
 def get_config() -> ConfigDict:
-    config = default.get_config()
+    config = defaults.get_config()
     config.model.name = 'efficientnet_lite0'
     config.model.image_size = 64
     config.model.dropout = 0.2
@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.loss.label_smoothing = 0.1
     config.parallel.devices = 2  # on CPU: two devices of one core each
     config.phases = (
-        default.phase(epochs=0.5, rates=default.HEAD_ONLY, learning_rate=3e-3),
-        default.phase(epochs=2.5, rates=default.ALL, learning_rate=2e-3, weight_decay=0.02, warmup_epochs=0.3),
+        defaults.phase(epochs=0.5, rates=defaults.HEAD_ONLY, learning_rate=3e-3),
+        defaults.phase(epochs=2.5, rates=defaults.ALL, learning_rate=2e-3, weight_decay=0.02, warmup_epochs=0.3),
     )
     return config

@@ -7,15 +7,15 @@ PrivateTest 48.1 % [46.5, 49.8] official (n = 3,589), 47.2 % [45.5, 48.9] clean 
 
 from ml_collections import ConfigDict
 
-from configs import default
+from fer_jax.config import defaults
 
 
 def get_config() -> ConfigDict:
-    config = default.get_config()
+    config = defaults.get_config()
     config.model.name = 'efficientnet_lite0'
     config.model.image_size = 96
     config.data.name = 'fer2013'
     config.data.batch_size = 128
     config.parallel.devices = 2  # on CPU: two devices of one core each
-    config.phases = (default.phase(epochs=2, rates=default.HEAD_ONLY, learning_rate=3e-3),)
+    config.phases = (defaults.phase(epochs=2, rates=defaults.HEAD_ONLY, learning_rate=3e-3),)
     return config

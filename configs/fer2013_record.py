@@ -20,13 +20,13 @@ no GPU was at hand. `scripts/experiments/gpu_fer2013.sh` runs it.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from fer_jax.config import defaults
 
 
 def get_config(labels: str = 'fer2013') -> ConfigDict:
     if labels not in ('fer2013', 'ferplus'):
         raise ValueError(f'{labels!r} is no form; choose configs/fer2013_record.py, or that with :ferplus')
-    config = default.get_config()
+    config = defaults.get_config()
     config.model.name = 'efficientnet_lite2'
     config.model.image_size = 160
     config.model.dropout = 0.3
@@ -34,13 +34,13 @@ def get_config(labels: str = 'fer2013') -> ConfigDict:
     config.model.dtype = 'bfloat16'
     config.data.name = labels
     config.data.batch_size = 128
-    config.data.augment = default.augment('fer', mixup=0.2)
+    config.data.augment = defaults.augment('fer', mixup=0.2)
     if labels == 'ferplus':
         config.data.target = 'cross_entropy'
     else:
         config.loss.label_smoothing = 0.1
     config.checkpoint.every = 1.0
     config.phases = (
-        default.phase(epochs=25, learning_rate=4e-3, weight_decay=0.02, warmup_epochs=1.0, clip=5.0, ema=0.999),
+        defaults.phase(epochs=25, learning_rate=4e-3, weight_decay=0.02, warmup_epochs=1.0, clip=5.0, ema=0.999),
     )
     return config

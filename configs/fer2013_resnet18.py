@@ -7,11 +7,11 @@ PrivateTest 64.7 % [63.1, 66.2] official (n = 3,589), 63.2 % [61.5, 64.8] clean 
 
 from ml_collections import ConfigDict
 
-from configs import default
+from fer_jax.config import defaults
 
 
 def get_config() -> ConfigDict:
-    config = default.get_config()
+    config = defaults.get_config()
     config.model.name = 'resnet18'
     config.model.weights = 'scratch'
     config.model.image_size = 64
@@ -21,5 +21,5 @@ def get_config() -> ConfigDict:
     config.data.augment.shift = 0.06
     config.data.augment.scale = 0.08
     config.parallel.devices = 2  # on CPU: two devices of one core each
-    config.phases = (default.phase(epochs=11, learning_rate=2.5e-3, weight_decay=0.1, warmup_epochs=1.0),)
+    config.phases = (defaults.phase(epochs=11, learning_rate=2.5e-3, weight_decay=0.1, warmup_epochs=1.0),)
     return config

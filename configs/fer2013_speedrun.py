@@ -17,7 +17,7 @@ what there is to learn is there.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from fer_jax.config import defaults
 
 LITE0 = 'efficientnet_lite0'
 # form: (network, epochs and pixels of each phase, batch size)
@@ -34,13 +34,13 @@ def get_config(form: str = '15') -> ConfigDict:
     if form not in FORMS:
         raise ValueError(f'{form!r} is no form; choose configs/fer2013_speedrun.py:{" or :".join(FORMS)}')
     name, phases, batch_size = FORMS[form]
-    config = default.get_config()
+    config = defaults.get_config()
     config.model.name = name
     config.model.image_size = phases[-1][1]
     config.model.dtype = 'bfloat16' if form.startswith('gpu') else 'float32'
     config.data.name = 'fer2013'
     config.data.batch_size = batch_size
-    config.data.augment = default.augment('fer' if form == '60' else 'light')
+    config.data.augment = defaults.augment('fer' if form == '60' else 'light')
     config.checkpoint.every = 2.0
     config.parallel.devices = 2 if form == 'scratch' else 0
     if name == LITE0:
@@ -56,9 +56,9 @@ def get_config(form: str = '15') -> ConfigDict:
     *coarse, (last, _) = phases
     config.phases = (
         *(
-            default.phase(epochs=epochs, image_size=size, schedule='constant', warmup_epochs=rise, **shared)
+            defaults.phase(epochs=epochs, image_size=size, schedule='constant', warmup_epochs=rise, **shared)
             for epochs, size in coarse
         ),
-        default.phase(epochs=last, schedule='cosine', warmup_epochs=0.0 if coarse else rise, **shared),
+        defaults.phase(epochs=last, schedule='cosine', warmup_epochs=0.0 if coarse else rise, **shared),
     )
     return config

@@ -8,15 +8,15 @@ heads take 26 s; the features, of each image and its mirror image, come at some 
 
 from ml_collections import ConfigDict
 
-from configs import default
+from fer_jax.config import defaults
 
 
 def get_config() -> ConfigDict:
-    config = default.get_config()
+    config = defaults.get_config()
     config.model.name = 'efficientnet_lite0'
     config.model.image_size = 96
     config.data.name = 'fer2013'
-    config.data.augment = default.augment('none')
+    config.data.augment = defaults.augment('none')
     config.parallel.devices = 2  # on CPU: two devices of one core each
     config.probe = ConfigDict(
         {

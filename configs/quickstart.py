@@ -8,11 +8,11 @@ phase 0, 95.3 % [93.5, 96.6] after phase 1; test 94.8 % [93.2, 96.0] (n = 1,050)
 
 from ml_collections import ConfigDict
 
-from configs import default
+from fer_jax.config import defaults
 
 
 def get_config() -> ConfigDict:
-    config = default.get_config()
+    config = defaults.get_config()
     config.model.name = 'efficientnet_lite0'
     config.model.image_size = 64
     config.data.name = 'synthetic_faces'
@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     config.data.augment.shift = 0.06
     config.log_every = 20
     config.phases = (
-        default.phase(epochs=3, rates=default.HEAD_ONLY, learning_rate=4e-3),
-        default.phase(epochs=4, rates=default.ALL, learning_rate=2e-3, weight_decay=1e-4, warmup_epochs=0.4),
+        defaults.phase(epochs=3, rates=defaults.HEAD_ONLY, learning_rate=4e-3),
+        defaults.phase(epochs=4, rates=defaults.ALL, learning_rate=2e-3, weight_decay=1e-4, warmup_epochs=0.4),
     )
     return config

@@ -5,27 +5,29 @@ python -m fer_jax.main --config configs/reliability.py:everything --config.data.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from fer_jax.config import defaults
 
 KINDS = ('everything', 'feature_cache', 'two_devices', 'two_processes')
 
 
 def get_config(kind: str = 'everything') -> ConfigDict:
     """One of KINDS, given after the file: `--config configs/reliability.py:feature_cache`."""
-    config = default.get_config()
+    config = defaults.get_config()
     config.model.update({'name': 'resnet18', 'weights': 'scratch', 'image_size': 32, 'channels': 1, 'dropout': 0.3})
     config.data.update({'name': '', 'batch_size': 16})
     config.log_every = 1
     both = {'ema': 0.9, 'accumulate': 2}
     if kind == 'feature_cache':
-        config.data.augment = default.augment('fer')
-        frozen = default.train_from('layer4', 'head')
-        config.phases = (default.phase(epochs=3, rates=frozen, cache_views=3, ema=0.9),)
+        config.data.augment = defaults.augment('fer')
+        frozen = defaults.train_from('layer4', 'head')
+        config.phases = (defaults.phase(epochs=3, rates=frozen, cache_views=3, ema=0.9),)
     else:
-        config.data.augment = default.augment('strong')
+        config.data.augment = defaults.augment('strong')
         config.phases = (
-            default.phase(epochs=1, rates=default.HEAD_ONLY, learning_rate=1e-2, **both),
-            default.phase(epochs=2, optimizer='sgd', learning_rate=0.02, weight_decay=1e-4, schedule='plateau', **both),
+            defaults.phase(epochs=1, rates=defaults.HEAD_ONLY, learning_rate=1e-2, **both),
+            defaults.phase(
+                epochs=2, optimizer='sgd', learning_rate=0.02, weight_decay=1e-4, schedule='plateau', **both
+            ),
         )
     if kind in ('two_devices', 'two_processes'):
         config.parallel.devices = 2

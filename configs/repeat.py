@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import default
+from fer_jax.config import defaults
 
 
 def get_config(workdir: str = '') -> ConfigDict:
@@ -18,7 +18,7 @@ def get_config(workdir: str = '') -> ConfigDict:
         raise ValueError(f'{path} is not a file; give the folder of a run: configs/repeat.py:runs/x')
     config = thawed(json.loads(path.read_text()))
     assert isinstance(config, ConfigDict)
-    add_newer(config, default.get_config())
+    add_newer(config, defaults.get_config())
     return config
 
 

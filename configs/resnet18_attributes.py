@@ -9,22 +9,22 @@ The second needs CelebA prepared, see docs/datasets.md. Images are normalised by
 
 from ml_collections import ConfigDict
 
-from configs import default
+from fer_jax.config import defaults
 
 
 def get_config() -> ConfigDict:
-    config = default.get_config()
+    config = defaults.get_config()
     config.model.name = 'resnet18'
     config.model.weights = 'scratch'
     config.model.image_size = 64
     config.data.name = 'synthetic_faces'
     config.data.annotation = 'action_units'
     config.data.batch_size = 32
-    config.data.augment = default.augment(flip=0.5, crop=0.7, brightness=0.2, contrast=0.2, saturation=0.2, erase=0.5)
+    config.data.augment = defaults.augment(flip=0.5, crop=0.7, brightness=0.2, contrast=0.2, saturation=0.2, erase=0.5)
     config.loss.name = 'binary_cross_entropy'
     config.parallel.devices = 2  # on CPU: two devices of one core each
     config.phases = (
-        default.phase(
+        defaults.phase(
             epochs=10, optimizer='adam', learning_rate=3e-4, schedule='step', step_epochs=5.0, step_factor=0.5
         ),
     )

@@ -5,17 +5,17 @@ python -m fer_jax.main --config configs/vgg16.py --config.data.dir=DIR
 
 from ml_collections import ConfigDict
 
-from configs import default
+from fer_jax.config import defaults
 
 
 def get_config() -> ConfigDict:
-    config = default.get_config()
+    config = defaults.get_config()
     config.model.name = 'vgg16'
     config.model.head = 'mlp'
     config.data.batch_size = 128
     sgd = {'optimizer': 'sgd', 'momentum': 0.9, 'weight_decay': 5e-4}
     config.phases = (
-        default.phase(epochs=10, rates=default.HEAD_ONLY, learning_rate=1e-3, **sgd),
-        default.phase(epochs=10, rates=default.train_from('block5', 'head'), learning_rate=2e-4, **sgd),
+        defaults.phase(epochs=10, rates=defaults.HEAD_ONLY, learning_rate=1e-3, **sgd),
+        defaults.phase(epochs=10, rates=defaults.train_from('block5', 'head'), learning_rate=2e-4, **sgd),
     )
     return config

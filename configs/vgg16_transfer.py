@@ -14,13 +14,13 @@ minimised, beta / alpha being joint.source.weight, alpha the learning rate's sha
 
 from ml_collections import ConfigDict
 
-from configs import default
+from fer_jax.config import defaults
 
 
 def get_config(form: str = 'target') -> ConfigDict:
     if form not in ('target', 'joint'):
         raise ValueError(f'{form!r} is no form; choose configs/vgg16_transfer.py or configs/vgg16_transfer.py:joint')
-    config = default.get_config()
+    config = defaults.get_config()
     config.model.name = 'vgg16'
     config.model.head = 'mlp'
     config.data.name = 'fer2013'
@@ -28,11 +28,11 @@ def get_config(form: str = 'target') -> ConfigDict:
     config.checkpoint.select = 'validation/accuracy'
     joint = form == 'joint'
     if joint:
-        config.joint.source = default.task(1.0, name='vggface2', label='subject', batch_size=128)
+        config.joint.source = defaults.task(1.0, name='vggface2', label='subject', batch_size=128)
     config.phases = (
-        default.phase(
+        defaults.phase(
             epochs=20,
-            rates=default.train_from('block5', 'head') if joint else default.HEAD_ONLY,
+            rates=defaults.train_from('block5', 'head') if joint else defaults.HEAD_ONLY,
             optimizer='sgd',
             learning_rate=1e-3,
             momentum=0.9,

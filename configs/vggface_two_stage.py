@@ -18,29 +18,29 @@ VGG16 has its dropout of 0.5 in fc6 and fc7.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from fer_jax.config import defaults
 
 
 def get_config(stage: str = 'identities') -> ConfigDict:
     if stage not in ('identities', 'expression'):
         raise ValueError(f'{stage!r} is no stage; choose configs/vggface_two_stage.py:identities or :expression')
-    config = default.get_config()
+    config = defaults.get_config()
     config.model.name = 'resnet18'
     config.model.weights = 'scratch'
     config.model.image_size = 64
     config.model.dropout = 0.5
     config.data.name = 'synthetic_faces'
     config.data.batch_size = 32
-    config.data.augment = default.augment('light')
+    config.data.augment = defaults.augment('light')
     config.parallel.devices = 2  # on CPU: two devices of one core each
     if stage == 'identities':
         config.data.label = 'subject'
-        config.phases = (default.phase(epochs=10, learning_rate=2e-3, weight_decay=0.05, warmup_epochs=1.0),)
+        config.phases = (defaults.phase(epochs=10, learning_rate=2e-3, weight_decay=0.05, warmup_epochs=1.0),)
         return config
     config.model.weights = 'runs/identities'
     config.loss.name = 'focal'
     config.phases = (
-        default.phase(epochs=3, rates=default.HEAD_ONLY, learning_rate=3e-3),
-        default.phase(epochs=5, rates=default.backbone_rate(0.1), learning_rate=2e-3, weight_decay=0.05),
+        defaults.phase(epochs=3, rates=defaults.HEAD_ONLY, learning_rate=3e-3),
+        defaults.phase(epochs=5, rates=defaults.backbone_rate(0.1), learning_rate=2e-3, weight_decay=0.05),
     )
     return config

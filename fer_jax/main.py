@@ -1,26 +1,23 @@
 """Command line: `python -m fer_jax.main --config configs/quickstart.py [--workdir DIR] [--config.key=value ...]`."""
 
-import difflib
 import hashlib
 import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
-from ml_collections.config_flags.config_flags import ConfigFileFlagParser
+from ml_collections import ConfigDict
 
 from fer_jax import __version__, cli
+from fer_jax.config import flags as config_flags
+from fer_jax.config.flags import checked_config, parse
 from fer_jax.distributed import launch, processes
 from fer_jax.errors import UserError
 from fer_jax.utils.signals import STOP, stop_request
 
-CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: a file of configs/.')
 WORKDIR = flags.DEFINE_string('workdir', '', 'Folder of the run; the same folder again resumes. Empty: a new one.')
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Check everything, compile a step, say what the job needs, stop.')
 PROFILE = flags.DEFINE_bool('profile', False, 'Trace some steps into WORKDIR/profile.')
@@ -32,71 +29,6 @@ ALLOW_CHANGES = flags.DEFINE_bool('allow_changes', False, 'Go on with a run unde
 COORDINATOR = flags.DEFINE_string('coordinator', '', 'Several processes: host:port of process 0, see docs/cluster.md.')
 NUM_PROCESSES = flags.DEFINE_integer('num_processes', 0, 'How many there are; SLURM and Open MPI say so themselves.')
 PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Which of them this is, from 0.')
-
-SECTIONS = ('seed', 'model', 'data', 'loss', 'distil', 'joint', 'phases', 'checkpoint', 'parallel', 'log_every')
-
-
-def keys(config: Any, prefix: str = 'config') -> Iterator[str]:
-    """Every key that can be overridden, as it is typed: 'config.phases[0].epochs'."""
-    if isinstance(config, ConfigDict):
-        for name in config:
-            yield from keys(config[name], f'{prefix}.{name}')
-    elif isinstance(config, tuple) and config and isinstance(config[0], ConfigDict):
-        for index, item in enumerate(config):
-            yield from keys(item, f'{prefix}[{index}]')
-    else:
-        yield prefix
-
-
-def parse(argv: list[str]) -> list[str]:
-    """Parses the flags; what absl and ml_collections say in tracebacks becomes one message."""
-    try:
-        rest = flags.FLAGS(argv)
-    except flags.Error as error:
-        raise UserError(str(error)) from None
-    except Exception as error:  # the config file runs arbitrary code
-        raise _explained(argv, error) from error
-    if len(rest) > 1:
-        raise UserError(f'unexpected argument {rest[1]!r}; a flag reads --name=value')
-    return rest
-
-
-def _explained(argv: list[str], error: Exception) -> UserError:
-    """An override of an unknown key names its nearest; another failure is the config file's own."""
-    pairs = zip(argv, [*argv[1:], ''], strict=True)
-    chosen = [
-        argument.partition('=')[2] or following
-        for argument, following in pairs
-        if argument.partition('=')[0] in ('--config', '-config')
-    ]
-    path = chosen[-1] if chosen else ''
-    try:
-        known = list(keys(ConfigFileFlagParser('config').parse(path)))
-    except Exception as failure:  # the config file runs arbitrary code
-        return UserError(f'--config={path} cannot be loaded: {type(failure).__name__}: {failure}')
-    for argument in argv[1:]:
-        key = argument.lstrip('-').partition('=')[0]
-        if key.startswith('config.') and key not in known:
-            nearest = ', '.join(f'--{name}' for name in difflib.get_close_matches(key, known, n=3, cutoff=0.0))
-            return UserError(f'--{key} is not a config key; the nearest are {nearest}')
-    return UserError(f'the flags cannot be parsed: {type(error).__name__}: {error}')
-
-
-def _check_config() -> ConfigDict:
-    if not flags.FLAGS['config'].present:
-        raise UserError('--config is missing; for example --config configs/quickstart.py')
-    path = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')[0]
-    if not os.path.isfile(path):  # False of what cannot be a path, too
-        there = ', '.join(sorted(str(file) for file in Path('configs').glob('*.py')))
-        raise UserError(f'--config={path!r} is not a file' + (f'; there are {there}' if there else ''))
-    config = CONFIG.value
-    if not isinstance(config, ConfigDict):
-        raise UserError(f'--config={path}: get_config() gives {type(config).__name__}; it has to give a ConfigDict')
-    if missing := [name for name in SECTIONS if name not in config]:
-        raise UserError(f'--config={path} has no {", ".join(missing)}; begin with configs.default.get_config()')
-    if not (isinstance(config.seed, int) and 0 <= config.seed < 1 << 32):
-        raise UserError(f'config.seed={config.seed!r}; expected a whole number from 0 to {(1 << 32) - 1}')
-    return config
 
 
 def run(config: ConfigDict) -> None:
@@ -136,11 +68,12 @@ def run(config: ConfigDict) -> None:
 def command(argv: list[str]) -> None:
     """Trains, or explains how to."""
     if {'--help', '-help', '-h'} & set(argv[1:]):
-        print(f'{__doc__}\n{flags.FLAGS.module_help(sys.modules[__name__])}\n\nconfigs/default.py has every key.')
+        described = ''.join(flags.FLAGS.module_help(module) for module in (config_flags, sys.modules[__name__]))
+        print(f'{__doc__}\n{described}\n\nconfigs/default.py has every key.')
         return
     with stop_request():
         parse(argv)
-        run(_check_config())
+        run(checked_config())
 
 
 def main(argv: list[str] | None = None) -> int:

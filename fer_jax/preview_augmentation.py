@@ -17,12 +17,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from fer_jax.cli import run_command
+from fer_jax.config.flags import CONFIG, parse
 from fer_jax.data import dataset
 from fer_jax.data.augmentation.augment import Augment, augment_batch
 from fer_jax.data.augmentation.geometry import resize
 from fer_jax.data.loading.sampler import indices
 from fer_jax.errors import UserError
-from fer_jax.main import CONFIG, parse
 from fer_jax.utils import cache
 
 CELL, LINE, GAP = 96, 12, 4  # pixels: least side of an image, height of a line of text, distance

@@ -1,4 +1,4 @@
-"""What the modules of fer_jax may import."""
+"""Imports point down: commands -> training, exporters -> ... -> models, data -> distributed -> utils -> errors."""
 
 import ast
 import subprocess
@@ -10,6 +10,17 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / 'fer_jax'
+FILES_AT_THE_TOP = 17
+LINES_OF_A_FILE = 350
+COMMANDS = {
+    'checkpoints', 'convert_weights', 'cross_evaluate', 'evaluate', 'export', 'group_faces', 'main', 'predict',
+    'prepare_dataset', 'preview_augmentation', 'pseudo_label', 'report', 'serve',
+}  # fmt: skip
+LAYERS = (
+    {'errors'}, {'utils', 'config'}, {'distributed'}, {'models', 'data'}, {'pretrained', 'feature_cache'}, {'runs'},
+    {'inference'}, {'evaluation'}, {'reporting'}, {'training', 'exporters'}, {'cli'}, COMMANDS,
+)  # fmt: skip
+LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
 
 def module_name(path: Path) -> str:
@@ -38,6 +49,11 @@ def roots(modules: Iterable[str]) -> set[str]:
     return {module.partition('.')[0] for module in modules}
 
 
+def part_of(name: str) -> str:
+    """'models' of fer_jax.models.resnet, 'evaluate' of fer_jax.evaluate."""
+    return name.split('.')[1]
+
+
 IMPORTS = {name: imports(path) for name, path in MODULES.items()}
 # The root stays out: its `train` and `load` are imported when they are asked for.
 INNER = MODULES.keys() - {'fer_jax'}
@@ -48,9 +64,32 @@ def test_no_cycles():
     tuple(TopologicalSorter(OURS).static_order())  # raises CycleError, which names the cycle
 
 
+def test_every_part_has_a_layer():
+    assert {part_of(name) for name in INNER} <= LEVEL.keys()
+
+
+@pytest.mark.parametrize('name', sorted(INNER))
+def test_imports_point_down(name):
+    here = part_of(name)
+    for other in sorted(OURS[name]):
+        part = part_of(other)
+        assert part == here or LEVEL[part] < LEVEL[here], f'{name} imports {other}'
+
+
+def test_configs_are_seen_only_where_a_run_starts():
+    users = {name for name in MODULES if roots(IMPORTS[name]) & {'ml_collections', 'configs'}}
+    assert users <= {'fer_jax.config.defaults', 'fer_jax.config.flags', 'fer_jax.main', 'fer_jax.training.train'}
+
+
 @pytest.mark.parametrize('name', MODULES)
 def test_no_second_framework(name):
     assert not roots(IMPORTS[name]) & {'tensorflow', 'torch', 'torchvision', 'timm', 'keras'}
+
+
+def test_files_are_few_at_the_top_and_short():
+    assert len(list(PACKAGE.glob('*.py'))) <= FILES_AT_THE_TOP
+    lines = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
+    assert {name: count for name, count in lines.items() if count > LINES_OF_A_FILE} == {}
 
 
 def loaded_by(code: str) -> list[str]:
@@ -59,8 +98,8 @@ def loaded_by(code: str) -> list[str]:
 
 
 def test_a_run_starts_without_what_it_may_not_need():
-    loaded = loaded_by('from fer_jax import evaluate; from fer_jax.training import loop')
-    assert 'fer_jax.training.loop' in loaded
+    loaded = loaded_by('from fer_jax import evaluate; from fer_jax.training import train')
+    assert 'fer_jax.training.train' in loaded
     readers = {'PIL', 'array_record', 'cv2', 'grain', 'h5py', 'safetensors', 'tensorflow_datasets'}
     writers = {'clu', 'matplotlib', 'onnx', 'tensorboardX'}
     assert not roots(loaded) & (readers | writers | {'tensorflow', 'torch', 'scipy', 'sklearn'})

@@ -142,7 +142,7 @@ def read_overrides(data: bytes, folder: Path) -> None:
     try:
         sys.argv = arguments  # where ml_collections looks for overrides
         main.parse(arguments)
-        main._check_config().to_json()
+        main.checked_config().to_json()
         said = 'read'
     except UserError:
         said = 'refused'
