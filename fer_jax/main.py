@@ -69,7 +69,7 @@ def command(argv: list[str]) -> None:
     """Trains, or explains how to."""
     if {'--help', '-help', '-h'} & set(argv[1:]):
         described = ''.join(flags.FLAGS.module_help(module) for module in (config_flags, sys.modules[__name__]))
-        print(f'{__doc__}\n{described}\n\nconfigs/default.py has every key.')
+        print(f'{__doc__}\n{described}\n\nfer_jax/config/defaults.py has every key.')
         return
     with stop_request():
         parse(argv)

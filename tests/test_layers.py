@@ -16,9 +16,10 @@ COMMANDS = {
     'checkpoints', 'convert_weights', 'cross_evaluate', 'evaluate', 'export', 'group_faces', 'main', 'predict',
     'prepare_dataset', 'preview_augmentation', 'pseudo_label', 'report', 'serve',
 }  # fmt: skip
+FORWARDS = {'photographs'}  # old names, for one release
 LAYERS = (
     {'errors'}, {'utils', 'config'}, {'distributed'}, {'models', 'data'}, {'pretrained', 'feature_cache'}, {'runs'},
-    {'inference'}, {'evaluation'}, {'reporting'}, {'training', 'exporters'}, {'cli'}, COMMANDS,
+    {'inference'}, {'evaluation'}, {'reporting'}, {'training', 'exporters'}, {'cli'}, COMMANDS | FORWARDS,
 )  # fmt: skip
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 

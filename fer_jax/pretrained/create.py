@@ -31,8 +31,8 @@ def create_model(
       name: one of `models.NAMES`.
       classes: outputs of each task's head, which is fresh; a number means {'primary': number}; None keeps the head of
         the weights.
-      weights: 'scratch', or what `model.weights` may name: 'imagenet', another of `pretrained.registry.KNOWN`, or a
-        converted file.
+      weights: 'scratch', or what `model.weights` may name: 'imagenet', another of
+        `pretrained.published_weights.KNOWN`, or a converted file.
       rngs: of the fresh parameters; seed 0 if None.
       options: channels, head, dropout, stochastic_depth, dtype, kernels: see `registry.create`.
 

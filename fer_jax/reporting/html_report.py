@@ -102,7 +102,7 @@ def compare(workdirs: Sequence[Path], output: Path) -> Path:
 
 
 def pooled(workdir: Path, results: Mapping[str, Any], runs: Sequence[str]) -> Path:
-    """Writes report.html of several runs that are one, with a link to the page of each, see `pooling`."""
+    """Writes report.html of several runs that are one, with a link to the page of each, see `training.repeats`."""
     rows = []
     for name, one in results['splits'].items():
         if 'accuracy' in one:

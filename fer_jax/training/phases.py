@@ -86,7 +86,7 @@ def plan(
       UserError: there is none, one has no epochs, or its table of rates is wrong.
     """
     if not phases:
-        raise UserError('phases is empty; give at least one, see configs/default.py')
+        raise UserError('phases is empty; give at least one, see fer_jax/config/defaults.py')
     planned: list[Phase] = []
     epochs, first = 0.0, 0
     for index, fields in enumerate(phases):

@@ -43,7 +43,7 @@ def train(
     """Trains as `config` says, or goes on with the run in `workdir`, and scores the selected checkpoint.
 
     Args:
-      config: see configs/default.py.
+      config: see fer_jax/config/defaults.py.
       workdir: folder of the run; '' makes a new one under `runs/`.
       dry_run: build everything, compile the steps, say what the job needs, write nothing into the workdir.
       profile: trace some steps into `<workdir>/profile`.

@@ -9,7 +9,7 @@
 # Set FER_JAX_ENV=active to use the environment that is active.
 set -uo pipefail
 [ $# -ge 1 ] || { echo "usage: scripts/benchmarks/gpu.sh FOLDER [MINUTES]" >&2; exit 2; }
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/../environment.sh"
 prepare_environment
 cd "$repo" || exit 1
 out=$1 until=$((SECONDS + 60 * ${2:-25}))
