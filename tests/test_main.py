@@ -141,7 +141,7 @@ def test_the_first_command_people_type(faces, tmp_path):
     assert done.returncode == 2 and '--config.model.weights=scratch' in done.stderr
     torch.save(torchvision_model('resnet50').state_dict(), tmp_path / 'resnet50.pth')
     converted = subprocess.run(
-        [sys.executable, 'fer_jax.convert_weights', '--model=resnet50', f'--source={tmp_path}/resnet50.pth'],
+        [sys.executable, '-m', 'fer_jax.convert_weights', '--model=resnet50', f'--source={tmp_path}/resnet50.pth'],
         cwd=REPOSITORY, capture_output=True, text=True, check=False,
         env=os.environ | {'FER_JAX_CACHE': str(tmp_path / 'cache'), 'PYTHONPATH': str(REPOSITORY)},
     )  # fmt: skip
