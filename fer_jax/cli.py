@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import runpy
 import sys
 import traceback
 from collections.abc import Callable
@@ -10,6 +11,12 @@ from fer_jax.distributed import processes
 from fer_jax.errors import UserError
 from fer_jax.utils.signals import Stopped
 
+COMMANDS = {
+    'train': 'main', 'evaluate': 'evaluate', 'predict': 'predict', 'serve': 'serve', 'export': 'export',
+    'report': 'report', 'checkpoints': 'checkpoints', 'prepare': 'prepare_dataset', 'convert': 'convert_weights',
+    'preview': 'preview_augmentation', 'pseudo-label': 'pseudo_label', 'group': 'group_faces',
+    'cross-evaluate': 'cross_evaluate',
+}  # fmt: skip
 GOES_ON = 'what was saved is whole, and the same command goes on'
 SMALLER = (
     'the memory of the device is full: lower data.batch_size, raise phases[i].accumulate, or set data.placement=stream'
@@ -77,3 +84,13 @@ def crashed() -> tuple[int, str]:
     if processes.count() == 1:
         raise
     return 1, traceback.format_exc()
+
+
+def main() -> None:
+    """Runs `fer-jax NAME ...` as `python -m fer_jax.<module> ...`."""
+    name, *rest = sys.argv[1:] or ['']
+    if name not in COMMANDS:
+        print(f'usage: fer-jax {" | ".join(COMMANDS)} ...; fer-jax NAME --help says more', file=sys.stderr)
+        sys.exit(2)
+    sys.argv = [f'fer-jax {name}', *rest]
+    runpy.run_module(f'fer_jax.{COMMANDS[name]}', run_name='__main__', alter_sys=True)

@@ -1,0 +1,1 @@
+"""Several processes and devices: how they start, find each other, share arrays, and stop."""

@@ -1,0 +1,1 @@
+"""From logits to scores with their intervals, of one run or of several."""

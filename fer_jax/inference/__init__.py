@@ -1,0 +1,1 @@
+"""Trained networks on images, photographs and videos, and behind a web server."""

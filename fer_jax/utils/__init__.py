@@ -1,0 +1,1 @@
+"""What knows nothing of networks and data: files, threads, progress, signals."""

@@ -1,0 +1,1 @@
+"""From the examples of a split to batches on the devices."""

@@ -1,0 +1,1 @@
+"""The kinds of source: class folders, manifests, and prepared sets."""

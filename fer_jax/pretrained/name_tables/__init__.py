@@ -1,0 +1,1 @@
+"""How other frameworks name the parameters of the networks."""
