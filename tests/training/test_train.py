@@ -552,7 +552,7 @@ from fer_jax.distributed import sharding; from fer_jax.runs import restore; from
 from fer_jax.runs.checkpoints import Checkpoints, read_spec
 from fer_jax.training.train_state import Fixed
 source, target = map(Path, sys.argv[1:])
-weights, everywhere = restore.of_run(source), sharding.replicated(sharding.make_mesh(2))
+weights, everywhere = restore.weights_of_run(source), sharding.replicated(sharding.make_mesh(2))
 state = train_state.create(1, dict(weights.params), dict(weights.stats), optax.identity())
 store = Checkpoints(target, read_spec(source))
 store.save(train_state.to_items(jax.device_put(state, everywhere), Fixed({}, {})), 0.5)
