@@ -12,11 +12,12 @@ from fer_jax.config.defaults import (
     gradual_unfreezing,
     layer_decay,
     phase,
+    probe,
     task,
     train_from,
 )
 
 __all__ = [
     'ALL', 'FER', 'HEAD_ONLY', 'LIGHT', 'STRONG', 'augment', 'backbone_rate', 'get_config', 'gradual_unfreezing',
-    'layer_decay', 'phase', 'task', 'train_from',
+    'layer_decay', 'phase', 'probe', 'task', 'train_from',
 ]  # fmt: skip

@@ -18,18 +18,5 @@ def get_config() -> ConfigDict:
     config.data.name = 'fer2013'
     config.data.augment = defaults.augment('none')
     config.parallel.devices = 2  # on CPU: two devices of one core each
-    config.probe = ConfigDict(
-        {
-            'stages': ('blocks3', 'blocks4', 'blocks5'),
-            'pool': 3,  # cells a side that each stage's output is averaged to
-            'mirror': True,  # also of the mirror images, in training and in the mean of a test
-            'dtype': 'bfloat16',  # of the features on disk
-            'learning_rates': (1e-4, 3e-4, 1e-3, 3e-3),
-            'weight_decays': (0.01, 0.1, 1.0, 3.0),
-            'seeds': (0,),
-            'ridge': (1e-3, 1e-2, 0.1, 1.0),  # strengths of closed-form heads
-            'epochs': 10,
-            'batch_size': 256,
-        }
-    )
+    config.probe = defaults.probe(stages=('blocks3', 'blocks4', 'blocks5'))
     return config

@@ -18,7 +18,7 @@ COMMANDS = {
 }  # fmt: skip
 FORWARDS = {'photographs'}  # old names, for one release
 LAYERS = (
-    {'errors'}, {'utils', 'config'}, {'distributed'}, {'models', 'data'}, {'pretrained', 'feature_cache'}, {'runs'},
+    {'errors'}, {'utils'}, {'distributed', 'config'}, {'models', 'data'}, {'pretrained', 'feature_cache'}, {'runs'},
     {'inference'}, {'evaluation'}, {'reporting'}, {'training', 'exporters'}, {'cli'}, COMMANDS | FORWARDS,
 )  # fmt: skip
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

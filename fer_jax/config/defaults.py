@@ -1,9 +1,12 @@
-"""Every field of a config with its default. An experiment starts from `get_config()` and changes what differs.
+"""A config with every default of the schema, for experiments to start from and to change what differs.
 
 Lists of phases are tuples of ConfigDicts, so that `--config.phases[0].epochs=3` works on the command line.
+`python -m fer_jax.main --help_config` says what each field is.
 """
 
 from ml_collections import ConfigDict
+
+from fer_jax.config import schema
 
 ALL = (('.*', 1.0),)
 HEAD_ONLY = (('head/.*', 1.0), ('.*', 0.0))
@@ -11,7 +14,7 @@ HEAD_ONLY = (('head/.*', 1.0), ('.*', 0.0))
 LIGHT = {'flip': 0.5, 'shift': 0.05, 'scale': 0.05}
 FER = LIGHT | {'shift': 0.08, 'scale': 0.1, 'rotate': 10.0, 'brightness': 0.1, 'contrast': 0.2, 'erase': 0.25}
 STRONG = FER | {'crop': 0.6, 'shear': 0.1, 'saturation': 0.3, 'grey': 0.1, 'erase': 0.5, 'trivial': 0.5, 'mixup': 0.2}
-PRESETS: dict[str, dict[str, float]] = {'none': {}, 'light': LIGHT, 'fer': FER, 'strong': STRONG}
+PRESETS: dict[str, dict[str, float]] = {'none': {'flip': 0.0}, 'light': LIGHT, 'fer': FER, 'strong': STRONG}
 
 
 def backbone_rate(rate: float) -> tuple[tuple[str, float], ...]:
@@ -48,74 +51,21 @@ def augment(preset: str = 'none', **fields: object) -> ConfigDict:
     """
     if preset not in PRESETS:
         raise ValueError(f'augment({preset!r}) is no preset; choose {", ".join(PRESETS)}')
-    config = ConfigDict(
-        {
-            'flip': 0.0,
-            'crop': 0.0,
-            'shift': 0.0,
-            'scale': 0.0,
-            'rotate': 0.0,
-            'shear': 0.0,
-            'brightness': 0.0,
-            'contrast': 0.0,
-            'saturation': 0.0,
-            'hue': 0.0,
-            'grey': 0.0,
-            'blur': 0.0,
-            'noise': 0.0,
-            'erase': 0.0,
-            'erase_area': (0.02, 0.2),
-            'erase_aspect': (0.3, 3.3),
-            'trivial': 0.0,
-            'mixup': 0.0,
-            'cutmix': 0.0,
-        }
-    )
+    config = ConfigDict(schema.defaults_of(schema.AUGMENT_TREE))
     config.update(PRESETS[preset])
     config.update(fields)
     return config
 
 
 def phase(**fields: object) -> ConfigDict:
-    """One phase of training; it starts with fresh optimizer state.
+    """One phase of training, with fresh optimizer state; `fields` are those that differ from their defaults.
 
-    `rates` is an ordered table of (regex on `<stage>/<parameter path>`, learning-rate multiplier): the first match
-    wins, 0 freezes. `augment` overrides fields of `data.augment` for this phase; `augment('none')` turns all off.
-    `image_size` trains at fewer pixels than `model.image_size`; 0 is the same. `sam` is a radius (0.05), `l2_sp` the
-    strength of the pull toward the source weights (0.01), `ema` the decay of moving averages (0.999), which are then
-    what is scored and kept; `accumulate` cuts each batch into so many microbatches to save memory. `patience`: of
-    schedule 'plateau', evaluations; `stop_after` ends the phase after so many evaluations without a better score, and
-    the next one begins at the step at which it would have. `cache_views` keeps what the frozen stages compute, of the
-    plain image and, above 1, of so many augmented views less one; see docs/feature_cache.md.
+    `augment` overrides fields of `data.augment` for this phase; `augment('none')` turns all off. Where `stop_after`
+    ends the phase early, the next one begins at the step at which it would have.
     """
-    defaults = ConfigDict(
-        {
-            'epochs': 1.0,
-            'rates': ALL,
-            'optimizer': 'adamw',  # sgd, adam, radam, lion, lamb, muon
-            'learning_rate': 1e-3,
-            'weight_decay': 0.0,
-            'momentum': 0.9,
-            'nesterov': False,
-            'clip': 0.0,
-            'sam': 0.0,
-            'l2_sp': 0.0,
-            'ema': 0.0,
-            'accumulate': 1,
-            'schedule': 'cosine',  # constant, step, exponential, one_cycle, plateau
-            'warmup_epochs': 0.0,
-            'step_epochs': 1.0,
-            'step_factor': 0.5,
-            'patience': 2,
-            'cache_views': 0,
-            'cache_dtype': 'float32',
-            'stop_after': 0,
-            'augment': ConfigDict(),
-            'image_size': 0,
-        }
-    )
-    defaults.update(fields)
-    return defaults
+    config = ConfigDict(schema.defaults_of(schema.PHASE_TREE))
+    config.update(fields)
+    return config
 
 
 def task(weight: float = 1.0, *, head: str = '', align: float = 0.0, **data: object) -> ConfigDict:
@@ -132,82 +82,20 @@ def task(weight: float = 1.0, *, head: str = '', align: float = 0.0, **data: obj
       data: fields of its `data` that differ from their defaults; `loss` has its own.
     """
     plain = get_config()
-    fields = {name: plain.data[name] for name in plain.data if name not in ('augment', 'placement', 'workers')}
-    fields = ConfigDict(fields)
+    fields = ConfigDict({name: plain.data[name] for name in plain.data if name not in schema.SHARED})
     fields.update(data)
     return ConfigDict({'weight': weight, 'head': head, 'align': align, 'data': fields, 'loss': plain.loss})
 
 
+def probe(**fields: object) -> ConfigDict:
+    """A grid of heads on frozen features: a config that has it as `config.probe` trains these heads and no phases."""
+    config = ConfigDict(schema.defaults_of(schema.PROBE_TREE))
+    config.update(fields)
+    return config
+
+
 def get_config() -> ConfigDict:
-    config = ConfigDict()
-    config.seed = 0
-
-    config.model = ConfigDict()
-    config.model.name = 'resnet50'
-    config.model.weights = 'imagenet'  # 'scratch', published ones (docs/weights.md), a file, a workdir
-    config.model.partial = False  # weights of a smaller or larger network: what agrees is taken
-    config.model.head = 'linear'  # or 'mlp': 4096, 4096, dropout
-    config.model.head_inputs = ()  # ('layer3', 'layer4'): a linear head reads these stages, averaged
-    config.model.dropout = 0.0
-    config.model.stochastic_depth = 0.0  # of the last residual block, from 0 for the first
-    config.model.image_size = 224
-    config.model.channels = 3
-    config.model.dtype = 'float32'  # or 'bfloat16': compute; parameters stay float32
-    config.model.frozen_dtype = 'float32'  # or 'bfloat16': frozen kernels take half the memory, and are rounded
-
-    config.data = ConfigDict()
-    config.data.name = 'synthetic_faces'  # a prepared set, or '' with one of
-    config.data.dir = ''  # a folder of class folders
-    config.data.manifest = ''  # a .csv or .jsonl that lists images
-    config.data.subject = ''  # dir: a regular expression that finds the subject in an image's path
-    config.data.label = 'class'  # 'subject': tell who of the training split is shown; 'none': joint tasks, no labels
-    config.data.target = 'label'  # votes: 'probability', 'cross_entropy', 'multi_target' (with the loss of that name)
-    config.data.annotation = (
-        ''  # 'action_units': attributes of the set (loss 'binary_cross_entropy'); levels ('squared_error')
-    )
-    config.data.rename = ()  # (('contempt', 'neutral'),): classes under other names; of one name, they become one
-    config.data.drop_classes = ()  # ('contempt',): leave out their examples
-    config.data.train_examples = 0  # 5000: train on so many, chosen by a hash of their ids, classes keep their shares
-    config.data.splits = ConfigDict({'train': 'train', 'validation': 'validation', 'test': 'test'})
-    config.data.folds = 0  # 10: test on fold `fold`, select on the next one, by subject where subjects are known
-    config.data.fold = 0
-    config.data.split_seed = 0  # of splits that the set does not come with
-    config.data.batch_size = 64
-    config.data.balance = 'none'  # 'classes': every class equally often
-    config.data.placement = 'auto'  # 'device': all images live there; 'stream': decoded batch by batch
-    config.data.workers = 0  # processes that decode a stream; 0: threads
-    config.data.augment = augment(flip=0.5)
-
-    config.loss = ConfigDict()
-    config.loss.name = 'cross_entropy'  # LOSSES of fer_jax/training/losses.py: 'focal', 'logit_adjusted', ...
-    config.loss.label_smoothing = 0.0
-    config.loss.class_weights = 'none'  # 'inverse', 'effective', or one number a class
-    config.loss.positive_weights = 'none'  # of binary_cross_entropy: 'inverse', or one number an attribute
-    config.loss.beta = 0.999  # of effective class weights
-    config.loss.gamma = 2.0  # of focal
-    config.loss.alpha = 1.0  # of focal: a factor for all classes; class_weights are one a class
-    config.loss.tau = 1.0  # of logit_adjusted
-    config.loss.q = 0.7  # of generalised_cross_entropy
-    config.loss.consistency = 0.0  # 5.0: attention as on the mirror image, for labels that are partly wrong
-    config.distil = ConfigDict()  # learn from other networks, see docs/training.md
-    config.distil.teachers = ()  # workdirs of finished runs that know these classes
-    config.distil.temperature = 4.0
-    config.distil.weight = 0.5  # share of the teachers in the loss, the labels have the rest
-    config.distil.stages = ()  # ('layer4',): a further head tells these stages' outputs of the teachers
-    config.distil.hints = 1.0  # factor of that head's squared error
-    config.joint = ConfigDict()  # further tasks by name, see `task`
+    """The default config: ResNet-50 from ImageNet weights, one phase on synthetic faces."""
+    config = ConfigDict(schema.defaults_of(schema.RUN_TREE))
     config.phases = (phase(),)
-
-    config.checkpoint = ConfigDict({'every': 1.0, 'select': 'validation/accuracy'})  # every: epochs
-    config.on_nonfinite = 'stop'  # or 'skip': a step's update that is not finite is left out either way
-    config.max_skipped = 10  # steps of a phase that 'skip' may leave out
-    config.log_every = 50  # steps between training records
-    config.parallel = ConfigDict()
-    config.parallel.devices = 0  # 0: all of all processes
-    config.parallel.optimizer = 'replicated'  # 'sharded': each device holds a part of the optimizer's state (ZeRO-1)
-    config.parallel.wait = 300.0  # seconds in which all processes have to come, see docs/cluster.md
-    config.parallel.lost_after = 60.0  # seconds without a sign of life after which a process is given up
-    config.parallel.stuck_after = 900.0  # seconds after which a step has to have ended
-    config.parallel.remat = ()  # ('stem', 'layer1'): compute these stages again for the gradient, to save memory
-    config.deterministic = False
     return config

@@ -1,0 +1,197 @@
+"""What a field of a config is: its place, its default, what it may hold, and one line of help."""
+
+import re
+import reprlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from fer_jax.utils.choices import nearest
+
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = 80
+SHORT.maxlist = SHORT.maxtuple = SHORT.maxdict = 8
+MANY = 10  # choices, of which the two nearest to a wrong one are named
+
+
+class Field(NamedTuple):
+    """One field of a config.
+
+    Attributes:
+      path: where it lies, with dots; `phases[i]` is each phase, `joint.<name>` each further task.
+      kind: a key of `NOUNS`, or of `GROUPS` for what holds fields itself.
+      default: the value that a new config has.
+      help: one line that says what it is.
+      low, high: the smallest and the largest number, or number of a list, that may be given.
+      above, below: the same, themselves left out.
+      also: further numbers that may be given, such as 0 for "off".
+      choices: what may be given, where that is a short list.
+      needed: whether a list has to have an entry, or a text a character.
+    """
+
+    path: str
+    kind: str
+    default: Any
+    help: str
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+    also: tuple[float, ...] = ()
+    choices: tuple[Any, ...] = ()
+    needed: bool = False
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition('.')[2]
+
+
+def shown(value: Any) -> str:
+    """The value as Python writes it, cut where it is long."""
+    try:
+        return SHORT.repr(value)
+    except (ValueError, RecursionError):
+        return f'a very large {type(value).__name__}'
+
+
+def _in_range(field: Field, value: Any) -> bool:
+    """Whether a number lies between the limits; NaN and infinity do not."""
+    inside = (
+        float('-inf') < value < float('inf')
+        and (field.low is None or value >= field.low)
+        and (field.high is None or value <= field.high)
+        and (field.above is None or value > field.above)
+        and (field.below is None or value < field.below)
+    )
+    return inside or value in field.also
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_regex(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(re.compile(value))
+    except (re.error, OverflowError, RecursionError):
+        return False
+
+
+def _is_list(field: Field, value: Any, entry: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list | tuple) and (not field.needed or len(value) > 0) and all(map(entry, value))
+
+
+def _is_pair(value: Any, first: Callable[[Any], bool], second: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and first(value[0]) and second(value[1])
+
+
+def fits(field: Field, value: Any) -> bool:
+    """Whether the field may hold the value, which depends on nothing but the two."""
+
+    def whole(entry: Any) -> bool:
+        return _is_whole(entry) and _in_range(field, entry)
+
+    def number(entry: Any) -> bool:
+        return _is_number(entry) and _in_range(field, entry)
+
+    def text(entry: Any) -> bool:
+        return isinstance(entry, str) and '\0' not in entry
+
+    if field.kind == 'bool':
+        return isinstance(value, bool)
+    if field.kind == 'int':
+        return whole(value) and (not field.choices or value in field.choices)
+    if field.kind == 'float':
+        return number(value)
+    if field.kind == 'str':
+        return text(value) and (not field.needed or value != '') and (not field.choices or value in field.choices)
+    if field.kind == 'regex':
+        return _is_regex(value)
+    if field.kind == 'list of str':
+        return _is_list(field, value, lambda entry: text(entry) and entry != '')
+    if field.kind == 'list of int':
+        return _is_list(field, value, whole)
+    if field.kind == 'list of float':
+        return _is_list(field, value, number)
+    if field.kind == 'list of (str, str)':
+        return _is_list(field, value, lambda entry: _is_pair(entry, text, text))
+    if field.kind == 'list of (regex, float)':
+        return _is_list(field, value, lambda entry: _is_pair(entry, _is_regex, number))
+    if field.kind == '(smallest, largest)':
+        return _is_pair(value, number, number) and value[0] <= value[1]
+    if field.kind == 'choice or list of float':
+        return value in field.choices if isinstance(value, str) else _is_list(field, value, number)
+    raise ValueError(f'{field.path} has the kind {field.kind!r}, which has no rule')
+
+
+NOUNS: Mapping[str, str] = {
+    'bool': 'True or False',
+    'int': 'a whole number',
+    'float': 'a number',
+    'str': 'a text',
+    'regex': 'a regular expression',
+    'list of str': 'a list of texts',
+    'list of int': 'a list of whole numbers',
+    'list of float': 'a list of numbers',
+    'list of (str, str)': 'a list of pairs of texts',
+    'list of (regex, float)': 'a list of pairs, each of a regular expression and a number',
+    '(smallest, largest)': 'a pair, the smallest and the largest number',
+    'choice or list of float': 'a list of numbers',
+}
+GROUPS: Mapping[str, str] = {
+    'phases': 'a list of phases',
+    'tasks': 'tasks by name',
+    'fields of data': 'fields of data',
+    'fields of loss': 'fields of loss',
+    'fields of data.augment': 'some fields of data.augment',
+}
+
+
+def number_text(number: float) -> str:
+    return f'{number:,}' if isinstance(number, int) else f'{number:g}'
+
+
+def limits(field: Field) -> str:
+    """The range in words: 'from 0 up to, not including, 1'; '' where there is none."""
+    if field.low is not None:
+        begin = f'from {number_text(field.low)}'
+    else:
+        begin = f'above {number_text(field.above)}' if field.above is not None else ''
+    if field.high is not None:
+        end = f' to {number_text(field.high)}' if field.low is not None else f', up to {number_text(field.high)}'
+    else:
+        end = f' up to, not including, {number_text(field.below)}' if field.below is not None else ''
+    also = ''.join(f', or {number_text(number)}' for number in field.also)
+    return f'{begin}{end}{also}'
+
+
+def choices_text(field: Field) -> str:
+    """The choices as a list: "sgd, adam"."""
+    return ', '.join(choice if choice and isinstance(choice, str) else repr(choice) for choice in field.choices)
+
+
+def expected(field: Field) -> str:
+    """What the field may hold, in words: 'a whole number from 1 to 1,000'."""
+    if field.kind in GROUPS:
+        return GROUPS[field.kind]
+    noun = ' '.join(filter(None, (NOUNS[field.kind], limits(field))))
+    if field.needed:
+        noun += ', not empty'
+    if not field.choices:
+        return noun
+    return f'one of {choices_text(field)}' + (f', or {noun}' if field.kind == 'choice or list of float' else '')
+
+
+def mistake(field: Field, value: Any, path: str) -> str | None:
+    """What is wrong with the value of the field at `path`; None where it may hold it."""
+    if fits(field, value):
+        return None
+    if isinstance(value, str) and field.choices and field.kind == 'str':
+        names = [choice or "''" for choice in field.choices]
+        near = 1 if len(names) <= MANY else 2
+        return f'{path}={shown(value)} is unknown; {nearest(value[:80], names, near)} ({field.help})'
+    return f'{path}={shown(value)}; expected {expected(field)} ({field.help})'
