@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from fer_jax.cli import run_command
-from fer_jax.config.flags import CONFIG, parse
+from fer_jax.config.flags import checked_config, parse
 from fer_jax.data import dataset
 from fer_jax.data.augmentation.augment import Augment, augment_batch
 from fer_jax.data.augmentation.geometry import resize
@@ -41,11 +41,10 @@ def main(argv: list[str] | None = None) -> int:
 
     def command() -> None:
         parse(['preview_augmentation', *rest])
-        if CONFIG.value is None:
-            raise UserError('--config is missing; for example --config configs/quickstart.py')
+        config = checked_config()
         if arguments.out.suffix != '.png':
             raise UserError(f'--out={arguments.out} is no .png')
-        picture = sheet(CONFIG.value, rows=arguments.rows, draws=arguments.draws, phase=arguments.phase)
+        picture = sheet(config, rows=arguments.rows, draws=arguments.draws, phase=arguments.phase)
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         picture.save(arguments.out)
         print(f'written to {arguments.out}')

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
+from fer_jax.config import schema
+from fer_jax.config.check import check_config, plain_config
+from fer_jax.config.field import expected
 from fer_jax.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: a file of configs/.')
-SECTIONS = ('seed', 'model', 'data', 'loss', 'distil', 'joint', 'phases', 'checkpoint', 'parallel', 'log_every')
+LONGEST = 400  # characters of a message that are shown
 
 
 def keys(config: Any, prefix: str = 'config') -> Iterator[str]:
@@ -33,12 +37,23 @@ def parse(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
-        raise UserError(str(error)) from None
+        raise UserError(_expectation(str(error)) or str(error)[:LONGEST]) from None
     except Exception as error:  # the config file runs arbitrary code
         raise _explained(argv, error) from error
     if len(rest) > 1:
         raise UserError(f'unexpected argument {rest[1]!r}; a flag reads --name=value')
     return rest
+
+
+def _expectation(message: str) -> str | None:
+    """What the field of an override takes, where absl says that its value is of another type."""
+    found = re.match(r'flag --config\.([^=]+)=(.*?): ', message, re.DOTALL)
+    if found is None:
+        return None
+    given = f'--config.{found[1]}={found[2][:80]}'
+    if field := schema.field_at(found[1]):
+        return f'{given}; expected {expected(field)} ({field.help})'
+    return f'{given}; what lies below it has flags of its own, which --help_config lists'
 
 
 def _explained(argv: list[str], error: Exception) -> UserError:
@@ -57,8 +72,10 @@ def _explained(argv: list[str], error: Exception) -> UserError:
     for argument in argv[1:]:
         key = argument.lstrip('-').partition('=')[0]
         if key.startswith('config.') and key not in known:
-            nearest = ', '.join(f'--{name}' for name in difflib.get_close_matches(key, known, n=3, cutoff=0.0))
-            return UserError(f'--{key} is not a config key; the nearest are {nearest}')
+            alike = [name for name in known if name.rpartition('.')[2] == key.rpartition('.')[2]]
+            ordered = [name for names in (alike, known) for name in difflib.get_close_matches(key[:80], names, 3, 0.0)]
+            names = ', '.join(f'--{name}' for name in list(dict.fromkeys(ordered))[:3])
+            return UserError(f'--{key[:80]} is not a config key; the nearest are {names}')
     return UserError(f'the flags cannot be parsed: {type(error).__name__}: {error}')
 
 
@@ -66,7 +83,7 @@ def checked_config() -> ConfigDict:
     """The config that the flags give.
 
     Raises:
-      UserError: there is none, or it is none.
+      UserError: there is none, it is none, or fields of it are wrong, all of which are named.
     """
     if not flags.FLAGS['config'].present:
         raise UserError('--config is missing; for example --config configs/quickstart.py')
@@ -77,8 +94,5 @@ def checked_config() -> ConfigDict:
     config = CONFIG.value
     if not isinstance(config, ConfigDict):
         raise UserError(f'--config={path}: get_config() gives {type(config).__name__}; it has to give a ConfigDict')
-    if missing := [name for name in SECTIONS if name not in config]:
-        raise UserError(f'--config={path} has no {", ".join(missing)}; begin with configs.default.get_config()')
-    if not (isinstance(config.seed, int) and 0 <= config.seed < 1 << 32):
-        raise UserError(f'config.seed={config.seed!r}; expected a whole number from 0 to {(1 << 32) - 1}')
+    check_config(plain_config(config))
     return config

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from fer_jax.config.check import check_config, plain_config
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes
 from fer_jax.errors import UserError
@@ -43,7 +44,7 @@ def train(
     """Trains as `config` says, or goes on with the run in `workdir`, and scores the selected checkpoint.
 
     Args:
-      config: see fer_jax/config/defaults.py.
+      config: made by `fer_jax.config.defaults.get_config`; docs/config.md says what its fields are.
       workdir: folder of the run; '' makes a new one under `runs/`.
       dry_run: build everything, compile the steps, say what the job needs, write nothing into the workdir.
       profile: trace some steps into `<workdir>/profile`.
@@ -56,7 +57,8 @@ def train(
       UserError: something in the config or the data is wrong.
       Stopped: a signal asked to stop; the state is saved and the same call goes on.
     """
-    plain = json.loads(config.to_json()) if isinstance(config, ConfigDict) else config
+    plain = plain_config(config)
+    check_config(plain)
     if 'probe' in plain:
         return probe(plain, Path(workdir) if workdir else free_workdir(plain), dry_run=dry_run)
     with stop_request() as stop:

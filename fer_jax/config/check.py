@@ -1,0 +1,124 @@
+"""What is wrong with a config, all of it at once, as far as its fields alone can tell."""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from fer_jax.config.field import Field, expected, mistake, shown
+from fer_jax.config.schema import (
+    AUGMENT_TREE,
+    FIELDS,
+    PHASE_TREE,
+    PROBE_TREE,
+    RUN_TREE,
+    TASK_DATA_TREE,
+    TASK_TREE,
+    Tree,
+)
+from fer_jax.errors import UserError
+
+MOST = 50  # mistakes that are told
+OPTIONAL = {'probe': PROBE_TREE}
+
+
+def check_config(plain: Any) -> None:
+    """Raises UserError where a field is unknown, missing, of a wrong type or out of its range: all of them at once.
+
+    Args:
+      plain: the config as dicts, lists and scalars.
+    """
+    found = list(islice(_group('', plain, RUN_TREE, OPTIONAL), MOST + 1))
+    if len(found) == 1:
+        raise UserError(found[0])
+    if found:
+        count = f'more than {MOST}' if len(found) > MOST else len(found)
+        raise UserError(f'the config has {count} mistakes:\n' + '\n'.join(f'  {line}' for line in found[:MOST]))
+
+
+def plain_config(config: Any) -> Any:
+    """The config as it is written to config.json: dicts, lists and scalars.
+
+    Raises:
+      UserError: it holds something that JSON has no form for.
+    """
+    try:
+        return json.loads(config.to_json() if hasattr(config, 'to_json') else json.dumps(config))
+    except Exception as error:  # a config may hold any object
+        raise UserError(
+            f'the config cannot be written as JSON ({type(error).__name__}: {error}); its fields are numbers, texts, '
+            'tuples and ConfigDicts'
+        ) from None
+
+
+def _group(path: str, value: Any, tree: Tree, optional: Tree | None = None, *, whole: bool = True) -> Iterator[str]:
+    """Mistakes of the fields that lie below `path`; of a `whole` group none may be missing."""
+    here = path or 'the config'
+    if not isinstance(value, Mapping):
+        names = ', '.join(_below(path, name) for name in islice(tree, 3))
+        yield f'{here}={shown(value)}; expected the fields {names}{", ..." if len(tree) > 3 else ""}'
+        return
+    known = tree | (optional or {})
+    for key in value:
+        if key not in known:
+            yield _unknown(path, key, known)
+    if missing := [name for name in tree if name not in value] if whole else []:
+        yield f'{here} has no {", ".join(missing)}; begin with fer_jax.config.defaults, which has every field'
+    for name, member in known.items():
+        if name in value:
+            yield from _member(_below(path, name), value[name], member)
+
+
+def _member(path: str, value: Any, member: Field | Tree) -> Iterator[str]:
+    if not isinstance(member, Field):
+        yield from _group(path, value, member)
+    elif member.kind == 'phases':
+        yield from _phases(path, value, member)
+    elif member.kind == 'tasks':
+        yield from _tasks(path, value, member)
+    elif member.kind == 'fields of data':
+        yield from _group(path, value, TASK_DATA_TREE)
+    elif member.kind == 'fields of loss':
+        yield from _group(path, value, RUN_TREE['loss'])
+    elif member.kind == 'fields of data.augment':
+        yield from _group(path, value, AUGMENT_TREE, whole=False)
+    elif message := mistake(member, value, path):
+        yield message
+
+
+def _phases(path: str, value: Any, field: Field) -> Iterator[str]:
+    if not isinstance(value, list | tuple) or not value:
+        yield f'{path}={shown(value)}; expected {expected(field)}, one or more ({field.help})'
+        return
+    for index, phase in enumerate(value):
+        yield from _group(f'{path}[{index}]', phase, PHASE_TREE)
+
+
+def _tasks(path: str, value: Any, field: Field) -> Iterator[str]:
+    if not isinstance(value, Mapping):
+        yield f'{path}={shown(value)}; expected {expected(field)} ({field.help})'
+        return
+    for name, task in value.items():
+        if not (isinstance(name, str) and name.isidentifier()) or name == 'primary':
+            yield f'{path}.{_cut(name)}: a task needs a name of letters and digits, other than primary'
+        else:
+            yield from _group(f'{path}.{name}', task, TASK_TREE)
+
+
+def _below(path: str, name: str) -> str:
+    return f'{path}.{name}' if path else name
+
+
+def _cut(key: Any) -> str:
+    """A key, which may be anything, as text that fits into a line."""
+    return key[:80] if isinstance(key, str) and key and key.isprintable() else shown(key)
+
+
+def _unknown(path: str, key: Any, known: Tree) -> str:
+    """Names the fields of this name elsewhere, or the nearest one here."""
+    name = _cut(key)
+    elsewhere = [field.path for field in FIELDS if field.name == name]
+    nearest = elsewhere[:3] or [_below(path, difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0])]
+    verb = 'are' if nearest[1:] else 'is'
+    return f'{_below(path, name)} is not a config key; the nearest {verb} {", ".join(nearest)}'
