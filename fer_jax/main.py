@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from fer_jax import __version__, cli
 from fer_jax.config import flags as config_flags
+from fer_jax.config import reference
 from fer_jax.config.flags import checked_config, parse
 from fer_jax.distributed import launch, processes
 from fer_jax.errors import UserError
@@ -26,6 +27,7 @@ LARGEST_BATCH = flags.DEFINE_bool('largest_batch', False, 'Print the largest dat
 SEEDS = flags.DEFINE_list('seeds', [], '0,1,2: a run a seed in WORKDIR/seed-<n>, pooled.')
 FOLDS = flags.DEFINE_enum('folds', None, ['all'], 'All folds of config.data.folds in WORKDIR/fold-<n>, pooled.')
 ALLOW_CHANGES = flags.DEFINE_bool('allow_changes', False, 'Go on with a run under another config, or on other data.')
+HELP_CONFIG = flags.DEFINE_bool('help_config', False, 'Print every field of a config: type, default, meaning; stop.')
 COORDINATOR = flags.DEFINE_string('coordinator', '', 'Several processes: host:port of process 0, see docs/cluster.md.')
 NUM_PROCESSES = flags.DEFINE_integer('num_processes', 0, 'How many there are; SLURM and Open MPI say so themselves.')
 PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Which of them this is, from 0.')
@@ -69,7 +71,10 @@ def command(argv: list[str]) -> None:
     """Trains, or explains how to."""
     if {'--help', '-help', '-h'} & set(argv[1:]):
         described = ''.join(flags.FLAGS.module_help(module) for module in (config_flags, sys.modules[__name__]))
-        print(f'{__doc__}\n{described}\n\nfer_jax/config/defaults.py has every key.')
+        print(f'{__doc__}\n{described}\n\n--help_config prints every field of a config.')
+        return
+    if {'--help_config', '-help_config'} & set(argv[1:]):
+        print(reference.help_text())
         return
     with stop_request():
         parse(argv)
