@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fer_jax.config.choices import LABELS
 from fer_jax.data.imaging import crop_folder
 from fer_jax.data.imaging.codec import decode
 from fer_jax.data.imaging.crop_folder import Cut
@@ -25,7 +26,6 @@ SOURCE = (
     'name', 'dir', 'manifest', 'subject', 'label', 'target', 'annotation', 'rename', 'drop_classes', 'train_examples',
     'folds', 'fold', 'split_seed',
 )  # fmt: skip
-LABELS = ('class', 'subject', 'none')
 SMALL = 96 * 96  # pixels; for the interpreter's lock, threads that decode no more than this are slower than one
 LOOKED_AT = 64  # images that tell whether a set is grey
 

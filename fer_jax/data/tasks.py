@@ -19,17 +19,10 @@ def task_configs(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """{task: {'data', 'loss', 'weight', 'head', 'align'}}, the primary task first, then those of `joint` by name.
 
     Raises:
-      UserError: a name or a head cannot be.
+      UserError: a task has a loss that it cannot have, or none at all.
     """
     found: dict[str, Mapping[str, Any]] = {PRIMARY: {'data': config['data'], 'loss': config['loss'], **ALONE}}
     for name, task in sorted(config.get('joint', {}).items()):
-        if not name.isidentifier() or name == PRIMARY:
-            raise UserError(f'joint.{name}: a task needs a name of letters and digits, other than {PRIMARY}')
-        if task['head'] not in ('', PRIMARY):
-            raise UserError(f"joint.{name}.head={task['head']!r} is unknown; '' is a head of its own, or {PRIMARY!r}")
-        for field in ('weight', 'align'):
-            if not 0 <= task[field] < float('inf'):
-                raise UserError(f'joint.{name}.{field}={task[field]}; expected 0 or more')
         if task['loss']['consistency']:
             raise UserError(f'joint.{name}.loss.consistency is for the primary task; set it to 0')
         if task['data']['label'] == 'none' and not task['align']:

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
+from fer_jax.config.choices import HEADS
 from fer_jax.errors import UserError
 from fer_jax.models import efficientnet, inception_resnet_v1, inception_resnet_v2, resnet, resnet_small, resnet_v2, vgg
 from fer_jax.models import kernels as kernel_forms
@@ -24,7 +25,6 @@ CONSTRUCTORS: dict[str, Any] = {
 }
 NAMES = tuple(CONSTRUCTORS)
 WITH_STOCHASTIC_DEPTH = (resnet.ResNet, resnet_small.SmallResNet, resnet_v2.ResNetV2, efficientnet.EfficientNet)
-HEADS = ('linear', 'mlp')
 
 
 def check_name(name: str) -> None:

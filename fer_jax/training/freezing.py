@@ -36,18 +36,9 @@ def partition(paths: Sequence[str], stages: Stages, rates: Rates) -> Partition:
     A pattern is searched from the start of the name (`re.match`).
 
     Raises:
-      UserError: a rule is malformed or matches nothing, a parameter is not covered, a multiplier is negative, or
-        nothing is left to train.
+      UserError: a rule matches nothing, a parameter is not covered, or nothing is left to train.
     """
-    rules = []
-    for pattern, rate in rates:
-        try:
-            rules.append((re.compile(pattern), float(rate)))
-        except re.error as error:
-            raise UserError(f'rates: {pattern!r} is not a regular expression ({error})') from None
-        if not 0 <= float(rate) < float('inf'):
-            raise UserError(f'rates: the multiplier of {pattern!r} is {rate}; expected a number of 0 (frozen) or more')
-
+    rules = [(re.compile(pattern), float(rate)) for pattern, rate in rates]
     assigned: dict[str, float] = {}
     used = set()
     stage_by_path = {path: stage_of(path, stages) for path in paths}

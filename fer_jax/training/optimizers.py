@@ -5,10 +5,9 @@ from typing import Any
 
 import optax
 
+from fer_jax.config.choices import OPTIMIZERS
 from fer_jax.training.schedules import Schedule
 from fer_jax.utils.choices import check_choice
-
-OPTIMIZERS = ('sgd', 'adam', 'adamw', 'radam', 'lion', 'lamb', 'muon')
 
 
 def make(

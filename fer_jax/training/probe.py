@@ -74,7 +74,7 @@ def probe(config: Mapping[str, Any], workdir: Path, *, dry_run: bool = False) ->
 
 
 def check(fields: Mapping[str, Any], stages: Sequence[str], select: tuple[str, str]) -> None:
-    """Raises UserError where the probe's fields, or what it selects on, are wrong."""
+    """Raises UserError where a probe cannot select as it should, or a stage is none of the network."""
     if select[1] == 'nll':
         raise UserError(
             f'checkpoint.select={"/".join(select)!r}: a probe compares ridge heads, which give no probabilities, with '
@@ -83,12 +83,6 @@ def check(fields: Mapping[str, Any], stages: Sequence[str], select: tuple[str, s
     for stage in fields['stages']:
         if stage not in stages[:-1]:
             raise UserError(f'probe.stages: {stage!r} is no stage below the head; there are {", ".join(stages[:-1])}')
-    for name in ('stages', 'learning_rates', 'weight_decays', 'seeds'):
-        if not fields[name]:
-            raise UserError(f'probe.{name} is empty; give at least one')
-    for name in ('pool', 'epochs', 'batch_size'):
-        if fields[name] < 1:
-            raise UserError(f'probe.{name}={fields[name]}; expected 1 or more')
 
 
 def fit(run: Run, fields: Mapping[str, Any]) -> dict[str, Any]:

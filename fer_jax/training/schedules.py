@@ -5,11 +5,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from fer_jax.config.choices import SCHEDULES
 from fer_jax.errors import UserError
 from fer_jax.utils.choices import check_choice
 
 Schedule = Callable[[Any], Any]
-SCHEDULES = ('constant', 'step', 'exponential', 'cosine', 'one_cycle', 'plateau')
 ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1 / 25e4  # of the largest rate, as in torch's OneCycleLR
 
 

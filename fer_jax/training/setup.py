@@ -10,7 +10,7 @@ from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes, sharding
 from fer_jax.errors import UserError
 from fer_jax.inference import saliency
-from fer_jax.models.network import DTYPES, ModelSpec, Network, build
+from fer_jax.models.network import ModelSpec, Network, build
 from fer_jax.runs import checkpoints
 from fer_jax.training import distillation, initial_weights, objectives, phases
 from fer_jax.training.objectives import HINTS, Task
@@ -22,19 +22,19 @@ from fer_jax.utils import cache
 def prepare(config: Mapping[str, Any]) -> Run:
     """Builds all of it.
 
+    Args:
+      config: one that `fer_jax.config.check.check_config` finds nothing wrong with.
+
     Raises:
-      UserError: something in the config or the data is wrong.
+      UserError: fields of the config do not go together, or not with the data.
     """
     model, settings = config['model'], config['data']
     cache.use_compilation_cache()
     if config['deterministic']:
         os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_gpu_deterministic_ops=true'
     check_roles(settings['splits'], config['checkpoint']['select'])
-    if config['on_nonfinite'] not in ('stop', 'skip'):
-        raise UserError(f'on_nonfinite={config["on_nonfinite"]!r} is unknown; choose stop or skip')
     mesh = sharding.make_mesh(config['parallel']['devices'])
     batch_size = settings['batch_size']
-    sharding.optimizer(mesh, config['parallel']['optimizer'], ())
     weights = initial_weights.source(model['weights'], model['name'], partial=model['partial'])
     distillation.check(config)
     with processes.first_alone():
@@ -61,8 +61,6 @@ def prepare(config: Mapping[str, Any]) -> Run:
         )
     )
     network = dataclasses.replace(network, remat=check_remat(config['parallel']['remat'], network))
-    if model['frozen_dtype'] not in DTYPES:
-        raise UserError(f'model.frozen_dtype={model["frozen_dtype"]!r} is unknown; choose {" or ".join(DTYPES)}')
     if model['partial'] and weights is not None:
         weights = initial_weights.agreeing(weights, network)
     lengths = {'examples': len(train.labels), 'batch_size': batch_size}
@@ -117,8 +115,6 @@ def check_roles(splits: Mapping[str, str], select: str) -> None:
 
 def check_consistency(strength: float, network: Network, planned: list[Phase]) -> None:
     """Refuses it where the head does not read the global average of a map, or a phase trains on features."""
-    if strength < 0:
-        raise UserError(f'loss.consistency={strength}; expected 0 for none, or a strength, such as 5')
     if not strength:
         return
     if not saliency.readable(network):

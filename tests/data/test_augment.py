@@ -9,8 +9,9 @@ from ml_collections import ConfigDict
 from scipy import ndimage
 
 from configs import default
+from fer_jax.config.check import check_config
 from fer_jax.data.augmentation import augment as augmentation
-from fer_jax.data.augmentation.augment import LARGEST, TRIVIAL, Augment, augment_batch, draw, example_keys
+from fer_jax.data.augmentation.augment import TRIVIAL, Augment, augment_batch, draw, example_keys
 from fer_jax.data.augmentation.colour import LUMA
 from fer_jax.data.augmentation.geometry import resize
 from fer_jax.errors import UserError
@@ -259,18 +260,25 @@ def test_a_batch_keeps_hard_targets_unless_it_is_mixed(faces):
     np.testing.assert_allclose(mixed, expected, atol=0.01)
 
 
+def checked(**fields):
+    config = default.get_config().to_dict()
+    config['phases'] = [default.phase(augment=fields).to_dict()]
+    check_config(config)
+    return Augment.of(fields)
+
+
 def test_wrong_settings_are_named():
-    with pytest.raises(UserError, match='augment.rotation is unknown; the nearest is rotate'):
-        Augment.of({'rotation': 10})
+    with pytest.raises(UserError, match='augment.rotation is not a config key; the nearest is .*augment.rotate'):
+        checked(rotation=10)
     for name in (field.name for field in dataclasses.fields(Augment)):
         for value in (-0.1, 1000.0, float('nan'), 'much', None, True):
             with pytest.raises(UserError, match=f'augment.{name}={value!r}'):
-                Augment.of({name: value})
-    for name, value in LARGEST.items():
-        assert getattr(Augment.of({name: value}), name) == value
+                checked(**{name: value})
+    for name, value in {'rotate': 180.0, 'shear': 0.5, 'hue': 0.5, 'blur': 8.0, 'mixup': 16.0, 'cutmix': 16.0}.items():
+        assert getattr(checked(**{name: value}), name) == value
     for area in ([0.3, 0.1], [0.1], [0.0, 0.2], [0.1, 1.5], 0.1, ['a', 'b']):
         with pytest.raises(UserError, match='augment.erase_area'):
-            Augment.of({'erase_area': area})
+            checked(erase_area=area)
     assert Augment.of({'erase_area': [0.1, 0.2]}).erase_area == (0.1, 0.2)
     assert Augment.of({'erase_aspect': (0.3, 3.3)}).erase_aspect == (0.3, 3.3)
 

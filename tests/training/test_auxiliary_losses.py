@@ -90,7 +90,6 @@ def test_a_step_adds_it_to_the_loss_of_the_plain_images(config, accumulate):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'loss.consistency': -1.0}, 'loss.consistency=-1.0'),
         ({'model.name': 'vgg11'}, 'does not read its last map'),
         ({'model.head_inputs': ('layer4', 'layer3')}, 'does not read its last map'),
         ({'phases[0].cache_views': 1, 'phases[0].rates': default.HEAD_ONLY}, 'set cache_views to 0'),

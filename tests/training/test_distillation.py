@@ -154,8 +154,6 @@ def test_shares_and_hints_enter_the_loss_as_they_are_weighted(faces, teacher):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'distil.temperature': 0.0}, 'distil.temperature=0.0'),
-        ({'distil.weight': 1.5}, 'distil.weight=1.5'),
         ({'distil.stages': ('layer9',)}, 'layer9 is no stage of'),
         ({'distil.teachers': ('nowhere',)}, 'nowhere'),
         ({'distil.weight': 0.0}, 'teach nothing'),

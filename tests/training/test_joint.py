@@ -260,8 +260,6 @@ def test_levels_are_learnt_beside_expressions(faces, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'head': 'smiles'}, r"joint.theirs.head='smiles' is unknown"),
-        ({'weight': -1.0}, r'joint.theirs.weight=-1.0'),
         ({'data.rename': ()}, r'joint.theirs: theirs has the classes contempt, which are not among anger, happy'),
         ({'data.rename': (('smirk', 'anger'),)}, r'joint.theirs: data.rename: smirk is no class'),
         ({'data.label': 'none'}, r'joint.theirs: without labels there is only align'),

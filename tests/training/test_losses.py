@@ -141,23 +141,12 @@ def test_effective_weights_are_the_papers():
 def test_wrong_settings_are_named():
     with pytest.raises(UserError, match="loss.name='crossentropy' is unknown; the nearest is cross_entropy"):
         losses.make('crossentropy')
-    with pytest.raises(UserError, match='label_smoothing=1.5'):
-        losses.make('cross_entropy', label_smoothing=1.5)
-    with pytest.raises(UserError, match='class_weights: class 1 has 0.0; expected a number above 0'):
-        losses.class_weights(np.ones(2), (1.0, 0.0))
     with pytest.raises(UserError, match='has 2 numbers, the data 3 classes'):
         losses.class_weights(np.ones(3), (1.0, 2.0))
-    with pytest.raises(UserError, match='loss.beta=1.0'):
-        losses.class_weights(np.ones(3), 'effective', beta=1.0)
-    for options in ({'gamma': -1.0}, {'q': 0.0}, {'q': 1.1}, {'tau': -0.1}):
-        with pytest.raises(UserError, match='is out of range'):
-            losses.make('focal', **options)
     with pytest.raises(UserError, match='do not apply to the loss generalised_cross_entropy'):
         losses.make('generalised_cross_entropy', class_weights=(1.0, 2.0))
     with pytest.raises(UserError, match='examples of every class'):
         losses.make('logit_adjusted', counts=np.array([3, 0]))
-    with pytest.raises(UserError, match="class_weights='balanced' is unknown"):
-        losses.class_weights(np.ones(3), 'balanced')
     with pytest.raises(UserError, match='class 1 has no training example'):
         losses.class_weights(np.array([3, 0, 2]), 'inverse')
 
@@ -233,7 +222,6 @@ def test_positive_weights_are_absent_over_present():
     assert losses.positive_weights(None, 'none') == ()
     for given, scheme, message in (
         (None, 'inverse', 'set data.annotation'),
-        (attributes, 'invers', 'is unknown'),
         (attributes, (1.0,), 'expected 2 numbers'),
         (attributes[:2], 'inverse', 'attribute 1 is the same'),
     ):

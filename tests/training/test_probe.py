@@ -106,8 +106,8 @@ def test_a_probe_picks_on_validation_and_leaves_what_it_promises(config, tmp_pat
     [
         ({'stages': ('blocks9',)}, r"probe.stages: 'blocks9' is no stage below the head; there are stem, blocks0"),
         ({'stages': ('head',)}, r"probe.stages: 'head' is no stage"),
-        ({'seeds': ()}, r'probe.seeds is empty'),
-        ({'pool': 0}, r'probe.pool=0; expected 1 or more'),
+        ({'seeds': ()}, r'probe.seeds=\[\]; expected a list of whole numbers from 0 to .*, not empty'),
+        ({'pool': 0}, r'probe.pool=0; expected a whole number from 1'),
     ],
 )
 def test_what_a_probe_cannot_do_is_said(config, tmp_path, fields, said):

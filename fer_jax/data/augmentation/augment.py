@@ -14,8 +14,6 @@ import numpy as np
 
 from fer_jax.data.augmentation import colour, geometry
 from fer_jax.data.augmentation.mixup import mix
-from fer_jax.errors import UserError
-from fer_jax.utils.choices import nearest
 
 # What `trivial` chooses from, besides nothing, and the largest strengths in the units of `Augment`..
 TRIVIAL = {
@@ -31,7 +29,7 @@ TRIVIAL = {
     'hue': 0.2,
 }
 OF_COLOUR = ('saturation', 'hue')
-LARGEST = {'rotate': 180.0, 'shear': 0.5, 'hue': 0.5, 'blur': 8.0, 'mixup': 16.0, 'cutmix': 16.0}  # of the others 1
+PAIRS = ('erase_area', 'erase_aspect')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,39 +80,15 @@ class Augment:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> 'Augment':
-        """From a config's fields.
-
-        Raises:
-          UserError: a field is unknown or out of its range.
-        """
-        known = [field.name for field in dataclasses.fields(cls)]
-        fields: dict[str, Any] = {}
-        for name, value in settings.items():
-            if name not in known:
-                raise UserError(f'augment.{name} is unknown; {nearest(name, known)}')
-            if name in ('erase_area', 'erase_aspect'):
-                fields[name] = _pair(name, value, 1.0 if name == 'erase_area' else 100.0)
-                continue
-            largest = LARGEST.get(name, 1)
-            if not (_is_number(value) and 0 <= value <= largest):
-                raise UserError(f'augment.{name}={value!r} is out of range; expected 0 to {largest:g}')
-            fields[name] = float(value)
+        """From a config's fields, of which `fer_jax.config.check.check_config` finds none wrong."""
+        fields: dict[str, Any] = {
+            name: tuple(map(float, value)) if name in PAIRS else float(value) for name, value in settings.items()
+        }
         return cls(**fields)
 
     @property
     def geometric(self) -> bool:
         return any((self.crop, self.shift, self.scale, self.rotate, self.shear, self.trivial))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _pair(name: str, value: Any, largest: float) -> tuple[float, float]:
-    pair = tuple(value) if isinstance(value, list | tuple) else ()
-    if not (len(pair) == 2 and all(map(_is_number, pair)) and 0 < pair[0] <= pair[1] <= largest):
-        raise UserError(f'augment.{name}={value!r}; expected (smallest, largest), above 0 up to {largest:g}')
-    return float(pair[0]), float(pair[1])
 
 
 class Look(NamedTuple):

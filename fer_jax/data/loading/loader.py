@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from fer_jax.config.choices import PLACEMENTS
 from fer_jax.data.dataset import Split
 from fer_jax.data.loading import sampler
 from fer_jax.distributed import processes, sharding
@@ -24,7 +25,6 @@ from fer_jax.utils import progress
 from fer_jax.utils import threads as utils_threads
 
 log = logging.getLogger('fer_jax')
-PLACEMENTS = ('auto', 'device', 'stream')
 SHARE_OF_MEMORY = 0.25
 AHEAD = 4  # batches that a stream keeps decoded
 
@@ -142,8 +142,6 @@ class TrainFeed(Feed):
             raise UserError(
                 f'data.batch_size={batch_size} is larger than the training split, {count} images; give at most {count}'
             )
-        if workers < 0:
-            raise UserError(f'data.workers={workers}; expected 0 or more')
         super().__init__(split, placement=placement, mesh=mesh, role='train')
         self._order = sampler.make(balance, split.labels, seed=seed, batch_size=batch_size)
         self._workers, self.batch_size = workers, batch_size

@@ -6,10 +6,10 @@ label here; probability and cross-entropy share one distribution and differ in t
 
 import numpy as np
 
+from fer_jax.config.choices import TARGETS
 from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
 
-MODES = ('label', 'probability', 'cross_entropy', 'multi_target')
 NO_EXPRESSION = ('unknown', 'not_a_face')  # columns that FER+ votes may have behind the classes
 
 
@@ -17,7 +17,7 @@ def distributions(table: Table, mode: str) -> tuple[np.ndarray | None, np.ndarra
     """What to train on.
 
     Args:
-      mode: one of `MODES`.
+      mode: one of `TARGETS`.
 
     Returns:
       float32 [N, classes] or None where labels are trained on, and bool [N]: the examples that can be used.
@@ -25,8 +25,8 @@ def distributions(table: Table, mode: str) -> tuple[np.ndarray | None, np.ndarra
     Raises:
       UserError: the mode is unknown, or the set has no votes.
     """
-    if mode not in MODES:
-        raise UserError(f'data.target={mode!r} is unknown; choose {", ".join(MODES)}')
+    if mode not in TARGETS:
+        raise UserError(f'data.target={mode!r} is unknown; choose {", ".join(TARGETS)}')
     if mode == 'label':
         return None, table.labels >= 0
     if 'votes' not in table.targets or not set(table.classes) <= set(table.columns['votes']):
