@@ -15,6 +15,7 @@ from fer_jax import checkpoints as fer_jax_checkpoints
 from fer_jax.errors import UserError
 from fer_jax.models.network import ModelSpec
 from fer_jax.runs import checkpoints, checksums
+from fer_jax.runs.checkpoints import parse_select
 from fer_jax.training import train_state
 from fer_jax.training.train_state import Fixed
 
@@ -229,3 +230,14 @@ def test_the_command_lists_and_verifies(workdir, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert '0.9000  model/d/' in lines[1] and lines[1].endswith('is not what its manifest says')
     assert fer_jax_checkpoints.main([str(workdir / 'absent')]) == 2
+
+
+def test_a_selection_on_the_test_split_is_refused():
+    assert parse_select('validation/nll') == ('validation', 'nll')
+    for select, message in (
+        ('test/accuracy', 'would choose the checkpoint on the test split.*choose validation/accuracy'),
+        ('train/accuracy', 'expected validation/ and one of accuracy, balanced_accuracy'),
+        ('validation/loss', 'expected validation/ and one of accuracy, balanced_accuracy'),
+    ):
+        with pytest.raises(UserError, match=message):
+            parse_select(select)

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fer_jax.training.phases import Phase
+from fer_jax.errors import UserError
+from fer_jax.training.phases import Phase, evaluation_steps
 
 PHASE = Phase(0, 0, 10, 1.0, *[None] * 4, 64)
 
@@ -36,3 +37,10 @@ def test_without_a_plateau_the_rate_stays():
 def test_a_phase_ends_after_two_evaluations_without_a_better_score(scores, stalled):
     assert dataclasses.replace(PHASE, stop_after=2).stalled(scores) == stalled
     assert not PHASE.stalled(scores)
+
+
+def test_evaluations_are_marked_at_epochs_and_are_not_too_many():
+    lengths = {'examples': 100, 'batch_size': 10}
+    assert evaluation_steps([dataclasses.replace(PHASE, epochs=2.5)], every=1.0, **lengths) == {10: 1, 20: 2, 25: 2.5}
+    with pytest.raises(UserError, match='checkpoint.every=0.001 would evaluate 1,000,000 times in 1000 epochs; raise'):
+        evaluation_steps([dataclasses.replace(PHASE, epochs=1000.0)], every=0.001, **lengths)
