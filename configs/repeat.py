@@ -19,6 +19,10 @@ def get_config(workdir: str = '') -> ConfigDict:
     config = thawed(json.loads(path.read_text()))
     assert isinstance(config, ConfigDict)
     add_newer(config, defaults.get_config())
+    for phase in config.phases:
+        add_newer(phase, defaults.phase())
+    for task in config.joint.values():
+        add_newer(task, defaults.task())
     return config
 
 

@@ -9,7 +9,7 @@ import pytest
 from ml_collections import config_dict
 
 import fer_jax
-from configs import default
+from configs import default, repeat
 from fer_jax.config import schema
 from fer_jax.config.check import check_config, plain_config
 from fer_jax.config.field import Field
@@ -268,3 +268,12 @@ def test_training_begins_with_the_check(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=r'the config has 2 mistakes:\n(.*\n)?  log_every=0; expected'):
             fer_jax.train(given, tmp_path / 'run')
     assert not list(tmp_path.iterdir())
+
+
+def test_the_config_of_an_older_run_gets_what_is_newer(tmp_path):
+    older = copy.deepcopy(WHOLE)
+    del older['max_skipped'], older['phases'][1]['stop_after'], older['joint']['smiles']['data']['train_examples']
+    (tmp_path / 'config.json').write_text(json.dumps(older))
+    config = json.loads(repeat.get_config(str(tmp_path)).to_json())
+    check_config(config)
+    assert config == WHOLE
