@@ -147,8 +147,9 @@ def _strictly(
 
 
 @functools.cache
+@functools.cache  # a conversion asks for the same network once a name table
 def expected(model: str, classes: int) -> tuple[Flat, Flat]:
-    """Shapes of (params, batch_stats) of a network with one head of `classes`."""
+    """Shapes of (params, batch_stats) of a network with one head of `classes`; not to be written to."""
     made = nnx.eval_shape(lambda: registry.create(model, classes=classes, rngs=nnx.Rngs(0)))
     return split_module(made)[1:]
 
