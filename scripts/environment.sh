@@ -94,7 +94,7 @@ prepare_environment() {
   local report environment base
   if [ "${FER_JAX_ENV:-}" = active ]; then
     python=$(command -v python || command -v python3) || fail 'FER_JAX_ENV=active, but there is no python on PATH'
-    [ "${1:-}" != test ] || set -- pytest
+    [ "${1:-}" != test ] || set -- pytest xdist
     report=$(examine "$python" jax flax "$@") || fail "FER_JAX_ENV=active: $python is ${report:-broken};" \
       "fer_jax needs Python 3.11 or newer and the packages of pyproject.toml"
     say "using the active environment: $python, $report"

@@ -7,24 +7,46 @@ import runpy
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from tests.wait import LIMIT, wait_for
+
 REPOSITORY = Path(__file__).parents[1]
-CONFIG = """
+CONFIG = '''
 import os
 import time
 
+import jax
+
 from configs import default
+from fer_jax.models import network
+from fer_jax.training import train_state
 from fer_jax.training.recorder import Recorder
+from fer_jax.training.run import Run
 
 if pace := float(os.environ.get('PACE', 0)):  # seconds a step
     stepped = Recorder.stepped
     Recorder.stepped = lambda *arguments: (stepped(*arguments), time.sleep(pace))
+
+if os.environ.get('JAX_ENABLE_X64'):  # from parameters to updates
+    network.DTYPES['float32'] = jax.numpy.float64
+
+    def widened(function):
+        """What it gives, arrays or their shapes, in float64."""
+
+        def wide(leaf):
+            if isinstance(leaf, jax.ShapeDtypeStruct):
+                return jax.ShapeDtypeStruct(leaf.shape, 'float64', sharding=leaf.sharding)
+            return leaf.astype('float64')
+
+        return lambda *arguments: jax.tree.map(wide, function(*arguments))
+
+    Run.initial, train_state.zero_sums = widened(Run.initial), widened(train_state.zero_sums)
+    network.Network.abstract = widened(network.Network.abstract)
 
 
 def get_config():
@@ -37,7 +59,7 @@ def get_config():
     config.parallel.wait = 120.0
     config.parallel.lost_after = 120.0
     return config
-"""
+'''
 
 
 def write_config(folder: Path) -> Path:
@@ -77,11 +99,23 @@ class Run:
     Args:
       devices: of each, on CPU.
       pace: seconds that a step takes longer.
+      double: compute in float64.
     """
 
-    def __init__(self, config: Path, workdir: Path, *flags: str, count: int = 2, devices: int = 1, pace: float = 0):
+    def __init__(
+        self,
+        config: Path,
+        workdir: Path,
+        *flags: str,
+        count: int = 2,
+        devices: int = 1,
+        pace: float = 0,
+        double: bool = False,
+    ):
         command = [sys.executable, '-m', 'fer_jax.main', f'--config={config}', f'--workdir={workdir}']
         command += [f'--config.parallel.devices={count * devices}', *flags]
+        if double:  # larger convolutions of float64 take seconds without optimizations
+            command.append('--config.model.image_size=16')
         if count > 1:
             command += [f'--coordinator=localhost:{free_port()}', f'--num_processes={count}']
         self.workdir = workdir
@@ -89,6 +123,8 @@ class Run:
         for index in range(count):
             own = [*command, f'--process_id={index}'] if count > 1 else command
             cache = environment(FER_JAX_CACHE=str(config.parent / 'cache'), PACE=str(pace))
+            if double:
+                cache['JAX_ENABLE_X64'] = '1'
             self.processes.append(
                 subprocess.Popen(
                     own, cwd=REPOSITORY, env=cache, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -104,16 +140,19 @@ class Run:
                 process.kill()
             process.communicate()
 
-    def reach(self, step: int, timeout: float = 600.0) -> None:
+    def reach(self, step: int) -> None:
         """Returns when that step is recorded."""
-        path, deadline = self.workdir / 'metrics.jsonl', time.monotonic() + timeout
-        while not path.exists() or f'"step": {step},' not in path.read_text():
-            alive = [process.poll() for process in self.processes]
-            if time.monotonic() > deadline or any(status is not None for status in alive):
-                raise AssertionError((alive, [process.communicate() for process in self.processes]))
-            time.sleep(0.02)
+        path = self.workdir / 'metrics.jsonl'
 
-    def ends(self, timeout: float = 900.0) -> list[tuple[int, str, str]]:
+        def recorded() -> bool:
+            alive = [process.poll() for process in self.processes]
+            if any(status is not None for status in alive):
+                raise AssertionError((alive, [process.communicate() for process in self.processes]))
+            return path.exists() and f'"step": {step},' in path.read_text()
+
+        wait_for(recorded)
+
+    def ends(self) -> list[tuple[int, str, str]]:
         """(status, stdout, stderr) of each."""
-        said = [process.communicate(timeout=timeout) for process in self.processes]
+        said = [process.communicate(timeout=LIMIT) for process in self.processes]
         return [(process.returncode, *texts) for process, texts in zip(self.processes, said, strict=True)]

@@ -10,7 +10,17 @@ os.environ['FER_JAX_OFFLINE'] = '1'
 # A program is compiled once for all tests, workers and processes that they start; `pytest --cache-clear` empties it.
 PROGRAMS = Path(__file__).parents[1] / '.pytest_cache' / 'd' / 'xla'
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(PROGRAMS))
-os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+# Half of the time to compile, and programs that compute the same. FER_JAX_TEST_OPTIMIZED=1: as users compile them.
+if os.environ.get('FER_JAX_TEST_OPTIMIZED', '0') != '1':
+    os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if not (item.get_closest_marker('slow') or item.get_closest_marker('campaign')):
+            item.add_marker('quick')
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -49,3 +59,38 @@ def untrained(tmp_path_factory) -> Path:
     look = pretrained.Preprocessing(spec.mean, spec.std)
     pretrained.save(folder / 'checkpoints' / FILE, pretrained.Weights(spec.name, params, stats, look, {'step': '7'}))
     return folder
+
+
+@pytest.fixture(scope='session')
+def faces(shared_data, tmp_path_factory) -> Path:
+    """Three classes of CK+48, 90 images."""
+    root = tmp_path_factory.mktemp('faces')
+    for name in ('happy', 'surprise', 'anger'):
+        (root / name).mkdir()
+        for path in sorted((shared_data / 'ck48' / name).iterdir())[:30]:
+            (root / name / path.name).symlink_to(path)
+    return root
+
+
+@pytest.fixture(scope='session')
+def finished(faces, tmp_path_factory) -> tuple[Path, dict]:
+    """The folder and the results of a run of two phases; not to be changed."""
+    import fer_jax
+    from tests.small_run import config_of
+
+    workdir = tmp_path_factory.mktemp('runs') / 'whole'
+    return workdir, fer_jax.train(config_of(faces), workdir)
+
+
+@pytest.fixture(scope='session')
+def of_resnet18(faces, tmp_path_factory) -> Path:
+    """The folder of a run of a network that torchvision has; its head alone has learnt something."""
+    import fer_jax
+    from tests.small_run import config_of
+
+    workdir = tmp_path_factory.mktemp('runs') / 'resnet18'
+    config = config_of(faces)
+    config.model.name = 'resnet18'
+    config.phases = config.phases[:1]
+    fer_jax.train(config, workdir)
+    return workdir

@@ -63,17 +63,20 @@ def keras_reference(keras: Any, model: Any, stages: Mapping[str, Any], x: np.nda
     """
     inner = keras.Model(model.inputs[0], [*stages.values(), model.output])
 
+    kinds = inner.trainable_variables, inner.non_trainable_variables
+    variables = [[variable.value for variable in kind] for kind in kinds]
+
     @jax.jit
-    def run(x: jax.Array) -> Any:
+    def run(x: jax.Array, variables: Any) -> Any:  # closed over, they would be constants of the program
         def loss(x: jax.Array) -> Any:
-            *outputs, logits = inner(scale * x, training=False)
+            (*outputs, logits), _ = inner.stateless_call(*variables, scale * x, training=False)
             places = jnp.arange(len(logits))
             return -jax.nn.log_softmax(logits)[places, places % logits.shape[1]].mean(), (outputs, logits)
 
         return jax.grad(loss, has_aux=True)(x)
 
     with jax.enable_x64(True):
-        gradient, (outputs, logits) = jax.tree.map(np.asarray, run(x.astype(np.float64)))
+        gradient, (outputs, logits) = jax.tree.map(np.asarray, run(x.astype(np.float64), variables))
     assert gradient.dtype == logits.dtype == np.float64
     return Reference(logits, dict(zip(stages, outputs, strict=True)), gradient)
 

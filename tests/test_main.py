@@ -1,19 +1,21 @@
 """The command line as its users meet it: every mistake is one message and status 2."""
 
 import errno
+import functools
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fer_jax import main
+from fer_jax import convert_weights, main
+from tests.command import call_main
 from tests.torch_reference import torchvision_model
+from tests.wait import LIMIT, wait_for
 
 REPOSITORY = Path(__file__).parents[1]
 SMALL = [
@@ -34,12 +36,17 @@ def faces(tmp_path):
     return root
 
 
-def run(*arguments, cache, timeout=300):
-    environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'FER_JAX_CACHE': str(cache)}
-    return subprocess.run(
-        [sys.executable, '-m', 'fer_jax.main', *arguments],
-        cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
+@pytest.fixture(autouse=True)
+def repository(monkeypatch, tmp_path):
+    """Configs are named relative to it; nothing of the user's cache is read."""
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setenv('FER_JAX_CACHE', str(tmp_path / 'cache'))
+
+
+@pytest.fixture
+def run(capsys):
+    """The command in this process."""
+    return functools.partial(call_main, capsys)
 
 
 def broken_image(faces, tmp_path):
@@ -122,43 +129,46 @@ def config_of_nothing(faces, tmp_path):
         (None, [*SMALL, '--config.phases[0].optimizer=adm'], "optimizer='adm' is unknown; the nearest is adam"),
     ],
 )
-def test_a_mistake_is_one_message(faces, tmp_path, prepare, arguments, message):
+def test_a_mistake_is_one_message(run, faces, tmp_path, prepare, arguments, message):
     if prepare:
         prepare(faces, tmp_path)
     given = [argument.format(tmp=tmp_path) for argument in arguments]
     if '--config.data.name=' in given and not any(a.startswith('--config.data.dir') for a in given):
         given.append(f'--config.data.dir={faces}')
-    done = run(*given, f'--workdir={tmp_path}/run', cache=tmp_path / 'cache')
+    done = run(*given, f'--workdir={tmp_path}/run')
     assert done.returncode == 2, done.stderr
     assert message in done.stderr and 'Traceback' not in done.stderr
     assert [line for line in done.stderr.splitlines() if line.startswith('fer_jax: ')] == done.stderr.splitlines()[-1:]
 
 
-def test_a_dry_run_writes_nothing(faces, tmp_path):
-    done = run(*SMALL, f'--config.data.dir={faces}', f'--workdir={tmp_path}/run', '--dry_run', cache=tmp_path / 'cache')
+def test_a_mistake_ends_the_process_with_status_2(tmp_path):
+    command = [sys.executable, '-m', 'fer_jax.main', *SMALL, '--config.data.dir=absent', f'--workdir={tmp_path}/run']
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr == "fer_jax: data.dir='absent' is not a folder; expected absent/<class>/<image>\n"
+
+
+def test_a_dry_run_writes_nothing(run, faces, tmp_path):
+    done = run(*SMALL, f'--config.data.dir={faces}', f'--workdir={tmp_path}/run', '--dry_run')
     assert done.returncode == 0, done.stderr
     assert 'phase 1: ' in done.stdout and 'GB a device' in done.stdout and 'frozen' in done.stdout
     assert not (tmp_path / 'run').exists()
 
 
-def test_the_first_command_people_type(faces, tmp_path):
+@pytest.mark.slow
+def test_the_first_command_people_type(run, faces, tmp_path):
     """configs/resnet50.py without weights says what to do, and with converted ones trains."""
     torch = pytest.importorskip('torch')
     common = [
         '--config=configs/resnet50.py', f'--workdir={tmp_path}/run', '--config.data.name=',
-        f'--config.data.dir={faces}', '--config.data.batch_size=10', '--config.model.image_size=64',
+        f'--config.data.dir={faces}', '--config.data.batch_size=10', '--config.model.image_size=32',
         '--config.phases[0].epochs=0.3', '--config.phases[1].epochs=0.7', '--config.phases[1].warmup_epochs=0.0',
     ]  # fmt: skip
-    done = run(*common, cache=tmp_path / 'cache')
+    done = run(*common)
     assert done.returncode == 2 and '--config.model.weights=scratch' in done.stderr
     torch.save(torchvision_model('resnet50').state_dict(), tmp_path / 'resnet50.pth')
-    converted = subprocess.run(
-        [sys.executable, '-m', 'fer_jax.convert_weights', '--model=resnet50', f'--source={tmp_path}/resnet50.pth'],
-        cwd=REPOSITORY, capture_output=True, text=True, check=False,
-        env=os.environ | {'FER_JAX_CACHE': str(tmp_path / 'cache'), 'PYTHONPATH': str(REPOSITORY)},
-    )  # fmt: skip
-    assert converted.returncode == 0, converted.stderr
-    done = run(*common, cache=tmp_path / 'cache')
+    assert convert_weights.main(['--model=resnet50', f'--source={tmp_path}/resnet50.pth']) == 0
+    done = run(*common)
     assert done.returncode == 0, done.stderr
     assert 'test, by class' in done.stdout
     assert done.stdout.count('validation accuracy') >= 2
@@ -168,16 +178,11 @@ def test_the_first_command_people_type(faces, tmp_path):
 def test_a_signal_saves_and_exits_with_75(faces, tmp_path, number):
     command = [sys.executable, '-m', 'fer_jax.main', *SMALL, f'--config.data.dir={faces}', f'--workdir={tmp_path}/run']
     command += ['--config.phases[0].epochs=2000', '--config.phases[1].epochs=1']
-    environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'FER_JAX_CACHE': str(tmp_path / 'cache')}
-    with (tmp_path / 'log').open('w') as log:
-        process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
+    with (tmp_path / 'log').open('w') as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         records = tmp_path / 'run' / 'timing.jsonl'
-        deadline = time.monotonic() + 240
-        while not (records.exists() and records.stat().st_size) and time.monotonic() < deadline:
-            assert process.poll() is None, (tmp_path / 'log').read_text()
-            time.sleep(0.1)
+        wait_for(lambda: process.poll() is not None or (records.exists() and records.stat().st_size))
         process.send_signal(number)
-        assert process.wait(120) == 75
+        assert process.wait(LIMIT) == 75, (tmp_path / 'log').read_text()
     said = (tmp_path / 'log').read_text()
     assert f'stopped by {signal.Signals(number).name} after step' in said and 'Traceback' not in said
 

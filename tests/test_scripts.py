@@ -5,12 +5,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from fer_jax import models
+from tests.wait import LIMIT, wait_for
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -19,7 +19,8 @@ PYTHON = f"""#!/bin/bash
 case "$1 $2" in
   "-m pip") [ "$3" = --version ] || {{ echo "pip $*" >>"$DIARY"; [ ! -e "$DIARY.fails" ]; }} ;;
   "-m venv")
-    echo "venv" >>"$DIARY"; sleep 0.5
+    echo "venv" >>"$DIARY"
+    while [ -e "$DIARY.holds" ]; do sleep 0.1; done
     mkdir -p "$4/bin" && touch "$4/pyvenv.cfg" && cp "$0" "$4/bin/python" ;;
   *) exec {sys.executable} "$@" ;;
 esac
@@ -100,7 +101,7 @@ def test_active_environment_without_the_packages_is_one_message(sandbox):
     result = sandbox('test', FER_JAX_ENV='active')
     assert result.returncode == 2
     assert result.stderr.count('\n') == 1
-    assert 'without jax, flax, pytest' in result.stderr
+    assert 'without jax, flax, pytest, xdist' in result.stderr
 
 
 @pytest.mark.parametrize('variables', [{}, {'FER_JAX_ENV': 'active'}, {'PYTHON': 'python3.12'}])
@@ -182,11 +183,18 @@ def test_a_failed_installation_is_tried_again(sandbox):
 @pytest.mark.skipif(not shutil.which('flock'), reason='no flock here')
 def test_two_at_once_install_once(sandbox):
     executable(sandbox.bin / 'python3', PYTHON)
-    with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda _: sandbox('run', '--help'), range(2)))
-    assert [result.returncode for result in results] == [0, 0]
+    holds = sandbox.diary.with_suffix('.holds')
+    holds.touch()
+    where = {'env': sandbox.environment(), 'cwd': sandbox.elsewhere, 'text': True}
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE}
+    with subprocess.Popen(sandbox.command('run', '--help'), **pipes, **where) as first:
+        wait_for(sandbox.diary.exists)
+        with subprocess.Popen(sandbox.command('run', '--help'), **pipes, **where) as second:
+            assert 'waiting for another installation' in second.stderr.readline()
+            holds.unlink()
+            for running in (first, second):
+                assert 'waiting' not in running.communicate(timeout=LIMIT)[1] and running.returncode == 0
     assert len(sandbox.diary_since()) == 2
-    assert sum('waiting for another installation' in result.stderr for result in results) == 1
 
 
 def test_a_folder_that_is_no_environment_is_left_alone(sandbox):
@@ -202,7 +210,7 @@ def test_a_folder_that_is_no_environment_is_left_alone(sandbox):
 def test_flags_status_and_signals_go_through(sandbox):
     (sandbox.repository / 'fer_jax' / 'main.py').write_text(
         'import os, sys, time\nprint(os.getcwd(), *sys.argv[1:], flush=True)\n'
-        "if 'wait' in sys.argv: print(os.getpid(), flush=True), time.sleep(60)\nsys.exit(75)\n"
+        "if 'wait' in sys.argv: print(os.getpid(), flush=True), time.sleep(600)\nsys.exit(75)\n"
     )
     executable(sandbox.bin / 'python3', PYTHON)
     result = sandbox('run', '--workdir', 'runs/a b')
@@ -215,7 +223,7 @@ def test_flags_status_and_signals_go_through(sandbox):
         assert 'wait' in running.stdout.readline()
         assert int(running.stdout.readline()) == running.pid  # no shell in between to swallow a signal
         running.send_signal(signal.SIGTERM)
-        assert running.wait(timeout=20) == -signal.SIGTERM
+        assert running.wait(timeout=LIMIT) == -signal.SIGTERM
 
 
 def test_every_network_stands_in_the_table_of_networks():

@@ -26,4 +26,4 @@ def test_both_parts_measure_a_save(tmp_path):
     floats = sum(leaf.size for tree in (network.params, network.params, network.params) for leaf in tree.values())
     assert 1e6 * steps['megabytes'] == pytest.approx(4 * floats, rel=0.25)  # parameters and two moments
     assert 0 < steps['blocked_seconds'] <= steps['sealed_seconds'] and steps['step_seconds'] > 0
-    assert 0 < signalled['saved_seconds'] <= signalled['ended_seconds'] < 60
+    assert 0 < signalled['saved_seconds'] <= signalled['ended_seconds']

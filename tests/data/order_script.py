@@ -21,9 +21,9 @@ def main(balance: str) -> None:
     split = split_of(images, np.arange(13) % 3)
     found = {}
     for placement, workers, devices in itertools.product(('device', 'stream'), (0, 1, 2), (1, 2, 8)):
-        if placement == 'device' and workers:
+        if (placement == 'device' and workers) or (workers == 1 and devices > 1):
             continue
-        restarts = range(STEPS) if devices == 1 or not workers else (0,)
+        restarts = range(STEPS) if not workers else (0, 3) if devices == 1 else (0,)
         for start in restarts:
             feed = TrainFeed(
                 split,

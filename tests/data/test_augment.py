@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from scipy import ndimage
 
 from configs import default
 from fer_jax.config.check import check_config
@@ -16,6 +15,9 @@ from fer_jax.data.augmentation.colour import LUMA
 from fer_jax.data.augmentation.geometry import resize
 from fer_jax.errors import UserError
 from tests.data.images import ck48, photographs
+from tests.lazy import lazy
+
+ndimage = lazy('scipy.ndimage')
 
 quickly = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})  # compiled quickly
 augment = quickly(augmentation.augment, static_argnums=(2, 3))

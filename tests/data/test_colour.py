@@ -6,10 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
-from scipy import ndimage
 
 from fer_jax.data.augmentation.colour import LUMA, blur, chrominance, recolour
 from tests.data.images import ck48, photographs
+from tests.lazy import lazy
+
+ndimage = lazy('scipy.ndimage')
 
 
 @pytest.fixture(scope='module')

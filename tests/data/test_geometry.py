@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from scipy import ndimage
 
 from fer_jax.data.augmentation.geometry import ASPECT, backward_map, crop_box, rectangle, resample, resize
 from tests.data.images import ck48, photographs
+from tests.lazy import lazy
+
+ndimage = lazy('scipy.ndimage')
 
 NOTHING = {
     'mirror': False,

@@ -87,7 +87,7 @@ def test_the_order_is_one_and_the_same_however_it_is_fed(balance):
     environment = os.environ | {'JAX_PLATFORMS': 'cpu'}
     run = subprocess.run(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     found = json.loads(run.stdout)
-    assert len(found) == 2 * 3 * 5 + 2 * (5 + 2)
+    assert len(found) == 2 * 3 * 5 + 2 + (2 + 2)
     whole = found['device, 0 workers, 1 devices, from step 0']
     assert len({tuple(batch) for batch in whole}) == 5 and whole[0] != sorted(whole[0])
     for way, batches in found.items():

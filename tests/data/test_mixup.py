@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
 
 from fer_jax.data.augmentation.mixup import cut, mix, symmetric_beta
+from tests.lazy import lazy
+
+stats = lazy('scipy.stats')
 
 COUNT, CLASSES = 64, 5
 X = np.random.default_rng(0).uniform(0, 255, (COUNT, 12, 16, 3)).astype(np.float32)

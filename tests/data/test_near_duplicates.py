@@ -3,10 +3,12 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from scipy import ndimage
-from scipy.sparse import csgraph
 
 from fer_jax.data.quality import near_duplicates
+from tests.lazy import lazy
+
+ndimage = lazy('scipy.ndimage')
+csgraph = lazy('scipy.sparse.csgraph')
 
 
 def smooth(count, seed=0):

@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from fer_jax import evaluate
 from fer_jax.runs import checkpoints
 from tests.cluster import Run, write_config
+from tests.wait import LIMIT
 
 
 @pytest.fixture(scope='module')
@@ -29,9 +29,9 @@ def whole(config, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def alone(config, tmp_path_factory):
-    """The same in one process of two devices."""
+    """The same in one process of two devices, in double precision."""
     workdir = tmp_path_factory.mktemp('alone') / 'run'
-    with Run(config, workdir, '--config.data.placement=stream', count=1, devices=2) as run:
+    with Run(config, workdir, '--config.data.placement=stream', count=1, devices=2, double=True) as run:
         assert run.ends()[0][0] == 0
     return workdir
 
@@ -49,15 +49,16 @@ def records(workdir):
     return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
 
 
-NEAR = {'loss': 1e-5, 'nll': 1e-5, 'gradient_norm': 1e-4}  # measured: 3e-7, 2e-7, and once 4e-5
-
-
 def assert_near(one, other):
+    """The records of two runs in double precision differ by what the loss, summed in float32, is rounded by.
+
+    In single precision seventeen steps make 1e-4 of the order in which a processor adds.
+    """
     assert len(records(one)) == len(records(other)) > 16
     for ours, theirs in zip(records(one), records(other), strict=True):
         assert ours.keys() == theirs.keys()
-        for name in ours.keys() & NEAR:
-            assert ours[name] == pytest.approx(theirs[name], rel=NEAR[name]), (ours['step'], name)
+        for name in ours.keys() & {'loss', 'nll', 'gradient_norm'}:
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-6), (ours['step'], name)
     ours, theirs = (json.loads((workdir / 'results.json').read_text())['splits'] for workdir in (one, other))
     for name, scores in ours.items():
         assert scores['n'] == theirs[name]['n'] == 6  # of a batch of 8
@@ -72,14 +73,17 @@ def test_one_of_two_processes_speaks_and_writes(whole):
     assert json.loads((workdir / 'environment.json').read_text())['processes'] == 2
 
 
-def test_two_processes_train_as_one(whole, alone):
-    assert_near(whole[0], alone)
+@pytest.mark.slow
+def test_two_processes_train_as_one(alone, config, tmp_path):
+    with Run(config, tmp_path / 'two', double=True) as run:
+        assert [status for status, _, _ in run.ends()] == [0, 0]
+    assert_near(tmp_path / 'two', alone)
 
 
 @pytest.mark.slow
 def test_four_processes_that_share_the_optimizer_and_stream_train_as_one(alone, config, tmp_path):
     flags = ('--config.data.placement=stream', '--config.parallel.optimizer=sharded')
-    with Run(config, tmp_path / 'four', *flags, count=4) as run:
+    with Run(config, tmp_path / 'four', *flags, count=4, double=True) as run:
         ends = run.ends()
     assert [status for status, _, _ in ends] == [0] * 4, ends
     assert_near(alone, tmp_path / 'four')
@@ -90,7 +94,7 @@ def test_a_signal_to_one_stops_all_and_all_go_on_to_the_same_bits(whole, config,
     """Stopped twice; then a copy goes on in one process, and is evaluated there."""
     saved = 0
     for which, number in ((1, signal.SIGTERM), (0, signal.SIGUSR1)):
-        with Run(config, tmp_path / 'run', pace=0.3) as run:
+        with Run(config, tmp_path / 'run', pace=1.0) as run:
             run.reach(saved + 2)
             run.processes[which].send_signal(number)
             ends = run.ends()
@@ -119,10 +123,8 @@ def test_a_process_that_dies_or_freezes_ends_the_other(config, tmp_path, which, 
     with Run(config, tmp_path / 'run', *flags, pace=0.1) as run:
         run.reach(4)
         run.processes[which].send_signal(how)
-        begun = time.monotonic()
         other = run.processes[1 - which]
-        said = other.communicate(timeout=90)[1]
-    assert time.monotonic() - begun < (20 + 20 if how == signal.SIGSTOP else 20)
+        said = other.communicate(timeout=LIMIT)[1]
     if (which, how) == (0, signal.SIGKILL):  # JAX's service was in it, and may be faster
         assert other.returncode in (1, -signal.SIGABRT)
         assert f'process {which} on' in said or 'another task died' in said
@@ -134,7 +136,7 @@ def test_a_process_that_dies_or_freezes_ends_the_other(config, tmp_path, which, 
 @pytest.mark.slow
 def test_a_workdir_that_is_removed_keeps_nobody_waiting(config, tmp_path):
     """What one process cannot write the other waits for."""
-    with Run(config, tmp_path / 'run', '--config.phases[0].epochs=1000', '--config.parallel.stuck_after=20') as run:
+    with Run(config, tmp_path / 'run', '--config.phases[0].epochs=1000', '--config.parallel.stuck_after=40') as run:
         run.reach(4)
         shutil.rmtree(tmp_path / 'run')
         ends = run.ends()

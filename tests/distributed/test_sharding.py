@@ -29,7 +29,7 @@ config['phases'][0] |= {'ema': 0.0, 'learning_rate': 1e-2, 'optimizer': 'sgd', '
 if sys.argv[3] == 'muon':
     config['phases'][0]['optimizer'] = 'muon'
 if frozen:
-    config['phases'][0]['rates'] = [[r'layer[34]/.*(conv|kernel)', 1.0], ['head/', 1.0], ['.*', 0.0]]
+    config['phases'][0]['rates'] = [[r'layer[23]/.*(conv|kernel)', 1.0], ['head/', 1.0], ['.*', 0.0]]
 
 def cross_entropy(logits, labels):
     losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)[:, 0]
@@ -56,8 +56,8 @@ for devices, how in json.loads(sys.argv[4]):
     found |= {f'{devices} {how} {name}': np.asarray(leaf) for name, leaf in leaves.items()}
 np.savez(sys.argv[5], **found)
 """
-ALL = [[1, 'replicated'], [8, 'sharded'], [8, 'replicated'], [4, 'sharded'], [2, 'sharded']]
-DEVICES = [[1, 'replicated'], [2, 'replicated'], [4, 'sharded'], [8, 'sharded']]
+ALL = [[1, 'replicated'], [8, 'sharded'], [2, 'replicated']]
+DEVICES = [[1, 'replicated'], [4, 'sharded']]
 
 
 def same(one: np.ndarray, other: np.ndarray, bound: float) -> bool:
@@ -70,8 +70,8 @@ def same(one: np.ndarray, other: np.ndarray, bound: float) -> bool:
     [
         ('resnet8_small', 'double', 'all', 1e-12, ALL),
         ('resnet8_small', 'single', 'all', 1e-4, DEVICES),
-        ('resnet18', 'double', 'all', 1e-12, ALL[:2]),
-        ('resnet18', 'double', 'frozen', 1e-12, ALL[:2]),
+        pytest.param('resnet18', 'double', 'all', 1e-12, ALL[:2], marks=pytest.mark.campaign),
+        ('resnet8_small', 'double', 'frozen', 1e-12, ALL[:2]),
         ('resnet8_small', 'double', 'muon', 1e-10, ALL[:2]),
     ],
 )
@@ -80,7 +80,8 @@ def test_any_number_of_devices_trains_as_one(tmp_path, model, precision, what, b
     config, output = tmp_path / 'config.json', tmp_path / 'found.npz'
     config.write_text(json.dumps(load_config(write_config(tmp_path / 'set'))))
     arguments = [str(config), precision, what, json.dumps(cases), str(output), model]
-    subprocess.run([sys.executable, '-c', STEPS, *arguments], check=True, cwd=REPOSITORY, env=environment())
+    optimized = environment(JAX_DISABLE_MOST_OPTIMIZATIONS='0')  # convolutions of float64 take seconds otherwise
+    subprocess.run([sys.executable, '-c', STEPS, *arguments], check=True, cwd=REPOSITORY, env=optimized)
     with np.load(output) as found:
         names = [name.removeprefix('1 replicated ') for name in found if name.startswith('1 ')]
         assert any(name.endswith('.var') for name in names)

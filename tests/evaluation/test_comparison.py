@@ -4,13 +4,16 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy import special, stats
-from sklearn import metrics as reference
 
 from fer_jax import evaluate
 from fer_jax.errors import UserError
 from fer_jax.evaluation import comparison
 from fer_jax.evaluation.comparison import Told
+from tests.lazy import lazy
+
+special = lazy('scipy.special')
+stats = lazy('scipy.stats')
+reference = lazy('sklearn.metrics')
 
 RNG = np.random.default_rng(0)
 CLASSES = ('angry', 'happy', 'sad')

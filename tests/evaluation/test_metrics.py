@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
-from scipy import special, stats
-from sklearn import metrics as reference
-from sklearn.calibration import calibration_curve
 
 from fer_jax.evaluation import intervals, metrics, scoring
+from tests.lazy import lazy
+
+special = lazy('scipy.special')
+stats = lazy('scipy.stats')
+reference = lazy('sklearn.metrics')
+calibration = lazy('sklearn.calibration')
 
 RNG = np.random.default_rng(1)
 LABELS = RNG.choice(6, 400, p=[0.4, 0.3, 0.1, 0.1, 0.1, 0.0])  # class 5 is never there
@@ -131,7 +134,7 @@ def test_top_k_calibration_and_coverage_are_scikit_learns():
     shares = special.softmax(logits.astype(np.float64), axis=1)
     confidence, hits = shares.max(1), shares.argmax(1) == labels
     found = metrics.calibration(logits, labels)
-    accuracy, mean = calibration_curve(hits, confidence, n_bins=15, strategy='uniform')
+    accuracy, mean = calibration.calibration_curve(hits, confidence, n_bins=15, strategy='uniform')
     np.testing.assert_allclose(found['accuracy'], accuracy)
     np.testing.assert_allclose(found['confidence'], mean)
     assert found['ece'] == pytest.approx(np.abs(accuracy - mean) @ found['n'] / 500)

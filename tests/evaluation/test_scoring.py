@@ -2,12 +2,14 @@ import json
 
 import numpy as np
 import pytest
-import scipy.special
-from scipy import stats
-from sklearn import metrics as reference
 
 from fer_jax.evaluation import intervals, scoring, summary
 from fer_jax.reporting import figures
+from tests.lazy import lazy
+
+special = lazy('scipy.special')
+stats = lazy('scipy.stats')
+reference = lazy('sklearn.metrics')
 
 RNG = np.random.default_rng(0)
 CLASSES = ('angry', 'disgust', 'fear', 'happy', 'absent')
@@ -156,7 +158,7 @@ def test_abstention_keeps_the_most_confident():
     generator = np.random.default_rng(6)
     labels = generator.integers(0, 4, 200)
     logits = generator.normal(size=(200, 4)) * 2 + np.eye(4)[labels]
-    sure = scipy.special.softmax(logits, 1).max(1)
+    sure = special.softmax(logits, 1).max(1)
     for one in scoring.scores(logits, labels, tuple('abcd'))['abstention']:
         kept = sure >= one['confidence'] - 1e-12
         assert kept.sum() == round(one['coverage'] * 200)

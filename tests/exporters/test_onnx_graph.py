@@ -11,19 +11,22 @@ from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
 from fer_jax.exporters import onnx_graph
 from fer_jax.models.network import ModelSpec, build
+from tests.lazy import lazy
 
-onnxruntime = pytest.importorskip('onnxruntime')
+onnxruntime = lazy('onnxruntime', optional=True)
+
 
 NETWORKS = [
     ('resnet8_small', 24, {'channels': 1, 'mean': (0.4,), 'std': (0.3,)}),
     ('resnet18', 32, {'head_inputs': ('layer3', 'layer4')}),
     pytest.param('senet50_caffe', 32, {'order': 'BGR'}, marks=pytest.mark.slow),
     pytest.param('resnet50_v2', 32, {}, marks=pytest.mark.slow),
-    pytest.param('vgg11_bn', 32, {'activation': 'sigmoid'}, marks=pytest.mark.slow),
-    pytest.param('tf_efficientnet_b0', 32, {'head': 'mlp'}, marks=pytest.mark.large),
-    pytest.param('efficientnet_lite0', 32, {}, marks=pytest.mark.large),
-    pytest.param('inception_resnet_v1', 80, {}, marks=pytest.mark.large),
-    pytest.param('inception_resnet_v2', 80, {}, marks=pytest.mark.large),
+    ('resnet8_small', 16, {'activation': 'sigmoid', 'head': 'mlp'}),
+    pytest.param('vgg11_bn', 32, {'activation': 'sigmoid'}, marks=pytest.mark.campaign),
+    pytest.param('tf_efficientnet_b0', 32, {'head': 'mlp'}, marks=pytest.mark.campaign),
+    pytest.param('efficientnet_lite0', 32, {}, marks=pytest.mark.campaign),
+    pytest.param('inception_resnet_v1', 80, {}, marks=pytest.mark.campaign),
+    pytest.param('inception_resnet_v2', 80, {}, marks=pytest.mark.campaign),
 ]
 
 

@@ -53,7 +53,7 @@ def faces(shared_data, tmp_path_factory):
     return root
 
 
-def config_of(faces, model='resnet18', rates=default.HEAD_ONLY, **phase):
+def config_of(faces, model='resnet8_small', rates=default.HEAD_ONLY, **phase):
     config = default.get_config()
     config.model.update({'name': model, 'weights': 'scratch', 'image_size': 32, 'channels': 1})
     config.data.update({'name': '', 'dir': str(faces), 'batch_size': 16, 'augment': default.augment('none')})
@@ -81,15 +81,15 @@ def losses_of(config, steps):
 @pytest.mark.parametrize(
     ('model', 'rates'),
     [
-        ('resnet18', default.HEAD_ONLY),
-        ('resnet18', default.train_from('layer4', 'head')),
+        ('resnet8_small', default.HEAD_ONLY),
+        ('resnet8_small', default.train_from('layer3', 'head')),
         pytest.param('efficientnet_lite0', default.train_from('conv_head', 'head'), marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize('place', ['device', 'disk'])
 def test_training_from_the_cache_gives_the_losses_of_training_without(faces, model, rates, place, monkeypatch):
     """Thirty fp32 steps over plain images, the features on the device or read from the file."""
-    steps = 30 if model == 'resnet18' else 10
+    steps = 30 if model == 'resnet8_small' else 10
     plain = losses_of(config_of(faces, model, rates), steps)
     if place == 'disk':
         monkeypatch.setattr(feature_loader, 'keeps_on_device', lambda size, mesh: False)
@@ -182,7 +182,7 @@ def test_steps_that_one_program_takes_are_those_of_any_other_number_of_programs(
 
 def test_the_key_covers_all_that_features_depend_on(faces, tmp_path, monkeypatch):
     run, state, fixed = opened(faces)
-    recipe, stats = Recipe(('layer3',), 32), state.batch_stats
+    recipe, stats = Recipe(('layer2',), 32), state.batch_stats
 
     def key(recipe=recipe, params=fixed.frozen, stats=stats, network=run.network, **data):
         return feature_store.key_of(network, recipe, params, stats, **{'fingerprint': 'f', 'role': 'train'} | data)
@@ -192,11 +192,11 @@ def test_the_key_covers_all_that_features_depend_on(faces, tmp_path, monkeypatch
 
     first = key()
     assert first == key()
-    assert first == key(params=changed(fixed.frozen, 'layer4.0.conv1.kernel'))  # not below the boundary
-    assert first == key(stats=changed(stats, 'layer4.1.bn2.mean'))
+    assert first == key(params=changed(fixed.frozen, 'layer3.0.conv1.kernel'))  # not below the boundary
+    assert first == key(stats=changed(stats, 'layer3.0.bn2.mean'))
     spec = dataclasses.replace(run.network.spec, mean=(0.1,))
     others = [
-        key(params=changed(fixed.frozen, 'layer3.0.conv1.kernel')),
+        key(params=changed(fixed.frozen, 'layer2.0.conv1.kernel')),
         key(stats=changed(stats, 'bn1.var')),
         key(fingerprint='g'),
         key(role='validation'),
@@ -205,8 +205,8 @@ def test_the_key_covers_all_that_features_depend_on(faces, tmp_path, monkeypatch
         *(
             key(recipe=dataclasses.replace(recipe, **field))
             for field in (
-                {'stages': ('layer2',)},
-                {'stages': ('layer2', 'layer3'), 'pool': 2},
+                {'stages': ('layer1',)},
+                {'stages': ('layer1', 'layer2'), 'pool': 2},
                 {'image_size': 48},
                 {'dtype': 'bfloat16'},
                 {'views': 2, 'settings': Augment(flip=0.5)},

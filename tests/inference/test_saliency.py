@@ -21,7 +21,7 @@ def made(name, size, **options):
 
 def test_with_a_linear_head_it_is_the_class_activation_map():
     """The map times the head's column, over the number of cells, without what is below 0."""
-    network, params, stats = made('resnet18', 64)
+    network, params, stats = made('resnet8_small', 64)
     images = RNG.integers(0, 256, (2, 48, 48, 3), np.uint8)
     classes = np.array([2, 0])
     found = saliency.grad_cam(network, params, stats, images, classes)
@@ -29,7 +29,7 @@ def test_with_a_linear_head_it_is_the_class_activation_map():
     maps = np.asarray(network.forward(params, stats, x, tell='pool')[2])
     columns = np.asarray(params['head.primary.kernel'])[:, classes].T
     expected = np.maximum(np.einsum('bhwc,bc->bhw', maps, columns) / (maps.shape[1] * maps.shape[2]), 0)
-    assert found.shape == (2, 2, 2) and expected.max() > 0
+    assert found.shape == (2, 8, 8) and expected.max() > 0
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -54,22 +54,22 @@ def test_the_weights_are_the_slopes_of_the_logit():
 
 def test_a_head_that_reads_several_stages_is_explained_by_the_last_map():
     """By the head's rows that read it; the other stage's rows are as constant as a bias."""
-    network, params, stats = made('resnet18', 64, head_inputs=('layer3', 'layer4'))
+    network, params, stats = made('resnet8_small', 64, head_inputs=('layer2', 'layer3'))
     images = RNG.integers(0, 256, (1, 64, 64, 3), np.uint8)
     found = saliency.grad_cam(network, params, stats, images, np.array([2]))[0]
     x = network.normalise(images.astype(np.float32))
-    maps = np.asarray(network.outputs(params, stats, x, ['layer4'])['layer4'])[0]
+    maps = np.asarray(network.outputs(params, stats, x, ['layer3'])['layer3'])[0]
     rows = np.asarray(params['head.primary.kernel'])[-maps.shape[-1] :, 2]
     np.testing.assert_allclose(found, np.maximum(maps @ rows / maps[..., 0].size, 0), atol=1e-5)
 
 
 def test_class_maps_add_up_to_the_logits():
-    network, params, stats = made('resnet18', 64)
+    network, params, stats = made('resnet8_small', 64)
     params['head.primary.bias'] = np.array([0.5, -1.0, 2.0], np.float32)
     images = RNG.integers(0, 256, (2, 64, 64, 3), np.uint8)
     maps = saliency.class_maps(network, params, stats, images)
     logits = network.forward(params, stats, network.normalise(images.astype(np.float32)))[0]['primary']
-    assert maps.shape == (2, 3, 2, 2)
+    assert maps.shape == (2, 3, 8, 8)
     np.testing.assert_allclose(maps.sum((2, 3)) + params['head.primary.bias'], logits, atol=1e-4)
     found = saliency.grad_cam(network, params, stats, images, np.array([1, 1]))
     np.testing.assert_allclose(found, np.maximum(maps[:, 1], 0), atol=1e-5)
@@ -77,4 +77,4 @@ def test_class_maps_add_up_to_the_logits():
     np.testing.assert_allclose(heats, found, atol=1e-5)
     np.testing.assert_array_equal(again, maps)
     with pytest.raises(ValueError, match='not linear'):
-        saliency.class_maps(made('vgg11', 32, head='mlp')[0], params, stats, images)
+        saliency.class_maps(made('resnet8_small', 32, head='mlp')[0], params, stats, images)

@@ -5,6 +5,7 @@ from flax import nnx
 
 from fer_jax import models
 from fer_jax.models.parameters import flatten
+from tests.models.shapes import parameter_count
 from tests.torch_reference import check_torch, declare_torchvision_operators, timm_model
 
 POINTS = {'stem': 'bn1', **{f'blocks{index}': f'blocks.{index}' for index in range(7)}, 'conv_head': 'bn2'}
@@ -14,12 +15,11 @@ POINTS = {'stem': 'bn1', **{f'blocks{index}': f'blocks.{index}' for index in ran
 def test_equals_timm():
     """Odd sizes too: TensorFlow's SAME padding is asymmetric, and depends on the size."""
     module = timm_model('tf_efficientnet_lite0', classes=7)
-    check_torch('efficientnet_lite0', module, POINTS, sizes=((75, 51), (96, 96)), train_size=(64, 64))
+    check_torch('efficientnet_lite0', module, POINTS, sizes=((75, 96),), train_size=(64, 64))
 
 
 @pytest.mark.parity
-@pytest.mark.slow
-@pytest.mark.large
+@pytest.mark.campaign
 @pytest.mark.parametrize('name', ['efficientnet_lite1', 'efficientnet_lite2'])
 def test_the_larger_ones_equal_timm(name):
     check_torch(name, timm_model(f'tf_{name}', classes=7), POINTS, sizes=((51, 64), (75, 51)))
@@ -28,9 +28,7 @@ def test_the_larger_ones_equal_timm(name):
 @pytest.mark.parametrize(('number', 'millions'), [(0, 4.65), (1, 5.42), (2, 6.09)])
 def test_parameter_count_is_the_published_one(number, millions):
     """4.7M, 5.4M and 6.1M by the TPU repository's table, with one more digit in timm's results."""
-    made = nnx.eval_shape(lambda: models.create(f'efficientnet_lite{number}', classes=1000, rngs=nnx.Rngs(0)))
-    count = sum(leaf.size for leaf in flatten(nnx.state(made, nnx.Param)).values())
-    assert round(count / 1e6, 2) == millions
+    assert round(parameter_count(f'efficientnet_lite{number}') / 1e6, 2) == millions
 
 
 def test_initialisation_is_timms():

@@ -9,8 +9,9 @@ from fer_jax.errors import UserError
 from fer_jax.models import layers
 from fer_jax.models.kernels import choose
 from fer_jax.models.layers import drop_branch
+from tests.lazy import lazy
 
-torch = pytest.importorskip('torch')
+torch = lazy('torch', optional=True)
 
 
 def _torch(x):

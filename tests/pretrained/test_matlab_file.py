@@ -5,10 +5,12 @@ import struct
 
 import numpy as np
 import pytest
-from scipy.io import loadmat, savemat
 
 from fer_jax.errors import UserError
 from fer_jax.pretrained.readers.matlab_file import read_matconvnet
+from tests.lazy import lazy
+
+matlab = lazy('scipy.io')
 
 DRAW = np.random.default_rng(0)
 ENTRIES = {
@@ -46,7 +48,7 @@ def test_reads_what_matconvnet_writes(tmp_path, layout, nested, compressed):
     path = tmp_path / 'net.mat'
     layers = cells(layout)
     held = {'net': {'layers': layers}} if nested else {'layers': layers, 'classes': {'name': 'x'}}
-    savemat(path, held, do_compression=compressed)
+    matlab.savemat(path, held, do_compression=compressed)
     found = read_matconvnet(path)
     assert list(found) == list(ENTRIES)
     for name, value in ENTRIES.items():
@@ -61,10 +63,10 @@ def test_what_is_no_such_network_is_one_message(tmp_path):
         path.write_bytes(content)
         with pytest.raises(UserError, match=said):
             read_matconvnet(path)
-    savemat(path, {'x': np.ones(3)})
+    matlab.savemat(path, {'x': np.ones(3)})
     with pytest.raises(UserError, match='cannot be read as a MatConvNet network'):
         read_matconvnet(path)
-    savemat(path, {'layers': cells('weights')})
+    matlab.savemat(path, {'layers': cells('weights')})
     whole = path.read_bytes()
     for cut in range(1, len(whole), 97):
         path.write_bytes(whole[:cut])
@@ -78,10 +80,10 @@ def test_numbers_of_every_kind_are_those_that_scipy_reads(tmp_path, dtype, order
     filters = DRAW.integers(0, 100, (2, 3, 2, 2)).astype(dtype)
     cell = np.empty((1, 1), object)
     cell[0, 0] = {'name': 'a long name', 'filters': filters, 'biases': np.ones((1, 2), dtype)}
-    savemat(tmp_path / 'net.mat', {'layers': cell})
+    matlab.savemat(tmp_path / 'net.mat', {'layers': cell})
     if order == '>':
         turn(tmp_path / 'net.mat')
-    theirs = loadmat(tmp_path / 'net.mat')['layers'][0, 0]['filters'][0, 0]
+    theirs = matlab.loadmat(tmp_path / 'net.mat')['layers'][0, 0]['filters'][0, 0]
     assert np.array_equal(theirs, filters)
     assert np.array_equal(read_matconvnet(tmp_path / 'net.mat')['a long name/filters'], filters)
 
@@ -114,7 +116,7 @@ def turn(path):
 @pytest.mark.parametrize('compressed', [False, True])
 def test_any_damage_is_refused_or_harmless(tmp_path, compressed):
     path = tmp_path / 'net.mat'
-    savemat(path, {'layers': cells('weights')}, do_compression=compressed)
+    matlab.savemat(path, {'layers': cells('weights')}, do_compression=compressed)
     whole = path.read_bytes()
     random = np.random.default_rng(0)
     for _ in range(500):
@@ -129,7 +131,7 @@ def test_any_damage_is_refused_or_harmless(tmp_path, compressed):
 def test_what_claims_more_than_there_is_costs_nothing(tmp_path):
     """A struct of no fields and 2^62 elements, and cells within cells without end."""
     path = tmp_path / 'net.mat'
-    savemat(path, {'layers': cells('weights')})
+    matlab.savemat(path, {'layers': cells('weights')})
     head = path.read_bytes()[:128]
 
     def element(kind, body):

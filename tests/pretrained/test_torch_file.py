@@ -9,8 +9,9 @@ import pytest
 
 from fer_jax.errors import UserError
 from fer_jax.pretrained.readers.torch_file import read_torch
+from tests.lazy import lazy
 
-torch = pytest.importorskip('torch')
+torch = lazy('torch', optional=True)
 
 
 def states():

@@ -82,7 +82,7 @@ def test_what_is_lost_is_told(tmp_path, monkeypatch, capsys, name, script, ends,
     assert wrong in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_killed_run_ends_in_the_same_bits(work, capsys):
     campaign = kills.Campaign('kills', work, work / 'kills.jsonl', 0, ['feature_cache'])
     assert campaign.run(1) == 0

@@ -5,14 +5,16 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fer_jax.errors import UserError
 from fer_jax.runs import lock
+from tests.wait import wait_for
 
 HOLDER = """
 import sys, time
@@ -20,7 +22,7 @@ from pathlib import Path
 from fer_jax.runs.lock import one_writer
 with one_writer(Path(sys.argv[1])):
     print('held', flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -53,17 +55,24 @@ def test_a_stopped_writer_still_holds(holder, tmp_path):
 
 
 def test_a_writer_on_another_machine_is_dead_after_a_minute_of_silence(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock, 'DEAD', 3.0)
-    path = tmp_path / 'writer.json'
+    """By a clock that goes on in `sleep` alone: whoever waits sees a sign of life after three seconds, then none."""
+    path, clock = tmp_path / 'writer.json', {'now': 0.0, 'beats at': 3.0}
     path.write_text(json.dumps({'host': 'elsewhere', 'pid': 7, 'since': 'then'}))
-    beat = threading.Timer(1.2, os.utime, (path,))
-    beat.start()
+    written = path.stat().st_mtime
+
+    def sleep(seconds):
+        clock['now'] += seconds
+        if clock['now'] >= clock['beats at']:
+            os.utime(path, (written + clock['now'],) * 2)
+            clock['beats at'] = np.inf
+
+    own = {'monotonic': lambda: clock['now'], 'time': lambda: written + clock['now'], 'sleep': sleep}
+    monkeypatch.setattr(lock, 'time', types.SimpleNamespace(**own, strftime=time.strftime))
     with pytest.raises(UserError, match='process 7 on elsewhere since then'):
         lock.one_writer(tmp_path).__enter__()
-    beat.join()
-    begun = time.monotonic()
+    assert clock['now'] == pytest.approx(3, abs=1)
     with lock.one_writer(tmp_path):
-        assert 1 < time.monotonic() - begun < 10
+        assert clock['now'] == pytest.approx(3 + lock.DEAD, abs=2)
 
 
 def test_the_holder_gives_signs_of_life_and_leaves_none_behind(tmp_path, monkeypatch):
@@ -71,10 +80,7 @@ def test_the_holder_gives_signs_of_life_and_leaves_none_behind(tmp_path, monkeyp
     path = tmp_path / 'new' / 'writer.json'
     with lock.one_writer(path.parent):
         os.utime(path, (0, 0))
-        deadline = time.monotonic() + 10
-        while path.stat().st_mtime == 0 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert path.stat().st_mtime > 0
+        wait_for(lambda: path.stat().st_mtime > 0)
     assert path.read_text() == ''
 
 

@@ -40,13 +40,13 @@ def test_attention_consistency_is_the_authors():
 
 @pytest.fixture
 def config(shared_data, tmp_path):
-    """Two classes of CK+48, a ResNet-18 at 32 px."""
+    """Two classes of CK+48, a small ResNet at 32 px."""
     for name in ('happy', 'surprise'):
         (tmp_path / name).mkdir()
         for path in sorted((shared_data / 'ck48' / name).iterdir())[:12]:
             (tmp_path / name / path.name).symlink_to(path)
     config = default.get_config()
-    config.model.update({'name': 'resnet18', 'weights': 'scratch', 'image_size': 32, 'channels': 1})
+    config.model.update({'name': 'resnet8_small', 'weights': 'scratch', 'image_size': 32, 'channels': 1})
     config.data.update({'name': '', 'dir': str(tmp_path), 'batch_size': 8})
     config.data.augment = default.augment('none')
     config.loss.consistency = 5.0
@@ -91,7 +91,7 @@ def test_a_step_adds_it_to_the_loss_of_the_plain_images(config, accumulate):
     ('change', 'message'),
     [
         ({'model.name': 'vgg11'}, 'does not read its last map'),
-        ({'model.head_inputs': ('layer4', 'layer3')}, 'does not read its last map'),
+        ({'model.head_inputs': ('layer3', 'layer2')}, 'does not read its last map'),
         ({'phases[0].cache_views': 1, 'phases[0].rates': default.HEAD_ONLY}, 'set cache_views to 0'),
     ],
 )

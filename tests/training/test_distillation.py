@@ -32,7 +32,7 @@ def faces(shared_data, tmp_path_factory):
 
 def config_of(faces, **phase):
     config = default.get_config()
-    config.model.update({'name': 'resnet18', 'weights': 'scratch', 'image_size': 32, 'channels': 1})
+    config.model.update({'name': 'resnet8_small', 'weights': 'scratch', 'image_size': 32, 'channels': 1})
     config.data.update({'name': '', 'dir': str(faces), 'batch_size': 16})
     config.phases = (default.phase(**{'epochs': 2, 'learning_rate': 3e-3} | phase),)
     return config
@@ -107,9 +107,9 @@ def test_another_network_in_the_place_of_a_teacher_is_told():
 @pytest.mark.slow
 def test_a_student_learns_from_its_teachers_alone(faces, teacher, tmp_path):
     """Of two teachers, with features, from images and from the feature cache alike."""
-    config = student_of(faces, teacher, weight=1.0, stages=('layer3', 'layer4'))
+    config = student_of(faces, teacher, weight=1.0, stages=('layer2', 'layer3'))
     config.distil.teachers = (str(teacher), str(teacher))
-    config.model.head_inputs = ('layer4', 'layer3')
+    config.model.head_inputs = ('layer3', 'layer2')
     results = fer_jax.train(config, tmp_path / 'run')
     assert set(results['splits']) == {'validation', 'test'}
     assert evaluate_runs.evaluate(tmp_path / 'run')['splits']['test'] == results['splits']['test']
@@ -133,7 +133,7 @@ def test_a_student_learns_from_its_teachers_alone(faces, teacher, tmp_path):
 
 def test_shares_and_hints_enter_the_loss_as_they_are_weighted(faces, teacher):
     """The loss of the first step, from its logits, written out."""
-    config = student_of(faces, teacher, weight=0.3, temperature=2.0, stages=('layer4',), hints=0.1)
+    config = student_of(faces, teacher, weight=0.3, temperature=2.0, stages=('layer3',), hints=0.1)
     config.data.augment = default.augment('none')
     config.phases = (default.phase(rates=default.HEAD_ONLY),)
     run = setup.prepare(plain(config))
@@ -160,7 +160,7 @@ def test_shares_and_hints_enter_the_loss_as_they_are_weighted(faces, teacher):
         ({'data.annotation': 'action_units'}, "tell classes, not data.annotation='action_units'"),
         ({'data.augment.mixup': 0.2}, 'set data.augment.mixup and cutmix to 0'),
         ({'model.head_inputs': ('layer9',)}, "'layer9'"),
-        ({'model.head_inputs': ('layer4',), 'model.head': 'mlp'}, 'are for a linear head'),
+        ({'model.head_inputs': ('layer3',), 'model.head': 'mlp'}, 'are for a linear head'),
     ],
 )
 def test_what_teaching_cannot_be(faces, teacher, change, message):
@@ -179,7 +179,14 @@ def test_a_teacher_knows_all_classes(faces, teacher, shared_data, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['resnet18', 'efficientnet_lite0', 'inception_resnet_v1'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'resnet8_small',
+        pytest.param('efficientnet_lite0', marks=pytest.mark.campaign),
+        pytest.param('inception_resnet_v1', marks=pytest.mark.campaign),
+    ],
+)
 def test_a_head_reads_several_stages(name):
     """Their global averages, one after the other, in the order of the network."""
     shapes = nnx.eval_shape(lambda: registry.create(name, classes=3, rngs=nnx.Rngs(0)))

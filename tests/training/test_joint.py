@@ -139,7 +139,7 @@ def faces(shared_data, tmp_path_factory):
 
 def config_of(faces):
     config = default.get_config()
-    config.model.update({'name': 'resnet18', 'weights': 'scratch', 'image_size': 32, 'channels': 1})
+    config.model.update({'name': 'resnet8_small', 'weights': 'scratch', 'image_size': 32, 'channels': 1})
     config.data.update({'name': '', 'dir': str(faces / 'ours'), 'batch_size': 16})
     config.joint.theirs = default.task(0.5, head='primary', name='', dir=str(faces / 'theirs'), batch_size=8)
     config.joint.theirs.data.rename = (('contempt', 'anger'),)
@@ -242,7 +242,6 @@ def test_levels_are_learnt_beside_expressions(faces, tmp_path, monkeypatch):
 
     monkeypatch.setattr(dataset, 'open_table', open_table)
     config = config_of(faces)
-    config.model.name = 'resnet8_small'
     config.data.augment = default.augment('none')
     config.joint = {'light': default.task(name='', dir='x', annotation='light', batch_size=16)}
     config.joint.light.loss.name = 'squared_error'

@@ -2,10 +2,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn.utils.class_weight import compute_class_weight
 
 from fer_jax.errors import UserError
 from fer_jax.training import losses
+from tests.lazy import lazy
+
+class_weight = lazy('sklearn.utils.class_weight')
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(12, 7)).astype(np.float32) * 3
@@ -120,7 +122,7 @@ def test_each_is_finite_at_large_logits(case, dtype):
 def test_inverse_weights_are_scikit_learns():
     counts = np.bincount(LABELS, minlength=7) + 1
     labels = np.repeat(np.arange(7), counts)
-    expected = compute_class_weight('balanced', classes=np.arange(7), y=labels)
+    expected = class_weight.compute_class_weight('balanced', classes=np.arange(7), y=labels)
     np.testing.assert_allclose(losses.class_weights(counts, 'inverse'), expected)
     assert losses.class_weights(counts, 'none') == ()
 

