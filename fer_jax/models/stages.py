@@ -93,8 +93,10 @@ def read_all(network: Any, stages: tuple[str, ...], channels: int) -> int:
       UserError: one of them is no stage below the head.
     """
     below = list(network.stages)[:-1]
-    if odd := [stage for stage in stages if stage not in below] or len(set(stages)) < len(stages):
-        raise UserError(f'model.head_inputs={stages}: {odd} wrong; choose each once, of {", ".join(below)}')
+    if unknown := [stage for stage in stages if stage not in below]:
+        raise UserError(f'model.head_inputs={stages}: {", ".join(unknown)} unknown; choose of {", ".join(below)}')
+    if twice := sorted({stage for stage in stages if stages.count(stage) > 1}):
+        raise UserError(f'model.head_inputs={stages}: {", ".join(twice)} named twice; name each stage once')
     network.inputs = tuple(sorted(stages, key=below.index))
     side = max(64, getattr(type(network), 'min_size', 1))
     graphdef, state = nnx.split(network)

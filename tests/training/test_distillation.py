@@ -159,7 +159,8 @@ def test_shares_and_hints_enter_the_loss_as_they_are_weighted(faces, teacher):
         ({'distil.weight': 0.0}, 'teach nothing'),
         ({'data.annotation': 'action_units'}, "tell classes, not data.annotation='action_units'"),
         ({'data.augment.mixup': 0.2}, 'set data.augment.mixup and cutmix to 0'),
-        ({'model.head_inputs': ('layer9',)}, "'layer9'"),
+        ({'model.head_inputs': ('layer9',)}, 'layer9 unknown; choose of stem, layer1'),
+        ({'model.head_inputs': ('layer3', 'layer3')}, 'layer3 named twice; name each stage once'),
         ({'model.head_inputs': ('layer3',), 'model.head': 'mlp'}, 'are for a linear head'),
     ],
 )
