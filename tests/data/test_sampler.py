@@ -13,6 +13,14 @@ def test_every_epoch_is_a_permutation_and_nothing_is_dropped():
     assert not np.array_equal(epochs[0], np.arange(n))
 
 
+def test_the_order_is_that_of_philox_and_stays_so():
+    """A run is repeated by its seed in later versions too."""
+    keys = [np.array([7, epoch], np.uint64) for epoch in range(4)]
+    epochs = [np.random.Generator(np.random.Philox(key=key)).permutation(103) for key in keys]
+    taken = np.concatenate([indices(7, step, 8, 103) for step in range(40)])
+    assert np.array_equal(taken, np.concatenate(epochs)[:320])
+
+
 def test_a_step_does_not_depend_on_the_steps_before():
     forward = [indices(3, step, 8, 50) for step in range(20)]
     for step in reversed(range(20)):
