@@ -64,12 +64,9 @@ def untrained(tmp_path_factory) -> Path:
 @pytest.fixture(scope='session')
 def faces(shared_data, tmp_path_factory) -> Path:
     """Three classes of CK+48, 90 images."""
-    root = tmp_path_factory.mktemp('faces')
-    for name in ('happy', 'surprise', 'anger'):
-        (root / name).mkdir()
-        for path in sorted((shared_data / 'ck48' / name).iterdir())[:30]:
-            (root / name / path.name).symlink_to(path)
-    return root
+    from tests.data.images import link_ck48
+
+    return link_ck48(shared_data, tmp_path_factory.mktemp('faces'), ('happy', 'surprise', 'anger'), 30)
 
 
 @pytest.fixture(scope='session')

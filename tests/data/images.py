@@ -1,5 +1,6 @@
-"""Real images for the tests of augmentation."""
+"""Real images for tests."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,15 @@ def ck48(root: Path, count: int) -> np.ndarray:
     folders = [sorted((root / 'ck48' / name).iterdir()) for name in EXPRESSIONS]
     paths = [folders[index % 7][3 * (index // 7)] for index in range(count)]
     return np.stack([np.asarray(Image.open(path).convert('L')) for path in paths])[..., None]
+
+
+def link_ck48(shared_data: Path, folder: Path, names: Iterable[str], count: int) -> Path:
+    """Link the first `count` faces of each of these classes of CK+ as class folders of `folder`; return it."""
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for path in sorted((shared_data / 'ck48' / name).iterdir())[:count]:
+            (folder / name / path.name).symlink_to(path)
+    return folder
 
 
 def photographs(root: Path, size: int) -> np.ndarray:

@@ -31,6 +31,7 @@ from fer_jax.models.layers import adaptive_average_pool
 from fer_jax.models.network import Network
 from fer_jax.models.preprocessing import Preprocessing
 from fer_jax.training import setup
+from tests.data.images import link_ck48
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -45,12 +46,7 @@ def own_cache(tmp_path, monkeypatch):
 @pytest.fixture(scope='module')
 def faces(shared_data, tmp_path_factory):
     """Three classes of CK+48, 60 images."""
-    root = tmp_path_factory.mktemp('faces')
-    for name in ('happy', 'surprise', 'anger'):
-        (root / name).mkdir()
-        for path in sorted((shared_data / 'ck48' / name).iterdir())[:20]:
-            (root / name / path.name).symlink_to(path)
-    return root
+    return link_ck48(shared_data, tmp_path_factory.mktemp('faces'), ('happy', 'surprise', 'anger'), 20)
 
 
 def config_of(faces, model='resnet8_small', rates=default.HEAD_ONLY, **phase):

@@ -11,6 +11,7 @@ from configs import default
 from fer_jax.errors import UserError
 from fer_jax.training import auxiliary_losses, setup
 from fer_jax.training.losses import cross_entropy
+from tests.data.images import link_ck48
 
 
 def test_coral_is_the_distance_of_covariances():
@@ -41,10 +42,7 @@ def test_attention_consistency_is_the_authors():
 @pytest.fixture
 def config(shared_data, tmp_path):
     """Two classes of CK+48, a small ResNet at 32 px."""
-    for name in ('happy', 'surprise'):
-        (tmp_path / name).mkdir()
-        for path in sorted((shared_data / 'ck48' / name).iterdir())[:12]:
-            (tmp_path / name / path.name).symlink_to(path)
+    link_ck48(shared_data, tmp_path, ('happy', 'surprise'), 12)
     config = default.get_config()
     config.model.update({'name': 'resnet8_small', 'weights': 'scratch', 'image_size': 32, 'channels': 1})
     config.data.update({'name': '', 'dir': str(tmp_path), 'batch_size': 8})

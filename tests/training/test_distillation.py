@@ -17,17 +17,13 @@ from fer_jax.evaluation import evaluate_runs
 from fer_jax.models import registry
 from fer_jax.runs import provenance
 from fer_jax.training import auxiliary_losses, setup
+from tests.data.images import link_ck48
 
 
 @pytest.fixture(scope='module')
 def faces(shared_data, tmp_path_factory):
     """Three classes of CK+48, 60 images."""
-    root = tmp_path_factory.mktemp('faces')
-    for name in ('happy', 'surprise', 'anger'):
-        (root / name).mkdir()
-        for path in sorted((shared_data / 'ck48' / name).iterdir())[:20]:
-            (root / name / path.name).symlink_to(path)
-    return root
+    return link_ck48(shared_data, tmp_path_factory.mktemp('faces'), ('happy', 'surprise', 'anger'), 20)
 
 
 def config_of(faces, **phase):

@@ -30,6 +30,7 @@ from fer_jax.training.objectives import Objective
 from fer_jax.training.phases import Phase
 from fer_jax.training.train_state import Fixed
 from fer_jax.training.train_step import train_step
+from tests.data.images import link_ck48
 
 RNG = np.random.default_rng(0)
 SIZE, RATE = 6, 0.5
@@ -130,10 +131,7 @@ def faces(shared_data, tmp_path_factory):
     root = tmp_path_factory.mktemp('joint')
     chosen = (('ours', ('happy', 'surprise', 'anger')), ('theirs', ('happy', 'contempt')))
     for whose, names in chosen:
-        for name in names:
-            (root / whose / name).mkdir(parents=True)
-            for path in sorted((shared_data / 'ck48' / name).iterdir())[:20]:
-                (root / whose / name / path.name).symlink_to(path)
+        link_ck48(shared_data, root / whose, names, 20)
     return root
 
 

@@ -10,6 +10,7 @@ from configs import probe as probe_config
 from fer_jax.errors import UserError
 from fer_jax.feature_cache import store as feature_store
 from fer_jax.training import probe
+from tests.data.images import link_ck48
 
 FIELDS = {'learning_rates': (1e-2, 3e-2), 'weight_decays': (0.0, 0.5), 'seeds': (0, 1), 'epochs': 3, 'batch_size': 32}
 
@@ -68,10 +69,7 @@ def test_training_finds_what_logistic_regression_does(data):
 
 @pytest.fixture
 def config(shared_data, tmp_path):
-    for name in ('happy', 'surprise', 'anger'):
-        (tmp_path / 'faces' / name).mkdir(parents=True)
-        for path in sorted((shared_data / 'ck48' / name).iterdir())[:20]:
-            (tmp_path / 'faces' / name / path.name).symlink_to(path)
+    link_ck48(shared_data, tmp_path / 'faces', ('happy', 'surprise', 'anger'), 20)
     config = probe_config.get_config()
     config.model.image_size = 32
     config.parallel.devices = 0
