@@ -49,7 +49,7 @@ class Scorer:
 
         def steps(params: Flat, batch_stats: Flat, batches: Any, count: jax.Array, start: str | None) -> jax.Array:
             of = functools.partial(of_batch, params, batch_stats, start=start)
-            return batch_loop.one_by_one(of, batches, count)
+            return batch_loop.map_batches(of, batches, count)
 
         self._steps = jax.jit(steps, static_argnames='start', out_shardings=sharding.replicated(mesh))
         self._feeds: dict[tuple[str, str | None], Feed | FeatureFeed] = {}

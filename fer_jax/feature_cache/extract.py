@@ -58,7 +58,7 @@ def compute(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, m
                 images = augment(batch['x'], keys, recipe.image_size, recipe.settings)
             return extract(network, recipe, params, batch_stats, images).astype(DTYPES[recipe.dtype])
 
-        return batch_loop.one_by_one(of, batches, count)
+        return batch_loop.map_batches(of, batches, count)
 
     def computed(resident: Mapping[str, Any], hosts: Mapping[str, Any], count: np.int32, view: int) -> jax.Array:
         batches = fetch(mesh)(resident, hosts)

@@ -50,10 +50,10 @@ def rehearse(run: Run, workdir: Path) -> dict[str, Any]:
     )
     sizes, checkpoint, cached = {}, 0, 0
     for phase in run.phases:
-        state, fixed = run.enter(phase, phase.first, params, stats)
+        state, fixed = run.init_phase_state(phase, phase.first, params, stats)
         checkpoint = max(checkpoint, nbytes((state, fixed.frozen)))
         begun = time.perf_counter()
-        program = run.whole_step(phase)
+        program = run.jitted_step(phase)
         used = program.lower(state, fixed, *run.abstract_batch(phase)).compile().memory_analysis()
         taken = time.perf_counter() - begun
         kept = features_of(run, phase)

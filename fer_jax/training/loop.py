@@ -17,11 +17,11 @@ from fer_jax.evaluation.scorer import Scorer
 from fer_jax.models.parameters import Flat
 from fer_jax.runs.checkpoints import SELECTABLE, Checkpoints
 from fer_jax.training import nonfinite, train_state
-from fer_jax.training.multi_step import Pace
+from fer_jax.training.multi_step import StepsPerCall
 from fer_jax.training.phases import Phase
 from fer_jax.training.recorder import Recorder
 from fer_jax.training.run import Run
-from fer_jax.training.train_state import Fixed, TrainState
+from fer_jax.training.train_state import FrozenState, TrainState
 from fer_jax.utils.signals import Stopped, StopRequest
 
 Scorers = Mapping[str, Scorer]
@@ -47,12 +47,12 @@ def train_phases(
         for phase in run.phases:
             if step > phase.last:
                 continue
-            state, fixed = run.enter(phase, max(step, phase.first), params, stats, ema)
+            state, fixed = run.init_phase_state(phase, max(step, phase.first), params, stats, ema)
             if step > phase.first:
                 item = store.restore_train(step, train_state.train_item(state))
                 state = train_state.with_item(state, item)
             state = train_phase(run, phase, state, fixed, store, scorers, recorder, stop)
-            params, stats, ema = train_state.current(state, fixed), state.batch_stats, state.ema
+            params, stats, ema = train_state.all_params(state, fixed), state.batch_stats, state.ema
             step = phase.last
         store.wait()
     finally:
@@ -63,7 +63,7 @@ def train_phase(
     run: Run,
     phase: Phase,
     state: TrainState,
-    fixed: Fixed,
+    fixed: FrozenState,
     store: Checkpoints,
     scorers: Scorers,
     recorder: Recorder,
@@ -80,7 +80,7 @@ def train_phase(
         print(f'phase {phase.index} trains on plain images: cache_views=1 keeps no augmented view')
     feed = run.feed_for(phase, state, fixed)
     cached, every = phase.features is not None, run.config['log_every']
-    pace = Pace(features=cached, last=phase.last, ends=run.evaluations, every=every)
+    pace = StepsPerCall(features=cached, last=phase.last, ends=run.evaluations, every=every)
     take_steps = run.step_function(phase)
     role, metric = run.select
     sign = 1 if SELECTABLE[metric] else -1
@@ -152,7 +152,7 @@ def record(run: Run, phase: Phase, state: TrainState, step: int, recorder: Recor
 
 
 def evaluate(
-    run: Run, phase: Phase, state: TrainState, fixed: Fixed, step: int, scorers: Scorers, recorder: Recorder
+    run: Run, phase: Phase, state: TrainState, fixed: FrozenState, step: int, scorers: Scorers, recorder: Recorder
 ) -> float:
     """Scores the selecting split of every task, records it, and returns the selecting metric."""
     role, metric = run.select
@@ -161,7 +161,7 @@ def evaluate(
     found: dict[str, dict[str, Any]] = {}
     for name, scorer in scorers.items():
         if role in run.tasks[name].data.splits:
-            found |= {name: scorer.score(role, *train_state.scored(state, fixed), start=start)[scorer.named(role)]}
+            found |= {name: scorer.score(role, *train_state.eval_params(state, fixed), start=start)[scorer.named(role)]}
     recorder.took(step, 'evaluate', time.perf_counter() - begun)
     epoch, scores = run.evaluations[step], found.pop(PRIMARY)
     values = {name: scores[name] for name in (*RECORDED, 'accuracy_ci95')}

@@ -48,12 +48,12 @@ def largest_batch(config: Mapping[str, Any]) -> int:
 
 def needs(run: Run, phase: Phase) -> Callable[[int], int]:
     """batch size -> bytes a device of a step: its arguments, and what it works with, see `working`."""
-    state, fixed = jax.eval_shape(lambda: run.enter(phase, phase.first, *run.network.init(0)))
+    state, fixed = jax.eval_shape(lambda: run.init_phase_state(phase, phase.first, *run.network.init(0)))
     shapes = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=run.replicated), (state, fixed)
     )
     resident, hosts, count = run.abstract_batch(phase)
-    step, known = run.whole_step(phase), {}
+    step, known = run.jitted_step(phase), {}
 
     def resized(leaf: Any, batch_size: int) -> jax.ShapeDtypeStruct:
         placed = getattr(leaf, 'sharding', None)

@@ -31,7 +31,7 @@ def rows(*, features: bool) -> int:
     return of_images() if processes.count() == 1 else 1
 
 
-def in_turn(step: Callable[..., Any]) -> Callable[..., Any]:
+def loop_steps(step: Callable[..., Any]) -> Callable[..., Any]:
     """(state, fixed, resident, host) -> state for several batches: (state, fixed, resident, hosts, count) -> state.
 
     It takes the first `count` of `hosts`, leaves [K, B, ...]; where K is 1 that one, without a loop, whatever `count`.
@@ -48,7 +48,7 @@ def in_turn(step: Callable[..., Any]) -> Callable[..., Any]:
     return steps
 
 
-class Pace:
+class StepsPerCall:
     """Of one phase.
 
     Args:
@@ -71,7 +71,7 @@ class Pace:
         return next((count for count in range(1, most) if step + count in self._ends), most)
 
     def batch(self, feed: Any, step: int, count: int) -> tuple[Any, np.int32]:
-        """(hosts, count) of the program, see `Setup.step_function`."""
+        """(hosts, count) of the program, see `Run.step_function`."""
         steps = [step + min(at, count - 1) for at in range(self.rows)]  # the last one stands in for what is not taken
         return feed.hosts(steps), np.int32(count)
 

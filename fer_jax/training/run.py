@@ -22,7 +22,7 @@ from fer_jax.pretrained import Weights
 from fer_jax.training import initial_weights, multi_step, objectives, train_state
 from fer_jax.training.objectives import Task
 from fer_jax.training.phases import Phase
-from fer_jax.training.train_state import Fixed, TrainState
+from fer_jax.training.train_state import FrozenState, TrainState
 from fer_jax.training.train_step import train_step
 
 
@@ -84,9 +84,9 @@ class Run:
             self.network, self.weights, self.config['seed'], self.replicated, partial=partial
         )
 
-    def enter(
+    def init_phase_state(
         self, phase: Phase, step: int, params: Flat, batch_stats: Flat, ema: Mapping[str, Flat] | None = None
-    ) -> tuple[TrainState, Fixed]:
+    ) -> tuple[TrainState, FrozenState]:
         """The state at `step` of `phase`, with fresh optimizer state, and what the phase's steps only read.
 
         Args:
@@ -94,26 +94,26 @@ class Run:
         """
         trainable, frozen = phase.partition.split(params)
         if self.config['model']['frozen_dtype'] == 'bfloat16':
-            frozen = train_state.narrowed(frozen)
+            frozen = train_state.cast_frozen(frozen)
         averages = dict(ema or {}) if phase.ema else None
         create = functools.partial(train_state.create, tx=phase.tx, tasks=self.tasks)
-        made = jax.jit(create, out_shardings=self.places(phase))(step, trainable, batch_stats, ema=averages)
+        made = jax.jit(create, out_shardings=self.state_shardings(phase))(step, trainable, batch_stats, ema=averages)
         own = {'trainable': trainable, 'batch_stats': batch_stats}  # not the copies, which would stay beside them
         state = made._replace(**sharding.put(own, self.replicated))
         source = {}
         if phase.l2_sp:
             pulled = {path for path, leaf in trainable.items() if leaf.ndim > 1 and not path.startswith('head.')}
             source = {path: leaf for path, leaf in self.initial()[0].items() if path in pulled}
-        return state, Fixed(frozen, source)
+        return state, FrozenState(frozen, source)
 
-    def places(self, phase: Phase) -> Any:
+    def state_shardings(self, phase: Phase) -> Any:
         """A TrainState of shardings: where each part of the state of `phase` lives."""
         trainable, _ = phase.partition.split(self.network.params)
         shapes = jax.eval_shape(phase.tx.init, trainable)
         cut = sharding.optimizer(self.mesh, self.config['parallel']['optimizer'], shapes)
         return TrainState(**dict.fromkeys(TrainState._fields, self.replicated) | {'opt_state': cut})
 
-    def feed_for(self, phase: Phase, state: TrainState, fixed: Fixed) -> Feeds:
+    def feed_for(self, phase: Phase, state: TrainState, fixed: FrozenState) -> Feeds:
         """What the phase's batches come from: images, or what is computed of them once."""
         if phase.features is None:
             return self.feed
@@ -122,7 +122,7 @@ class Run:
             of_task = feature_loader.feed(
                 self.network,
                 phase.features,
-                train_state.current(state, fixed),
+                train_state.all_params(state, fixed),
                 state.batch_stats,
                 task.feed,
                 fingerprint=task.data.fingerprint,
@@ -160,13 +160,15 @@ class Run:
         compiled at its first call, and consumes what of the state it changes. On features it is called without the
         leaves below the boundary, each of which would cost it microseconds.
         """
-        step = self.whole_step(phase)
+        step = self.jitted_step(phase)
         if phase.features is None or phase.ema:
             return step
         order = list(self.network.stages)
         below = set(order[: order.index(phase.partition.boundary)])
 
-        def on_features(state: TrainState, fixed: Fixed, resident: Any, hosts: Any, count: np.int32) -> TrainState:
+        def on_features(
+            state: TrainState, fixed: FrozenState, resident: Any, hosts: Any, count: np.int32
+        ) -> TrainState:
             (low, high), (_, frozen) = (divide(tree) for tree in (state.batch_stats, fixed.frozen))
             after = step(state._replace(batch_stats=high), fixed._replace(frozen=frozen), resident, hosts, count)
             return after._replace(batch_stats=low | after.batch_stats)
@@ -182,7 +184,7 @@ class Run:
         }
         return on_features
 
-    def whole_step(self, phase: Phase) -> Any:
+    def jitted_step(self, phase: Phase) -> Any:
         """As `step_function`, of all leaves: what can be lowered and looked at."""
         bound = functools.partial(
             train_step,
@@ -192,7 +194,7 @@ class Run:
             seed=self.config['seed'],
             guard=self.guard,
         )
-        return jax.jit(multi_step.in_turn(bound), donate_argnums=0, out_shardings=self.places(phase))
+        return jax.jit(multi_step.loop_steps(bound), donate_argnums=0, out_shardings=self.state_shardings(phase))
 
     def describe(self) -> str:
         """What is trained on what, where, in one line a task."""

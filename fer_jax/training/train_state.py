@@ -37,7 +37,7 @@ class TrainState(NamedTuple):
     ema: dict[str, Flat]
 
 
-class Fixed(NamedTuple):
+class FrozenState(NamedTuple):
     """Read by the step and not donated.
 
     Attributes:
@@ -90,27 +90,27 @@ def create(
     )
 
 
-def narrowed(frozen: Flat) -> Flat:
+def cast_frozen(frozen: Flat) -> Flat:
     """Frozen kernels below the head in bfloat16, half their size; what BatchNorm and heads read stays as it is."""
     kernels = {path for path, leaf in frozen.items() if leaf.ndim > 1 and not path.startswith('head.')}
     return {path: leaf.astype(jnp.bfloat16) if path in kernels else leaf for path, leaf in frozen.items()}
 
 
-def current(state: TrainState, fixed: Fixed) -> Flat:
+def all_params(state: TrainState, fixed: FrozenState) -> Flat:
     """All parameters, float32."""
     return state.trainable | {path: at_least_float32(leaf) for path, leaf in fixed.frozen.items()}
 
 
-def scored(state: TrainState, fixed: Fixed) -> tuple[Flat, Flat]:
+def eval_params(state: TrainState, fixed: FrozenState) -> tuple[Flat, Flat]:
     """(params, batch_stats) that are evaluated, selected and kept: the averages where there are any."""
     if state.ema:
-        return current(state, fixed) | state.ema['params'], state.ema['batch_stats']
-    return current(state, fixed), state.batch_stats
+        return all_params(state, fixed) | state.ema['params'], state.ema['batch_stats']
+    return all_params(state, fixed), state.batch_stats
 
 
-def to_items(state: TrainState, fixed: Fixed) -> dict[str, dict[str, Any]]:
+def to_items(state: TrainState, fixed: FrozenState) -> dict[str, dict[str, Any]]:
     """What a checkpoint holds, see `runs.checkpoints.Checkpoints`: {'model': what is scored, 'train': the rest}."""
-    params, batch_stats = scored(state, fixed)
+    params, batch_stats = eval_params(state, fixed)
     return {'model': {'params': params, 'batch_stats': batch_stats}, 'train': train_item(state)}
 
 

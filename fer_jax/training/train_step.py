@@ -17,14 +17,14 @@ from fer_jax.training.auxiliary_losses import attention_consistency, coral, dist
 from fer_jax.training.losses import squared_error
 from fer_jax.training.objectives import HINTS, Objective
 from fer_jax.training.phases import Phase
-from fer_jax.training.train_state import Fixed, TrainState
+from fer_jax.training.train_state import FrozenState, TrainState
 
 Batches = Mapping[str, Mapping[str, Any]]
 
 
 def train_step(
     state: TrainState,
-    fixed: Fixed,
+    fixed: FrozenState,
     resident: Batches,
     host: Batches,
     *,

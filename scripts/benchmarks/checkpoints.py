@@ -107,7 +107,7 @@ def beside_steps(arguments: argparse.Namespace, images: Path, work: Path) -> lis
         place.update_from_flattened_dict({name.removeprefix('phases[0].'): value})
     run = setup.prepare(json.loads(config.to_json()))
     (phase,) = run.phases
-    state, fixed = run.enter(phase, 0, *run.initial())
+    state, fixed = run.init_phase_state(phase, 0, *run.initial())
     take, store = run.step_function(phase), Checkpoints(work / 'run', run.network.spec)
 
     def steps() -> float:

@@ -92,7 +92,7 @@ def compiled(name: str, image_size: int, batch_size: int) -> dict[str, Any]:
     from fer_jax.models.network import ModelSpec, build
     from fer_jax.training import losses, phases, train_state
     from fer_jax.training.objectives import Objective
-    from fer_jax.training.train_state import Fixed, TrainState
+    from fer_jax.training.train_state import FrozenState, TrainState
     from fer_jax.training.train_step import train_step
 
     model, head, rates, batchnorm, how = CASES[name]
@@ -133,7 +133,7 @@ def compiled(name: str, image_size: int, batch_size: int) -> dict[str, Any]:
         guard=0,
     )
     lowered = jax.jit(step, donate_argnums=0, out_shardings=places).lower(
-        begun, Fixed(placed(frozen), {}), {PRIMARY: placed(resident)}, {PRIMARY: host}
+        begun, FrozenState(placed(frozen), {}), {PRIMARY: placed(resident)}, {PRIMARY: host}
     )
     program = lowered.compile({'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True})
     return {

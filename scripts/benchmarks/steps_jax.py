@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 from fer_jax.data.dataset import Split
-from fer_jax.data.loading.batch_loop import of_images, one_by_one
+from fer_jax.data.loading.batch_loop import map_batches, of_images
 from fer_jax.data.loading.loader import Feeds, TrainFeed
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import sharding
@@ -25,9 +25,9 @@ from fer_jax.models import registry
 from fer_jax.models.network import DTYPES, ModelSpec, Network, build
 from fer_jax.models.parameters import Flat, split_module, unflatten
 from fer_jax.training import losses, phases, train_state
-from fer_jax.training.multi_step import Pace, in_turn
+from fer_jax.training.multi_step import StepsPerCall, loop_steps
 from fer_jax.training.objectives import Objective
-from fer_jax.training.train_state import Fixed, TrainState
+from fer_jax.training.train_state import FrozenState, TrainState
 from fer_jax.training.train_step import train_step
 from scripts.benchmarks import clock
 from scripts.benchmarks.data import AUGMENT
@@ -61,7 +61,7 @@ class Training(NamedTuple):
 
     step: Callable[..., TrainState]
     state: TrainState
-    fixed: Fixed
+    fixed: FrozenState
 
 
 def measure(arguments: argparse.Namespace, images: np.ndarray) -> dict[str, Any]:
@@ -125,8 +125,8 @@ def training(arguments: argparse.Namespace, network: Network, mesh: Any, *, froz
     params, stats = jax.device_put(parameters(network), sharding.replicated(mesh))
     trainable, fixed = phase.partition.split(params)
     state = train_state.create(0, trainable, stats, phase.tx, tasks=[PRIMARY])
-    fixed = train_state.narrowed(fixed) if narrow else fixed
-    return Training(step, jax.device_put(state, sharding.replicated(mesh)), Fixed(fixed, {}))
+    fixed = train_state.cast_frozen(fixed) if narrow else fixed
+    return Training(step, jax.device_put(state, sharding.replicated(mesh)), FrozenState(fixed, {}))
 
 
 def train(
@@ -174,8 +174,8 @@ def stacked(batch: Any, mesh: Any, rows: int) -> Any:
 
 def repeated(arguments: argparse.Namespace, start: Training, feed: Any, together: int = 0) -> dict[str, Any]:
     """Steps as a run takes them; in programs of `together` where that is given."""
-    pace = Pace(features=False, last=sys.maxsize, ends=(), every=sys.maxsize)
-    run, state, done = jax.jit(in_turn(start.step), donate_argnums=0), start.state, 0
+    pace = StepsPerCall(features=False, last=sys.maxsize, ends=(), every=sys.maxsize)
+    run, state, done = jax.jit(loop_steps(start.step), donate_argnums=0), start.state, 0
 
     def batch(step: int) -> tuple[int, tuple[Any, ...]]:
         if together:
@@ -205,7 +205,7 @@ def infer(arguments: argparse.Namespace, network: Network, images: np.ndarray, m
 
     @jax.jit
     def run(params: Flat, stats: Flat, batches: Any, count: jax.Array) -> jax.Array:
-        return one_by_one(functools.partial(of_batch, params, stats), batches, count)
+        return map_batches(functools.partial(of_batch, params, stats), batches, count)
 
     def once() -> jax.Array:
         nonlocal done

@@ -19,7 +19,7 @@ import optax
 from fer_jax.models.network import ModelSpec, build
 from fer_jax.runs import checkpoints, metrics_log
 from fer_jax.training import train_state
-from fer_jax.training.train_state import Fixed
+from fer_jax.training.train_state import FrozenState
 from fer_jax.utils import progress
 
 SORTS = ('flipped bit', 'truncated', 'deleted', 'zeroed page')
@@ -69,7 +69,9 @@ def store_two_steps(workdir: Path) -> None:
     for step in (1, 2):
         tx = optax.sgd(0.1, momentum=0.9)
         state = train_state.create(step, filled(network.params), filled(network.batch_stats), tx)
-        store.save(train_state.to_items(state._replace(opt_state=filled(state.opt_state)), Fixed({}, {})), 1 / step)
+        store.save(
+            train_state.to_items(state._replace(opt_state=filled(state.opt_state)), FrozenState({}, {})), 1 / step
+        )
     store.wait()
     store.close()
 

@@ -29,7 +29,7 @@ config = json.load(open(sys.argv[1])); config['parallel']['devices'] = int(sys.a
 run = setup.prepare(config)
 assert run.mesh.size == int(sys.argv[2])
 params, stats = run.initial()
-state, fixed = run.enter(run.phases[0], 0, params, stats)
+state, fixed = run.init_phase_state(run.phases[0], 0, params, stats)
 step, losses = run.step_function(run.phases[0]), []
 for index in range(20):
     state = step(state, fixed, run.feed.resident, run.feed.hosts([index]), 1)

@@ -42,12 +42,12 @@ for devices, how in json.loads(sys.argv[4]):
     assert run.mesh.size == devices
     phase, task = run.phases[0], run.tasks['primary']
     wide = lambda tree: {path: leaf.astype(jnp.float64) if double else leaf for path, leaf in tree.items()}
-    state, fixed = run.enter(phase, 0, *map(wide, run.initial()))
+    state, fixed = run.init_phase_state(phase, 0, *map(wide, run.initial()))
     loss = {'loss': cross_entropy} if double else {}
     bound = functools.partial(
         train_step, network=run.network, phase=phase, seed=0, objectives={'primary': task.objective._replace(**loss)}
     )
-    step = jax.jit(multi_step.in_turn(bound), donate_argnums=0, out_shardings=run.places(phase))
+    step = jax.jit(multi_step.loop_steps(bound), donate_argnums=0, out_shardings=run.state_shardings(phase))
     for index in range(5):
         state = step(state, fixed, run.feed.resident, run.feed.hosts([index]), 1)
     held = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]

@@ -19,7 +19,7 @@ from fer_jax.data.augmentation.augment import Augment, augment
 from fer_jax.data.augmentation.colour import recolour
 from fer_jax.data.augmentation.geometry import resize
 from fer_jax.data.imaging.codec import decode
-from fer_jax.data.loading.batch_loop import one_by_one
+from fer_jax.data.loading.batch_loop import map_batches
 from fer_jax.data.loading.loader import gather
 from fer_jax.errors import UserError
 from fer_jax.feature_cache import extract as feature_extract
@@ -65,7 +65,7 @@ def prepared(config):
 def losses_of(config, steps):
     run = prepared(config)
     phase = run.phases[0]
-    state, fixed = run.enter(phase, 0, *run.initial())
+    state, fixed = run.init_phase_state(phase, 0, *run.initial())
     feed, step = run.feed_for(phase, state, fixed), run.step_function(phase)
     losses = []
     for number in range(steps):
@@ -113,15 +113,15 @@ def test_a_run_from_the_cache_scores_as_one_without_and_the_next_run_computes_no
 def opened(faces, **phase):
     config = config_of(faces, cache_views=1, **phase)
     run = prepared(config)
-    state, fixed = run.enter(run.phases[0], 0, *run.initial())
+    state, fixed = run.init_phase_state(run.phases[0], 0, *run.initial())
     return run, state, fixed
 
 
 def test_a_step_without_the_leaves_below_the_boundary_is_the_step_of_all(faces):
     run, _, _ = opened(faces)
     phase, after = run.phases[0], []
-    for step in (run.step_function(phase), run.whole_step(phase)):
-        state, fixed = run.enter(phase, 0, *run.initial())
+    for step in (run.step_function(phase), run.jitted_step(phase)):
+        state, fixed = run.init_phase_state(phase, 0, *run.initial())
         feed = run.feed_for(phase, state, fixed)
         for number in range(3):
             state = step(state, fixed, feed.resident, feed.hosts([number]), 1)
@@ -157,11 +157,11 @@ def test_steps_that_one_program_takes_are_those_of_any_other_number_of_programs(
     """To the bit, on images and on features; and those of the program of one batch up to rounding."""
     run = prepared(config_of(faces, epochs=20, cache_views=views))
     (phase,) = run.phases
-    state, fixed = run.enter(phase, 0, *run.initial())
+    state, fixed = run.init_phase_state(phase, 0, *run.initial())
     feed, take = run.feed_for(phase, state, fixed), run.step_function(phase)
     after = []
     for cuts in ((4,), (1, 3), (1, 1, 1, 1)):
-        state, step = run.enter(phase, 0, *run.initial())[0], 0
+        state, step = run.init_phase_state(phase, 0, *run.initial())[0], 0
         for count in cuts:
             hosts = feed.hosts([step + min(at, count - 1) for at in range(4)])
             state, step = take(state, fixed, feed.resident, hosts, count), step + count
@@ -169,7 +169,7 @@ def test_steps_that_one_program_takes_are_those_of_any_other_number_of_programs(
     assert int(after[0].step) == 4 and float(after[0].sums['primary/loss']) > 0
     jax.tree.map(np.testing.assert_array_equal, after[0], after[1])
     jax.tree.map(np.testing.assert_array_equal, after[0], after[2])
-    state, _ = run.enter(phase, 0, *run.initial())
+    state, _ = run.init_phase_state(phase, 0, *run.initial())
     for step in range(4):
         state = take(state, fixed, feed.resident, feed.hosts([step]), 1)
     for left, right in zip(jax.tree.leaves(after[0]), jax.tree.leaves(state), strict=True):
@@ -249,7 +249,7 @@ def test_every_source_of_the_key_is_a_file_and_the_key_covers_what_computes():
     assert all(files.values()), files
     computing = (
         Preprocessing.normalise, Network.normalise, Network.outputs, adaptive_average_pool, choose, augment, resize,
-        recolour, decode, gather, one_by_one, feature_extract.extract, feature_store.key_of,
+        recolour, decode, gather, map_batches, feature_extract.extract, feature_store.key_of,
     )  # fmt: skip
     missing = {Path(inspect.getfile(function)) for function in computing} - set().union(*files.values())
     assert missing == set()
@@ -264,7 +264,7 @@ def test_killed_while_it_is_written_it_is_not_used(faces, tmp_path):
 import json, os, signal, sys
 from fer_jax.feature_cache import loader as feature_loader; from fer_jax.training import setup
 run = setup.prepare(json.load(open(sys.argv[1])))
-state, fixed = run.enter(run.phases[0], 0, *run.initial())
+state, fixed = run.init_phase_state(run.phases[0], 0, *run.initial())
 compute = feature_loader.compute
 def killed(*arguments):
     function = compute(*arguments)
@@ -283,7 +283,7 @@ run.feed_for(run.phases[0], state, fixed)
     assert not list((tmp_path / 'cache' / 'features').glob('*.json'))
     assert not list((tmp_path / 'cache' / 'features').glob('[!.]*.bin'))
     run = prepared(config)
-    state, fixed = run.enter(run.phases[0], 0, *run.initial())
+    state, fixed = run.init_phase_state(run.phases[0], 0, *run.initial())
     assert len(run.feed_for(run.phases[0], state, fixed).resident['primary']['x']) == len(run.data.splits['train'].ids)
 
 
@@ -295,7 +295,7 @@ def test_two_processes_may_fill_the_same_cache(faces, tmp_path):
 import json, sys
 from fer_jax.feature_cache import loader as feature_loader; from fer_jax.training import setup
 run = setup.prepare(json.load(open(sys.argv[1])))
-state, fixed = run.enter(run.phases[0], 0, *run.initial())
+state, fixed = run.init_phase_state(run.phases[0], 0, *run.initial())
 print('ready', flush=True); sys.stdin.readline()
 run.feed_for(run.phases[0], state, fixed)
 """

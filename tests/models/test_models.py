@@ -113,11 +113,14 @@ def test_dropout_depends_on_the_key_alone():
         models.run(model, x, train=('head',))
 
 
-@pytest.mark.parametrize(('name', 'train'), [
+@pytest.mark.parametrize(
+    ('name', 'train'),
+    [
         ('resnet8_small', False),
         ('resnet8_small', True),
         pytest.param('efficientnet_lite0', False, marks=pytest.mark.slow),
-    ])
+    ],
+)
 def test_bfloat16_computes_in_half_and_keeps_the_rest_in_full(name, train):
     """How near it comes is measured on real weights, in tests/pretrained: random ones amplify any rounding."""
     """Lite0 in training mode is left out: 50 normalisations by 64 values each make 0.1 of bfloat16, in lax too."""

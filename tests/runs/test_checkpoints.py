@@ -17,7 +17,7 @@ from fer_jax.models.network import ModelSpec
 from fer_jax.runs import checkpoints, checksums
 from fer_jax.runs.checkpoints import parse_select
 from fer_jax.training import train_state
-from fer_jax.training.train_state import Fixed
+from fer_jax.training.train_state import FrozenState
 
 SPEC = ModelSpec('resnet18', {'primary': ('a', 'b')}, 64)
 TX = optax.adam(0.1)
@@ -45,7 +45,7 @@ def saved(tmp_path_factory):
     workdir = tmp_path_factory.mktemp('run')
     store = checkpoints.Checkpoints(workdir, SPEC)
     for step, score in enumerate((0.5, 0.6, 0.9, 0.7, 0.2), 1):
-        store.save(train_state.to_items(state(step), Fixed({}, {})), score)
+        store.save(train_state.to_items(state(step), FrozenState({}, {})), score)
     store.wait()
     store.close()
     return workdir
@@ -136,7 +136,7 @@ def test_training_goes_on_over_a_step_that_was_set_aside(workdir, caplog):
     for _ in range(checksums.ASIDE + 1):
         flip_a_bit(files(workdir / 'checkpoints' / '5' / 'model' / 'd')[0])
         store = opened(workdir)
-        store.save(train_state.to_items(state(5), Fixed({}, {})), 0.2)
+        store.save(train_state.to_items(state(5), FrozenState({}, {})), 0.2)
         store.wait()
         assert store.latest_step() == 5
         store.close()
@@ -150,14 +150,14 @@ def test_a_full_disk_is_one_message_and_the_step_before_is_whole(workdir):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
     try:
-        store.save(train_state.to_items(state(6), Fixed({}, {})), 0.95)
+        store.save(train_state.to_items(state(6), FrozenState({}, {})), 0.95)
         with pytest.raises(UserError, match=r'cannot be written to .* GB are free there\. Earlier ones are whole'):
             store.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     store = opened(workdir)
     assert (store.latest_step(), store.best_step()) == (5, 3)
-    store.save(train_state.to_items(state(6), Fixed({}, {})), 0.95)
+    store.save(train_state.to_items(state(6), FrozenState({}, {})), 0.95)
     store.close()
     assert sorted(path.name for path in (workdir / 'checkpoints').iterdir() if path.is_dir()) == ['6']
 
@@ -166,7 +166,7 @@ def test_a_folder_that_is_removed_under_the_run_is_named(workdir):
     store = opened(workdir)
     shutil.rmtree(workdir)
     with pytest.raises(UserError, match='checkpoints was removed, or its disk taken away'):
-        store.save(train_state.to_items(state(6), Fixed({}, {})), 0.95)
+        store.save(train_state.to_items(state(6), FrozenState({}, {})), 0.95)
     store.close()
 
 
@@ -211,7 +211,7 @@ def test_equal_bits_have_equal_digests_and_others_do_not(saved, tmp_path, capsys
         ('changed', train_state.create(5, changed, {'mean': np.full(3, 5, np.float32)}, TX)),
     ):
         store = checkpoints.Checkpoints(tmp_path / name, SPEC)
-        store.save(train_state.to_items(one, Fixed({}, {})), 0.2)
+        store.save(train_state.to_items(one, FrozenState({}, {})), 0.2)
         store.close()
         digests.append(checkpoints.digest(tmp_path / name / 'checkpoints' / '5'))
     assert checkpoints.digest(saved / 'checkpoints' / '5') == digests[0] != digests[1]

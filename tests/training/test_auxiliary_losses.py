@@ -58,7 +58,7 @@ def test_a_step_adds_it_to_the_loss_of_the_plain_images(config, accumulate):
     config.phases = (default.phase(optimizer='sgd', accumulate=accumulate),)
     run = setup.prepare(json.loads(config.to_json()))
     params, stats = run.initial()
-    state, fixed = run.enter(run.phases[0], 0, params, stats)
+    state, fixed = run.init_phase_state(run.phases[0], 0, params, stats)
     index, split = run.tasks['primary'].feed.indices(0), run.data.splits['train']
 
     @jax.jit

@@ -15,7 +15,7 @@ from configs import default
 from fer_jax import models
 from fer_jax.models.parameters import unflatten
 from fer_jax.training import setup
-from fer_jax.training.train_state import Fixed
+from fer_jax.training.train_state import FrozenState
 from tests.small_run import config_of
 
 
@@ -56,7 +56,9 @@ def test_a_step_costs_a_forward_pass_and_the_backward_pass_of_what_trains(faces,
         trainable, frozen = phase.partition.split(params)
         create = functools.partial(fer_jax.training.train_state.create, 0, tx=phase.tx, tasks=['primary'])
         state = jax.eval_shape(create, trainable, stats)
-        costs.append(flops(run.whole_step(phase), state, Fixed(frozen, {}), {'primary': {}}, {'primary': batch}, 1))
+        costs.append(
+            flops(run.jitted_step(phase), state, FrozenState(frozen, {}), {'primary': {}}, {'primary': batch}, 1)
+        )
         below = functools.partial(up_to, phase.partition.boundary)
         x = jax.eval_shape(below, params, stats, images)
 

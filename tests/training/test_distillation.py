@@ -117,7 +117,7 @@ def test_a_student_learns_from_its_teachers_alone(faces, teacher, tmp_path):
         config.data.placement = placement
         config.phases = (default.phase(rates=default.HEAD_ONLY, optimizer='sgd', learning_rate=0.1, cache_views=views),)
         run = setup.prepare(plain(config))
-        state, fixed = run.enter(run.phases[0], 0, *run.initial())
+        state, fixed = run.init_phase_state(run.phases[0], 0, *run.initial())
         feed, step = run.feed_for(run.phases[0], state, fixed), run.step_function(run.phases[0])
         for index in range(3):
             state = step(state, fixed, feed.resident, feed.hosts([index]), 1)
@@ -134,7 +134,7 @@ def test_shares_and_hints_enter_the_loss_as_they_are_weighted(faces, teacher):
     config.phases = (default.phase(rates=default.HEAD_ONLY),)
     run = setup.prepare(plain(config))
     params, stats = run.initial()
-    state, fixed = run.enter(run.phases[0], 0, params, stats)
+    state, fixed = run.init_phase_state(run.phases[0], 0, params, stats)
     index, split = run.tasks['primary'].feed.indices(0), run.data.splits['train']
     x = run.network.normalise(split.read(index).astype(np.float32))
     logits = jax.tree.map(np.asarray, run.network.forward(params, stats, x)[0])

@@ -23,7 +23,7 @@ def test_frozen_parameters_and_statistics_stand_still(faces, tmp_path):
     params, stats = run.initial()
     before = jax.device_get((params, stats))
     phase = run.phases[0]
-    state, fixed = run.enter(phase, 0, params, stats)
+    state, fixed = run.init_phase_state(phase, 0, params, stats)
     assert {leaf.shape for leaf in jax.tree.leaves(state.opt_state)} == {()} | {
         leaf.shape for leaf in state.trainable.values()
     }
@@ -46,8 +46,8 @@ def test_a_phase_trains_at_a_size_of_its_own(faces):
     assert [phase.image_size for phase in run.phases] == [32, 64] and run.network.spec.image_size == 64
     costs = []
     for phase in run.phases:
-        state, fixed = run.enter(phase, 0, *run.initial())
-        lowered = run.whole_step(phase).lower(state, fixed, run.feed.resident, run.feed.hosts([0]), 1)
+        state, fixed = run.init_phase_state(phase, 0, *run.initial())
+        lowered = run.jitted_step(phase).lower(state, fixed, run.feed.resident, run.feed.hosts([0]), 1)
         costs.append(lowered.compile().cost_analysis()['flops'])
     assert costs[0] == pytest.approx(costs[1] / 4, rel=0.1)
     config.phases[0].image_size = 65

@@ -39,12 +39,12 @@ import sys, jax, optax
 from pathlib import Path
 from fer_jax.distributed import sharding; from fer_jax.runs import restore; from fer_jax.training import train_state
 from fer_jax.runs.checkpoints import Checkpoints, read_spec
-from fer_jax.training.train_state import Fixed
+from fer_jax.training.train_state import FrozenState
 source, target = map(Path, sys.argv[1:])
 weights, everywhere = restore.weights_of_run(source), sharding.replicated(sharding.make_mesh(2))
 state = train_state.create(1, dict(weights.params), dict(weights.stats), optax.identity())
 store = Checkpoints(target, read_spec(source))
-store.save(train_state.to_items(jax.device_put(state, everywhere), Fixed({}, {})), 0.5)
+store.save(train_state.to_items(jax.device_put(state, everywhere), FrozenState({}, {})), 0.5)
 store.close()
 """
     environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}

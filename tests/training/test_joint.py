@@ -28,7 +28,7 @@ from fer_jax.training import losses, optimizers, setup, train_state
 from fer_jax.training.freezing import Partition
 from fer_jax.training.objectives import Objective
 from fer_jax.training.phases import Phase
-from fer_jax.training.train_state import Fixed
+from fer_jax.training.train_state import FrozenState
 from fer_jax.training.train_step import train_step
 from tests.data.images import link_ck48
 
@@ -71,7 +71,7 @@ def stepped(objectives, *, accumulate=1):
     state = train_state.create(0, jax.tree.map(jnp.asarray, KERNELS), {}, tx, tasks=objectives)
     step = functools.partial(train_step, network=NETWORK, phase=phase, objectives=objectives, seed=0, guard=0)
     after = jax.jit(step)(
-        state, Fixed({}, {}), dict.fromkeys(objectives, {}), {name: BATCHES[name] for name in objectives}
+        state, FrozenState({}, {}), dict.fromkeys(objectives, {}), {name: BATCHES[name] for name in objectives}
     )
     gradient = {name: (KERNELS[name] - np.asarray(leaf)) / RATE for name, leaf in after.trainable.items()}
     return gradient, jax.device_get(after.sums)
@@ -216,7 +216,7 @@ def test_each_task_has_its_own_order_and_the_frozen_part_is_cached(faces):
         config.phases = (default.phase(rates=default.HEAD_ONLY, optimizer='sgd', learning_rate=0.1, cache_views=views),)
         run = setup.prepare(json.loads(config.to_json()))
         phase = run.phases[0]
-        state, fixed = run.enter(phase, 0, *run.initial())
+        state, fixed = run.init_phase_state(phase, 0, *run.initial())
         feed, step = run.feed_for(phase, state, fixed), run.step_function(phase)
         for index in range(3):
             state = step(state, fixed, feed.resident, feed.hosts([index]), 1)

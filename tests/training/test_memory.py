@@ -44,7 +44,7 @@ def prepared(faces, rates=default.ALL, dtype='float32', frozen_dtype='float32', 
 def stepped(run, steps=2):
     """(state, fixed) after some steps."""
     phase = run.phases[0]
-    state, fixed = run.enter(phase, 0, *run.initial())
+    state, fixed = run.init_phase_state(phase, 0, *run.initial())
     step = run.step_function(phase)
     for at in range(steps):
         state = step(state, fixed, run.feed.resident, run.feed.hosts([at]), 1)
@@ -66,8 +66,8 @@ def test_stages_computed_again_train_alike(faces):
 
 def lowered(run):
     phase = run.phases[0]
-    step = run.whole_step(phase)
-    return step.lower(*run.enter(phase, 0, *run.initial()), *run.abstract_batch(phase)).as_text()
+    step = run.jitted_step(phase)
+    return step.lower(*run.init_phase_state(phase, 0, *run.initial()), *run.abstract_batch(phase)).as_text()
 
 
 def test_a_stage_that_is_none_is_one_message(faces):
@@ -83,7 +83,7 @@ def test_frozen_kernels_in_half_the_width_train_alike(faces, dtype, tolerance):
     assert one.sums['primary/loss'] == pytest.approx(other.sums['primary/loss'], rel=tolerance, abs=0)
     sizes = [sum(leaf.nbytes for leaf in fixed.frozen.values()) for fixed in (whole, half)]
     assert sizes[1] < 0.51 * sizes[0]
-    scored = train_state.scored(other, half)[0]
+    scored = train_state.eval_params(other, half)[0]
     assert {leaf.dtype for leaf in scored.values()} == {np.dtype('float32')}
     np.testing.assert_allclose(scored['conv1.kernel'], whole.frozen['conv1.kernel'], rtol=2**-8)
     assert not np.array_equal(scored['conv1.kernel'], whole.frozen['conv1.kernel'])

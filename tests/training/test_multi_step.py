@@ -8,7 +8,7 @@ import pytest
 from fer_jax.data.loading import batch_loop
 from fer_jax.distributed import processes
 from fer_jax.training import multi_step
-from fer_jax.training.multi_step import Pace
+from fer_jax.training.multi_step import StepsPerCall
 
 UP_TO_60 = {'last': 60, 'ends': {23: 1.0, 60: 2.0}, 'every': 25}
 
@@ -24,15 +24,15 @@ def taken(pace, step=0):
 
 
 def test_programs_end_where_something_is_recorded():
-    assert taken(Pace(features=True, **UP_TO_60)) == [0, 10, 20, 23, 25, 35, 45, 50]
-    assert taken(Pace(features=True, **UP_TO_60), step=41) == [41, 50]
+    assert taken(StepsPerCall(features=True, **UP_TO_60)) == [0, 10, 20, 23, 25, 35, 45, 50]
+    assert taken(StepsPerCall(features=True, **UP_TO_60), step=41) == [41, 50]
 
 
 def test_of_images_the_first_program_takes_one_step_the_next_as_many_as_take_ten_seconds(monkeypatch):
     assert multi_step.rows(features=False) == 4
     now = 0.0
     monkeypatch.setattr(time, 'perf_counter', lambda: now)
-    pace = Pace(features=False, **UP_TO_60)
+    pace = StepsPerCall(features=False, **UP_TO_60)
     counts, step = [], 0
     for seconds in (30.0, 3.0, 9.0, 0.1, 0.1):  # of each program: the first one compiles
         counts.append(pace.count(step))

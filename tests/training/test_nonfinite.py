@@ -12,7 +12,7 @@ from configs import default
 from fer_jax.errors import UserError
 from fer_jax.runs import checkpoints
 from fer_jax.training import nonfinite
-from fer_jax.training.train_state import Fixed
+from fer_jax.training.train_state import FrozenState
 from tests.small_run import config_of
 
 
@@ -56,7 +56,7 @@ def test_the_best_step_outlives_a_score_that_is_not_a_number(finished, tmp_path)
     params = {'a': np.ones(2, np.float32)}
     for step, value in ((1, 0.5), (2, 0.9), (3, float('nan')), (4, 0.7), (5, None)):
         state = fer_jax.training.train_state.create(step, params, {}, optax.identity())
-        store.save(fer_jax.training.train_state.to_items(state, Fixed({}, {})), value)
+        store.save(fer_jax.training.train_state.to_items(state, FrozenState({}, {})), value)
         store.wait()
         assert store.latest_step() == step
     assert store.best_step() == 2

@@ -16,7 +16,7 @@ from fer_jax.training import losses, optimizers, train_state
 from fer_jax.training.freezing import partition
 from fer_jax.training.objectives import Objective
 from fer_jax.training.phases import Phase
-from fer_jax.training.train_state import Fixed
+from fer_jax.training.train_state import FrozenState
 from fer_jax.training.train_step import train_step
 from tests.torch_reference import state_of, torchvision_model
 
@@ -85,7 +85,7 @@ def jax_steps(name, weights, images, labels, rates, rate):
     for batch, target in zip(images, labels, strict=True):
         host = {'x': batch, 'y': target, 'weight': np.ones(BATCH, np.float32)}
         before = float(state.sums['primary/loss'])
-        state = step(state, Fixed(frozen, {}), {PRIMARY: {}}, {PRIMARY: host})
+        state = step(state, FrozenState(frozen, {}), {PRIMARY: {}}, {PRIMARY: host})
         found.append(float(state.sums['primary/loss']) - before)
     return found, state
 

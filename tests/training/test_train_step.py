@@ -15,7 +15,7 @@ from fer_jax.training import losses, optimizers, train_state
 from fer_jax.training.freezing import Partition
 from fer_jax.training.objectives import Objective
 from fer_jax.training.phases import Phase
-from fer_jax.training.train_state import Fixed
+from fer_jax.training.train_state import FrozenState
 from fer_jax.training.train_step import train_step
 
 COUNT, SIZE, CLASSES, RATE = 24, 6, 3, 0.5
@@ -52,7 +52,7 @@ def stepped(settings=Augment(), *, sam=0.0, fields=None, source=None, scale=1.0,
     )
     run = jax.jit(step, compiler_options={'xla_backend_optimization_level': 0})  # compiled quickly
     batch = {'x': IMAGES, 'y': LABELS, 'weight': np.full(COUNT, weight, np.float32)}
-    return jax.device_get(run(state, Fixed({}, source or {}), {PRIMARY: {}}, {PRIMARY: batch}))
+    return jax.device_get(run(state, FrozenState({}, source or {}), {PRIMARY: {}}, {PRIMARY: batch}))
 
 
 def closed_form(images, targets, weights, kernel=KERNEL):
@@ -141,7 +141,7 @@ def test_averages_go_on_in_the_next_phase_and_new_leaves_enter_as_they_are():
     earlier = {'params': {'old': jnp.zeros(2), 'frozen since': jnp.zeros(2)}, 'batch_stats': {}}
     state = train_state.create(0, trainable, {'mean': jnp.ones(1)}, optax.identity(), ema=earlier)
     assert {path: float(leaf[0]) for path, leaf in state.ema['params'].items()} == {'old': 0, 'new': 3}
-    params, stats = train_state.scored(state, Fixed({'frozen since': jnp.full(2, 7.0)}, {}))
+    params, stats = train_state.eval_params(state, FrozenState({'frozen since': jnp.full(2, 7.0)}, {}))
     assert {path: float(leaf[0]) for path, leaf in (params | stats).items()} == {
         'old': 0, 'new': 3, 'frozen since': 7, 'mean': 1,
     }  # fmt: skip

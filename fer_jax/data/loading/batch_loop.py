@@ -15,7 +15,7 @@ def of_images() -> int:
     return OF_IMAGES if jax.default_backend() == 'cpu' else 1
 
 
-def one_by_one(of: Callable[[Any], jax.Array], batches: Any, count: jax.Array) -> jax.Array:
+def map_batches(of: Callable[[Any], jax.Array], batches: Any, count: jax.Array) -> jax.Array:
     """`of` the first `count` of `batches`, leaves [K, B, ...]: [K, ...], zeros for the others. Called inside jit."""
 
     def nth(at: jax.Array | int) -> jax.Array:
