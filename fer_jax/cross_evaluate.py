@@ -69,7 +69,7 @@ def matrix(workdirs: Sequence[Path], sets: Sequence[str], output: Path, *, fresh
                 continue
             rows.pop((str(workdir), name), None)
             try:
-                found = cross_dataset.compared(predictor, table, seen)
+                found = cross_dataset.score_unseen(predictor, table, seen)
             except UserError as error:
                 print(f'{workdir} on {name} is left out: {error}')
             else:

@@ -64,7 +64,7 @@ def serve(arguments: argparse.Namespace) -> None:
             f'--host={arguments.host} --port={arguments.port} cannot be served on ({error}); choose another --port'
         ) from None
     with server:
-        print(cutting.told, file=sys.stderr)
+        print(cutting.description, file=sys.stderr)
         if arguments.host not in LOOPBACK:
             print(f'anybody who reaches {arguments.host} can use this page; there is no password', file=sys.stderr)
         print(f'http://{arguments.host}:{server.server_address[1]}/   Ctrl-C ends it', flush=True)

@@ -47,7 +47,7 @@ class Split:
       subjects, groups: str [N], '' where unknown.
       subsets: name -> bool [N], parts that are scored apart.
       targets: name -> float32 [N, K], further annotations.
-      said: name -> float32 [N, K], what other networks say of the examples, see `fer_jax.training.distillation`.
+      teacher_outputs: name -> float32 [N, K], see `fer_jax.training.distillation`.
       readers: with how many threads `read` is fastest.
     """
 
@@ -64,7 +64,7 @@ class Split:
     groups: np.ndarray
     subsets: Mapping[str, np.ndarray]
     targets: Mapping[str, np.ndarray]
-    said: Mapping[str, np.ndarray] = field(default_factory=dict)
+    teacher_outputs: Mapping[str, np.ndarray] = field(default_factory=dict)
     readers: int = 1
 
     @property
@@ -82,7 +82,7 @@ class Split:
         for name in ('attributes', 'levels', 'distributions'):
             rows = getattr(self, name)
             cut[name] = None if rows is None else rows[positions]
-        for name in ('subsets', 'targets', 'said'):
+        for name in ('subsets', 'targets', 'teacher_outputs'):
             cut[name] = {key: rows[positions] for key, rows in getattr(self, name).items()}
         cut['subsets'] = {key: rows for key, rows in cut['subsets'].items() if rows.any()}
         return dataclasses.replace(self, **cut)

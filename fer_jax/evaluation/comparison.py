@@ -15,7 +15,7 @@ TINY = np.finfo(np.float32).tiny
 ENSEMBLE = 'ensemble'
 
 
-class Told(NamedTuple):
+class Predictions(NamedTuple):
     """What one classifier says of labelled images.
 
     Attributes:
@@ -34,7 +34,7 @@ class Told(NamedTuple):
 
 
 def compare(
-    contenders: Mapping[str, Told],
+    contenders: Mapping[str, Predictions],
     subsets: Mapping[str, np.ndarray] | None = None,
     *,
     name: str = 'test',
@@ -57,29 +57,29 @@ def compare(
       UserError: their classes or labels differ, or they have no image in common.
     """
     first = next(iter(contenders.values()))
-    shared = set(first.ids).intersection(*(told.ids for told in contenders.values()))
+    shared = set(first.ids).intersection(*(predictions.ids for predictions in contenders.values()))
     ids = np.array([one for one in first.ids if one in shared])
     if not len(ids):
         raise UserError(f'{" and ".join(contenders)} have no image in common')
-    same = {who: _ordered(who, told, ids, first) for who, told in contenders.items()}
+    same = {who: _ordered(who, predictions, ids, first) for who, predictions in contenders.items()}
     truth = next(iter(same.values()))
-    for who, told in same.items():
-        if not np.array_equal(told.labels, truth.labels, equal_nan=truth.labels.ndim > 1):
+    for who, predictions in same.items():
+        if not np.array_equal(predictions.labels, truth.labels, equal_nan=truth.labels.ndim > 1):
             raise UserError(f'{who} and {next(iter(same))} were given other labels for the same images')
     if len(ensemble) > 1:
         logits = together([same[who].logits for who in ensemble], attributes=truth.labels.ndim > 1)
         same[ENSEMBLE] = truth._replace(logits=logits)
     parts = {name: np.ones(len(ids), bool)}
     parts |= {f'{name}_{part}': np.isin(ids, listed) for part, listed in (subsets or {}).items()}
-    largest = max(len(told.ids) for told in contenders.values())
+    largest = max(len(predictions.ids) for predictions in contenders.values())
     splits: dict[str, dict[str, Any]] = {}
     for part, rows in parts.items():
         splits[part] = {}
-        for who, told in same.items():
-            one = scores(told, rows)
-            if told.labels.ndim == 1 and who != next(iter(same)):
-                before, after = (said.logits[rows].argmax(1) == said.labels[rows] for said in (truth, told))
-                one['gain'], one['gain_ci95'] = gain(before, after, told.subjects[rows])
+        for who, predictions in same.items():
+            one = scores(predictions, rows)
+            if predictions.labels.ndim == 1 and who != next(iter(same)):
+                before, after = (each.logits[rows].argmax(1) == each.labels[rows] for each in (truth, predictions))
+                one['gain'], one['gain_ci95'] = gain(before, after, predictions.subjects[rows])
                 one['p'] = intervals.mcnemar(before, after)
             splits[part][who] = one
     return {'classes': list(first.classes), 'left_out': largest - len(ids), 'splits': splits}
@@ -103,25 +103,25 @@ def gain(before: np.ndarray, after: np.ndarray, subjects: np.ndarray) -> tuple[f
     return float(change.mean()), list(interval)
 
 
-def scores(told: Told, rows: np.ndarray | None = None) -> dict[str, Any]:
+def scores(predictions: Predictions, rows: np.ndarray | None = None) -> dict[str, Any]:
     """As `evaluation.scoring.scores`, of all of its images or of `rows`, bool [N]."""
-    arrays = (told.logits, told.labels, told.subjects, told.groups)
+    arrays = (predictions.logits, predictions.labels, predictions.subjects, predictions.groups)
     logits, labels, subjects, groups = (array if rows is None else array[rows] for array in arrays)
-    return scoring.scores(logits, labels, told.classes, subjects, groups)
+    return scoring.scores(logits, labels, predictions.classes, subjects, groups)
 
 
-def _ordered(who: str, told: Told, ids: np.ndarray, first: Told) -> Told:
+def _ordered(who: str, predictions: Predictions, ids: np.ndarray, first: Predictions) -> Predictions:
     """Its rows of these images, in their order, with its classes in the order of the first."""
-    ours, theirs = ([canonical(name) for name in names] for names in (first.classes, told.classes))
+    ours, theirs = ([canonical(name) for name in names] for names in (first.classes, predictions.classes))
     if sorted(ours) != sorted(theirs):
-        raise UserError(f'{who} tells {", ".join(told.classes)}, the first {", ".join(first.classes)}')
-    where = {one: at for at, one in enumerate(told.ids)}
+        raise UserError(f'{who} tells {", ".join(predictions.classes)}, the first {", ".join(first.classes)}')
+    where = {one: at for at, one in enumerate(predictions.ids)}
     rows = np.array([where[one] for one in ids])
     columns = [theirs.index(name) for name in ours]
-    labels = told.labels[rows]
+    labels = predictions.labels[rows]
     labels = labels[:, columns] if labels.ndim > 1 else np.array([ours.index(name) for name in theirs])[labels]
-    logits = told.logits[rows][:, columns]
-    return Told(first.classes, ids, labels, told.subjects[rows], told.groups[rows], logits)
+    logits = predictions.logits[rows][:, columns]
+    return Predictions(first.classes, ids, labels, predictions.subjects[rows], predictions.groups[rows], logits)
 
 
 def together(logits: Sequence[np.ndarray], *, attributes: bool) -> np.ndarray:

@@ -10,7 +10,7 @@ from fer_jax.data.tables.expressions import canonical
 from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
 from fer_jax.evaluation import comparison
-from fer_jax.evaluation.comparison import Told
+from fer_jax.evaluation.comparison import Predictions
 from fer_jax.inference.predictor import Predictor
 from fer_jax.pretrained import published_weights
 from fer_jax.runs import config as run_config
@@ -60,7 +60,7 @@ def _learnt_from(workdir: Path) -> Iterator[Path]:
             print(f'{workdir} learnt from {name!r}, which is no run here: the images that it saw cannot be left out')
 
 
-def told(predictor: Predictor, table: Table, seen: set[bytes]) -> tuple[Told, dict[str, int]]:
+def predict_unseen(predictor: Predictor, table: Table, seen: set[bytes]) -> tuple[Predictions, dict[str, int]]:
     """What it says of the images that it has not `seen` and whose classes it knows, and how many others there were.
 
     Raises:
@@ -80,11 +80,11 @@ def told(predictor: Predictor, table: Table, seen: set[bytes]) -> tuple[Told, di
     if not len(part):
         raise UserError(f'{table.name}: the run was trained or selected on every one of its {len(table)} images')
     logits = predictor.of_table(part)[:, [ours.index(name) for name in common]]
-    found = Told(tuple(common), part.ids, number[part.labels], part.subjects, part.groups, logits)
+    found = Predictions(tuple(common), part.ids, number[part.labels], part.subjects, part.groups, logits)
     return found, {'trained on': int((~fresh).sum()), 'of other classes': int((fresh & ~known).sum())}
 
 
-def compared(predictor: Predictor, table: Table, seen: set[bytes]) -> dict[str, Any]:
-    """The scores of one pair, its `classes`, and what was `left_out`; see `told`."""
-    found, left_out = told(predictor, table, seen)
+def score_unseen(predictor: Predictor, table: Table, seen: set[bytes]) -> dict[str, Any]:
+    """The scores of one pair, its `classes`, and what was `left_out`; see `predict_unseen`."""
+    found, left_out = predict_unseen(predictor, table, seen)
     return comparison.scores(found) | {'classes': list(found.classes), 'left_out': left_out}

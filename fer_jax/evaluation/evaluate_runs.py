@@ -13,7 +13,7 @@ from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
 from fer_jax.evaluation import comparison, cross_dataset, scoring
-from fer_jax.evaluation.comparison import Told
+from fer_jax.evaluation.comparison import Predictions
 from fer_jax.evaluation.scorer import Scorer
 from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.tta import check_views
@@ -28,12 +28,12 @@ class Evaluated(NamedTuple):
 
     Attributes:
       results: as results.json.
-      told: of the primary task; None where levels are told.
+      predictions: of the primary task; None where levels are predicted.
       subsets: name -> ids of parts of the split.
     """
 
     results: dict[str, Any]
-    told: Told | None
+    predictions: Predictions | None
     subsets: Mapping[str, np.ndarray]
 
 
@@ -83,9 +83,9 @@ def evaluate_together(
     runs = {name: _evaluated(workdir, split, dataset, tta) for name, workdir in _named(workdirs).items()}
     contenders = {}
     for name, run in runs.items():
-        if run.told is None:
+        if run.predictions is None:
             raise UserError(f'{name} tells levels, which are not compared; evaluate it alone')
-        contenders[name] = run.told
+        contenders[name] = run.predictions
     if runs:
         subsets = next(iter(runs.values())).subsets
         truth = next(iter(contenders.values()))
@@ -95,7 +95,9 @@ def evaluate_together(
             raise UserError('--predictions without --workdir needs --data SET, the labelled images they are about')
         table = data_dataset.open_split(dataset)
         subsets = {name: table.ids[rows] for name, rows in table.subsets.items() if 0 < rows.sum() < len(rows)}
-        truth = Told(table.classes, table.ids, table.labels, table.subjects, table.groups, np.empty((len(table), 0)))
+        truth = Predictions(
+            table.classes, table.ids, table.labels, table.subjects, table.groups, np.empty((len(table), 0))
+        )
         where = dataset
     for path in predictions:
         if path.stem in contenders:
@@ -143,7 +145,7 @@ def _of_run(workdir: Path, split: str, tta: str) -> Evaluated:
     mesh = sharding.mesh_for(batch_size)
     network, step, params, stats = restore.restore(workdir, sharding.replicated(mesh))
     splits: dict[str, Any] = {}
-    told = None
+    predictions = None
     for name, task in data_tasks.task_configs(config).items():
         if split in data[name].splits and data[name].classes:
             place: dict[str, Any] = {'batch_size': batch_size, 'placement': placement, 'mesh': mesh}
@@ -152,7 +154,7 @@ def _of_run(workdir: Path, split: str, tta: str) -> Evaluated:
             splits |= scorer.scores(split, logits)
             if name == PRIMARY and data[name].splits[split].levels is None:
                 part = data[name].splits[split]
-                told = Told(data[name].classes, part.ids, part.truth, part.subjects, part.groups, logits)
+                predictions = Predictions(data[name].classes, part.ids, part.truth, part.subjects, part.groups, logits)
     of_primary = data[PRIMARY].splits[split]
     return Evaluated(
         results={
@@ -160,31 +162,33 @@ def _of_run(workdir: Path, split: str, tta: str) -> Evaluated:
             'step': step,
             'classes': list(data[PRIMARY].classes),
             'splits': splits,
-            'calibrated': _calibrated(workdir, split, told),
+            'calibrated': _calibrated(workdir, split, predictions),
         },
-        told=told,
+        predictions=predictions,
         subsets={name: of_primary.ids[rows] for name, rows in of_primary.subsets.items()},
     )
 
 
-def _calibrated(workdir: Path, split: str, told: Told | None) -> dict[str, Any]:
+def _calibrated(workdir: Path, split: str, predictions: Predictions | None) -> dict[str, Any]:
     """As `evaluation.scoring.calibrated`, at the temperature that was fitted when the run ended; {} where none was."""
     fitted = restore.calibration(workdir)
-    if told is None or told.labels.ndim > 1 or not fitted or split == fitted['fitted_on']:
+    if predictions is None or predictions.labels.ndim > 1 or not fitted or split == fitted['fitted_on']:
         return {}
-    scaled = scoring.at_temperature(told.logits, told.labels, fitted['temperature'])
+    scaled = scoring.at_temperature(predictions.logits, predictions.labels, fitted['temperature'])
     return {'fitted_on': fitted['fitted_on'], 'temperature': fitted['temperature'], 'splits': {split: scaled}}
 
 
 def _elsewhere(workdir: Path, name: str, tta: str) -> Evaluated:
     predictor, config = Predictor(workdir, tta=tta), run_config.read(workdir)
-    told, left_out = cross_dataset.told(predictor, data_dataset.open_split(name), cross_dataset.trained_on(workdir))
+    predictions, left_out = cross_dataset.predict_unseen(
+        predictor, data_dataset.open_split(name), cross_dataset.trained_on(workdir)
+    )
     results = {
         'selected_on': config['checkpoint']['select'],
         'step': predictor.step,
-        'classes': list(told.classes),
-        'splits': {Path(name).name: comparison.scores(told)},
-        'calibrated': _calibrated(workdir, Path(name).name, told),
+        'classes': list(predictions.classes),
+        'splits': {Path(name).name: comparison.scores(predictions)},
+        'calibrated': _calibrated(workdir, Path(name).name, predictions),
         'left_out': left_out,
     }
-    return Evaluated(results, told, {})
+    return Evaluated(results, predictions, {})

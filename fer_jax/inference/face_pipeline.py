@@ -26,7 +26,7 @@ MARGIN = 0.2
 Classify = Callable[[np.ndarray], np.ndarray]  # uint8 [BATCH, size, size, 3] -> float32 [BATCH, classes]
 
 
-class Told(NamedTuple):
+class FacePrediction(NamedTuple):
     """One face and the probabilities of its classes, float32 [classes]."""
 
     face: Face
@@ -68,12 +68,12 @@ class Cutting(NamedTuple):
     Attributes:
       margin: see `faces.crop`, `faces.align`.
       grey: crops lose their colour.
-      told: that, and where it is known from, in words.
+      description: that, and where it is known from, in words.
     """
 
     margin: float
     grey: bool = False
-    told: str = ''
+    description: str = ''
 
 
 def cutting(workdir: Path, margin: float | None, *, aligns: bool) -> Cutting:
@@ -85,19 +85,19 @@ def cutting(workdir: Path, margin: float | None, *, aligns: bool) -> Cutting:
     """
     cut, grey, place = trained_on(workdir)
     if margin is not None:
-        told = f'margin {margin:g}, as given'
+        description = f'margin {margin:g}, as given'
         if cut and cut.margin != margin:
-            told += f'; it was trained on faces with {cut.margin:g} ({place})'
+            description += f'; it was trained on faces with {cut.margin:g} ({place})'
     elif cut:
         margin = cut.margin
-        told = f'margin {margin:g}, that of the faces it was trained on ({place})'
+        description = f'margin {margin:g}, that of the faces it was trained on ({place})'
     else:
         margin = MARGIN
-        told = f'margin {margin:g}: the run does not tell how its faces were cut out; --margin sets another'
+        description = f'margin {margin:g}: the run does not tell how its faces were cut out; --margin sets another'
     if cut and cut.aligned != aligns:
-        told += '; those were aligned by five points' if cut.aligned else '; those were not aligned'
-        told += ', these are not: --yunet does it' if cut.aligned else ', as --yunet does it here'
-    return Cutting(margin, grey, told + ('; made grey, as those are' if grey else ''))
+        description += '; those were aligned by five points' if cut.aligned else '; those were not aligned'
+        description += ', these are not: --yunet does it' if cut.aligned else ', as --yunet does it here'
+    return Cutting(margin, grey, description + ('; made grey, as those are' if grey else ''))
 
 
 def cut_out(image: np.ndarray, face: Face, size: int, cutting: Cutting) -> np.ndarray:
@@ -120,7 +120,7 @@ def look(
     *,
     size: int,
     cutting: Cutting,
-) -> Iterator[tuple[Frame, list[Told]]]:
+) -> Iterator[tuple[Frame, list[FacePrediction]]]:
     """Every picture, in order, with its faces, the most certain first.
 
     Faces of several pictures are classified together; at most `AHEAD` pictures, of `HELD` bytes, wait for that, but
@@ -135,11 +135,11 @@ def look(
     crops: list[np.ndarray] = []
     held = 0
 
-    def told() -> Iterator[tuple[Frame, list[Told]]]:
+    def classified() -> Iterator[tuple[Frame, list[FacePrediction]]]:
         parts = [_classified(classify, crops[at : at + BATCH]) for at in range(0, len(crops), BATCH)]
         rows = iter(np.concatenate(parts) if parts else ())
         for frame, found in waiting:
-            yield frame, [Told(face, next(rows)) for face in found]
+            yield frame, [FacePrediction(face, next(rows)) for face in found]
         waiting.clear()
         crops.clear()
 
@@ -150,9 +150,9 @@ def look(
             crops += [cut_out(frame.image, face, size, cutting) for face in found]
             held += frame.image.nbytes
         if frame.source.live or len(crops) >= BATCH or len(waiting) >= AHEAD or held > HELD:
-            yield from told()
+            yield from classified()
             held = 0
-    yield from told()
+    yield from classified()
 
 
 def _classified(classify: Classify, crops: list[np.ndarray]) -> np.ndarray:
@@ -168,18 +168,20 @@ def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
 
 
-def record(frame: Frame, told: Told, classes: tuple[str, ...], *, number: int, abstain_below: float) -> dict[str, Any]:
+def record(
+    frame: Frame, prediction: FacePrediction, classes: tuple[str, ...], *, number: int, abstain_below: float
+) -> dict[str, Any]:
     """One face as it is written: a line of JSON."""
-    best = int(told.probabilities.argmax())
+    best = int(prediction.probabilities.argmax())
     return {
         **place(frame),
         'face': number,
-        'box': [round(value, 1) for value in told.face.box],
-        'detector': round(told.face.confidence, 4),
+        'box': [round(value, 1) for value in prediction.face.box],
+        'detector': round(prediction.face.confidence, 4),
         'label': classes[best],
-        'confidence': round(float(told.probabilities[best]), 4),
-        'abstained': bool(told.probabilities[best] < abstain_below),
-        'probabilities': dict(zip(classes, [round(float(p), 4) for p in told.probabilities], strict=True)),
+        'confidence': round(float(prediction.probabilities[best]), 4),
+        'abstained': bool(prediction.probabilities[best] < abstain_below),
+        'probabilities': dict(zip(classes, [round(float(p), 4) for p in prediction.probabilities], strict=True)),
     }
 
 

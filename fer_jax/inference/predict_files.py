@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from fer_jax.data.imaging import faces
 from fer_jax.errors import UserError
 from fer_jax.inference import drawing, face_pipeline, media
-from fer_jax.inference.face_pipeline import Told
+from fer_jax.inference.face_pipeline import FacePrediction
 from fer_jax.inference.media import Frame, Source
 from fer_jax.inference.predictor import Predictor
 from fer_jax.utils import progress
@@ -33,7 +33,7 @@ def predict_files(arguments: argparse.Namespace) -> int:
     detect = faces.detector(arguments.yunet)
     predictor = Predictor(arguments.workdir, tta=arguments.tta)
     cutting = face_pipeline.cutting(predictor.folder, arguments.margin, aligns=arguments.yunet is not None)
-    print(cutting.told, file=sys.stderr)
+    print(cutting.description, file=sys.stderr)
     pictures = itertools.chain.from_iterable(media.read(source, every=arguments.every) for source in given)
     size = predictor.image_size
     seen = face_pipeline.look(pictures, detect, predictor.calibrated, size=size, cutting=cutting)
@@ -57,7 +57,7 @@ def predict_files(arguments: argparse.Namespace) -> int:
 def _write(
     source: Source,
     name: str,
-    seen: Iterable[tuple[Frame, list[Told]]],
+    seen: Iterable[tuple[Frame, list[FacePrediction]]],
     classes: tuple[str, ...],
     arguments: argparse.Namespace,
     written: TextIO,

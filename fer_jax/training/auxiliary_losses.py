@@ -25,14 +25,14 @@ def coral(source: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.sum(jnp.square(covariance(source) - covariance(target))) / (4 * source.shape[-1] ** 2)
 
 
-def distillation(logits: jax.Array, shares: jax.Array, temperature: float) -> jax.Array:
+def distillation(logits: jax.Array, probabilities: jax.Array, temperature: float) -> jax.Array:
     """T^2 times the KL divergence of softmax(logits / T) from a teacher's (Hinton et al. 2015), float32 [B].
 
     Args:
       logits: [B, C].
       shares: float [B, C], softmax of the teacher's logits / T.
     """
-    return temperature**2 * kl_divergence(logits.astype(jnp.float32) / temperature, shares)[0]
+    return temperature**2 * kl_divergence(logits.astype(jnp.float32) / temperature, probabilities)[0]
 
 
 def attention_consistency(maps: jax.Array, mirrored: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -33,7 +33,7 @@ from fer_jax.training.objectives import HINTS
 BATCH = 1024
 
 
-def check(config: Mapping[str, Any]) -> None:
+def check_distillation(config: Mapping[str, Any]) -> None:
     """Raises UserError where teachers teach nothing, or images are mixed, of which no teacher has seen any."""
     fields = config['distil']
     if not fields['teachers'] and fields['stages']:
@@ -49,11 +49,13 @@ def check(config: Mapping[str, Any]) -> None:
             raise UserError('distil.teachers see images one by one; set data.augment.mixup and cutmix to 0')
 
 
-def taught(config: Mapping[str, Any], data: Dataset, mesh: Mesh) -> tuple[Dataset, dict[str, dict[str, str]]]:
-    """The training split with what its teachers say, 'shares' [N, C] and 'hints' [N, D]; {teacher: {step, sha256}}.
+def with_teacher_outputs(
+    config: Mapping[str, Any], data: Dataset, mesh: Mesh
+) -> tuple[Dataset, dict[str, dict[str, str]]]:
+    """Adds the teachers' 'probabilities' [N, C] and 'hints' [N, D] to the training split; with {teacher: {step, sha256}}.
 
-    Shares are the mean of the teachers' softmax(logits / temperature) over the classes; hints are the globally averaged
-    outputs of their `stages`, standardised by column and laid end to end.
+    Probabilities are the mean of the teachers' softmax(logits / temperature) over the classes; hints are the globally
+    averaged outputs of their `stages`, standardised by column and laid end to end.
 
     Raises:
       UserError: a teacher is no finished run, or does not know a class.
@@ -62,25 +64,25 @@ def taught(config: Mapping[str, Any], data: Dataset, mesh: Mesh) -> tuple[Datase
     if not fields['teachers']:
         return data, {}
     split = data.splits['train']
-    shares, hints, teachers = [], [], {}
+    probabilities, hints, teachers = [], [], {}
     for workdir in fields['teachers']:
         folder = restore.located(workdir)
         weights = runs_restore.weights_of_run(folder)
         sha256 = digest_of({**weights.params, **weights.stats})
         teachers[workdir] = {'step': weights.metadata['step'], 'sha256': sha256.hexdigest()}
-        logits, outputs = said_by(folder, weights, config, data.classes, split, mesh)
-        shares.append(np.asarray(jax.nn.softmax(logits / fields['temperature'])))
+        logits, outputs = teacher_logits(folder, weights, config, data.classes, split, mesh)
+        probabilities.append(np.asarray(jax.nn.softmax(logits / fields['temperature'])))
         if outputs is not None:
             std = outputs.std(0)
             hints.append((outputs - outputs.mean(0)) / np.where(std > 1e-6, std, 1))
-    said: dict[str, np.ndarray] = {'shares': np.asarray(np.mean(shares, 0), np.float32)}
+    teacher_outputs: dict[str, np.ndarray] = {'probabilities': np.asarray(np.mean(probabilities, 0), np.float32)}
     if hints:
-        said[HINTS] = np.concatenate(hints, 1).astype(np.float32)
-    learnt = dataclasses.replace(split, said=said)
+        teacher_outputs[HINTS] = np.concatenate(hints, 1).astype(np.float32)
+    learnt = dataclasses.replace(split, teacher_outputs=teacher_outputs)
     return dataclasses.replace(data, splits=data.splits | {'train': learnt}), teachers
 
 
-def said_by(
+def teacher_logits(
     workdir: Path,
     weights: Weights,
     config: Mapping[str, Any],
@@ -111,9 +113,9 @@ def said_by(
         place: dict[str, Any] = {'fingerprint': data.fingerprint, 'role': 'train', 'mesh': mesh}
         return feature_loader.feed(network, recipe, params, stats, images, **place).features
 
-    told = jax.jit(lambda x: network.forward(*own, x, start='head')[0][PRIMARY])
+    predict = jax.jit(lambda x: network.forward(*own, x, start='head')[0][PRIMARY])
     entering = outputs(boundary_recipe(network, 'head', spec.image_size))
-    logits = np.concatenate([told(jnp.asarray(entering[at : at + BATCH])) for at in range(0, len(entering), BATCH)])
+    logits = np.concatenate([predict(jnp.asarray(entering[at : at + BATCH])) for at in range(0, len(entering), BATCH)])
     order = [known.index(name) for name in classes]
     hints = np.asarray(outputs(Recipe(tuple(stages), spec.image_size, pool=1))) if stages else None
     return logits[:, order], hints

@@ -103,8 +103,9 @@ def objective(name: str, task: Mapping[str, Any], data: Dataset, distil: Mapping
         )
     hits = losses.class_hits if train.attributes is None else losses.attribute_hits
     teaching = None
-    if train.said:
-        teaching = Teaching(distil['temperature'], distil['weight'], distil['hints'] if HINTS in train.said else 0.0)
+    if train.teacher_outputs:
+        hints = distil['hints'] if HINTS in train.teacher_outputs else 0.0
+        teaching = Teaching(distil['temperature'], distil['weight'], hints)
     return Objective(
         made,
         hits=None if train.levels is not None else hits,

@@ -36,12 +36,13 @@ def prepare(config: Mapping[str, Any]) -> Run:
     mesh = sharding.make_mesh(config['parallel']['devices'])
     batch_size = settings['batch_size']
     weights = initial_weights.source(model['weights'], model['name'], partial=model['partial'])
-    distillation.check(config)
+    distillation.check_distillation(config)
     with processes.first_alone():
         data = data_tasks.load_tasks(config, image_size=model['image_size'], channels=model['channels'])
-    data[PRIMARY], teachers = distillation.taught(config, data[PRIMARY], mesh)
+    data[PRIMARY], teachers = distillation.with_teacher_outputs(config, data[PRIMARY], mesh)
     train = data[PRIMARY].splits['train']
-    hints = {HINTS: tuple(map(str, range(train.said[HINTS].shape[1])))} if HINTS in train.said else {}
+    taught = train.teacher_outputs
+    hints = {HINTS: tuple(map(str, range(taught[HINTS].shape[1])))} if HINTS in taught else {}
     look = initial_weights.preprocessing(weights, train, model['channels'])
     network = build(
         ModelSpec(

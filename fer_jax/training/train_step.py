@@ -120,16 +120,16 @@ def train_step(
                 if objective.loss is None:
                     sums |= {f'{task}/loss': apart, f'{task}/correct': jnp.zeros(())}
                     continue
-                told, targets = logits[objective.head][rows[task]], prepared[task][1]
-                losses, weights = objective.loss(told, targets)
+                student, targets = logits[objective.head][rows[task]], prepared[task][1]
+                losses, weights = objective.loss(student, targets)
                 if teaching := objective.teaching:
-                    taught = distillation(told, part[task]['shares'], teaching.temperature)
+                    taught = distillation(student, part[task]['probabilities'], teaching.temperature)
                     losses = (1 - teaching.weight) * losses + teaching.weight * taught
                     if teaching.hints:
                         losses += teaching.hints * squared_error(logits[HINTS][rows[task]], part[task][HINTS])[0]
                 loss = jnp.sum(losses * weights * part[task]['weight']) / total[task]
                 value += objective.weight * loss
-                correct = jnp.zeros(()) if objective.hits is None else jnp.sum(objective.hits(told, targets))
+                correct = jnp.zeros(()) if objective.hits is None else jnp.sum(objective.hits(student, targets))
                 sums |= {f'{task}/loss': loss, f'{task}/correct': correct}
             return value, (sums, after)
 

@@ -23,7 +23,7 @@ from configs import default
 from fer_jax.cli import run_command
 from fer_jax.errors import UserError
 from fer_jax.evaluation import comparison, summary
-from fer_jax.evaluation.comparison import Told
+from fer_jax.evaluation.comparison import Predictions
 from fer_jax.runs import metrics_log
 from fer_jax.runs import results as run_results
 from fer_jax.training import repeats
@@ -165,7 +165,7 @@ def gained(scratch: Path, workdir: Path) -> dict[str, Any]:
     for folder in (scratch, workdir):
         folds = [run_results.read_predictions(path, 'test') for path in sorted(folder.glob('fold-*/predictions.npz'))]
         pooled = {name: np.concatenate([fold[name] for fold in folds]) for name in run_results.PREDICTED}
-        told.append(Told(classes=tuple(json.loads((folder / 'results.json').read_text())['classes']), **pooled))
+        told.append(Predictions(classes=tuple(json.loads((folder / 'results.json').read_text())['classes']), **pooled))
     (found,) = comparison.compare({'scratch': told[0], 'row': told[1]})['splits'].values()
     return {key: found['row'][key] for key in ('gain', 'gain_ci95', 'p')}
 

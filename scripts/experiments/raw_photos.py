@@ -34,7 +34,7 @@ from fer_jax.data.tables.expressions import canonical
 from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
 from fer_jax.evaluation import comparison, cross_dataset, intervals, summary
-from fer_jax.evaluation.comparison import Told
+from fer_jax.evaluation.comparison import Predictions
 from fer_jax.inference import face_pipeline
 from fer_jax.inference.predictor import Predictor
 from fer_jax.utils import progress
@@ -93,7 +93,7 @@ def report(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         raise UserError('give --data SET, or --photos DIR and --crops DIR')
     detect, predictor = faces.detector(arguments.yunet), Predictor(arguments.workdir)
     trained = face_pipeline.cutting(predictor.folder, None, aligns=arguments.yunet is not None)
-    print(trained.told, file=sys.stderr)
+    print(trained.description, file=sys.stderr)
     own = trained.margin
     try:
         margins = [float(one) for one in arguments.margins.split(',')] if arguments.margins else {own, *MARGINS}
@@ -103,7 +103,7 @@ def report(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     table = paired(arguments.photos, arguments.crops) if arguments.photos else dataset.open_split(arguments.data)
     if 0 < arguments.count < len(table):
         table = table.take(np.sort(rng.choice(len(table), arguments.count, replace=False)))
-    aligned, left_out = cross_dataset.told(predictor, table, cross_dataset.trained_on(predictor.folder))
+    aligned, left_out = cross_dataset.predict_unseen(predictor, table, cross_dataset.trained_on(predictor.folder))
     where = {one: at for at, one in enumerate(table.ids)}
     table = table.take(np.array([where[one] for one in aligned.ids]))
     if arguments.photos:
@@ -190,9 +190,9 @@ def scenes(
         yield decode(jpeg.tobytes(), None, 3, name), (x, y, side)
 
 
-def located(told: list[Face], square: Square | None) -> Found:
+def located(faces: list[Face], square: Square | None) -> Found:
     """Which of the faces is the one: of a photograph the largest, of a made picture one in the square, of its size."""
-    largest = sorted(told, key=lambda face: -face.box[2] * face.box[3])
+    largest = sorted(faces, key=lambda face: -face.box[2] * face.box[3])
     if square:
         left, top, side = square
         largest = [
@@ -202,7 +202,7 @@ def located(told: list[Face], square: Square | None) -> Found:
             and top <= face.box[1] + face.box[3] / 2 <= top + side
             and side / 2 <= max(face.box[2:]) <= 2 * side
         ]
-    return Found(largest[0] if largest else None, len(told) - bool(largest), square)
+    return Found(largest[0] if largest else None, len(faces) - bool(largest), square)
 
 
 def detected(found: list[Found]) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def detected(found: list[Found]) -> dict[str, Any]:
     return told
 
 
-def scored(predictor: Predictor, aligned: Told, found: list[Found], cut: list[np.ndarray]) -> dict[str, Any]:
+def scored(predictor: Predictor, aligned: Predictions, found: list[Found], cut: list[np.ndarray]) -> dict[str, Any]:
     """Of all, where a missed face counts as a mistake, and of those that were found; see `against`."""
     there = np.array([one.face is not None for one in found])
     ours = [canonical(name) for name in predictor.classes]

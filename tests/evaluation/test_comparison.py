@@ -8,7 +8,7 @@ import pytest
 from fer_jax import evaluate
 from fer_jax.errors import UserError
 from fer_jax.evaluation import comparison
-from fer_jax.evaluation.comparison import Told
+from fer_jax.evaluation.comparison import Predictions
 from tests.lazy import lazy
 
 special = lazy('scipy.special')
@@ -26,7 +26,7 @@ def told(seed, n=400, classes=CLASSES, skill=1.0):
     logits[np.arange(n), labels] += skill
     blank = np.full(n, '')
     groups = np.where(np.arange(n) % 2, 'old', 'young')
-    return Told(classes, np.array([f'{at:04}' for at in range(n)]), labels, blank, groups, logits)
+    return Predictions(classes, np.array([f'{at:04}' for at in range(n)]), labels, blank, groups, logits)
 
 
 def test_each_is_scored_and_compared_with_the_first():
@@ -69,7 +69,7 @@ def test_rows_and_classes_are_put_into_the_order_of_the_first():
     first, other = told(1), told(2)
     rows = RNG.permutation(400)[:390]
     columns = [2, 0, 1]
-    moved = Told(
+    moved = Predictions(
         ('sadness', 'anger', 'joy'),
         other.ids[rows],
         np.array([1, 2, 0])[other.labels[rows]],
@@ -104,7 +104,9 @@ def test_attributes_are_averaged_one_by_one():
     np.testing.assert_allclose(special.expit(comparison.together(logits, attributes=True)), expected, atol=1e-6)
     half = np.where(RNG.random((9, 4)) < 0.5, 0.0, 1.0).astype(np.float32)
     blank = np.full(9, '')
-    both = {f'{at}': Told(tuple('abcd'), np.arange(9).astype(str), half, blank, blank, logits[at]) for at in range(2)}
+    both = {
+        f'{at}': Predictions(tuple('abcd'), np.arange(9).astype(str), half, blank, blank, logits[at]) for at in range(2)
+    }
     scored = comparison.compare(both, ensemble=['0', '1'])['splits']['test']
     assert 'p' not in scored['1'] and scored['ensemble']['n'] == 9
 

@@ -68,7 +68,7 @@ def test_what_cannot_be_known_is_told(run, capsys):
 def test_a_pair_that_cannot_be_scored_ends_no_matrix(tmp_path, monkeypatch, capsys):
     """Nor are rows lost that are further down when a rerun stops."""
 
-    def compared(predictor, table, seen):
+    def score_unseen(predictor, table, seen):
         if table == 'odd':
             raise UserError('fewer than two are the same')
         if table == 'stop':
@@ -79,7 +79,7 @@ def test_a_pair_that_cannot_be_scored_ends_no_matrix(tmp_path, monkeypatch, caps
 
     monkeypatch.setattr(dataset, 'open_split', lambda name: name)
     monkeypatch.setattr(cross_dataset, 'trained_on', lambda workdir: set())
-    monkeypatch.setattr(cross_dataset, 'compared', compared)
+    monkeypatch.setattr(cross_dataset, 'score_unseen', score_unseen)
     monkeypatch.setattr(cross_evaluate.fer_jax, 'load', lambda workdir: type('Loaded', (), {'step': 7}))
     output = tmp_path / 'matrix.jsonl'
     command = ['--workdir', 'run', '--output', str(output)]

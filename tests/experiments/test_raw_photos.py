@@ -9,7 +9,7 @@ from PIL import Image
 from fer_jax.data.imaging.faces import Face
 from fer_jax.data.sources import folder
 from fer_jax.errors import UserError
-from fer_jax.evaluation.comparison import Told
+from fer_jax.evaluation.comparison import Predictions
 from fer_jax.runs import restore
 from scripts.experiments import raw_photos as report
 
@@ -19,7 +19,7 @@ def told(labels, subjects=None):
     logits = np.eye(2)[np.zeros(count, int)]  # always the first class
     names = np.array([f'{at}' for at in range(count)])
     known = np.full(count, '') if subjects is None else np.array(subjects)
-    return Told(('happy', 'sad'), names, np.array(labels), known, np.full(count, ''), logits)
+    return Predictions(('happy', 'sad'), names, np.array(labels), known, np.full(count, ''), logits)
 
 
 def test_a_crop_is_where_its_square_says(tmp_path):

@@ -140,8 +140,8 @@ def test_faces_are_cut_out_as_those_of_the_training_data(tmp_path):
     told = 'margin 0.4, that of the faces it was trained on (environment.json)'
     assert cutting(gone, **known) == Cutting(0.4, True, f'{told}; made grey, as those are')
     given = cutting(here, margin=0.1, **known)
-    assert given.margin == 0.1 and 'as given; it was trained on faces with 0.4 (environment.json)' in given.told
-    assert cutting(here)[:2] == (0.35, False) and crop_folder.LOG in cutting(here).told
+    assert given.margin == 0.1 and 'as given; it was trained on faces with 0.4 (environment.json)' in given.description
+    assert cutting(here)[:2] == (0.35, False) and crop_folder.LOG in cutting(here).description
     assert cutting({'name': 'fer2013', 'dir': ''})[:2] == (0.0, True)
     unknown = 'the run does not tell how its faces were cut out; --margin sets another'
     for found in (cutting(gone), cutting({}), cutting(here, faces={'grey': False}), cutting(gone, faces=3)):
@@ -152,7 +152,7 @@ def test_faces_are_cut_out_as_those_of_the_training_data(tmp_path):
         (aligned, True, ''),
         ({'faces': aligned['faces'] | {'aligned': False}}, True, '; those were not aligned, as --yunet does it here'),
     ):
-        assert cutting(gone, aligns=aligns, **known_as).told == told + said
+        assert cutting(gone, aligns=aligns, **known_as).description == told + said
     (tmp_path / 'config.json').unlink()
     (tmp_path / 'environment.json').unlink()
     assert face_pipeline.cutting(tmp_path, None, aligns=False).margin == face_pipeline.MARGIN

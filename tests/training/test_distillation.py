@@ -74,9 +74,11 @@ def test_the_teacher_says_what_it_predicts(faces, teacher):
     run = setup.prepare(plain(student_of(faces, teacher, temperature=2.0, stages=('layer3',))))
     split = run.data.splits['train']
     images = np.stack([decode((faces / name).read_bytes(), 48, 1, name) for name in split.ids])
-    shares = np.sqrt(fer_jax.load(teacher)(images))
-    np.testing.assert_allclose(split.said['shares'], shares / shares.sum(1, keepdims=True), atol=1e-4)
-    hints = split.said['hints']
+    probabilities = np.sqrt(fer_jax.load(teacher)(images))
+    np.testing.assert_allclose(
+        split.teacher_outputs['probabilities'], probabilities / probabilities.sum(1, keepdims=True), atol=1e-4
+    )
+    hints = split.teacher_outputs['hints']
     assert hints.shape == (len(split.ids), 256)
     np.testing.assert_allclose(hints.mean(0), 0, atol=1e-4)
     assert run.network.spec.classes['hints'] == tuple(map(str, range(256)))
@@ -90,8 +92,10 @@ def test_the_network_that_comes_with_fer_jax_teaches(faces):
     predictor, split = fer_jax.load('release'), run.data.splits['train']
     assert run.teachers['release']['step'] == str(predictor.step) and len(run.teachers['release']['sha256']) == 64
     images = np.stack([decode((faces / name).read_bytes(), 48, 1, name) for name in split.ids])
-    shares = predictor(images)[:, [predictor.classes.index(name) for name in run.data.classes]]
-    np.testing.assert_allclose(split.said['shares'], shares / shares.sum(1, keepdims=True), atol=1e-4)
+    probabilities = predictor(images)[:, [predictor.classes.index(name) for name in run.data.classes]]
+    np.testing.assert_allclose(
+        split.teacher_outputs['probabilities'], probabilities / probabilities.sum(1, keepdims=True), atol=1e-4
+    )
 
 
 def test_another_network_in_the_place_of_a_teacher_is_told():
@@ -139,9 +143,9 @@ def test_shares_and_hints_enter_the_loss_as_they_are_weighted(faces, teacher):
     x = run.network.normalise(split.read(index).astype(np.float32))
     logits = jax.tree.map(np.asarray, run.network.forward(params, stats, x)[0])
     own = -jax.nn.log_softmax(logits['primary'])[np.arange(16), split.labels[index]]
-    p, log_q = split.said['shares'][index], jax.nn.log_softmax(logits['primary'] / 2)
+    p, log_q = split.teacher_outputs['probabilities'][index], jax.nn.log_softmax(logits['primary'] / 2)
     taught = 4 * (p * (np.log(p) - log_q)).sum(1)
-    hints = np.square(logits['hints'] - split.said['hints'][index]).mean(1)
+    hints = np.square(logits['hints'] - split.teacher_outputs['hints'][index]).mean(1)
     state = run.step_function(run.phases[0])(state, fixed, run.feed.resident, run.feed.hosts([0]), 1)
     assert state.sums['primary/loss'] == pytest.approx(float(np.mean(0.7 * own + 0.3 * taught + 0.1 * hints)), rel=1e-4)
 

@@ -72,7 +72,7 @@ def targets(split: Split) -> np.ndarray:
 
 def annotations(split: Split) -> dict[str, np.ndarray]:
     """{'y', 'weight', and what teachers say}, each [N, ...]."""
-    return {'y': targets(split), 'weight': split.weights, **split.said}
+    return {'y': targets(split), 'weight': split.weights, **split.teacher_outputs}
 
 
 def decoded(split: Split, index: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:
