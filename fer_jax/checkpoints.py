@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f'{"step":>10}  {"MB":>8}  {"score":>8}  state')
     damaged = False
     for folder in folders:
-        reason = checksums.damage(folder)
+        reason = checksums.find_damage(folder)
         damaged |= bool(reason)
         megabytes = checksums.size(folder) / 1e6
         content = f'  {digest(folder.absolute())}' if arguments.digest and not reason else ''

@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument('--output', default='', help='write the results there as JSON')
     arguments = parser.parse_args(argv)
-    workdirs, peers = [restore.located(workdir) for workdir in arguments.workdir], arguments.predictions
+    workdirs, peers = [restore.resolve_workdir(workdir) for workdir in arguments.workdir], arguments.predictions
     asked = {'dataset': arguments.data, 'tta': arguments.tta}
 
     def command() -> None:

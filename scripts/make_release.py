@@ -25,7 +25,6 @@ from fer_jax.pretrained import Weights
 from fer_jax.reporting import model_card
 from fer_jax.runs import checkpoints, restore
 from fer_jax.runs import config as run_config
-from fer_jax.runs import restore as runs_restore
 from fer_jax.runs.results import read_results
 from fer_jax.utils import atomic_files
 
@@ -37,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where the input is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--workdir', required=True, type=Path, help='of a finished run')
-    parser.add_argument('--output', type=Path, default=restore.located(restore.RELEASE), help='folder to write')
+    parser.add_argument('--output', type=Path, default=restore.resolve_workdir(restore.RELEASE), help='folder to write')
     parser.add_argument('--data_licence', default=UNSTATED, help='of the training images, for the model card')
     arguments = parser.parse_args(argv)
     return run_command(lambda: print(release(arguments.workdir, arguments.output, arguments.data_licence)))
@@ -50,7 +49,7 @@ def release(workdir: Path, output: Path, data_licence: str) -> str:
       UserError: the run is not finished, or too large.
     """
     results, config, spec = read_results(workdir), run_config.read(workdir), checkpoints.read_spec(workdir)
-    weights = runs_restore.weights_of_run(workdir)
+    weights = restore.weights_of_run(workdir)
     half = [
         {path: np.asarray(leaf, np.float16) for path, leaf in tree.items()} for tree in (weights.params, weights.stats)
     ]

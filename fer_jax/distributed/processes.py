@@ -22,7 +22,7 @@ from fer_jax.utils import progress
 
 _peers: Peers | None = None
 _count = 1
-_told, _met = itertools.count(), itertools.count()
+_broadcasts, _barriers = itertools.count(), itertools.count()
 
 
 def start(here: Place | None, settings: Mapping[str, Any], about: Mapping[str, Any]) -> None:
@@ -80,34 +80,34 @@ def index() -> int:
     return 0 if _peers is None else _peers.index
 
 
-def first() -> bool:
-    """Whether this is the process that writes and speaks."""
+def is_main_process() -> bool:
+    """Returns whether this is process 0, which writes files and prints."""
     return index() == 0
 
 
-def tell(value: str) -> str:
-    """Process 0's value, in all processes, which have to ask in the same order, in their main threads."""
-    return value if _peers is None else _peers.tell(f'told {next(_told)}', value)
+def broadcast_from_main(value: str) -> str:
+    """Returns the `value` of process 0 in all processes; all call it in the same order, in their main threads."""
+    return value if _peers is None else _peers.broadcast_from_main(f'told {next(_broadcasts)}', value)
 
 
-def meet(name: str = '') -> None:
-    """Returns once all processes are here.
+def barrier(name: str = '') -> None:
+    """Waits until all processes are here.
 
     Args:
       name: one that is used once; '' in main threads, in the same order in all processes.
     """
     if _peers is not None:
-        _peers.meet(name or f'meeting {next(_met)}')
+        _peers.barrier(name or f'meeting {next(_barriers)}')
 
 
 @contextlib.contextmanager
-def first_alone() -> Iterator[None]:
-    """Process 0 goes through the block before the others do: what it makes and keeps, they find."""
-    if not first():
-        meet()
+def main_process_first() -> Iterator[None]:
+    """Runs the block in process 0 before the others run it: what it makes and keeps, they find."""
+    if not is_main_process():
+        barrier()
     yield
-    if first():
-        meet()
+    if is_main_process():
+        barrier()
 
 
 def step_finished(more: bool = True) -> None:
@@ -141,7 +141,7 @@ def leave(status: int, said: str) -> None:
         time.sleep(3.0)
     told = _peers.leave(status)
     if said and not (told and status != 1):
-        prefix = '' if first() else f'process {index()} on {HERE}: '
+        prefix = '' if is_main_process() else f'process {index()} on {HERE}: '
         os.write(2, f'{prefix}{said}\n'.encode())
     _peers.linger(status)
     _end(status)

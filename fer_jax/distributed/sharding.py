@@ -59,7 +59,7 @@ def _connect(mesh: Mesh) -> None:
     """All meet on the devices while all are here: gloo connects at the first collective, and soon gives up."""
     ones = put_rows(np.ones(mesh.size // processes.count(), np.int32), mesh)
     add = jax.jit(jnp.sum, out_shardings=replicated(mesh)).lower(ones).compile()
-    processes.meet()
+    processes.barrier()
     jax.block_until_ready(add(ones))
 
 

@@ -9,7 +9,7 @@ from fer_jax.distributed import processes, sharding
 from fer_jax.utils.signals import StopRequest
 
 
-class Agreement:
+class StopConsensus:
     """Whether to stop: of one process what it was asked, of several what any of them was.
 
     Those add up their wishes on the devices, step by step. A sum is looked at one step late, so that no step waits for

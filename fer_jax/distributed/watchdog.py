@@ -52,23 +52,23 @@ class Peers:
             threading.Thread(target=self._listen, args=(other,), daemon=True).start()
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def tell(self, name: str, value: str) -> str:
-        """What process 0 says of `name`, in all processes; to be asked once a name."""
+    def broadcast_from_main(self, name: str, value: str) -> str:
+        """Returns the `value` of process 0 in all processes; a `name` is used once."""
         if self.index == 0:
             self._all({'value': [name, value]})
             return value
         self._until(lambda: name in self._values)
         return self._values.pop(name)
 
-    def meet(self, name: str) -> None:
-        """Returns once all processes are here; to be asked once a name."""
+    def barrier(self, name: str) -> None:
+        """Waits until all processes are here; a `name` is used once."""
         if self.index:
             self._lines[0].say({'here': name})
-            self.tell(f'met {name}', '')
+            self.broadcast_from_main(f'met {name}', '')
             return
         self._until(lambda: self._here.get(name, set()) >= set(self._lines))
         del self._here[name]
-        self.tell(f'met {name}', '')
+        self.broadcast_from_main(f'met {name}', '')
 
     def finished(self, what: bool = True) -> None:
         """A step has ended, and another is to: the clock starts anew; False stops it."""

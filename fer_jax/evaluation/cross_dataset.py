@@ -53,7 +53,7 @@ def _learnt_from(workdir: Path) -> Iterator[Path]:
     config = run_config.read(workdir)
     others = {'scratch', *(known.weights for known in published_weights.PUBLISHED)}
     for name in (config['model']['weights'], *config.get('distil', {}).get('teachers', ())):
-        folder = restore.located(name)
+        folder = restore.resolve_workdir(name)
         if (folder / 'config.json').is_file():
             yield folder
         elif name not in others and not Path(name).expanduser().is_file():

@@ -143,7 +143,7 @@ def _of_run(workdir: Path, split: str, tta: str) -> Evaluated:
             )
     batch_size, placement = config['data']['batch_size'], config['data']['placement']
     mesh = sharding.mesh_for(batch_size)
-    network, step, params, stats = restore.restore(workdir, sharding.replicated(mesh))
+    network, step, params, stats = restore.restore_selected(workdir, sharding.replicated(mesh))
     splits: dict[str, Any] = {}
     predictions = None
     for name, task in data_tasks.task_configs(config).items():

@@ -13,7 +13,6 @@ from fer_jax.pretrained.name_tables import keras_names
 from fer_jax.pretrained.weights import whole_file
 from fer_jax.reporting import model_card
 from fer_jax.runs import restore
-from fer_jax.runs import restore as runs_restore
 from fer_jax.runs.checkpoints import read_spec
 
 GRAPHS = ('onnx', 'stablehlo')
@@ -32,7 +31,7 @@ def export(workdir: Path, form: str, output: Path, images: str = '', data_licenc
       UserError: there is no run or no checkpoint, the network has no such form or does not say the same in it, or a
         file cannot be written.
     """
-    folder = restore.located(workdir)
+    folder = restore.resolve_workdir(workdir)
     spec = read_spec(folder)
     choices = [*GRAPHS, *convert_back.targets(spec.name), OWN]
     if form not in choices:
@@ -78,7 +77,7 @@ def _graph(folder: Path, form: str, output: Path, images: str) -> tuple[str, str
 def _weights(folder: Path, form: str, output: Path, images: str) -> tuple[str, str]:
     if images:
         raise UserError(f'--images={images} verifies a graph; {form} holds weights, which are compared themselves')
-    spec, weights = read_spec(folder), runs_restore.weights_of_run(folder)
+    spec, weights = read_spec(folder), restore.weights_of_run(folder)
     metadata = {key: str(value) for key, value in weights.metadata.items()}
     metadata['classes'] = str(len(spec.classes[PRIMARY]))
     if form == OWN:

@@ -64,8 +64,8 @@ class Exported:
         Raises:
           UserError: there is no run, or no evaluated checkpoint yet.
         """
-        found = restore.restore(workdir)
-        temperature = restore.temperature(restore.located(workdir))
+        found = restore.restore_selected(workdir)
+        temperature = restore.temperature(restore.resolve_workdir(workdir))
         spec = dataclasses.replace(found.network.spec, dtype='float32')
         plain, usual = build(spec, kernels='lax'), build(spec)
         self.shape = (spec.image_size, spec.image_size, 3)

@@ -86,9 +86,9 @@ def kept(
     count = len(images.split.ids)
     whole = (views * count, *shape)
     kind = np.dtype(DTYPES[dtype])
-    path = cache.root() / 'features' / f'{processes.tell(key)[:32]}.bin'
-    found = processes.first() and _is_whole(path, whole, kind)
-    if not json.loads(processes.tell(json.dumps(found))):
+    path = cache.root() / 'features' / f'{processes.broadcast_from_main(key)[:32]}.bin'
+    found = processes.is_main_process() and _is_whole(path, whole, kind)
+    if not json.loads(processes.broadcast_from_main(json.dumps(found))):
         path.parent.mkdir(parents=True, exist_ok=True)
         size, free = int(np.prod(whole)) * kind.itemsize, shutil.disk_usage(path.parent).free
         if size > free:
@@ -97,7 +97,7 @@ def kept(
                 'cache_views, set cache_dtype=bfloat16, set FER_JAX_CACHE to another disk, or set cache_views to 0'
             )
         _fill(images, compute, path, views, whole, kind, batch_size, mesh, what)
-    processes.meet()
+    processes.barrier()
     processes.shared_file(path)
     return np.memmap(path, kind, 'r', shape=whole)
 
@@ -118,7 +118,7 @@ def _fill(
             for hosts, weight in images.in_order(batch_size, batch_loop.of_images()):
                 yield np.asarray(compute(images.resident, hosts, batch_loop.filled(weight), view))[weight > 0]
 
-    if not processes.first():
+    if not processes.is_main_process():
         for _ in parts():
             pass
         return

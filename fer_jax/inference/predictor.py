@@ -41,8 +41,8 @@ class Predictor:
           UserError: there is no run, or no evaluated checkpoint yet, or no such views.
         """
         check_views(tta)
-        self.folder = restore.located(workdir)
-        network, self.step, self._params, self._stats = restore.restore(workdir)
+        self.folder = restore.resolve_workdir(workdir)
+        network, self.step, self._params, self._stats = restore.restore_selected(workdir)
         spec, self._network = network.spec, network
         self._step = jax.jit(functools.partial(eval_step, network=network, tta=tta))
         self._activation = jax.nn.sigmoid if spec.activation == 'sigmoid' else jax.nn.softmax

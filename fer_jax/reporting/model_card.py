@@ -28,7 +28,7 @@ def text(workdir: str | Path, file: str, form: str, *, use: str, found: str, dat
       found: what its verification gave.
       data_licence: of the images it was trained on.
     """
-    folder = restore.located(workdir)
+    folder = restore.resolve_workdir(workdir)
     spec = read_spec(folder)
     config, made, results = (_read(folder / f'{name}.json') for name in ('config', 'environment', 'results'))
     origin = 'None: it began from random parameters'
@@ -70,7 +70,7 @@ For research, and for tools whose users know of it and agree. {CAUTION}
 
 def data_licence(workdir: str | Path) -> str:
     """That the run's own card tells, such as the one that comes with the release; '' where there is none."""
-    card = restore.located(workdir) / 'card.md'
+    card = restore.resolve_workdir(workdir) / 'card.md'
     found = re.search(r'^Licence of the data: (.+)\.$', card.read_text(), re.MULTILINE) if card.is_file() else None
     return found[1] if found else ''
 

@@ -76,11 +76,11 @@ class Checkpoints:
         path = self.directory / 'model.json'
         if path.exists():
             _refuse_another(read_spec(workdir), spec, self.directory)
-        elif not read_only and processes.first():
+        elif not read_only and processes.is_main_process():
             self.directory.mkdir(parents=True, exist_ok=True)
             atomic_files.write_text(path, spec.to_json())
-        found = _verified(self.directory, read_only=read_only) if processes.first() else []
-        self._steps: list[int] = json.loads(processes.tell(json.dumps(found)))
+        found = _verified(self.directory, read_only=read_only) if processes.is_main_process() else []
+        self._steps: list[int] = json.loads(processes.broadcast_from_main(json.dumps(found)))
         processes.shared_file(path)
         # Named processes meet at JAX's service. Others would meet on the devices, also out of the sealing thread, where
         # their collectives mix with those of a step.
@@ -124,7 +124,7 @@ class Checkpoints:
         self.wait()
         if step in self._steps:
             return
-        if processes.first() and not (self.directory / 'model.json').exists():
+        if processes.is_main_process() and not (self.directory / 'model.json').exists():
             raise UserError(f'{self.directory} was removed, or its disk taken away, while the run wrote to it')
         metrics = None
         if value is not None and math.isfinite(value):
@@ -142,15 +142,15 @@ class Checkpoints:
         All processes go through it, and are told of the seal before any goes on.
         """
         self._manager.wait_until_finished()
-        if processes.first():
-            checksums.seal(self.directory / str(step))
-        processes.meet(f'sealed {step} of {self.directory}')
+        if processes.is_main_process():
+            checksums.write_checksums(self.directory / str(step))
+        processes.barrier(f'sealed {step} of {self.directory}')
         self._steps.append(step)
         for other in sorted(set(self._steps) - {step, self.best_step()}):
             self._steps.remove(other)
-            if processes.first():
+            if processes.is_main_process():
                 checksums.manifest_of(self.directory / str(other)).unlink(missing_ok=True)
-            processes.meet(f'without {other} of {self.directory}')
+            processes.barrier(f'without {other} of {self.directory}')
             self._manager.delete(other)
 
     def restore_model(self, step: int, params: Any, batch_stats: Any) -> tuple[Flat, Flat]:
@@ -260,10 +260,10 @@ def _verified(directory: Path, *, read_only: bool) -> list[int]:
     """The steps that are what their manifests say; of others the reason is told."""
     steps = []
     for folder in step_folders(directory):
-        if reason := checksums.damage(folder):
+        if reason := checksums.find_damage(folder):
             log.warning('checkpoint %s is left out: %s', folder, reason)
             if not read_only:
-                checksums.set_aside(folder)
+                checksums.quarantine(folder)
         else:
             steps.append(int(folder.name))
     return steps

@@ -9,21 +9,21 @@ from pathlib import Path
 
 from fer_jax.utils.atomic_files import write_text
 
-ASIDE = 4
+MOST_QUARANTINED = 4
 
 
 def manifest_of(folder: Path) -> Path:
     return folder.with_name(f'{folder.name}.manifest.json')
 
 
-def seal(folder: Path) -> None:
+def write_checksums(folder: Path) -> None:
     """Writes the manifest of `folder`, whole or not at all, and only after its files are on disk."""
     digests = {name: _digest(folder / name, flush=True) for name in _files(folder)}
     write_text(manifest_of(folder), json.dumps(digests, indent=1))
 
 
-def damage(folder: Path) -> str:
-    """What is wrong with a sealed folder, '' where nothing is."""
+def find_damage(folder: Path) -> str:
+    """Says what is wrong with a folder that has checksums; '' where nothing is."""
     try:
         expected = json.loads(manifest_of(folder).read_text())
     except FileNotFoundError:
@@ -46,8 +46,8 @@ def damage(folder: Path) -> str:
     return ''
 
 
-def set_aside(folder: Path) -> None:
-    """Moves a step out of the way, and keeps the newest `ASIDE` such folders."""
+def quarantine(folder: Path) -> None:
+    """Moves a step out of the way, and keeps the newest `MOST_QUARANTINED` such folders."""
     aside = folder.with_name('set_aside')
     aside.mkdir(exist_ok=True)
     target = aside / f'{folder.name}-{time.time_ns()}'
@@ -55,7 +55,7 @@ def set_aside(folder: Path) -> None:
     manifest = manifest_of(folder)
     if manifest.exists():
         manifest.rename(manifest_of(target))
-    for old in sorted(path for path in aside.iterdir() if path.is_dir())[:-ASIDE]:
+    for old in sorted(path for path in aside.iterdir() if path.is_dir())[:-MOST_QUARANTINED]:
         shutil.rmtree(old)
         manifest_of(old).unlink(missing_ok=True)
 

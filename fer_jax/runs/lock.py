@@ -21,7 +21,7 @@ DEAD = 6 * BEAT  # without one for so long, a writer on another machine is taken
 
 
 @contextlib.contextmanager
-def one_writer(workdir: Path) -> Iterator[None]:
+def workdir_lock(workdir: Path) -> Iterator[None]:
     """Holds `<workdir>/writer.json` within the block; of several processes of a run the first holds it for all.
 
     The lock is the operating system's, which ends with the process. Shared file systems may keep such locks to one
@@ -30,7 +30,7 @@ def one_writer(workdir: Path) -> Iterator[None]:
     Raises:
       UserError: another process writes there; one on another machine is waited for, to see whether it lives.
     """
-    if not processes.first():
+    if not processes.is_main_process():
         yield
         return
     workdir.mkdir(parents=True, exist_ok=True)

@@ -37,13 +37,13 @@ class Selected(NamedTuple):
     stats: Flat
 
 
-def located(workdir: str | Path) -> Path:
+def resolve_workdir(workdir: str | Path) -> Path:
     """The folder; of 'release', where nothing of that name is here, that of the network which comes with fer_jax."""
     folder = Path(workdir)
     return cache.PACKAGE / RELEASE if str(workdir) == RELEASE and not folder.exists() else folder
 
 
-def restore(workdir: str | Path, sharding: jax.sharding.Sharding | None = None) -> Selected:
+def restore_selected(workdir: str | Path, sharding: jax.sharding.Sharding | None = None) -> Selected:
     """The selected checkpoint of the run in `workdir`, or its release file.
 
     Args:
@@ -53,7 +53,7 @@ def restore(workdir: str | Path, sharding: jax.sharding.Sharding | None = None) 
       UserError: there is no run, or no evaluated checkpoint yet, or it is damaged.
     """
     cache.use_compilation_cache()
-    folder = located(workdir)
+    folder = resolve_workdir(workdir)
     spec = read_spec(folder)
     network = build(spec)
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -95,11 +95,11 @@ def weights_of_run(workdir: Path, model: str | None = None) -> Weights:
     Raises:
       UserError: there is none, or it is of another network than `model`.
     """
-    folder = located(workdir)
+    folder = resolve_workdir(workdir)
     spec = read_spec(folder)
     if model and spec.name != model:
         raise UserError(f'model.weights={str(workdir)!r} is a run of {spec.name}, model.name is {model!r}')
-    _, step, params, stats = restore(workdir)
+    _, step, params, stats = restore_selected(workdir)
     metadata = {'source': str(workdir), 'step': str(step)}
     before = provenance.read(folder / 'environment.json').get('weights')
     before = before if isinstance(before, dict) else {}

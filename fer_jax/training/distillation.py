@@ -26,7 +26,6 @@ from fer_jax.models.network import build
 from fer_jax.models.parameters import digest_of
 from fer_jax.pretrained import Weights
 from fer_jax.runs import restore
-from fer_jax.runs import restore as runs_restore
 from fer_jax.runs.checkpoints import read_spec
 from fer_jax.training.objectives import HINTS
 
@@ -52,7 +51,7 @@ def check_distillation(config: Mapping[str, Any]) -> None:
 def with_teacher_outputs(
     config: Mapping[str, Any], data: Dataset, mesh: Mesh
 ) -> tuple[Dataset, dict[str, dict[str, str]]]:
-    """Adds the teachers' 'probabilities' [N, C] and 'hints' [N, D] to the training split; with {teacher: {step, sha256}}.
+    """Adds the teachers' 'probabilities' [N, C] and 'hints' [N, D] to the training split; {teacher: {step, sha256}}.
 
     Probabilities are the mean of the teachers' softmax(logits / temperature) over the classes; hints are the globally
     averaged outputs of their `stages`, standardised by column and laid end to end.
@@ -66,8 +65,8 @@ def with_teacher_outputs(
     split = data.splits['train']
     probabilities, hints, teachers = [], [], {}
     for workdir in fields['teachers']:
-        folder = restore.located(workdir)
-        weights = runs_restore.weights_of_run(folder)
+        folder = restore.resolve_workdir(workdir)
+        weights = restore.weights_of_run(folder)
         sha256 = digest_of({**weights.params, **weights.stats})
         teachers[workdir] = {'step': weights.metadata['step'], 'sha256': sha256.hexdigest()}
         logits, outputs = teacher_logits(folder, weights, config, data.classes, split, mesh)

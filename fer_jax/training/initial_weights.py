@@ -35,11 +35,11 @@ def source(weights: str, model: str, *, partial: bool = False) -> Weights | None
     """
     if weights == 'scratch':
         return None
-    if (restore.located(weights) / 'checkpoints').is_dir():
+    if (restore.resolve_workdir(weights) / 'checkpoints').is_dir():
         return weights_of_run(Path(weights), None if partial else model)
     if partial and Path(weights).is_file():
         return pretrained.load(Path(weights), None)
-    with processes.first_alone():
+    with processes.main_process_first():
         return pretrained.resolve(weights, model, cache=cache.root())
 
 

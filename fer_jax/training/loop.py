@@ -11,7 +11,7 @@ import numpy as np
 from fer_jax.data.augmentation.augment import Augment
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes, sharding
-from fer_jax.distributed.stop_consensus import Agreement
+from fer_jax.distributed.stop_consensus import StopConsensus
 from fer_jax.evaluation import scoring, summary
 from fer_jax.evaluation.scorer import Scorer
 from fer_jax.models.parameters import Flat
@@ -33,7 +33,7 @@ def train_phases(
 ) -> None:
     """Takes all steps that the newest checkpoint has not done."""
     step, total = store.latest_step() or 0, run.phases[-1].last
-    if step < total and processes.first():
+    if step < total and processes.is_main_process():
         (workdir / 'results.json').unlink(missing_ok=True)  # those of a shorter run
     if step:
         longer = f'; to train longer raise phases[{run.phases[-1].index}].epochs' if step >= total else ''
@@ -90,7 +90,7 @@ def train_phase(
         for entry in recorder.history(step)
         if (entry['split'], entry['phase']) == (role, phase.index)
     ]
-    agreement = Agreement(run.mesh, stop)
+    consensus = StopConsensus(run.mesh, stop)
     with stop.waiting():
         while step < phase.last:
             if phase.stalled(scores):
@@ -115,14 +115,14 @@ def train_phase(
                 state = state._replace(scale=sharding.put(np.float32(phase.scale(scores)), run.replicated))
                 with recorder.timed('checkpoint'):
                     store.save(train_state.to_items(state, fixed), value)
-            if agreement.after_step():
+            if consensus.after_step():
                 processes.step_finished(more=False)
                 nonfinite.check(run, phase, state, recorder.workdir)
                 store.save(train_state.to_items(state, fixed))
                 store.wait()
                 said = f'stopped by {stop.whom} after step {step}, saved'
                 raise Stopped(f'{said}; the same command with --workdir goes on')
-        if agreement.at_end():
+        if consensus.at_end():
             stop.stop()
         processes.step_finished(more=False)
     return state

@@ -36,7 +36,7 @@ def report(
       ids, labels, images: of its examples; uint8 [B, H, W, C].
     """
     name = workdir / f'nonfinite_step_{step}'
-    if processes.first():
+    if processes.is_main_process():
         examples = [{'id': one, 'label': label} for one, label in zip(ids, labels, strict=True)]
         name.with_suffix('.json').write_text(
             json.dumps({'step': step, 'learning_rate': rate, 'examples': examples}, indent=1) + '\n'

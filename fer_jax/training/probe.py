@@ -29,7 +29,7 @@ from fer_jax.reporting import figures, html_report, probe_grid
 from fer_jax.runs import config as run_config
 from fer_jax.runs import provenance
 from fer_jax.runs import results as run_results
-from fer_jax.runs.lock import one_writer
+from fer_jax.runs.lock import workdir_lock
 from fer_jax.training import setup
 from fer_jax.training.run import Run
 
@@ -55,7 +55,7 @@ def probe(config: Mapping[str, Any], workdir: Path, *, dry_run: bool = False) ->
     if dry_run:
         print(run.describe())
         return {'dry_run': True}
-    with one_writer(workdir):
+    with workdir_lock(workdir):
         run_config.check(workdir, config)
         (workdir / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
         weights = {} if run.weights is None else run.weights.metadata

@@ -32,12 +32,12 @@ class Recorder:
         self._files = {}
         for name in ('metrics', 'timing'):
             path = workdir / f'{name}.jsonl'
-            if processes.first():
+            if processes.is_main_process():
                 cut_back(path, step)
-            self._files[name] = (path if processes.first() else Path(os.devnull)).open('a', buffering=1)
+            self._files[name] = (path if processes.is_main_process() else Path(os.devnull)).open('a', buffering=1)
         purge = step + 1 if step else None
-        board = str(workdir / 'tensorboard') if processes.first() else tempfile.gettempdir()
-        self._board = SummaryWriter(board, purge_step=purge, write_to_disk=processes.first())
+        board = str(workdir / 'tensorboard') if processes.is_main_process() else tempfile.gettempdir()
+        self._board = SummaryWriter(board, purge_step=purge, write_to_disk=processes.is_main_process())
         self._batch_size = batch_size
         self._bar = progress.bar(
             None,
@@ -50,7 +50,7 @@ class Recorder:
             smoothing=0.1,
             leave=True,
         )
-        self._window = Window(workdir / 'profile', self.say) if profile and processes.first() else None
+        self._window = Window(workdir / 'profile', self.say) if profile and processes.is_main_process() else None
         self._spent: defaultdict[str, float] = defaultdict(float)
         self.restart_clock()
 

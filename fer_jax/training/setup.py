@@ -37,7 +37,7 @@ def prepare(config: Mapping[str, Any]) -> Run:
     batch_size = settings['batch_size']
     weights = initial_weights.source(model['weights'], model['name'], partial=model['partial'])
     distillation.check_distillation(config)
-    with processes.first_alone():
+    with processes.main_process_first():
         data = data_tasks.load_tasks(config, image_size=model['image_size'], channels=model['channels'])
     data[PRIMARY], teachers = distillation.with_teacher_outputs(config, data[PRIMARY], mesh)
     train = data[PRIMARY].splits['train']

@@ -23,7 +23,7 @@ from fer_jax.runs import config as run_config
 from fer_jax.runs import metrics_log, provenance
 from fer_jax.runs import results as run_results
 from fer_jax.runs.checkpoints import SELECTABLE, Checkpoints
-from fer_jax.runs.lock import one_writer
+from fer_jax.runs.lock import workdir_lock
 from fer_jax.training import parameter_table, setup
 from fer_jax.training.dry_run import rehearse
 from fer_jax.training.loop import Scorers, train_phases
@@ -63,11 +63,11 @@ def train(
         return probe(plain, Path(workdir) if workdir else free_workdir(plain), dry_run=dry_run)
     with stop_request() as stop:
         run = setup.prepare(plain)
-        folder = Path(processes.tell(str(workdir or free_workdir(plain))))
+        folder = Path(processes.broadcast_from_main(str(workdir or free_workdir(plain))))
         if dry_run:
             return rehearse(run, folder)
         with (
-            one_writer(folder),
+            workdir_lock(folder),
             closing(Checkpoints(folder, run.network.spec, select=plain['checkpoint']['select'])) as store,
         ):
             introduce(run, folder, run_config.check(folder, plain, allow=allow_changes), allow_changes=allow_changes)
@@ -102,7 +102,7 @@ def introduce(run: Run, workdir: Path, changes: list[str], *, allow_changes: boo
     Raises:
       UserError: it ran on other data.
     """
-    if not processes.first():
+    if not processes.is_main_process():
         return
     table = parameter_table.parameter_table(run.network, run.phases)
     print(f'workdir {workdir}\n{run.describe()}\n{table}')
@@ -166,7 +166,7 @@ def finish(run: Run, workdir: Path, store: Checkpoints, scorers: Scorers) -> dic
             predictions |= scorer.predictions(split, logits)
     others = [name for name in run.data.splits if name not in ('train', role)]
     results['calibrated'] = scoring.calibrated(role, predictions, others)
-    if not processes.first():
+    if not processes.is_main_process():
         return results
     run_results.write_predictions(workdir / 'predictions.npz', predictions)
     run_results.write_results(workdir / 'results.json', results)

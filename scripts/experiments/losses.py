@@ -120,7 +120,7 @@ def on_fer2013(workdir: Path) -> dict[str, Any]:
     if not kept.exists():
         config = json.loads((workdir / 'config.json').read_text())
         mesh = sharding.make_mesh(config['parallel']['devices'])
-        network, _, *model = restore.restore(workdir, sharding.replicated(mesh))
+        network, _, *model = restore.restore_selected(workdir, sharding.replicated(mesh))
         spec = network.spec
         data = dataset.load(
             name='fer2013',

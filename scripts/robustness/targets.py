@@ -189,7 +189,7 @@ def read_own(data: bytes, folder: Path) -> None:
     config = json.loads(own_files()[3])
 
     def hold() -> None:
-        with lock.one_writer(run):
+        with lock.workdir_lock(run):
             pass
 
     readers: list[Callable[[], Any]] = [
@@ -197,7 +197,7 @@ def read_own(data: bytes, folder: Path) -> None:
         lambda: run_config.check(run, config),
         lambda: crop_folder._done(run / 'crops.jsonl', {'size': 8}),
         hold,
-        lambda: checksums.damage(step),
+        lambda: checksums.find_damage(step),
         lambda: feature_store._is_whole(run / 'x.bin', (2, 3), np.dtype(np.float32)),
         lambda: metrics_log.cut_back(run / 'metrics.jsonl', 1),
     ]

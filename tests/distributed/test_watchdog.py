@@ -171,8 +171,8 @@ if index == 0:
 else:
     lines = {0: rendezvous.join('localhost', port, index, 3, {}, 600)}
 others = watchdog.Peers(index, lines, lost_after=4.0, stuck_after=stuck, end=os._exit)
-others.meet('start')
-assert others.tell('word', f'of {index}') == 'of 0'
+others.barrier('start')
+assert others.broadcast_from_main('word', f'of {index}') == 'of 0'
 print('there', flush=True)
 sys.stdin.readline()
 others.finished()
@@ -183,7 +183,7 @@ if sys.argv[4] == str(index):
 sys.stdin.readline()
 for number in range(8):  # seconds: twice the time after which another process is lost
     time.sleep(1)
-    others.meet(f'again {number}')
+    others.barrier(f'again {number}')
 print('still there', flush=True)
 sys.stdin.readline()
 """

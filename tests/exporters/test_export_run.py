@@ -115,14 +115,14 @@ def test_a_graph_that_deviates_is_not_written(crops, tmp_path, monkeypatch, caps
 def test_without_real_images_it_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setenv('FER_JAX_CACHE', str(tmp_path / 'empty'))
     with pytest.raises(UserError, match='verified on real images first, .* name others with --images'):
-        export_run.export(fer_jax.runs.restore.located('release'), 'onnx', tmp_path / 'faces.onnx')
+        export_run.export(fer_jax.runs.restore.resolve_workdir('release'), 'onnx', tmp_path / 'faces.onnx')
     (tmp_path / 'own.safetensors.md').mkdir()
     with pytest.raises(UserError, match='own.safetensors.md cannot be written .*; choose another --output'):
-        export_run.export(fer_jax.runs.restore.located('release'), 'safetensors', tmp_path / 'own.safetensors')
+        export_run.export(fer_jax.runs.restore.resolve_workdir('release'), 'safetensors', tmp_path / 'own.safetensors')
     with pytest.raises(UserError, match='--output=.*README has no ending; give a file such as faces.onnx: the card'):
-        export_run.export(fer_jax.runs.restore.located('release'), 'onnx', tmp_path / 'README')
+        export_run.export(fer_jax.runs.restore.resolve_workdir('release'), 'onnx', tmp_path / 'README')
     with pytest.raises(UserError, match='--format=keras is not a form of resnet8_small; choose onnx, stablehlo, saf'):
-        export_run.export(fer_jax.runs.restore.located('release'), 'keras', tmp_path / 'x')
+        export_run.export(fer_jax.runs.restore.resolve_workdir('release'), 'keras', tmp_path / 'x')
 
 
 def test_the_release_is_weights_to_start_from(tmp_path):

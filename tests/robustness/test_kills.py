@@ -26,7 +26,7 @@ def test_damage_of_every_sort_is_found(work, tmp_path, capsys):
 
 
 def test_damage_that_nobody_looks_for_is_told(work, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(checksums, 'damage', lambda folder: '')
+    monkeypatch.setattr(checksums, 'find_damage', lambda folder: '')
     assert kills.flips(work, tmp_path / 'flips.jsonl', count=1, seed=0) == 1
     assert 'step 2 is used' in capsys.readouterr().out
 
@@ -50,7 +50,7 @@ class Pretended(kills.Campaign):
         (folder / 'run' / 'metrics.jsonl').write_text(f'{{"step": {saved}}}\n')
         step = folder / 'run' / 'checkpoints' / str(saved)
         step.mkdir(parents=True, exist_ok=True)
-        checksums.seal(step)
+        checksums.write_checksums(step)
         return status, said
 
 

@@ -133,7 +133,7 @@ def test_a_step_that_is_not_whole_is_named(workdir, harm, reason, caplog):
 
 def test_training_goes_on_over_a_step_that_was_set_aside(workdir, caplog):
     caplog.set_level(logging.WARNING)
-    for _ in range(checksums.ASIDE + 1):
+    for _ in range(checksums.MOST_QUARANTINED + 1):
         flip_a_bit(files(workdir / 'checkpoints' / '5' / 'model' / 'd')[0])
         store = opened(workdir)
         store.save(train_state.to_items(state(5), FrozenState({}, {})), 0.2)
@@ -141,7 +141,7 @@ def test_training_goes_on_over_a_step_that_was_set_aside(workdir, caplog):
         assert store.latest_step() == 5
         store.close()
     aside = workdir / 'checkpoints' / 'set_aside'
-    assert len([path for path in aside.iterdir() if path.is_dir()]) == checksums.ASIDE
+    assert len([path for path in aside.iterdir() if path.is_dir()]) == checksums.MOST_QUARANTINED
 
 
 def test_a_full_disk_is_one_message_and_the_step_before_is_whole(workdir):

@@ -62,9 +62,9 @@ def test_a_damaged_manifest_seals_nothing(damaged):
     step = damaged('5.manifest.json').with_name('5')
     step.mkdir()
     (step / 'x').write_bytes(b'x')
-    assert checksums.damage(step)
-    checksums.seal(step)
-    assert not checksums.damage(step)
+    assert checksums.find_damage(step)
+    checksums.write_checksums(step)
+    assert not checksums.find_damage(step)
 
 
 def test_features_with_a_damaged_note_are_not_used(damaged):
@@ -75,7 +75,7 @@ def test_features_with_a_damaged_note_are_not_used(damaged):
 
 def test_a_damaged_lock_holds_nobody_up(damaged):
     path = damaged('writer.json')
-    with lock.one_writer(path.parent):
+    with lock.workdir_lock(path.parent):
         assert json.loads(path.read_text())['pid'] == os.getpid()
 
 

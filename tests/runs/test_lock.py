@@ -19,8 +19,8 @@ from tests.wait import wait_for
 HOLDER = """
 import sys, time
 from pathlib import Path
-from fer_jax.runs.lock import one_writer
-with one_writer(Path(sys.argv[1])):
+from fer_jax.runs.lock import workdir_lock
+with workdir_lock(Path(sys.argv[1])):
     print('held', flush=True)
     time.sleep(600)
 """
@@ -41,17 +41,17 @@ def holder(tmp_path):
 @pytest.mark.parametrize('end', [signal.SIGKILL, signal.SIGTERM])
 def test_a_second_writer_is_refused_while_the_first_lives_and_takes_over_after(holder, tmp_path, end):
     with pytest.raises(UserError, match=rf'is being written by process {holder.pid} on .*another --workdir'):
-        lock.one_writer(tmp_path).__enter__()
+        lock.workdir_lock(tmp_path).__enter__()
     holder.send_signal(end)
     holder.wait()
-    with lock.one_writer(tmp_path):
+    with lock.workdir_lock(tmp_path):
         assert json.loads((tmp_path / 'writer.json').read_text())['pid'] == os.getpid()
 
 
 def test_a_stopped_writer_still_holds(holder, tmp_path):
     holder.send_signal(signal.SIGSTOP)
     with pytest.raises(UserError, match='is being written by'):
-        lock.one_writer(tmp_path).__enter__()
+        lock.workdir_lock(tmp_path).__enter__()
 
 
 def test_a_writer_on_another_machine_is_dead_after_a_minute_of_silence(tmp_path, monkeypatch):
@@ -69,16 +69,16 @@ def test_a_writer_on_another_machine_is_dead_after_a_minute_of_silence(tmp_path,
     own = {'monotonic': lambda: clock['now'], 'time': lambda: written + clock['now'], 'sleep': sleep}
     monkeypatch.setattr(lock, 'time', types.SimpleNamespace(**own, strftime=time.strftime))
     with pytest.raises(UserError, match='process 7 on elsewhere since then'):
-        lock.one_writer(tmp_path).__enter__()
+        lock.workdir_lock(tmp_path).__enter__()
     assert clock['now'] == pytest.approx(3, abs=1)
-    with lock.one_writer(tmp_path):
+    with lock.workdir_lock(tmp_path):
         assert clock['now'] == pytest.approx(3 + lock.DEAD, abs=2)
 
 
 def test_the_holder_gives_signs_of_life_and_leaves_none_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, 'BEAT', 0.05)
     path = tmp_path / 'new' / 'writer.json'
-    with lock.one_writer(path.parent):
+    with lock.workdir_lock(path.parent):
         os.utime(path, (0, 0))
         wait_for(lambda: path.stat().st_mtime > 0)
     assert path.read_text() == ''
@@ -86,5 +86,5 @@ def test_the_holder_gives_signs_of_life_and_leaves_none_behind(tmp_path, monkeyp
 
 def test_a_damaged_file_holds_nobody_up(tmp_path):
     (tmp_path / 'writer.json').write_text('{"pid"')
-    with lock.one_writer(tmp_path):
+    with lock.workdir_lock(tmp_path):
         pass

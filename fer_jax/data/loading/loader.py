@@ -221,7 +221,7 @@ def choose(split: Split, placement: str, mesh: Mesh, role: str) -> str:
 def keeps_on_device(size: int, mesh: Mesh) -> bool:
     """Whether `size` bytes are at most a quarter of a device's free memory; of several processes the first one's."""
     fits = size <= SHARE_OF_MEMORY * free_memory(mesh)
-    return processes.tell(str(fits)) == 'True'
+    return processes.broadcast_from_main(str(fits)) == 'True'
 
 
 def free_memory(mesh: Mesh) -> int:
