@@ -18,7 +18,7 @@ import numpy as np
 
 from fer_jax.cli import run_command
 from fer_jax.data import dataset
-from fer_jax.data.loading.loader import Feed
+from fer_jax.data.loading.loader import SplitLoader
 from fer_jax.data.sources import folder, manifest
 from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
@@ -63,7 +63,7 @@ def write(workdir: Path, directory: Path, groups: int, output: Path, seed: int =
         root=cache.root() / 'datasets',
     )
     split = data.splits['train']
-    rows = embeddings(workdir, data, Feed(split, placement='auto', mesh=sharding.make_mesh(), role='train'))
+    rows = embeddings(workdir, data, SplitLoader(split, placement='auto', mesh=sharding.make_mesh(), role='train'))
     member, apart = grouped(rows, groups, seed)
     output.mkdir(parents=True, exist_ok=True)
     names = tuple(f'group-{number:02d}' for number in range(groups))
@@ -77,13 +77,13 @@ def write(workdir: Path, directory: Path, groups: int, output: Path, seed: int =
     return np.bincount(member, minlength=groups).tolist()
 
 
-def embeddings(workdir: Path, data: dataset.Dataset, images: Feed) -> np.ndarray:
+def embeddings(workdir: Path, data: dataset.Dataset, images: SplitLoader) -> np.ndarray:
     """float32 [N, D]: what enters the head, of length 1."""
     spec, weights, mesh = read_spec(workdir), restore.weights_of_run(workdir), sharding.make_mesh()
     network = build(spec)
     params, stats = jax.device_put((dict(weights.params), dict(weights.stats)), sharding.replicated(mesh))
     recipe = boundary_recipe(network, 'head', spec.image_size)
-    rows = feature_loader.feed(
+    rows = feature_loader.make_feature_loader(
         network, recipe, params, stats, images, fingerprint=data.fingerprint, role='train', mesh=mesh
     ).features
     flat = np.asarray(rows, np.float32).reshape(len(rows), -1)

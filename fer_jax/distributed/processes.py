@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_jax.distributed.launch import Place, gpus, own_gpus
-from fer_jax.distributed.rendezvous import HERE, RESOLVING, gather, join
+from fer_jax.distributed.rendezvous import HERE, RESOLVING, await_processes, join_processes
 from fer_jax.distributed.watchdog import Peers
 from fer_jax.errors import UserError
 from fer_jax.utils import progress
@@ -32,7 +32,7 @@ def start(here: Place | None, settings: Mapping[str, Any], about: Mapping[str, A
 
     Args:
       settings: `config.parallel`.
-      about: what has to be the same in all processes, see `distributed.rendezvous.gather`.
+      about: what has to be the same in all processes, see `distributed.rendezvous.await_processes`.
 
     Raises:
       UserError: process 0 is not found, or not all come.
@@ -43,10 +43,10 @@ def start(here: Place | None, settings: Mapping[str, Any], about: Mapping[str, A
     host, _, text = here.coordinator.rpartition(':')
     port, wait = int(text), settings['wait']
     if here.index == 0:
-        lines = gather(port, here.count, about, wait)
+        lines = await_processes(port, here.count, about, wait)
     else:
         names = wait if 'JOB_COMPLETION_INDEX' in os.environ else RESOLVING  # a pod has a name once it is started
-        name, line = join(host.strip('[]'), port, here.index, here.count, about, wait, names)
+        name, line = join_processes(host.strip('[]'), port, here.index, here.count, about, wait, names)
         lines = {0: (name, line)}
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # gloo prints too
         progress.silence()

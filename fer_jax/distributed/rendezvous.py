@@ -59,7 +59,7 @@ class Line:
         self._connection.close()
 
 
-def gather(port: int, count: int, about: Mapping[str, Any], wait: float) -> dict[int, tuple[str, Line]]:
+def await_processes(port: int, count: int, about: Mapping[str, Any], wait: float) -> dict[int, tuple[str, Line]]:
     """Process 0 waits on `port` for the others; returns {process: (host, connection)}, all of whom know it.
 
     Args:
@@ -138,7 +138,7 @@ def _wrong(hello: Mapping[str, Any], missing: list[int], count: int, about: Mapp
     return ''
 
 
-def join(
+def join_processes(
     host: str,
     port: int,
     index: int,

@@ -9,13 +9,13 @@ from jax.sharding import Mesh
 
 from fer_jax.data.dataset import Dataset
 from fer_jax.data.loading import batch_loop
-from fer_jax.data.loading.loader import Feed, fetch
+from fer_jax.data.loading.loader import SplitLoader, batch_fetcher
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes, sharding
 from fer_jax.evaluation import scoring
 from fer_jax.feature_cache import loader as feature_loader
 from fer_jax.feature_cache import recipe as feature_recipe
-from fer_jax.feature_cache.loader import FeatureFeed
+from fer_jax.feature_cache.loader import FeatureLoader
 from fer_jax.inference.eval_step import eval_step
 from fer_jax.models.network import Network
 from fer_jax.models.parameters import Flat
@@ -52,7 +52,7 @@ class Scorer:
             return batch_loop.map_batches(of, batches, count)
 
         self._steps = jax.jit(steps, static_argnames='start', out_shardings=sharding.replicated(mesh))
-        self._feeds: dict[tuple[str, str | None], Feed | FeatureFeed] = {}
+        self._loaders: dict[tuple[str, str | None], SplitLoader | FeatureLoader] = {}
 
     def logits(self, role: str, params: Flat, batch_stats: Flat, start: str | None = None) -> np.ndarray:
         """float32 [N, classes] of the split, in its order.
@@ -61,10 +61,10 @@ class Scorer:
           start: a stage below which nothing changes between calls: what enters it is computed once.
         """
         split = self._data.splits[role]
-        feed, fetched = self._feed(role, params, batch_stats, start), fetch(self._mesh)
+        loader, fetch = self._loader(role, params, batch_stats, start), batch_fetcher(self._mesh)
         parts, kept = [], []
-        for hosts, weight in feed.in_order(self._batch_size, batch_loop.of_images()):
-            count, batches = batch_loop.filled(weight), fetched(feed.resident, hosts)
+        for host_batches, weight in loader.in_order(self._batch_size, batch_loop.of_images()):
+            count, batches = batch_loop.filled(weight), fetch(loader.device_data, host_batches)
             parts.append((self._steps(params, batch_stats, batches, count, start=start), weight))
             processes.step_finished()
         for part, weight in parts:
@@ -76,15 +76,17 @@ class Scorer:
             raise RuntimeError(f'{len(rows)} of {len(split.labels)} examples of {role} were scored')
         return rows
 
-    def _feed(self, role: str, params: Flat, batch_stats: Flat, start: str | None) -> Feed | FeatureFeed:
-        if (role, start) not in self._feeds:
+    def _loader(self, role: str, params: Flat, batch_stats: Flat, start: str | None) -> SplitLoader | FeatureLoader:
+        if (role, start) not in self._loaders:
             if start is None:
                 split = self._data.splits[role]
-                feed: Feed | FeatureFeed = Feed(split, placement=self._placement, mesh=self._mesh, role=role)
+                loader: SplitLoader | FeatureLoader = SplitLoader(
+                    split, placement=self._placement, mesh=self._mesh, role=role
+                )
             else:
                 spec = self._network.spec
-                images: Any = self._feed(role, params, batch_stats, None)
-                feed = feature_loader.feed(
+                images: Any = self._loader(role, params, batch_stats, None)
+                loader = feature_loader.make_feature_loader(
                     self._network,
                     feature_recipe.boundary_recipe(self._network, start, spec.image_size, dtype=spec.dtype),
                     params,
@@ -95,12 +97,12 @@ class Scorer:
                     mesh=self._mesh,
                     batch_size=self._batch_size,
                 )
-            self._feeds[role, start] = feed
-        return self._feeds[role, start]
+            self._loaders[role, start] = loader
+        return self._loaders[role, start]
 
     def forget_features(self) -> None:
         """To be called when a phase begins: what lies below its boundary may have changed."""
-        self._feeds = {key: feed for key, feed in self._feeds.items() if key[1] is None}
+        self._loaders = {key: loader for key, loader in self._loaders.items() if key[1] is None}
 
     def score(self, role: str, params: Flat, batch_stats: Flat, start: str | None = None) -> dict[str, dict[str, Any]]:
         """{role: scores} and, for each subset of the split, {role_subset: scores}; see `scores` and `logits`."""

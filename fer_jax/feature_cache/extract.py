@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from fer_jax.data.augmentation.augment import augment
 from fer_jax.data.augmentation.geometry import resize
 from fer_jax.data.loading import batch_loop
-from fer_jax.data.loading.loader import fetch
+from fer_jax.data.loading.loader import batch_fetcher
 from fer_jax.distributed import sharding
 from fer_jax.feature_cache.recipe import Recipe
 from fer_jax.models.layers import adaptive_average_pool
@@ -41,7 +41,7 @@ def shape_of(network: Network, recipe: Recipe) -> tuple[int, ...]:
 
 
 def compute(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, mesh: Mesh) -> Compute:
-    """(resident, hosts, count, view) -> the features of the first `count` of several batches, [K, B, ...].
+    """(device_data, host_batches, count, view) -> the features of the first `count` of several batches, [K, B, ...].
 
     A view depends on (seed, view, example) alone, so neither on the batch nor on the number of devices.
     """
@@ -60,8 +60,10 @@ def compute(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, m
 
         return batch_loop.map_batches(of, batches, count)
 
-    def computed(resident: Mapping[str, Any], hosts: Mapping[str, Any], count: np.int32, view: int) -> jax.Array:
-        batches = fetch(mesh)(resident, hosts)
+    def computed(
+        device_data: Mapping[str, Any], host_batches: Mapping[str, Any], count: np.int32, view: int
+    ) -> jax.Array:
+        batches = batch_fetcher(mesh)(device_data, host_batches)
         return features(params, batch_stats, batches, count, np.int32(view), plain=view == 0)
 
     return computed

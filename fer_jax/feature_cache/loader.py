@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from fer_jax.data.loading.loader import Feed, annotations, in_order, keeps_on_device
+from fer_jax.data.loading.loader import SplitLoader, annotations, in_order, keeps_on_device
 from fer_jax.distributed import sharding
 from fer_jax.feature_cache.extract import compute, shape_of
 from fer_jax.feature_cache.recipe import Recipe
@@ -18,25 +18,25 @@ OFFSETS = 0x6F666673  # a stream of random numbers that nothing else draws from
 BATCH = 64
 
 
-class FeatureFeed:
-    """Batches of features in place of images; see `data.loading.loader.Feed`.
+class FeatureLoader:
+    """Batches of features in place of images; see `data.loading.loader.SplitLoader`.
 
     Attributes:
       features: [views * N, ...], a memory-mapped file.
-      resident: {'x': all features, 'y', 'weight'} on every device where they fit, else {}.
+      device_data: {'x': all features, 'y', 'weight'} on every device where they fit, else {}.
     """
 
-    def __init__(self, images: Feed, features: np.ndarray, *, views: int, seed: int, mesh: Mesh):
+    def __init__(self, images: SplitLoader, features: np.ndarray, *, views: int, seed: int, mesh: Mesh):
         self.split = images.split
         self.features = features
         self._views, self._mesh = views, mesh
         self._offsets = np.random.Generator(np.random.Philox(key=[seed, OFFSETS])).integers(
             0, views, len(self.split.ids)
         )
-        self.resident: dict[str, jax.Array] = {}
+        self.device_data: dict[str, jax.Array] = {}
         if keeps_on_device(features.nbytes, mesh):
             arrays = {'x': features, **annotations(self.split)}
-            self.resident = sharding.put(arrays, sharding.replicated(mesh))
+            self.device_data = sharding.put(arrays, sharding.replicated(mesh))
 
     def rows(self, index: np.ndarray, epoch: np.ndarray | int) -> np.ndarray:
         """int64 [B]: where the features of the examples `index` stand in `epoch`; an image's views come in turn."""
@@ -47,7 +47,7 @@ class FeatureFeed:
         own_rows = (..., sharding.own_rows(self._mesh, index.shape[1]))
         rows, index, weight = (array[own_rows] for array in (self.rows(index, epoch), index, weight))
         batch = {'id': index.astype(np.int32), 'weight': weight.astype(np.float32)}
-        if self.resident:
+        if self.device_data:
             batch['row'] = rows.astype(np.int32)
         else:
             own = {name: rows[index] for name, rows in annotations(self.split).items()}
@@ -55,36 +55,36 @@ class FeatureFeed:
         return sharding.put_rows(batch, self._mesh, axis=1)
 
     def in_order(self, batch_size: int, rows: int) -> Iterator[tuple[dict[str, jax.Array], np.ndarray]]:
-        """As `Feed.in_order`."""
+        """As `SplitLoader.in_order`."""
         for index, weight in in_order(len(self.split.ids), batch_size, rows):
             yield self.batches(index, weight, 0), weight
 
 
-class TrainFeatures:
-    """The training order over a split's features; see `data.loading.loader.TrainFeed`."""
+class TrainFeatureLoader:
+    """The training order over a split's features; see `data.loading.loader.TrainLoader`."""
 
-    def __init__(self, features: FeatureFeed, indices: Callable[[int], np.ndarray]):
-        self.resident, self.indices, self._features = features.resident, indices, features
+    def __init__(self, features: FeatureLoader, indices: Callable[[int], np.ndarray]):
+        self.device_data, self.indices, self._features = features.device_data, indices, features
 
-    def hosts(self, steps: Sequence[int]) -> dict[str, jax.Array]:
+    def host_batches(self, steps: Sequence[int]) -> dict[str, jax.Array]:
         """The host's halves of steps, counted from 0, [K, B, ...]."""
         index = np.stack([self.indices(step) for step in steps])
         place = np.array(steps)[:, None] * index.shape[1] + np.arange(index.shape[1])
         return self._features.batches(index, np.ones(index.shape), place // len(self._features.split.ids))
 
 
-def feed(
+def make_feature_loader(
     network: Network,
     recipe: Recipe,
     params: Flat,
     batch_stats: Flat,
-    images: Feed,
+    images: SplitLoader,
     *,
     fingerprint: str,
     role: str,
     mesh: Mesh,
     batch_size: int = BATCH,
-) -> FeatureFeed:
+) -> FeatureLoader:
     """A split's features, placed.
 
     They are computed in batches, of a size on which their last bits may depend: of that which the network would see
@@ -103,4 +103,4 @@ def feed(
         mesh=mesh,
         what=role,
     )
-    return FeatureFeed(images, array, views=recipe.views, seed=recipe.seed, mesh=mesh)
+    return FeatureLoader(images, array, views=recipe.views, seed=recipe.seed, mesh=mesh)

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fer_jax.data.loading import batch_loop
-from fer_jax.data.loading.loader import Feed
+from fer_jax.data.loading.loader import SplitLoader
 from fer_jax.distributed import processes
 from fer_jax.errors import UserError
 from fer_jax.feature_cache.extract import Compute
@@ -65,7 +65,7 @@ def key_of(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, **
 
 
 def kept(
-    images: Feed,
+    images: SplitLoader,
     compute: Compute,
     *,
     key: str,
@@ -103,7 +103,7 @@ def kept(
 
 
 def _fill(
-    images: Feed,
+    images: SplitLoader,
     compute: Compute,
     path: Path,
     views: int,
@@ -115,8 +115,8 @@ def _fill(
 ) -> None:
     def parts() -> Iterator[np.ndarray]:
         for view in range(views):
-            for hosts, weight in images.in_order(batch_size, batch_loop.of_images()):
-                yield np.asarray(compute(images.resident, hosts, batch_loop.filled(weight), view))[weight > 0]
+            for host_batches, weight in images.in_order(batch_size, batch_loop.of_images()):
+                yield np.asarray(compute(images.device_data, host_batches, batch_loop.filled(weight), view))[weight > 0]
 
     if not processes.is_main_process():
         for _ in parts():

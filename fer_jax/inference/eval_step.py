@@ -25,7 +25,7 @@ def eval_step(
     """Logits float32 [B, classes] of one task's head, images resized with antialiasing and otherwise as they are.
 
     Args:
-      batch: 'x' and 'id', see `data.loading.loader.gather`.
+      batch: 'x' and 'id', see `data.loading.loader.assemble_batch`.
       start: the stage that the batch's features enter, where it holds those.
       tta: see `views`: the logits of the mean of the probabilities of several views of each image.
     """

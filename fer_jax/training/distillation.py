@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from fer_jax.data import tasks as data_tasks
 from fer_jax.data.dataset import Dataset, Split
-from fer_jax.data.loading.loader import Feed
+from fer_jax.data.loading.loader import SplitLoader
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
@@ -104,13 +104,13 @@ def teacher_logits(
     data = data_tasks.load_tasks(config, image_size=spec.image_size, channels=spec.channels)[PRIMARY]
     if not np.array_equal(data.splits['train'].ids, split.ids):
         raise RuntimeError(f'{workdir} would see other images than its student')
-    images = Feed(data.splits['train'], placement=config['data']['placement'], mesh=mesh, role='train')
+    images = SplitLoader(data.splits['train'], placement=config['data']['placement'], mesh=mesh, role='train')
     own = dict(weights.params), dict(weights.stats)
     params, stats = sharding.put(own, sharding.replicated(mesh))
 
     def outputs(recipe: Recipe) -> np.ndarray:
         place: dict[str, Any] = {'fingerprint': data.fingerprint, 'role': 'train', 'mesh': mesh}
-        return feature_loader.feed(network, recipe, params, stats, images, **place).features
+        return feature_loader.make_feature_loader(network, recipe, params, stats, images, **place).features
 
     predict = jax.jit(lambda x: network.forward(*own, x, start='head')[0][PRIMARY])
     entering = outputs(boundary_recipe(network, 'head', spec.image_size))

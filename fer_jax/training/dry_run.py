@@ -41,7 +41,7 @@ def rehearse(run: Run, workdir: Path) -> dict[str, Any]:
     print(f'{run.describe()}\n{parameter_table.parameter_table(run.network, run.phases)}')
     print('\n'.join(describe_data(run)))
     print(f'weights: {describe_weights(run)}')
-    images = nbytes(run.feed.resident)
+    images = nbytes(run.loader.device_data)
     scored = sum(
         size_of(split)
         for task in run.tasks.values()
@@ -108,7 +108,7 @@ def describe_data(run: Run) -> list[str]:
         task, source = run.tasks[name], place_of(fields['data'])
         on_disk = f'{tree_size(source) / 1e6:.1f} MB' if source.is_dir() else 'listed'
         sizes = ', '.join(f'{role} {size_of(split) / 1e6:.1f} MB' for role, split in task.data.splits.items())
-        where = 'on each device' if task.feed.placement == 'device' else 'streamed'
+        where = 'on each device' if task.loader.placement == 'device' else 'streamed'
         lines.append(f'data, {name}: {on_disk} in {source}; decoded {sizes}; the training split is {where}')
     return lines
 

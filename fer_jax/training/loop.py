@@ -78,7 +78,7 @@ def train_phase(
         scorer.forget_features()
     if phase.features and phase.features.views == 1 and phase.augment != Augment():
         print(f'phase {phase.index} trains on plain images: cache_views=1 keeps no augmented view')
-    feed = run.feed_for(phase, state, fixed)
+    loader = run.loader_for(phase, state, fixed)
     cached, every = phase.features is not None, run.config['log_every']
     pace = StepsPerCall(features=cached, last=phase.last, ends=run.evaluations, every=every)
     take_steps = run.step_function(phase)
@@ -100,8 +100,8 @@ def train_phase(
             count = pace.count(step)
             with jax.profiler.StepTraceAnnotation('train', step_num=step):
                 with recorder.timed('data'):
-                    batch = pace.batch(feed, step, count)
-                state = take_steps(state, fixed, feed.resident, *batch)
+                    batch = pace.batch(loader, step, count)
+                state = take_steps(state, fixed, loader.device_data, *batch)
                 pace.took(count, state.step)
             step += count
             recorder.stepped(count)

@@ -26,7 +26,7 @@ def largest_batch(config: Mapping[str, Any]) -> int:
       UserError: something in the config or the data is wrong.
     """
     run = setup.prepare(config)
-    images = jax.tree.leaves(run.feed.resident)  # in use already, and an argument of the step
+    images = jax.tree.leaves(run.loader.device_data)  # in use already, and an argument of the step
     free = loader.free_memory(run.mesh) + sum(leaf.nbytes for leaf in images)
     budget = int((1 - MARGIN) * free)
     print(f'{run.describe()}\n{free / 1e9:.2f} GB are free on each device, {MARGIN:.0%} of which is left alone')
@@ -52,7 +52,7 @@ def needs(run: Run, phase: Phase) -> Callable[[int], int]:
     shapes = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=run.replicated), (state, fixed)
     )
-    resident, hosts, count = run.abstract_batch(phase)
+    device_data, host_batches, count = run.abstract_batch(phase)
     step, known = run.jitted_step(phase), {}
 
     def resized(leaf: Any, batch_size: int) -> jax.ShapeDtypeStruct:
@@ -61,9 +61,11 @@ def needs(run: Run, phase: Phase) -> Callable[[int], int]:
 
     def of(batch_size: int) -> int:
         if batch_size not in known:
-            batch = hosts | {PRIMARY: {name: resized(leaf, batch_size) for name, leaf in hosts[PRIMARY].items()}}
+            batch = host_batches | {
+                PRIMARY: {name: resized(leaf, batch_size) for name, leaf in host_batches[PRIMARY].items()}
+            }
             try:
-                used = step.lower(*shapes, resident, batch, count).compile().memory_analysis()
+                used = step.lower(*shapes, device_data, batch, count).compile().memory_analysis()
             except RuntimeError as error:  # a GPU's compiler times kernels on buffers of their size
                 if 'RESOURCE_EXHAUSTED' not in str(error):
                     raise

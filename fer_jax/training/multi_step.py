@@ -32,16 +32,17 @@ def rows(*, features: bool) -> int:
 
 
 def loop_steps(step: Callable[..., Any]) -> Callable[..., Any]:
-    """(state, fixed, resident, host) -> state for several batches: (state, fixed, resident, hosts, count) -> state.
+    """Loops a step (state, fixed, device_data, host) -> state over several batches.
 
-    It takes the first `count` of `hosts`, leaves [K, B, ...]; where K is 1 that one, without a loop, whatever `count`.
+    The result (state, fixed, device_data, host_batches, count) -> state takes the first `count` of `host_batches`, leaves
+    [K, B, ...]; where K is 1 that one, without a loop, whatever `count`.
     """
 
-    def steps(state: Any, fixed: Any, resident: Any, hosts: Any, count: jax.Array) -> Any:
+    def steps(state: Any, fixed: Any, device_data: Any, host_batches: Any, count: jax.Array) -> Any:
         def one(at: jax.Array | int, state: Any) -> Any:
-            return step(state, fixed, resident, jax.tree.map(lambda leaf: leaf[at], hosts))
+            return step(state, fixed, device_data, jax.tree.map(lambda leaf: leaf[at], host_batches))
 
-        if len(jax.tree.leaves(hosts)[0]) == 1:
+        if len(jax.tree.leaves(host_batches)[0]) == 1:
             return one(0, state)
         return jax.lax.fori_loop(0, count, one, state)
 
@@ -70,10 +71,10 @@ class StepsPerCall:
         most = min(self._most, self._last - step, self._every - step % self._every)
         return next((count for count in range(1, most) if step + count in self._ends), most)
 
-    def batch(self, feed: Any, step: int, count: int) -> tuple[Any, np.int32]:
-        """(hosts, count) of the program, see `Run.step_function`."""
+    def batch(self, loader: Any, step: int, count: int) -> tuple[Any, np.int32]:
+        """(host_batches, count) of the program, see `Run.step_function`."""
         steps = [step + min(at, count - 1) for at in range(self.rows)]  # the last one stands in for what is not taken
-        return feed.hosts(steps), np.int32(count)
+        return loader.host_batches(steps), np.int32(count)
 
     def took(self, count: int, output: jax.Array) -> None:
         """After so many steps were dispatched, the last of which gives `output`."""

@@ -61,7 +61,7 @@ def check(run: Run, phase: Phase, state: TrainState, workdir: Path) -> None:
                 'checkpoint is good; lower the learning rate in a new --workdir, or set phases[i].clip there'
             )
         return
-    split, index = run.data.splits['train'], run.tasks[PRIMARY].feed.indices(step - 1)
+    split, index = run.data.splits['train'], run.tasks[PRIMARY].loader.indices(step - 1)
     raise report(
         workdir,
         step=step,

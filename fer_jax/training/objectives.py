@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fer_jax.data.dataset import Dataset
-from fer_jax.data.loading.loader import TrainFeed
+from fer_jax.data.loading.loader import TrainLoader
 from fer_jax.data.tasks import PRIMARY, in_task
 from fer_jax.errors import UserError
 from fer_jax.training import losses
@@ -61,7 +61,7 @@ class Task:
 
     data: Dataset
     objective: Objective
-    feed: TrainFeed
+    loader: TrainLoader
 
 
 def check_aligned(fields: Mapping[str, Mapping[str, Any]], accumulate: int) -> None:
@@ -118,10 +118,12 @@ def objective(name: str, task: Mapping[str, Any], data: Dataset, distil: Mapping
     )
 
 
-def feed(name: str, task: Mapping[str, Any], data: Dataset, config: Mapping[str, Any], mesh: Mesh) -> TrainFeed:
+def make_train_loader(
+    name: str, task: Mapping[str, Any], data: Dataset, config: Mapping[str, Any], mesh: Mesh
+) -> TrainLoader:
     """The training split of the task of this name, in an order of its own."""
     with in_task(name):
-        return TrainFeed(
+        return TrainLoader(
             data.splits['train'],
             batch_size=task['data']['batch_size'],
             seed=config['seed'] if name == PRIMARY else seed_of(config['seed'], name),
@@ -148,4 +150,4 @@ def describe(task: Task) -> str:
     aligned = f', aligned by {objective.align:g}' if objective.align else ''
     shared = ', '.join(f'{count:,} of {role}' for role, count in data.left_out.items())
     apart = f'; left out, as another task trains on them: {shared}' if shared else ''
-    return f'{data.name}: {counts}; {learnt}{aligned}; batch {task.feed.batch_size}{apart}'
+    return f'{data.name}: {counts}; {learnt}{aligned}; batch {task.loader.batch_size}{apart}'

@@ -19,7 +19,7 @@ import optax
 
 from fer_jax.data.augmentation.augment import Augment
 from fer_jax.data.loading import sampler
-from fer_jax.data.loading.loader import Feed
+from fer_jax.data.loading.loader import SplitLoader
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
 from fer_jax.evaluation import scoring
@@ -103,13 +103,13 @@ def fit(run: Run, fields: Mapping[str, Any]) -> dict[str, Any]:
         dtype=fields['dtype'],
     )
 
-    train = run.tasks[PRIMARY].feed
+    train = run.tasks[PRIMARY].loader
 
     def of(role: str) -> np.ndarray:
         """[views, N, D]"""
         split = run.data.splits[role]
-        images = train if role == 'train' else Feed(split, placement=train.placement, mesh=run.mesh, role=role)
-        found = feature_loader.feed(
+        images = train if role == 'train' else SplitLoader(split, placement=train.placement, mesh=run.mesh, role=role)
+        found = feature_loader.make_feature_loader(
             run.network, recipe, params, stats, images, fingerprint=run.data.fingerprint, role=role, mesh=run.mesh
         )
         rows = found.features

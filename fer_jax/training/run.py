@@ -10,12 +10,12 @@ import jax
 import numpy as np
 
 from fer_jax.data import dataset
-from fer_jax.data.loading.loader import Feeds, gather
+from fer_jax.data.loading.loader import MultiTaskLoader, assemble_batch
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes, sharding
 from fer_jax.feature_cache import extract as feature_extract
 from fer_jax.feature_cache import loader as feature_loader
-from fer_jax.feature_cache.loader import TrainFeatures
+from fer_jax.feature_cache.loader import TrainFeatureLoader
 from fer_jax.models.network import DTYPES, Network
 from fer_jax.models.parameters import Flat, stage_of
 from fer_jax.pretrained import Weights
@@ -54,9 +54,9 @@ class Run:
         return self.tasks[PRIMARY].data
 
     @functools.cached_property
-    def feed(self) -> Feeds:
+    def loader(self) -> MultiTaskLoader:
         """Images of every task."""
-        return Feeds({name: task.feed for name, task in self.tasks.items()})
+        return MultiTaskLoader({name: task.loader for name, task in self.tasks.items()})
 
     @property
     def batch_size(self) -> int:
@@ -113,50 +113,50 @@ class Run:
         cut = sharding.optimizer(self.mesh, self.config['parallel']['optimizer'], shapes)
         return TrainState(**dict.fromkeys(TrainState._fields, self.replicated) | {'opt_state': cut})
 
-    def feed_for(self, phase: Phase, state: TrainState, fixed: FrozenState) -> Feeds:
+    def loader_for(self, phase: Phase, state: TrainState, fixed: FrozenState) -> MultiTaskLoader:
         """What the phase's batches come from: images, or what is computed of them once."""
         if phase.features is None:
-            return self.feed
-        made, seen = {}, sum(task.feed.batch_size for task in self.tasks.values()) // phase.accumulate
+            return self.loader
+        made, seen = {}, sum(task.loader.batch_size for task in self.tasks.values()) // phase.accumulate
         for name, task in self.tasks.items():
-            of_task = feature_loader.feed(
+            of_task = feature_loader.make_feature_loader(
                 self.network,
                 phase.features,
                 train_state.all_params(state, fixed),
                 state.batch_stats,
-                task.feed,
+                task.loader,
                 fingerprint=task.data.fingerprint,
                 role='train',
                 mesh=self.mesh,
                 batch_size=seen,
             )
-            made[name] = TrainFeatures(of_task, task.feed.indices)
-        return Feeds(made)
+            made[name] = TrainFeatureLoader(of_task, task.loader.indices)
+        return MultiTaskLoader(made)
 
     def abstract_batch(self, phase: Phase) -> tuple[Any, Any, np.int32]:
-        """(resident, hosts, count) of a program of `phase`, to compile it: of `hosts` their shapes alone."""
-        resident: dict[str, Any] = self.feed.resident
-        hosts: dict[str, Any] = self.feed.hosts([phase.first])
+        """(device_data, host_batches, count) of a program of `phase`, to compile it: of the batches the shapes alone."""
+        device_data: dict[str, Any] = self.loader.device_data
+        host_batches: dict[str, Any] = self.loader.host_batches([phase.first])
         if phase.features is not None:
             shape, kind = (
                 feature_extract.shape_of(self.network, phase.features),
                 DTYPES[phase.features.dtype],
             )
             for name in self.tasks:
-                hosts[name] = jax.eval_shape(gather, resident[name], hosts[name])
-                hosts[name]['x'] = jax.ShapeDtypeStruct((*hosts[name]['weight'].shape, *shape), kind)
-            resident = dict.fromkeys(hosts, {})
+                host_batches[name] = jax.eval_shape(assemble_batch, device_data[name], host_batches[name])
+                host_batches[name]['x'] = jax.ShapeDtypeStruct((*host_batches[name]['weight'].shape, *shape), kind)
+            device_data = dict.fromkeys(host_batches, {})
         rows, where = multi_step.rows(features=phase.features is not None), sharding.batch(self.mesh, axis=1)
 
         def repeated(leaf: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((rows, *leaf.shape[1:]), leaf.dtype, sharding=where)
 
-        return resident, jax.tree.map(repeated, hosts), np.int32(rows)
+        return device_data, jax.tree.map(repeated, host_batches), np.int32(rows)
 
     def step_function(self, phase: Phase) -> Any:
-        """(state, fixed, resident, hosts, count) -> state after `count` training steps of one phase.
+        """(state, fixed, device_data, host_batches, count) -> state after `count` training steps of one phase.
 
-        `hosts` are the host's halves of several batches, [K, B, ...], of which the first `count` are taken. It is
+        `host_batches` are the halves that the host sends, [K, B, ...], of which the first `count` are taken. It is
         compiled at its first call, and consumes what of the state it changes. On features it is called without the
         leaves below the boundary, each of which would cost it microseconds.
         """
@@ -167,10 +167,12 @@ class Run:
         below = set(order[: order.index(phase.partition.boundary)])
 
         def on_features(
-            state: TrainState, fixed: FrozenState, resident: Any, hosts: Any, count: np.int32
+            state: TrainState, fixed: FrozenState, device_data: Any, host_batches: Any, count: np.int32
         ) -> TrainState:
             (low, high), (_, frozen) = (divide(tree) for tree in (state.batch_stats, fixed.frozen))
-            after = step(state._replace(batch_stats=high), fixed._replace(frozen=frozen), resident, hosts, count)
+            after = step(
+                state._replace(batch_stats=high), fixed._replace(frozen=frozen), device_data, host_batches, count
+            )
             return after._replace(batch_stats=low | after.batch_stats)
 
         def divide(tree: Flat) -> tuple[Flat, Flat]:

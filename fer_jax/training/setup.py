@@ -1,4 +1,4 @@
-"""Everything that follows from a config before a step is taken: data, network, phases, loss, feed."""
+"""Everything that follows from a config before a step is taken: data, network, phases, loss, loaders."""
 
 import dataclasses
 import os
@@ -86,7 +86,7 @@ def prepare(config: Mapping[str, Any]) -> Run:
             name: Task(
                 data[name],
                 objectives.objective(name, task, data[name], config['distil']),
-                objectives.feed(name, task, data[name], config, mesh),
+                objectives.make_train_loader(name, task, data[name], config, mesh),
             )
             for name, task in fields.items()
         },

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from fer_jax.data.augmentation.augment import augment_batch, example_keys
-from fer_jax.data.loading.loader import gather
+from fer_jax.data.loading.loader import assemble_batch
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.models.network import DTYPES, Network
 from fer_jax.models.parameters import Flat
@@ -25,7 +25,7 @@ Batches = Mapping[str, Mapping[str, Any]]
 def train_step(
     state: TrainState,
     fixed: FrozenState,
-    resident: Batches,
+    device_data: Batches,
     host: Batches,
     *,
     network: Network,
@@ -41,12 +41,12 @@ def train_step(
     images of all tasks go through the network as one batch, over which BatchNorm takes its statistics.
 
     Args:
-      resident, host: the two halves of each task's batch, see `data.loading.loader`.
+      device_data, host: the two halves of each task's batch, see `data.loading.loader`.
       objectives: of each task, the primary one first.
       guard: how many steps may have an update that is not finite; such an update is not kept, and after one more no
         other is. None keeps everything.
     """
-    batch = {task: gather(resident[task], host[task]) for task in objectives}
+    batch = {task: assemble_batch(device_data[task], host[task]) for task in objectives}
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     start = None if phase.features is None else phase.partition.boundary
     consistency = objectives[PRIMARY].consistency

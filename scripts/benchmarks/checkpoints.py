@@ -114,7 +114,7 @@ def beside_steps(arguments: argparse.Namespace, images: Path, work: Path) -> lis
         nonlocal state
         begun, first = time.perf_counter(), int(state.step)
         for step in range(first, first + arguments.steps):
-            state = take(state, fixed, run.feed.resident, run.feed.hosts([step]), 1)
+            state = take(state, fixed, run.loader.device_data, run.loader.host_batches([step]), 1)
         state.step.block_until_ready()
         return time.perf_counter() - begun
 

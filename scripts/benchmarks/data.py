@@ -56,13 +56,13 @@ def jax_batches(arguments: argparse.Namespace, side: int, channels: int, size: i
 
     from fer_jax.data import dataset
     from fer_jax.data.augmentation.augment import Augment, augment, example_keys
-    from fer_jax.data.loading.loader import TrainFeed, gather
+    from fer_jax.data.loading.loader import TrainLoader, assemble_batch
     from fer_jax.distributed import sharding
 
     data = dataset.load(
         dir=str(arguments.images), splits={'train': 'train'}, image_size=side, channels=channels, root=arguments.images
     )
-    feed = TrainFeed(
+    loader = TrainLoader(
         data.splits['train'],
         batch_size=BATCH,
         seed=0,
@@ -72,13 +72,13 @@ def jax_batches(arguments: argparse.Namespace, side: int, channels: int, size: i
     settings = Augment(**AUGMENT)
 
     @jax.jit
-    def batch(resident: Any, hosts: Any, step: int) -> jax.Array:
+    def batch(device_data: Any, host_batches: Any, step: int) -> jax.Array:
         keys = example_keys(jax.random.fold_in(jax.random.key(0), step), BATCH)
-        return augment(gather(resident, hosts)['x'][0], keys, size, settings)
+        return augment(assemble_batch(device_data, host_batches)['x'][0], keys, size, settings)
 
     step = 0
     while True:
-        batch(feed.resident, feed.hosts([step]), step).block_until_ready()
+        batch(loader.device_data, loader.host_batches([step]), step).block_until_ready()
         step += 1
         yield BATCH
 

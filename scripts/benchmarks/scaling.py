@@ -122,7 +122,7 @@ def compiled(name: str, image_size: int, batch_size: int) -> dict[str, Any]:
     cut = sharding.optimizer(mesh, how, state.opt_state)
     places = TrainState(**dict.fromkeys(TrainState._fields, sharding.replicated(mesh)) | {'opt_state': cut})
     begun = placed(state)._replace(opt_state=jax.tree.map(at, state.opt_state, cut))
-    resident = rows(1000, x=jnp.uint8, y=jnp.int32, weight=jnp.float32)
+    device_data = rows(1000, x=jnp.uint8, y=jnp.int32, weight=jnp.float32)
     host = placed(rows(whole, id=jnp.int32, weight=jnp.float32), sharding.batch(mesh))
     step = functools.partial(
         train_step,
@@ -133,7 +133,7 @@ def compiled(name: str, image_size: int, batch_size: int) -> dict[str, Any]:
         guard=0,
     )
     lowered = jax.jit(step, donate_argnums=0, out_shardings=places).lower(
-        begun, FrozenState(placed(frozen), {}), {PRIMARY: placed(resident)}, {PRIMARY: host}
+        begun, FrozenState(placed(frozen), {}), {PRIMARY: placed(device_data)}, {PRIMARY: host}
     )
     program = lowered.compile({'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True})
     return {

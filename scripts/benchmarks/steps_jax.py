@@ -17,7 +17,7 @@ from flax import nnx
 
 from fer_jax.data.dataset import Split
 from fer_jax.data.loading.batch_loop import map_batches, of_images
-from fer_jax.data.loading.loader import Feeds, TrainFeed
+from fer_jax.data.loading.loader import MultiTaskLoader, TrainLoader
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import sharding
 from fer_jax.inference.eval_step import eval_step
@@ -132,34 +132,34 @@ def training(arguments: argparse.Namespace, network: Network, mesh: Any, *, froz
 def train(
     arguments: argparse.Namespace, network: Network, images: np.ndarray, mesh: Any, variant: str
 ) -> dict[str, Any]:
-    """Steps on one batch that lies on the device; of the pipeline, on those that the feed asks for."""
+    """Steps on one batch that lies on the device; of the pipeline, on those that the loader asks for."""
     frozen = arguments.part == 'frozen' or variant.startswith('frozen')
     narrow = variant.endswith('bfloat16')
     start = training(arguments, network, mesh, frozen=frozen, narrow=narrow)
     if arguments.part != 'pipeline':
         return repeated(arguments, start, OneBatch(whole(images), mesh))
-    feed = TrainFeed(split_of(images), batch_size=arguments.batch, seed=0, placement='device', mesh=mesh)
+    loader = TrainLoader(split_of(images), batch_size=arguments.batch, seed=0, placement='device', mesh=mesh)
     if variant == 'one batch':
-        of_first = {name: leaf[feed.indices(0)] for name, leaf in whole(images).items()}
+        of_first = {name: leaf[loader.indices(0)] for name, leaf in whole(images).items()}
         return repeated(arguments, start, OneBatch(of_first, mesh))
-    return repeated(arguments, start, Feeds({PRIMARY: feed}), TOGETHER if variant == 'one program' else 0)
+    return repeated(arguments, start, MultiTaskLoader({PRIMARY: loader}), TOGETHER if variant == 'one program' else 0)
 
 
 def whole(images: np.ndarray) -> dict[str, np.ndarray]:
-    """A batch of all of them, as `data.loading.loader.gather` gives it."""
+    """A batch of all of them, as `data.loading.loader.assemble_batch` gives it."""
     count = np.arange(len(images), dtype=np.int32)
     return {'x': images, 'y': count % len(CLASSES), 'id': count, 'weight': np.ones(len(images), np.float32)}
 
 
 class OneBatch:
-    """The same batch at every step, and nothing else on the devices; see `data.loading.loader.Feeds`."""
+    """The same batch at every step, and nothing else on the devices; see `data.loading.loader.MultiTaskLoader`."""
 
     def __init__(self, batch: Mapping[str, np.ndarray], mesh: Any):
-        self.resident: dict[str, Any] = {PRIMARY: {}}
+        self.device_data: dict[str, Any] = {PRIMARY: {}}
         host = jax.device_put({PRIMARY: dict(batch)}, sharding.batch(mesh))
         self._stacked = functools.cache(functools.partial(stacked, host, mesh))
 
-    def hosts(self, steps: Sequence[int]) -> Any:
+    def host_batches(self, steps: Sequence[int]) -> Any:
         return self._stacked(len(steps))
 
 
@@ -172,27 +172,27 @@ def stacked(batch: Any, mesh: Any, rows: int) -> Any:
     return jax.jit(of, out_shardings=sharding.batch(mesh, axis=1))(batch)
 
 
-def repeated(arguments: argparse.Namespace, start: Training, feed: Any, together: int = 0) -> dict[str, Any]:
+def repeated(arguments: argparse.Namespace, start: Training, loader: Any, together: int = 0) -> dict[str, Any]:
     """Steps as a run takes them; in programs of `together` where that is given."""
     pace = StepsPerCall(features=False, last=sys.maxsize, ends=(), every=sys.maxsize)
     run, state, done = jax.jit(loop_steps(start.step), donate_argnums=0), start.state, 0
 
     def batch(step: int) -> tuple[int, tuple[Any, ...]]:
         if together:
-            return together, (feed.hosts(range(step, step + together)), np.int32(together))
+            return together, (loader.host_batches(range(step, step + together)), np.int32(together))
         count = pace.count(step)
-        return count, pace.batch(feed, step, count)
+        return count, pace.batch(loader, step, count)
 
     def once() -> jax.Array:
         nonlocal state, done
         count, arrays = batch(done)
-        state = run(state, start.fixed, feed.resident, *arrays)
+        state = run(state, start.fixed, loader.device_data, *arrays)
         pace.took(count, state.step)
         done += count
         return state.step
 
     found = clock.timed(once, jax.block_until_ready, arguments.batch, arguments.seconds, lambda: done)
-    used = run.lower(state, start.fixed, feed.resident, *batch(done)[1]).compile().memory_analysis()
+    used = run.lower(state, start.fixed, loader.device_data, *batch(done)[1]).compile().memory_analysis()
     return found | {'program_bytes': used.argument_size_in_bytes + used.temp_size_in_bytes} if used else found
 
 

@@ -7,7 +7,7 @@ import sys
 import jax
 import numpy as np
 
-from fer_jax.data.loading.loader import TrainFeed, gather
+from fer_jax.data.loading.loader import TrainLoader, assemble_batch
 from fer_jax.distributed import sharding
 from tests.data.splits import split_of
 
@@ -25,7 +25,7 @@ def main(balance: str) -> None:
             continue
         restarts = range(STEPS) if not workers else (0, 3) if devices == 1 else (0,)
         for start in restarts:
-            feed = TrainFeed(
+            loader = TrainLoader(
                 split,
                 batch_size=8,
                 seed=3,
@@ -34,7 +34,10 @@ def main(balance: str) -> None:
                 balance=balance,
                 workers=workers,
             )
-            batches = [jax.device_get(gather(feed.resident, feed.hosts([step]))) for step in range(start, STEPS)]
+            batches = [
+                jax.device_get(assemble_batch(loader.device_data, loader.host_batches([step])))
+                for step in range(start, STEPS)
+            ]
             for batch in batches:
                 assert (batch['x'] == images[batch['id']]).all()
             found[f'{placement}, {workers} workers, {devices} devices, from step {start}'] = [

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from fer_jax.data.loading.loader import Feed, TrainFeed, gather
+from fer_jax.data.loading.loader import SplitLoader, TrainLoader, assemble_batch
 from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
 from tests.data.splits import split_of
@@ -18,19 +18,19 @@ LABELS = (np.arange(37) % 5).astype(np.int32)
 SPLIT = split_of(IMAGES, LABELS, weights=np.linspace(0.5, 2, 37, dtype=np.float32))
 
 
-def feed(placement, batch_size=8):
-    return TrainFeed(SPLIT, batch_size=batch_size, seed=1, placement=placement, mesh=sharding.make_mesh())
+def train_loader(placement, batch_size=8):
+    return TrainLoader(SPLIT, batch_size=batch_size, seed=1, placement=placement, mesh=sharding.make_mesh())
 
 
 def batches(one, steps):
-    found = (jax.device_get(jax.jit(gather)(one.resident, one.hosts([step]))) for step in steps)
+    found = (jax.device_get(jax.jit(assemble_batch)(one.device_data, one.host_batches([step]))) for step in steps)
     return [{name: leaf[0] for name, leaf in batch.items()} for batch in found]
 
 
 def test_both_placements_give_the_same_bits_from_any_step():
-    device = batches(feed('device'), range(15))
+    device = batches(train_loader('device'), range(15))
     for start in (0, 1, 6, 14):
-        stream = batches(feed('stream'), range(start, 15))
+        stream = batches(train_loader('stream'), range(start, 15))
         for ours, theirs in zip(device[start:], stream, strict=True):
             assert set(ours) == set(theirs)
             for name in ours:
@@ -43,10 +43,10 @@ def test_both_placements_give_the_same_bits_from_any_step():
 
 @pytest.mark.parametrize('placement', ['device', 'stream'])
 def test_several_batches_are_those_of_their_steps(placement):
-    one = feed(placement)
-    expected = batches(feed('device'), (2, 3, 4, 4))
+    one = train_loader(placement)
+    expected = batches(train_loader('device'), (2, 3, 4, 4))
     for _ in range(2):  # a stream goes back
-        together = jax.device_get(jax.jit(gather)(one.resident, one.hosts((2, 3, 4, 4))))
+        together = jax.device_get(jax.jit(assemble_batch)(one.device_data, one.host_batches((2, 3, 4, 4))))
         for name, leaf in together.items():
             np.testing.assert_array_equal(leaf, np.stack([batch[name] for batch in expected]))
 
@@ -54,10 +54,10 @@ def test_several_batches_are_those_of_their_steps(placement):
 @pytest.mark.parametrize('placement', ['device', 'stream'])
 @pytest.mark.parametrize('batch_size', [1, 8, 37, 64])
 def test_in_order_every_example_counts_once(placement, batch_size):
-    one = Feed(SPLIT, placement=placement, mesh=sharding.make_mesh(), role='test')
+    one = SplitLoader(SPLIT, placement=placement, mesh=sharding.make_mesh(), role='test')
     seen = []
-    for hosts, weight in one.in_order(batch_size, 3):
-        batches = jax.device_get(gather(one.resident, hosts))
+    for host_batches, weight in one.in_order(batch_size, 3):
+        batches = jax.device_get(assemble_batch(one.device_data, host_batches))
         assert batches['x'].shape == (3, batch_size, 6, 6, 3)
         seen.append(batches['x'][weight > 0])
     np.testing.assert_array_equal(np.concatenate(seen), IMAGES)
@@ -65,17 +65,17 @@ def test_in_order_every_example_counts_once(placement, batch_size):
 
 def test_auto_says_what_it_chose(caplog, monkeypatch):
     with caplog.at_level('INFO', 'fer_jax'):
-        assert feed('auto').placement == 'device'
+        assert train_loader('auto').placement == 'device'
         monkeypatch.setattr('fer_jax.data.loading.loader.free_memory', lambda mesh: 1000)
-        assert feed('auto').placement == 'stream'
+        assert train_loader('auto').placement == 'stream'
     assert 'placement device' in caplog.text and 'placement stream' in caplog.text
 
 
 def test_wrong_settings_are_named():
     with pytest.raises(UserError, match='data.batch_size=38 is larger than the training split, 37 images'):
-        feed('device', 38)
+        train_loader('device', 38)
     with pytest.raises(UserError, match="data.placement='gpu' is unknown"):
-        feed('gpu')
+        train_loader('gpu')
 
 
 @pytest.mark.slow
@@ -104,6 +104,6 @@ def test_distributions_take_the_place_of_labels():
     split = split_of(IMAGES, LABELS, distributions=shares)
     settings = {'batch_size': 8, 'seed': 1, 'mesh': sharding.make_mesh()}
     for placement in ('device', 'stream'):
-        one = TrainFeed(split, placement=placement, **settings)
-        batch = jax.device_get(gather(one.resident, one.hosts([2])))
+        one = TrainLoader(split, placement=placement, **settings)
+        batch = jax.device_get(assemble_batch(one.device_data, one.host_batches([2])))
         np.testing.assert_array_equal(batch['y'], shares[batch['id']])

@@ -32,7 +32,7 @@ params, stats = run.initial()
 state, fixed = run.init_phase_state(run.phases[0], 0, params, stats)
 step, losses = run.step_function(run.phases[0]), []
 for index in range(20):
-    state = step(state, fixed, run.feed.resident, run.feed.hosts([index]), 1)
+    state = step(state, fixed, run.loader.device_data, run.loader.host_batches([index]), 1)
     losses.append(float(state.sums['primary/loss']))
 leaves = {path: np.asarray(leaf) for path, leaf in (state.trainable | state.batch_stats).items()}
 np.savez(sys.argv[3], losses=np.array(losses), **leaves)

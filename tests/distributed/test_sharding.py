@@ -49,7 +49,7 @@ for devices, how in json.loads(sys.argv[4]):
     )
     step = jax.jit(multi_step.loop_steps(bound), donate_argnums=0, out_shardings=run.state_shardings(phase))
     for index in range(5):
-        state = step(state, fixed, run.feed.resident, run.feed.hosts([index]), 1)
+        state = step(state, fixed, run.loader.device_data, run.loader.host_batches([index]), 1)
     held = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
     share = sum(leaf.addressable_shards[0].data.size for leaf in held) / sum(leaf.size for leaf in held)
     leaves = state.trainable | state.batch_stats | {'share': share, 'loss': state.sums['primary/loss']}

@@ -100,9 +100,11 @@ def meet(count, others, about=None, wait=LIMIT):
             found[index] = str(error)
 
     def joining(index, count, about):
-        return lambda: rendezvous.join('localhost', port, index, count, about, wait)
+        return lambda: rendezvous.join_processes('localhost', port, index, count, about, wait)
 
-    threads = [threading.Thread(target=run, args=(0, lambda: rendezvous.gather(port, count, about or {}, wait)))]
+    threads = [
+        threading.Thread(target=run, args=(0, lambda: rendezvous.await_processes(port, count, about or {}, wait)))
+    ]
     threads += [threading.Thread(target=run, args=(at, joining(at % 10, *one))) for at, one in others.items()]
     for thread in threads:
         thread.start()
@@ -135,31 +137,31 @@ def test_processes_that_do_not_fit_are_told(others, message):
 
 def test_a_coordinator_that_is_not_there_is_one_message():
     with pytest.raises(UserError, match=r'process 0 does not answer at localhost:\d+ \(Connection refused\)'):
-        rendezvous.join('localhost', free_port(), 1, 2, {}, 0.5)
+        rendezvous.join_processes('localhost', free_port(), 1, 2, {}, 0.5)
     with pytest.raises(UserError, match=r'does not answer at nowhere.invalid:1 \(.*\)'):
-        rendezvous.join('nowhere.invalid', 1, 1, 2, {}, 0.5)
+        rendezvous.join_processes('nowhere.invalid', 1, 1, 2, {}, 0.5)
     with socket.socket() as taken:
         taken.bind(('', 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f'port {port} of .* is taken; give another'):
-            rendezvous.gather(port, 2, {}, 0.5)
+            rendezvous.await_processes(port, 2, {}, 0.5)
         threading.Thread(target=lambda: taken.accept()[0].sendall(b'SSH-2.0-OpenSSH_9.2\r\n')).start()
         with pytest.raises(UserError, match='is no process 0 of fer_jax'):
-            rendezvous.join('localhost', port, 1, 2, {}, LIMIT)
+            rendezvous.join_processes('localhost', port, 1, 2, {}, LIMIT)
 
 
 def test_names_of_pods_are_waited_for(monkeypatch):
     """They are known once the pod of process 0 is started, which may be when its image is there."""
     waited = []
-    monkeypatch.setattr(processes, 'join', lambda *arguments: waited.append(arguments[-1]) or 1 / 0)
+    monkeypatch.setattr(processes, 'join_processes', lambda *arguments: waited.append(arguments[-1]) or 1 / 0)
     for variables in ({}, {'JOB_COMPLETION_INDEX': '1'}):
         monkeypatch.setattr(processes.os, 'environ', variables)
         with pytest.raises(ZeroDivisionError):
             processes.start(Place('a-0.a:62000', 2, 1, 0, 1, ''), {'wait': 300.0}, {})
     assert waited == [rendezvous.RESOLVING, 300.0]
     with pytest.raises(UserError, match='does not answer at nowhere.invalid:1'):
-        rendezvous.join('nowhere.invalid', 1, 1, 2, {}, 60, resolving=0.1)
+        rendezvous.join_processes('nowhere.invalid', 1, 1, 2, {}, 60, resolving=0.1)
 
 
 MEMBER = """
@@ -167,9 +169,9 @@ import os, sys, time
 from fer_jax.distributed import rendezvous, watchdog
 index, port, stuck = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 if index == 0:
-    lines = rendezvous.gather(port, 3, {}, 600)
+    lines = rendezvous.await_processes(port, 3, {}, 600)
 else:
-    lines = {0: rendezvous.join('localhost', port, index, 3, {}, 600)}
+    lines = {0: rendezvous.join_processes('localhost', port, index, 3, {}, 600)}
 others = watchdog.Peers(index, lines, lost_after=4.0, stuck_after=stuck, end=os._exit)
 others.barrier('start')
 assert others.broadcast_from_main('word', f'of {index}') == 'of 0'

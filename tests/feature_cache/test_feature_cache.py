@@ -20,7 +20,7 @@ from fer_jax.data.augmentation.colour import recolour
 from fer_jax.data.augmentation.geometry import resize
 from fer_jax.data.imaging.codec import decode
 from fer_jax.data.loading.batch_loop import map_batches
-from fer_jax.data.loading.loader import gather
+from fer_jax.data.loading.loader import assemble_batch
 from fer_jax.errors import UserError
 from fer_jax.feature_cache import extract as feature_extract
 from fer_jax.feature_cache import loader as feature_loader
@@ -66,10 +66,10 @@ def losses_of(config, steps):
     run = prepared(config)
     phase = run.phases[0]
     state, fixed = run.init_phase_state(phase, 0, *run.initial())
-    feed, step = run.feed_for(phase, state, fixed), run.step_function(phase)
+    loader, step = run.loader_for(phase, state, fixed), run.step_function(phase)
     losses = []
     for number in range(steps):
-        state = step(state, fixed, feed.resident, feed.hosts([number]), 1)
+        state = step(state, fixed, loader.device_data, loader.host_batches([number]), 1)
         losses.append(float(state.sums['primary/loss']))
     return losses
 
@@ -122,9 +122,9 @@ def test_a_step_without_the_leaves_below_the_boundary_is_the_step_of_all(faces):
     phase, after = run.phases[0], []
     for step in (run.step_function(phase), run.jitted_step(phase)):
         state, fixed = run.init_phase_state(phase, 0, *run.initial())
-        feed = run.feed_for(phase, state, fixed)
+        loader = run.loader_for(phase, state, fixed)
         for number in range(3):
-            state = step(state, fixed, feed.resident, feed.hosts([number]), 1)
+            state = step(state, fixed, loader.device_data, loader.host_batches([number]), 1)
         after.append(state)
     assert list(after[0].batch_stats) and sorted(after[0].batch_stats) == sorted(after[1].batch_stats)
     jax.tree.map(np.testing.assert_array_equal, *after)
@@ -136,19 +136,21 @@ def test_views_come_in_turn_and_depend_on_the_example_alone(faces):
     recipe = Recipe(('pool',), 32, views=3, settings=Augment(flip=0.5, shift=0.2), seed=5)
     params = state.trainable | fixed.frozen
     place = {'fingerprint': 'f', 'role': 'train', 'mesh': run.mesh}
-    feed = feature_loader.feed(run.network, recipe, params, state.batch_stats, run.tasks['primary'].feed, **place)
+    loader = feature_loader.make_feature_loader(
+        run.network, recipe, params, state.batch_stats, run.tasks['primary'].loader, **place
+    )
     count = len(run.data.splits['train'].ids)
     everything = np.arange(count)
-    rows = np.stack([feed.rows(everything, epoch) for epoch in range(4)])
+    rows = np.stack([loader.rows(everything, epoch) for epoch in range(4)])
     assert (np.sort(rows[:3] // count, axis=0) == np.arange(3)[:, None]).all() and (rows[3] == rows[0]).all()
     assert (rows % count == everything).all() and len(set((rows[0] // count).tolist())) == 3
-    values = np.asarray(feed.features).reshape(3, count, -1)
+    values = np.asarray(loader.features).reshape(3, count, -1)
     assert (np.abs(values[1] - values[0]).max(1) > 1e-4).all() and (np.abs(values[2] - values[1]).max(1) > 1e-4).all()
     compute = feature_extract.compute(run.network, recipe, params, state.batch_stats, run.mesh)
     backwards = everything[::-1][:16]
-    images = run.tasks['primary'].feed
-    hosts = images.host_batches(backwards.reshape(2, 8), np.ones((2, 8)))
-    again = compute(images.resident, hosts, np.int32(2), 2).reshape(16, -1)
+    images = run.tasks['primary'].loader
+    host_batches = images.batches(backwards.reshape(2, 8), np.ones((2, 8)))
+    again = compute(images.device_data, host_batches, np.int32(2), 2).reshape(16, -1)
     np.testing.assert_allclose(again, values[2][backwards], rtol=1e-4, atol=1e-5)
 
 
@@ -158,20 +160,20 @@ def test_steps_that_one_program_takes_are_those_of_any_other_number_of_programs(
     run = prepared(config_of(faces, epochs=20, cache_views=views))
     (phase,) = run.phases
     state, fixed = run.init_phase_state(phase, 0, *run.initial())
-    feed, take = run.feed_for(phase, state, fixed), run.step_function(phase)
+    loader, take = run.loader_for(phase, state, fixed), run.step_function(phase)
     after = []
     for cuts in ((4,), (1, 3), (1, 1, 1, 1)):
         state, step = run.init_phase_state(phase, 0, *run.initial())[0], 0
         for count in cuts:
-            hosts = feed.hosts([step + min(at, count - 1) for at in range(4)])
-            state, step = take(state, fixed, feed.resident, hosts, count), step + count
+            host_batches = loader.host_batches([step + min(at, count - 1) for at in range(4)])
+            state, step = take(state, fixed, loader.device_data, host_batches, count), step + count
         after.append(state)
     assert int(after[0].step) == 4 and float(after[0].sums['primary/loss']) > 0
     jax.tree.map(np.testing.assert_array_equal, after[0], after[1])
     jax.tree.map(np.testing.assert_array_equal, after[0], after[2])
     state, _ = run.init_phase_state(phase, 0, *run.initial())
     for step in range(4):
-        state = take(state, fixed, feed.resident, feed.hosts([step]), 1)
+        state = take(state, fixed, loader.device_data, loader.host_batches([step]), 1)
     for left, right in zip(jax.tree.leaves(after[0]), jax.tree.leaves(state), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
 
@@ -225,7 +227,7 @@ def test_the_key_covers_all_that_features_depend_on(faces, tmp_path, monkeypatch
 def test_a_damaged_cache_is_computed_again(faces, own_cache, harm):
     def rows():
         run, state, fixed = opened(faces)
-        return run.feed_for(run.phases[0], state, fixed).resident['primary']['x']
+        return run.loader_for(run.phases[0], state, fixed).device_data['primary']['x']
 
     before = np.array(rows())  # on a CPU the features may be the mapped file itself
     (path,) = own_cache.glob('*.bin')
@@ -249,7 +251,7 @@ def test_every_source_of_the_key_is_a_file_and_the_key_covers_what_computes():
     assert all(files.values()), files
     computing = (
         Preprocessing.normalise, Network.normalise, Network.outputs, adaptive_average_pool, choose, augment, resize,
-        recolour, decode, gather, map_batches, feature_extract.extract, feature_store.key_of,
+        recolour, decode, assemble_batch, map_batches, feature_extract.extract, feature_store.key_of,
     )  # fmt: skip
     missing = {Path(inspect.getfile(function)) for function in computing} - set().union(*files.values())
     assert missing == set()
@@ -275,7 +277,7 @@ def killed(*arguments):
     call.count = 0
     return call
 feature_loader.compute = killed
-run.feed_for(run.phases[0], state, fixed)
+run.loader_for(run.phases[0], state, fixed)
 """
     environment = os.environ | {'FER_JAX_CACHE': str(tmp_path / 'cache')}
     command = [sys.executable, '-c', script, str(tmp_path / 'config.json')]
@@ -284,7 +286,9 @@ run.feed_for(run.phases[0], state, fixed)
     assert not list((tmp_path / 'cache' / 'features').glob('[!.]*.bin'))
     run = prepared(config)
     state, fixed = run.init_phase_state(run.phases[0], 0, *run.initial())
-    assert len(run.feed_for(run.phases[0], state, fixed).resident['primary']['x']) == len(run.data.splits['train'].ids)
+    assert len(run.loader_for(run.phases[0], state, fixed).device_data['primary']['x']) == len(
+        run.data.splits['train'].ids
+    )
 
 
 @pytest.mark.slow
@@ -297,7 +301,7 @@ from fer_jax.feature_cache import loader as feature_loader; from fer_jax.trainin
 run = setup.prepare(json.load(open(sys.argv[1])))
 state, fixed = run.init_phase_state(run.phases[0], 0, *run.initial())
 print('ready', flush=True); sys.stdin.readline()
-run.feed_for(run.phases[0], state, fixed)
+run.loader_for(run.phases[0], state, fixed)
 """
     environment = os.environ | {'FER_JAX_CACHE': str(tmp_path / 'cache')}
     command = [sys.executable, '-c', script, str(tmp_path / 'config.json')]
@@ -321,7 +325,7 @@ def test_what_a_killed_process_left_is_swept_after_a_day(faces, own_cache):
         path.write_bytes(b'x')
     os.utime(old, (0, 0))
     run, state, fixed = opened(faces)
-    run.feed_for(run.phases[0], state, fixed)
+    run.loader_for(run.phases[0], state, fixed)
     assert not old.exists() and new.exists()
 
 
@@ -345,7 +349,7 @@ def test_a_disk_that_is_too_small_is_named(faces, monkeypatch):
     run, state, fixed = opened(faces)
     monkeypatch.setattr(feature_store.shutil, 'disk_usage', lambda path: type('Usage', (), {'free': 1000})())
     with pytest.raises(UserError, match=r'the feature cache needs 0.0 GB in .*lower cache_views, set cache_dtype'):
-        run.feed_for(run.phases[0], state, fixed)
+        run.loader_for(run.phases[0], state, fixed)
 
 
 def test_a_dry_run_compiles_the_step_and_computes_no_features(faces, own_cache, capsys):

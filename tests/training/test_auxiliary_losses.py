@@ -59,7 +59,7 @@ def test_a_step_adds_it_to_the_loss_of_the_plain_images(config, accumulate):
     run = setup.prepare(json.loads(config.to_json()))
     params, stats = run.initial()
     state, fixed = run.init_phase_state(run.phases[0], 0, params, stats)
-    index, split = run.tasks['primary'].feed.indices(0), run.data.splits['train']
+    index, split = run.tasks['primary'].loader.indices(0), run.data.splits['train']
 
     @jax.jit
     def objective(params, stats, images, labels):
@@ -81,7 +81,7 @@ def test_a_step_adds_it_to_the_loss_of_the_plain_images(config, accumulate):
         gradients.append(slope)
     mean = {path: sum(np.asarray(one[path]) for one in gradients) / accumulate for path in params}
     norm = np.sqrt(sum(np.square(leaf.astype(np.float64)).sum() for leaf in mean.values()))
-    state = run.step_function(run.phases[0])(state, fixed, run.feed.resident, run.feed.hosts([0]), 1)
+    state = run.step_function(run.phases[0])(state, fixed, run.loader.device_data, run.loader.host_batches([0]), 1)
     assert state.sums['gradient_norm'] == pytest.approx(norm, rel=1e-3)
 
 

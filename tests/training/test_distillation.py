@@ -122,9 +122,9 @@ def test_a_student_learns_from_its_teachers_alone(faces, teacher, tmp_path):
         config.phases = (default.phase(rates=default.HEAD_ONLY, optimizer='sgd', learning_rate=0.1, cache_views=views),)
         run = setup.prepare(plain(config))
         state, fixed = run.init_phase_state(run.phases[0], 0, *run.initial())
-        feed, step = run.feed_for(run.phases[0], state, fixed), run.step_function(run.phases[0])
+        loader, step = run.loader_for(run.phases[0], state, fixed), run.step_function(run.phases[0])
         for index in range(3):
-            state = step(state, fixed, feed.resident, feed.hosts([index]), 1)
+            state = step(state, fixed, loader.device_data, loader.host_batches([index]), 1)
         found.append(jax.device_get((state.trainable, state.sums)))
     for other in found[1:]:
         for one, two in zip(jax.tree.leaves(found[0]), jax.tree.leaves(other), strict=True):
@@ -139,14 +139,14 @@ def test_shares_and_hints_enter_the_loss_as_they_are_weighted(faces, teacher):
     run = setup.prepare(plain(config))
     params, stats = run.initial()
     state, fixed = run.init_phase_state(run.phases[0], 0, params, stats)
-    index, split = run.tasks['primary'].feed.indices(0), run.data.splits['train']
+    index, split = run.tasks['primary'].loader.indices(0), run.data.splits['train']
     x = run.network.normalise(split.read(index).astype(np.float32))
     logits = jax.tree.map(np.asarray, run.network.forward(params, stats, x)[0])
     own = -jax.nn.log_softmax(logits['primary'])[np.arange(16), split.labels[index]]
     p, log_q = split.teacher_outputs['probabilities'][index], jax.nn.log_softmax(logits['primary'] / 2)
     taught = 4 * (p * (np.log(p) - log_q)).sum(1)
     hints = np.square(logits['hints'] - split.teacher_outputs['hints'][index]).mean(1)
-    state = run.step_function(run.phases[0])(state, fixed, run.feed.resident, run.feed.hosts([0]), 1)
+    state = run.step_function(run.phases[0])(state, fixed, run.loader.device_data, run.loader.host_batches([0]), 1)
     assert state.sums['primary/loss'] == pytest.approx(float(np.mean(0.7 * own + 0.3 * taught + 0.1 * hints)), rel=1e-4)
 
 

@@ -29,7 +29,7 @@ def test_frozen_parameters_and_statistics_stand_still(faces, tmp_path):
     }
     step = run.step_function(phase)
     for index in range(50):
-        state = step(state, fixed, run.feed.resident, run.feed.hosts([index]), 1)
+        state = step(state, fixed, run.loader.device_data, run.loader.host_batches([index]), 1)
     for path, leaf in (state.trainable | fixed.frozen).items():
         moved = not np.array_equal(leaf, before[0][path])
         assert moved == path.startswith(('layer3', 'head')), path
@@ -47,7 +47,7 @@ def test_a_phase_trains_at_a_size_of_its_own(faces):
     costs = []
     for phase in run.phases:
         state, fixed = run.init_phase_state(phase, 0, *run.initial())
-        lowered = run.jitted_step(phase).lower(state, fixed, run.feed.resident, run.feed.hosts([0]), 1)
+        lowered = run.jitted_step(phase).lower(state, fixed, run.loader.device_data, run.loader.host_batches([0]), 1)
         costs.append(lowered.compile().cost_analysis()['flops'])
     assert costs[0] == pytest.approx(costs[1] / 4, rel=0.1)
     config.phases[0].image_size = 65

@@ -217,13 +217,13 @@ def test_each_task_has_its_own_order_and_the_frozen_part_is_cached(faces):
         run = setup.prepare(json.loads(config.to_json()))
         phase = run.phases[0]
         state, fixed = run.init_phase_state(phase, 0, *run.initial())
-        feed, step = run.feed_for(phase, state, fixed), run.step_function(phase)
+        loader, step = run.loader_for(phase, state, fixed), run.step_function(phase)
         for index in range(3):
-            state = step(state, fixed, feed.resident, feed.hosts([index]), 1)
+            state = step(state, fixed, loader.device_data, loader.host_batches([index]), 1)
         found.append(jax.device_get((state.trainable, state.sums)))
     for one, other in zip(*map(jax.tree.leaves, found), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-    theirs, smiles = (run.tasks[name].feed.indices(0) for name in ('theirs', 'smiles'))
+    theirs, smiles = (run.tasks[name].loader.indices(0) for name in ('theirs', 'smiles'))
     assert list(theirs) != list(smiles)
 
 

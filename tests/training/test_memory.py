@@ -47,7 +47,7 @@ def stepped(run, steps=2):
     state, fixed = run.init_phase_state(phase, 0, *run.initial())
     step = run.step_function(phase)
     for at in range(steps):
-        state = step(state, fixed, run.feed.resident, run.feed.hosts([at]), 1)
+        state = step(state, fixed, run.loader.device_data, run.loader.host_batches([at]), 1)
     return jax.device_get(state), fixed
 
 

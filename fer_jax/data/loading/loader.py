@@ -1,8 +1,8 @@
 """Batches: what the host sends each step, and what already lies on the device.
 
-A batch has two halves. `resident` is passed to every step and, where the images live on the device, holds them all;
-`host` is this step's own, or several steps' along a first axis. `gather` joins them inside jit, so both placements give
-the same batch.
+A batch has two halves. `device_data` is passed to every step and, where the images live on the device, holds them all;
+`host` is this step's own, or several steps' along a first axis. `assemble_batch` joins them inside jit, so both
+placements give the same batch.
 """
 
 import functools
@@ -29,7 +29,7 @@ SHARE_OF_MEMORY = 0.25
 AHEAD = 4  # batches that a stream keeps decoded
 
 
-def gather(resident: Mapping[str, jax.Array], host: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+def assemble_batch(device_data: Mapping[str, jax.Array], host: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """The batch {'x': uint8 [B, H, W, C], 'y', 'id': int32 [B], 'weight': float32 [B]}; called inside jit.
 
     'y' is int32 [B] of classes, or float32 [B, classes] of distributions or attributes; 'id' is the position in the
@@ -38,20 +38,20 @@ def gather(resident: Mapping[str, jax.Array], host: Mapping[str, jax.Array]) -> 
     """
     if 'x' in host:
         return dict(host)
-    batch = {name: jnp.take(leaf, host['id'], axis=0) for name, leaf in resident.items() if name != 'x'}
-    x = jnp.take(resident['x'], host.get('row', host['id']), axis=0)
+    batch = {name: jnp.take(leaf, host['id'], axis=0) for name, leaf in device_data.items() if name != 'x'}
+    x = jnp.take(device_data['x'], host.get('row', host['id']), axis=0)
     return batch | {'x': x, 'id': host['id'], 'weight': batch['weight'] * host['weight']}
 
 
 @functools.cache
-def fetch(mesh: Mesh) -> Callable[[Mapping[str, jax.Array], Mapping[str, jax.Array]], dict[str, jax.Array]]:
-    """(resident, hosts) -> 'x' and 'id' of `gather` of several batches, [K, B, ...], by a program of its own.
+def batch_fetcher(mesh: Mesh) -> Callable[[Mapping[str, jax.Array], Mapping[str, jax.Array]], dict[str, jax.Array]]:
+    """(device_data, host_batches) -> 'x' and 'id' of several batches, [K, B, ...], by a program of its own.
 
     A network that takes its batches from here is compiled once, however many splits of whatever sizes it goes over.
     """
 
-    def of(resident: Mapping[str, jax.Array], hosts: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        batch = gather(resident, hosts)
+    def of(device_data: Mapping[str, jax.Array], host_batches: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        batch = assemble_batch(device_data, host_batches)
         return {name: batch[name] for name in ('x', 'id')}
 
     return jax.jit(of, out_shardings=sharding.batch(mesh, axis=1))
@@ -76,31 +76,31 @@ def annotations(split: Split) -> dict[str, np.ndarray]:
 
 
 def decoded(split: Split, index: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:
-    """The batch of the examples `index` [B], or several [K, B], as `gather` gives it, on the host."""
+    """The batch of the examples `index` [B], or several [K, B], as `assemble_batch` gives it, on the host."""
     batch = {name: rows[index] for name, rows in annotations(split).items()}
     batch['weight'] = batch['weight'] * weight.astype(np.float32)
     once, where = np.unique(index, return_inverse=True) if index.ndim > 1 else (index, slice(None))
     return batch | {'x': split.read(once)[where], 'id': index.astype(np.int32)}
 
 
-class Feed:
-    """One split, placed. `host_batches(index, weight)` makes the host's half of any batches.
+class SplitLoader:
+    """One split, placed. `batches(index, weight)` makes the host's half of any batches.
 
     Attributes:
       placement: 'device' or 'stream'.
-      resident: {'x': uint8 [N, H, W, C], 'y', 'weight'} on every device, or {}.
+      device_data: {'x': uint8 [N, H, W, C], 'y', 'weight'} on every device, or {}.
     """
 
     def __init__(self, split: Split, *, placement: str, mesh: Mesh, role: str):
         self.split = split
         self.placement = choose(split, placement, mesh, role)
         self.mesh = mesh
-        self.resident: dict[str, jax.Array] = {}
+        self.device_data: dict[str, jax.Array] = {}
         if self.placement == 'device':
             arrays = {'x': read_all(split), **annotations(split)}
-            self.resident = sharding.put(arrays, sharding.replicated(mesh))
+            self.device_data = sharding.put(arrays, sharding.replicated(mesh))
 
-    def host_batches(self, index: np.ndarray, weight: np.ndarray) -> dict[str, jax.Array]:
+    def batches(self, index: np.ndarray, weight: np.ndarray) -> dict[str, jax.Array]:
         """The host's halves of the batches of the examples `index` [K, B], on the devices; a process reads its rows."""
         own = (..., sharding.own_rows(self.mesh, index.shape[1]))
         index, weight = index[own], weight[own]
@@ -113,10 +113,10 @@ class Feed:
     def in_order(self, batch_size: int, rows: int) -> Iterator[tuple[dict[str, jax.Array], np.ndarray]]:
         """(host half, weight [rows, B]) of some batches after others, over the split in order, every example once."""
         for index, weight in in_order(len(self.split.labels), batch_size, rows):
-            yield self.host_batches(index, weight), weight
+            yield self.batches(index, weight), weight
 
 
-class TrainFeed(Feed):
+class TrainLoader(SplitLoader):
     """The training split in the order of (seed, step).
 
     A stream is read by Grain: its random access by step makes the order independent of threads and workers.
@@ -152,11 +152,11 @@ class TrainFeed(Feed):
         """int64 [B]: the examples of step `step`, counted from 0."""
         return self._order(step)
 
-    def hosts(self, steps: Sequence[int]) -> dict[str, jax.Array]:
+    def host_batches(self, steps: Sequence[int]) -> dict[str, jax.Array]:
         """The host's halves of steps, counted from 0, [K, B, ...]; a stream is fastest when asked for them in order."""
         if self.placement == 'device':
             index = np.stack([self._order(step) for step in steps])
-            return self.host_batches(index, np.ones(index.shape))
+            return self.batches(index, np.ones(index.shape))
         read = [self._read(step) for step in steps]
         if len(read) == 1:  # without a copy
             return sharding.put_rows({name: leaf[None] for name, leaf in read[0].items()}, self.mesh, axis=1)
@@ -190,20 +190,20 @@ class TrainFeed(Feed):
         return iter(stream)
 
 
-class Feeds:
-    """The feeds of several tasks as one: what each of them gives, by task.
+class MultiTaskLoader:
+    """Joins the loaders of several tasks: what each of them gives, by task.
 
     Attributes:
-      resident: {task: what lies on the devices}.
+      device_data: {task: what lies on the devices}.
     """
 
-    def __init__(self, feeds: Mapping[str, Any]):
-        self._feeds = feeds
-        self.resident = {task: feed.resident for task, feed in feeds.items()}
+    def __init__(self, loaders: Mapping[str, Any]):
+        self._loaders = loaders
+        self.device_data = {task: loader.device_data for task, loader in loaders.items()}
 
-    def hosts(self, steps: Sequence[int]) -> dict[str, dict[str, jax.Array]]:
+    def host_batches(self, steps: Sequence[int]) -> dict[str, dict[str, jax.Array]]:
         """{task: the host's halves of steps, counted from 0, along a first axis}."""
-        return {task: feed.hosts(steps) for task, feed in self._feeds.items()}
+        return {task: loader.host_batches(steps) for task, loader in self._loaders.items()}
 
 
 def choose(split: Split, placement: str, mesh: Mesh, role: str) -> str:
