@@ -24,8 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--weights', default='imagenet', help='their name in the cache, where model.weights finds them')
     parser.add_argument('--output', type=Path, help='default: in the cache')
     parser.add_argument('--licence', default='unknown', help="the weights' licence, kept in the file")
-    look = "how the network wants its images; default: the source framework's"
-    parser.add_argument('--mean', type=float, nargs='+', help=f'of x / 255, in the order of --order; {look}')
+    meaning = "how the network wants its images; default: the source framework's"
+    parser.add_argument('--mean', type=float, nargs='+', help=f'of x / 255, in the order of --order; {meaning}')
     parser.add_argument('--std', type=float, nargs='+', help='of x / 255')
     parser.add_argument('--order', choices=('RGB', 'BGR'), default='RGB', help='with --mean')
     parser.add_argument('--size', type=int, default=224, help='with --mean')
@@ -36,9 +36,9 @@ def main(argv: list[str] | None = None) -> int:
 def convert(arguments: argparse.Namespace) -> None:
     if (arguments.mean is None) != (arguments.std is None):
         raise UserError('--mean and --std belong together; give both, or neither')
-    look = None
+    preprocessing = None
     if arguments.mean:
-        look = pretrained.Preprocessing(
+        preprocessing = pretrained.Preprocessing(
             tuple(arguments.mean), tuple(arguments.std), order=arguments.order, size=arguments.size
         )
     weights = pretrained.convert_file(
@@ -46,7 +46,7 @@ def convert(arguments: argparse.Namespace) -> None:
         arguments.model,
         source=arguments.source.name,
         licence=arguments.licence,
-        preprocessing=look,
+        preprocessing=preprocessing,
     )
     default = pretrained.cached_file(arguments.model, cache.root(), arguments.weights)
     output = arguments.output or default
@@ -58,8 +58,8 @@ def convert(arguments: argparse.Namespace) -> None:
         print(f'  {name:<9} {value}')
     for name, values in (('mean', weights.preprocessing.mean), ('std', weights.preprocessing.std)):
         print(f'  {name:<9} {", ".join(f"{value:.4g}" for value in values)} of x / 255')
-    look = weights.preprocessing
-    print(f'  {"images":<9} {look.order}, {look.size} px, {look.interpolation}')
+    preprocessing = weights.preprocessing
+    print(f'  {"images":<9} {preprocessing.order}, {preprocessing.size} px, {preprocessing.interpolation}')
     flag = arguments.weights if output == default else output
     print(f'use it with --config.model.name={arguments.model} --config.model.weights={flag}')
 

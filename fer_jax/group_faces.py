@@ -23,7 +23,7 @@ from fer_jax.data.sources import folder, manifest
 from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
 from fer_jax.feature_cache import loader as feature_loader
-from fer_jax.feature_cache.recipe import boundary_recipe
+from fer_jax.feature_cache.recipe import boundary_spec
 from fer_jax.models.network import build
 from fer_jax.runs import restore
 from fer_jax.runs.checkpoints import read_spec
@@ -82,9 +82,9 @@ def embeddings(workdir: Path, data: dataset.Dataset, images: SplitLoader) -> np.
     spec, weights, mesh = read_spec(workdir), restore.weights_of_run(workdir), sharding.make_mesh()
     network = build(spec)
     params, stats = jax.device_put((dict(weights.params), dict(weights.stats)), sharding.replicated(mesh))
-    recipe = boundary_recipe(network, 'head', spec.image_size)
+    feature_spec = boundary_spec(network, 'head', spec.image_size)
     rows = feature_loader.make_feature_loader(
-        network, recipe, params, stats, images, fingerprint=data.fingerprint, role='train', mesh=mesh
+        network, feature_spec, params, stats, images, fingerprint=data.fingerprint, role='train', mesh=mesh
     ).features
     flat = np.asarray(rows, np.float32).reshape(len(rows), -1)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)

@@ -48,7 +48,7 @@ def table(rows: list[dict]) -> str:
         count = sum(math.prod(leaf.shape) for leaf in flatten(nnx.state(made, nnx.Param)).values())
         sources = [*torch_names.TABLES.get(name, {}).values(), *keras_names.TABLES.get(name, {}).values()]
         frameworks = [kind for kind, known in (('torch', torch_names), ('Keras', keras_names)) if name in known.TABLES]
-        looks = dict.fromkeys(described(source.look) for source in sources if hasattr(source, 'look'))
+        looks = dict.fromkeys(described(source.preprocessing) for source in sources if hasattr(source, 'preprocessing'))
         own = [row for row in rows if row['name'] == name]
         far = [f'{max(row[key] for row in own):.0e}' if own else '-' for key in ('logits', 'stages', 'gradient')]
         smallest = getattr(models.CONSTRUCTORS[name], 'min_size', 1)
@@ -73,10 +73,13 @@ def licences(name: str) -> str:
     )
 
 
-def described(look: object) -> str:
+def described(preprocessing: object) -> str:
     """'RGB, mean 0.485 0.456 0.406, std 0.229 0.224 0.225, 224 px bilinear'"""
-    mean, std = (' '.join(f'{value:.3g}' for value in dict.fromkeys(values)) for values in (look.mean, look.std))
-    return f'{look.order}, mean {mean}, std {std}, {look.size} px {look.interpolation}'
+    mean, std = (
+        ' '.join(f'{value:.3g}' for value in dict.fromkeys(values))
+        for values in (preprocessing.mean, preprocessing.std)
+    )
+    return f'{preprocessing.order}, mean {mean}, std {std}, {preprocessing.size} px {preprocessing.interpolation}'
 
 
 if __name__ == '__main__':

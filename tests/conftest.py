@@ -56,8 +56,10 @@ def untrained(tmp_path_factory) -> Path:
     (folder / 'checkpoints').mkdir()
     (folder / 'checkpoints' / 'model.json').write_text(spec.to_json())
     params, stats = ({path: np.asarray(leaf) for path, leaf in tree.items()} for tree in build(spec).init(0))
-    look = pretrained.Preprocessing(spec.mean, spec.std)
-    pretrained.save(folder / 'checkpoints' / FILE, pretrained.Weights(spec.name, params, stats, look, {'step': '7'}))
+    preprocessing = pretrained.Preprocessing(spec.mean, spec.std)
+    pretrained.save(
+        folder / 'checkpoints' / FILE, pretrained.Weights(spec.name, params, stats, preprocessing, {'step': '7'})
+    )
     return folder
 
 

@@ -70,8 +70,8 @@ def weights_of_another_model(faces, tmp_path):
     from fer_jax import pretrained
 
     params = {'conv1.kernel': np.zeros((7, 7, 3, 64), np.float32)}
-    look = pretrained.Preprocessing((0.5,) * 3, (0.5,) * 3)
-    pretrained.save(tmp_path / 'w.safetensors', pretrained.Weights('resnet50', params, {}, look, {}))
+    preprocessing = pretrained.Preprocessing((0.5,) * 3, (0.5,) * 3)
+    pretrained.save(tmp_path / 'w.safetensors', pretrained.Weights('resnet50', params, {}, preprocessing, {}))
 
 
 def config_that_fails(faces, tmp_path):

@@ -88,7 +88,7 @@ class Scorer:
                 images: Any = self._loader(role, params, batch_stats, None)
                 loader = feature_loader.make_feature_loader(
                     self._network,
-                    feature_recipe.boundary_recipe(self._network, start, spec.image_size, dtype=spec.dtype),
+                    feature_recipe.boundary_spec(self._network, start, spec.image_size, dtype=spec.dtype),
                     params,
                     batch_stats,
                     images,

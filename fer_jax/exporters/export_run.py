@@ -93,8 +93,8 @@ def _weights(folder: Path, form: str, output: Path, images: str) -> tuple[str, s
     if any(not np.array_equal(leaf, back[path]) for path, leaf in ours.items()):
         output.unlink()
         raise UserError(f'{output}: read back it is not the same; nothing is written')
-    look = weights.preprocessing
-    mean, std = (', '.join(f'{value:.4g}' for value in values) for values in (look.mean, look.std))
-    order = look.order if spec.channels == 3 else 'grey'
+    preprocessing = weights.preprocessing
+    mean, std = (', '.join(f'{value:.4g}' for value in values) for values in (preprocessing.mean, preprocessing.std))
+    order = preprocessing.order if spec.channels == 3 else 'grey'
     use = f'images   {order}, {spec.image_size} px; (x / 255 - mean) / std, mean {mean}, std {std}'
     return use, f'verified: read back, its {len(ours)} tensors are the same to the bit'

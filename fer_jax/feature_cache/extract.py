@@ -14,7 +14,7 @@ from fer_jax.data.augmentation.geometry import resize
 from fer_jax.data.loading import batch_loop
 from fer_jax.data.loading.loader import batch_fetcher
 from fer_jax.distributed import sharding
-from fer_jax.feature_cache.recipe import Recipe
+from fer_jax.feature_cache.recipe import FeatureSpec
 from fer_jax.models.layers import adaptive_average_pool
 from fer_jax.models.network import DTYPES, Network
 from fer_jax.models.parameters import Flat
@@ -23,24 +23,28 @@ VIEWS = 0x76696577  # a stream of random numbers that nothing else draws from
 Compute = Callable[[Mapping[str, Any], Mapping[str, Any], np.int32, int], jax.Array]
 
 
-def extract(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, images: jax.Array) -> jax.Array:
+def extract(
+    network: Network, feature_spec: FeatureSpec, params: Flat, batch_stats: Flat, images: jax.Array
+) -> jax.Array:
     """The features of images, float [B, H, W, C] of 0..255, in the network's type."""
-    outputs = network.outputs(params, batch_stats, network.normalise(images), recipe.stages)
-    if not recipe.pool:
+    outputs = network.outputs(params, batch_stats, network.normalise(images), feature_spec.stages)
+    if not feature_spec.pool:
         (features,) = outputs.values()
         return features
-    cells = [adaptive_average_pool(x, recipe.pool) if x.ndim == 4 else x for x in outputs.values()]
+    cells = [adaptive_average_pool(x, feature_spec.pool) if x.ndim == 4 else x for x in outputs.values()]
     return jnp.concatenate([x.reshape(len(x), -1) for x in cells], -1)
 
 
-def shape_of(network: Network, recipe: Recipe) -> tuple[int, ...]:
+def shape_of(network: Network, feature_spec: FeatureSpec) -> tuple[int, ...]:
     """Of one image's features."""
-    images = jax.ShapeDtypeStruct((1, recipe.image_size, recipe.image_size, network.spec.channels), jnp.float32)
-    made = functools.partial(extract, network, recipe)
+    images = jax.ShapeDtypeStruct(
+        (1, feature_spec.image_size, feature_spec.image_size, network.spec.channels), jnp.float32
+    )
+    made = functools.partial(extract, network, feature_spec)
     return jax.eval_shape(made, network.params, network.batch_stats, images).shape[1:]
 
 
-def compute(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, mesh: Mesh) -> Compute:
+def compute(network: Network, feature_spec: FeatureSpec, params: Flat, batch_stats: Flat, mesh: Mesh) -> Compute:
     """(device_data, host_batches, count, view) -> the features of the first `count` of several batches, [K, B, ...].
 
     A view depends on (seed, view, example) alone, so neither on the batch nor on the number of devices.
@@ -51,12 +55,12 @@ def compute(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, m
         params: Flat, batch_stats: Flat, batches: Any, count: jax.Array, view: jax.Array, *, plain: bool
     ) -> jax.Array:
         def of(batch: Any) -> jax.Array:
-            images = resize(batch['x'], recipe.image_size)
+            images = resize(batch['x'], feature_spec.image_size)
             if not plain:
-                key = jax.random.fold_in(jax.random.fold_in(jax.random.key(recipe.seed), VIEWS), view)
+                key = jax.random.fold_in(jax.random.fold_in(jax.random.key(feature_spec.seed), VIEWS), view)
                 keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch['id'])
-                images = augment(batch['x'], keys, recipe.image_size, recipe.settings)
-            return extract(network, recipe, params, batch_stats, images).astype(DTYPES[recipe.dtype])
+                images = augment(batch['x'], keys, feature_spec.image_size, feature_spec.settings)
+            return extract(network, feature_spec, params, batch_stats, images).astype(DTYPES[feature_spec.dtype])
 
         return batch_loop.map_batches(of, batches, count)
 

@@ -9,8 +9,8 @@ from jax.sharding import Mesh
 from fer_jax.data.loading.loader import SplitLoader, annotations, in_order, keeps_on_device
 from fer_jax.distributed import sharding
 from fer_jax.feature_cache.extract import compute, shape_of
-from fer_jax.feature_cache.recipe import Recipe
-from fer_jax.feature_cache.store import kept, key_of
+from fer_jax.feature_cache.recipe import FeatureSpec
+from fer_jax.feature_cache.store import cache_key, load_or_compute
 from fer_jax.models.network import Network
 from fer_jax.models.parameters import Flat
 
@@ -75,7 +75,7 @@ class TrainFeatureLoader:
 
 def make_feature_loader(
     network: Network,
-    recipe: Recipe,
+    feature_spec: FeatureSpec,
     params: Flat,
     batch_stats: Flat,
     images: SplitLoader,
@@ -92,15 +92,15 @@ def make_feature_loader(
     """
     batch_size = -(-batch_size // mesh.size) * mesh.size
     data = {'fingerprint': fingerprint, 'role': role, 'stored': images.split.shape, 'batch': batch_size}
-    array = kept(
+    array = load_or_compute(
         images,
-        compute(network, recipe, params, batch_stats, mesh),
-        key=key_of(network, recipe, params, batch_stats, **data),
-        views=recipe.views,
-        shape=shape_of(network, recipe),
-        dtype=recipe.dtype,
+        compute(network, feature_spec, params, batch_stats, mesh),
+        key=cache_key(network, feature_spec, params, batch_stats, **data),
+        views=feature_spec.views,
+        shape=shape_of(network, feature_spec),
+        dtype=feature_spec.dtype,
         batch_size=batch_size,
         mesh=mesh,
         what=role,
     )
-    return FeatureLoader(images, array, views=recipe.views, seed=recipe.seed, mesh=mesh)
+    return FeatureLoader(images, array, views=feature_spec.views, seed=feature_spec.seed, mesh=mesh)

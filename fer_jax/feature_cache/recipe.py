@@ -9,7 +9,7 @@ from fer_jax.models.network import Network
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class FeatureSpec:
     """Which features of an image.
 
     Attributes:
@@ -34,7 +34,7 @@ class Recipe:
             raise UserError(f'cache_views={self.views} of images that are not augmented would all be the same; give 1')
 
 
-def check(network: Network, boundary: str, settings: Augment) -> None:
+def check_feature_spec(network: Network, boundary: str, settings: Augment) -> None:
     """Raises UserError where features at `boundary` do not do: nothing lies below, the head reads more, images mix."""
     if boundary == next(iter(network.stages)):
         raise UserError(
@@ -54,9 +54,9 @@ def check(network: Network, boundary: str, settings: Augment) -> None:
         )
 
 
-def boundary_recipe(network: Network, boundary: str, image_size: int, **fields: Any) -> Recipe:
+def boundary_spec(network: Network, boundary: str, image_size: int, **fields: Any) -> FeatureSpec:
     """Of the activations that enter `boundary`."""
     order = list(network.stages)
     if boundary == 'head' and network.spec.head_inputs:
-        return Recipe(tuple(sorted(network.spec.head_inputs, key=order.index)), image_size, pool=1, **fields)
-    return Recipe((order[order.index(boundary) - 1],), image_size, **fields)
+        return FeatureSpec(tuple(sorted(network.spec.head_inputs, key=order.index)), image_size, pool=1, **fields)
+    return FeatureSpec((order[order.index(boundary) - 1],), image_size, **fields)

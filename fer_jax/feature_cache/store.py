@@ -22,7 +22,7 @@ from fer_jax.data.loading.loader import SplitLoader
 from fer_jax.distributed import processes
 from fer_jax.errors import UserError
 from fer_jax.feature_cache.extract import Compute
-from fer_jax.feature_cache.recipe import Recipe
+from fer_jax.feature_cache.recipe import FeatureSpec
 from fer_jax.models.network import DTYPES, Network
 from fer_jax.models.parameters import Flat, digest_of, stage_of
 from fer_jax.utils import cache, progress
@@ -37,24 +37,26 @@ VERSIONS = ('jax', 'jaxlib', 'flax', 'numpy', 'opencv-python-headless', 'pillow'
 LEFT = 24 * 3600.0  # seconds after which what a killed process was writing is taken for left behind
 
 
-def key_of(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, **data: Any) -> str:
+def cache_key(network: Network, feature_spec: FeatureSpec, params: Flat, batch_stats: Flat, **data: Any) -> str:
     """sha256 of all that features depend on.
 
     Args:
       data: fingerprint of the data, role of the split, the shape in which its images are stored, the size of a batch.
     """
     order = list(network.stages)
-    below = set(order[: 1 + max(map(order.index, recipe.stages))])
+    below = set(order[: 1 + max(map(order.index, feature_spec.stages))])
     leaves = (params | batch_stats).items()
     digest = digest_of({path: leaf for path, leaf in leaves if stage_of(path, network.stages) in below})
     for pattern in SOURCES:
         for file in sorted(cache.PACKAGE.glob(pattern)):
             digest.update(file.name.encode() + file.read_bytes())
     device = jax.devices()[0]
-    look = {name: getattr(network.spec, name) for name in ('name', 'channels', 'dtype', 'mean', 'std', 'order')}
+    network_facts = {
+        name: getattr(network.spec, name) for name in ('name', 'channels', 'dtype', 'mean', 'std', 'order')
+    }
     facts = {
-        'recipe': dataclasses.asdict(recipe),
-        'network': look,
+        'features': dataclasses.asdict(feature_spec),
+        'network': network_facts,
         'data': data,
         'weights and source': digest.hexdigest(),
         'versions': {package: metadata.version(package) for package in VERSIONS},
@@ -64,7 +66,7 @@ def key_of(network: Network, recipe: Recipe, params: Flat, batch_stats: Flat, **
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def kept(
+def load_or_compute(
     images: SplitLoader,
     compute: Compute,
     *,

@@ -175,8 +175,8 @@ class Network:
         channels = self.spec.channels
         if images.shape[-1] == 3 and channels == 1:
             images = images @ jnp.asarray([[0.299], [0.587], [0.114]], images.dtype)
-        look = Preprocessing(self.spec.mean, self.spec.std, self.spec.order)
-        return look.normalise(images).astype(DTYPES[self.spec.dtype])
+        preprocessing = Preprocessing(self.spec.mean, self.spec.std, self.spec.order)
+        return preprocessing.normalise(images).astype(DTYPES[self.spec.dtype])
 
 
 def _filled(found: Flat, shapes: dict[str, jax.ShapeDtypeStruct]) -> Flat:

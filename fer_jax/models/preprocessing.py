@@ -1,4 +1,4 @@
-"""How a network's images look: mean, deviation, order of channels."""
+"""How a network wants its images: mean, deviation, order of channels."""
 
 import math
 from dataclasses import dataclass

@@ -31,14 +31,14 @@ class Reading(NamedTuple):
       unknown: entries that have no path, or one that another entry has.
       ignored: what is no part of a network, counted, in words.
       lay_out: (path, array, wanted shape) -> its view in Flax's layout; as it is where it cannot be one.
-      look: how the source prepares images.
+      preprocessing: how the source prepares images.
     """
 
     named: Flat
     unknown: list[str]
     ignored: str
     lay_out: Callable[[str, np.ndarray, tuple[int, ...]], np.ndarray]
-    look: Preprocessing
+    preprocessing: Preprocessing
 
 
 def convert(
@@ -141,7 +141,7 @@ def _strictly(
         model,
         {path: leaves[path] for path in best.params},
         {path: leaves[path] for path in best.stats},
-        preprocessing or best.reading.look,
+        preprocessing or best.reading.preprocessing,
         {**metadata, **counted},
     )
 
@@ -195,7 +195,7 @@ def _torch_reading(entries: Mapping[str, np.ndarray], source: Source) -> Reading
 
     ignored = {name for name in entries if IGNORED.fullmatch(name)}
     named, unknown = _rename(entries, ignored, path_of)
-    return Reading(named, unknown, f'{len(ignored)} num_batches_tracked', _from_torch, source.look)
+    return Reading(named, unknown, f'{len(ignored)} num_batches_tracked', _from_torch, source.preprocessing)
 
 
 def _keras_reading(entries: Mapping[str, np.ndarray], source: KerasSource) -> Reading:

@@ -66,8 +66,8 @@ def save(path: Path, weights: Weights) -> None:
     """
     from safetensors.numpy import save_file
 
-    look = json.dumps(dataclasses.asdict(weights.preprocessing))
-    metadata = weights.metadata | {'format': FORMAT, 'model': weights.model, 'preprocessing': look}
+    preprocessing = json.dumps(dataclasses.asdict(weights.preprocessing))
+    metadata = weights.metadata | {'format': FORMAT, 'model': weights.model, 'preprocessing': preprocessing}
     tensors = {name: np.ascontiguousarray(leaf) for name, leaf in (*weights.params.items(), *weights.stats.items())}
     with whole_file(path) as scratch:
         save_file(tensors, scratch, metadata=metadata)
@@ -119,9 +119,9 @@ def load(path: Path, model: str | None) -> Weights:
     if model and metadata['model'] != model:
         raise UserError(f'{named} is of {metadata["model"]}, model.name is {model!r}')
     try:
-        look = json.loads(metadata['preprocessing'])
-        mean, std = (tuple(map(float, look.pop(key))) for key in ('mean', 'std'))
-        preprocessing = Preprocessing(mean, std, **look)
+        fields = json.loads(metadata['preprocessing'])
+        mean, std = (tuple(map(float, fields.pop(key))) for key in ('mean', 'std'))
+        preprocessing = Preprocessing(mean, std, **fields)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f'{named} has damaged metadata ({error}); convert it again') from error
     stats = tuple(name for name in names if name.endswith(('.mean', '.var')))

@@ -21,7 +21,7 @@ from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
 from fer_jax.feature_cache import loader as feature_loader
-from fer_jax.feature_cache.recipe import Recipe, boundary_recipe
+from fer_jax.feature_cache.recipe import FeatureSpec, boundary_spec
 from fer_jax.models.network import build
 from fer_jax.models.parameters import digest_of
 from fer_jax.pretrained import Weights
@@ -43,8 +43,8 @@ def check_distillation(config: Mapping[str, Any]) -> None:
         raise UserError(f'distil.teachers tell classes, not data.annotation={annotation!r}; leave one of them empty')
     if HINTS in config['joint']:
         raise UserError(f'joint.{HINTS}: this name is for the head of distil.stages; choose another')
-    for looks in (config['data']['augment'], *(phase['augment'] for phase in config['phases'])):
-        if fields['teachers'] and (looks.get('mixup') or looks.get('cutmix')):
+    for augment in (config['data']['augment'], *(phase['augment'] for phase in config['phases'])):
+        if fields['teachers'] and (augment.get('mixup') or augment.get('cutmix')):
             raise UserError('distil.teachers see images one by one; set data.augment.mixup and cutmix to 0')
 
 
@@ -108,13 +108,13 @@ def teacher_logits(
     own = dict(weights.params), dict(weights.stats)
     params, stats = sharding.put(own, sharding.replicated(mesh))
 
-    def outputs(recipe: Recipe) -> np.ndarray:
+    def outputs(feature_spec: FeatureSpec) -> np.ndarray:
         place: dict[str, Any] = {'fingerprint': data.fingerprint, 'role': 'train', 'mesh': mesh}
-        return feature_loader.make_feature_loader(network, recipe, params, stats, images, **place).features
+        return feature_loader.make_feature_loader(network, feature_spec, params, stats, images, **place).features
 
     predict = jax.jit(lambda x: network.forward(*own, x, start='head')[0][PRIMARY])
-    entering = outputs(boundary_recipe(network, 'head', spec.image_size))
+    entering = outputs(boundary_spec(network, 'head', spec.image_size))
     logits = np.concatenate([predict(jnp.asarray(entering[at : at + BATCH])) for at in range(0, len(entering), BATCH)])
     order = [known.index(name) for name in classes]
-    hints = np.asarray(outputs(Recipe(tuple(stages), spec.image_size, pool=1))) if stages else None
+    hints = np.asarray(outputs(FeatureSpec(tuple(stages), spec.image_size, pool=1))) if stages else None
     return logits[:, order], hints

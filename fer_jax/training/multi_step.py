@@ -34,8 +34,8 @@ def rows(*, features: bool) -> int:
 def loop_steps(step: Callable[..., Any]) -> Callable[..., Any]:
     """Loops a step (state, fixed, device_data, host) -> state over several batches.
 
-    The result (state, fixed, device_data, host_batches, count) -> state takes the first `count` of `host_batches`, leaves
-    [K, B, ...]; where K is 1 that one, without a loop, whatever `count`.
+    The result (state, fixed, device_data, host_batches, count) -> state takes the first `count` of `host_batches`,
+    leaves [K, B, ...]; where K is 1 that one, without a loop, whatever `count`.
     """
 
     def steps(state: Any, fixed: Any, device_data: Any, host_batches: Any, count: jax.Array) -> Any:

@@ -9,7 +9,7 @@ import optax
 
 from fer_jax.data.augmentation.augment import Augment
 from fer_jax.errors import UserError
-from fer_jax.feature_cache.recipe import Recipe, boundary_recipe, check
+from fer_jax.feature_cache.recipe import FeatureSpec, boundary_spec, check_feature_spec
 from fer_jax.models.network import Network
 from fer_jax.training import optimizers, schedules
 from fer_jax.training.freezing import Partition, partition
@@ -49,7 +49,7 @@ class Phase:
     l2_sp: float = 0.0
     stop_after: int = 0
     plateau: tuple[int, float] | None = None
-    features: Recipe | None = None
+    features: FeatureSpec | None = None
 
     def stalled(self, scores: Sequence[float]) -> bool:
         """Whether the last `stop_after` of this phase's scores, larger being better, brought nothing."""
@@ -126,11 +126,11 @@ def plan(
         features = None
         if fields['cache_views']:
             try:
-                check(network, split.boundary, settings)
+                check_feature_spec(network, split.boundary, settings)
                 views = fields['cache_views']
                 drawn, of = (settings, seed) if views > 1 else (Augment(), 0)
                 fields_of = {'views': views, 'settings': drawn, 'seed': of, 'dtype': fields['cache_dtype']}
-                features = boundary_recipe(network, split.boundary, size, **fields_of)
+                features = boundary_spec(network, split.boundary, size, **fields_of)
             except UserError as error:
                 raise UserError(f'phases[{index}].{error}') from None
         planned.append(

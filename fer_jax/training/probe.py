@@ -24,7 +24,7 @@ from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
 from fer_jax.evaluation import scoring
 from fer_jax.feature_cache import loader as feature_loader
-from fer_jax.feature_cache.recipe import Recipe
+from fer_jax.feature_cache.recipe import FeatureSpec
 from fer_jax.reporting import figures, html_report, probe_grid
 from fer_jax.runs import config as run_config
 from fer_jax.runs import provenance
@@ -94,7 +94,7 @@ def fit(run: Run, fields: Mapping[str, Any]) -> dict[str, Any]:
     begun = time.perf_counter()
     views = 2 if fields['mirror'] else 1
     params, stats = run.initial()
-    recipe = Recipe(
+    feature_spec = FeatureSpec(
         tuple(fields['stages']),
         run.network.spec.image_size,
         pool=fields['pool'],
@@ -110,7 +110,7 @@ def fit(run: Run, fields: Mapping[str, Any]) -> dict[str, Any]:
         split = run.data.splits[role]
         images = train if role == 'train' else SplitLoader(split, placement=train.placement, mesh=run.mesh, role=role)
         found = feature_loader.make_feature_loader(
-            run.network, recipe, params, stats, images, fingerprint=run.data.fingerprint, role=role, mesh=run.mesh
+            run.network, feature_spec, params, stats, images, fingerprint=run.data.fingerprint, role=role, mesh=run.mesh
         )
         rows = found.features
         return rows.reshape(views, len(split.ids), -1)

@@ -134,7 +134,7 @@ class Run:
         return MultiTaskLoader(made)
 
     def abstract_batch(self, phase: Phase) -> tuple[Any, Any, np.int32]:
-        """(device_data, host_batches, count) of a program of `phase`, to compile it: of the batches the shapes alone."""
+        """(device_data, host_batches, count) of a program of `phase`, to compile it: batches as shapes alone."""
         device_data: dict[str, Any] = self.loader.device_data
         host_batches: dict[str, Any] = self.loader.host_batches([phase.first])
         if phase.features is not None:

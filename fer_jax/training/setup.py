@@ -43,7 +43,7 @@ def prepare(config: Mapping[str, Any]) -> Run:
     train = data[PRIMARY].splits['train']
     taught = train.teacher_outputs
     hints = {HINTS: tuple(map(str, range(taught[HINTS].shape[1])))} if HINTS in taught else {}
-    look = initial_weights.preprocessing(weights, train, model['channels'])
+    preprocessing = initial_weights.preprocessing(weights, train, model['channels'])
     network = build(
         ModelSpec(
             name=model['name'],
@@ -55,9 +55,9 @@ def prepare(config: Mapping[str, Any]) -> Run:
             dropout=model['dropout'],
             stochastic_depth=model['stochastic_depth'],
             dtype=model['dtype'],
-            mean=look.mean,
-            std=look.std,
-            order=look.order,
+            mean=preprocessing.mean,
+            std=preprocessing.std,
+            order=preprocessing.order,
             activation='softmax' if train.attributes is None else 'sigmoid',
         )
     )

@@ -182,8 +182,8 @@ def random_weights(path: Path, size: int) -> str:
 
     params, stats = build(ModelSpec('resnet50', {'primary': tuple('abcdefg')}, size)).init(0)
     leaves = [{name: np.asarray(leaf) for name, leaf in tree.items()} for tree in (params, stats)]
-    look = pretrained.Preprocessing((0.5,) * 3, (0.25,) * 3, 'RGB')
-    pretrained.save(path, pretrained.Weights('resnet50', *leaves, look, {}))
+    preprocessing = pretrained.Preprocessing((0.5,) * 3, (0.25,) * 3, 'RGB')
+    pretrained.save(path, pretrained.Weights('resnet50', *leaves, preprocessing, {}))
     return str(path)
 
 

@@ -64,8 +64,8 @@ def write(folder: Path) -> None:
     state = torchvision_model(NETWORK, CLASSES).state_dict()
     torch.save(state, folder / 'weights.pth')
     entries = {name: leaf.numpy() for name, leaf in state.items()}
-    look = Preprocessing((0.5,) * 3, (0.5,) * 3)
-    save(folder / 'weights.safetensors', convert(entries, NETWORK, metadata={}, preprocessing=look))
+    preprocessing = Preprocessing((0.5,) * 3, (0.5,) * 3)
+    save(folder / 'weights.safetensors', convert(entries, NETWORK, metadata={}, preprocessing=preprocessing))
 
 
 def with_fer_jax(folder: Path) -> Callable[[], object]:

@@ -74,8 +74,8 @@ def read_torch(data: bytes, folder: Path) -> None:
 
 def converted() -> list[bytes]:
     """A file of fer_jax's own."""
-    look = json.dumps({'mean': [0.5], 'std': [0.5], 'order': 'RGB', 'size': 224, 'interpolation': 'bilinear'})
-    metadata = {'format': '1', 'model': 'resnet18', 'preprocessing': look, 'source': 'x'}
+    preprocessing = json.dumps({'mean': [0.5], 'std': [0.5], 'order': 'RGB', 'size': 224, 'interpolation': 'bilinear'})
+    metadata = {'format': '1', 'model': 'resnet18', 'preprocessing': preprocessing, 'source': 'x'}
     entries = {name: {'dtype': 'F32', 'shape': [4], 'data_offsets': [at, at + 16]} for name, at in NAMES.items()}
     header = json.dumps({'__metadata__': metadata, **entries}).encode()
     return [struct.pack('<Q', len(header)) + header + bytes(32)]

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from configs import default
 from fer_jax.config.check import check_config
 from fer_jax.data.augmentation import augment as augmentation
-from fer_jax.data.augmentation.augment import TRIVIAL, Augment, augment_batch, draw, example_keys
+from fer_jax.data.augmentation.augment import TRIVIAL, Augment, augment_batch, draw_params, example_keys
 from fer_jax.data.augmentation.colour import LUMA
 from fer_jax.data.augmentation.geometry import resize
 from fer_jax.errors import UserError
@@ -36,13 +36,15 @@ def faces(shared_data):
 
 def looks(settings, count=4000, channels=3):
     """`count` looks, as arrays."""
-    drawn = quickly(jax.vmap(lambda key: draw(key, settings, channels)))(example_keys(jax.random.key(7), count))
+    drawn = quickly(jax.vmap(lambda key: draw_params(key, settings, channels)))(example_keys(jax.random.key(7), count))
     return jax.tree.map(np.asarray, drawn)
 
 
 def drawn_by(keys, settings):
     """The looks that `augment` gives to grey images."""
-    return jax.tree.map(np.asarray, quickly(jax.vmap(lambda key: draw(jax.random.split(key)[0], settings, 1)))(keys))
+    return jax.tree.map(
+        np.asarray, quickly(jax.vmap(lambda key: draw_params(jax.random.split(key)[0], settings, 1)))(keys)
+    )
 
 
 def assert_uniform(values, low, high):

@@ -25,7 +25,7 @@ from fer_jax.errors import UserError
 from fer_jax.feature_cache import extract as feature_extract
 from fer_jax.feature_cache import loader as feature_loader
 from fer_jax.feature_cache import store as feature_store
-from fer_jax.feature_cache.recipe import Recipe
+from fer_jax.feature_cache.recipe import FeatureSpec
 from fer_jax.models.kernels import choose
 from fer_jax.models.layers import adaptive_average_pool
 from fer_jax.models.network import Network
@@ -133,11 +133,11 @@ def test_a_step_without_the_leaves_below_the_boundary_is_the_step_of_all(faces):
 def test_views_come_in_turn_and_depend_on_the_example_alone(faces):
     """Over three epochs every example shows its plain view once and its two others once."""
     run, state, fixed = opened(faces)
-    recipe = Recipe(('pool',), 32, views=3, settings=Augment(flip=0.5, shift=0.2), seed=5)
+    feature_spec = FeatureSpec(('pool',), 32, views=3, settings=Augment(flip=0.5, shift=0.2), seed=5)
     params = state.trainable | fixed.frozen
     place = {'fingerprint': 'f', 'role': 'train', 'mesh': run.mesh}
     loader = feature_loader.make_feature_loader(
-        run.network, recipe, params, state.batch_stats, run.tasks['primary'].loader, **place
+        run.network, feature_spec, params, state.batch_stats, run.tasks['primary'].loader, **place
     )
     count = len(run.data.splits['train'].ids)
     everything = np.arange(count)
@@ -146,7 +146,7 @@ def test_views_come_in_turn_and_depend_on_the_example_alone(faces):
     assert (rows % count == everything).all() and len(set((rows[0] // count).tolist())) == 3
     values = np.asarray(loader.features).reshape(3, count, -1)
     assert (np.abs(values[1] - values[0]).max(1) > 1e-4).all() and (np.abs(values[2] - values[1]).max(1) > 1e-4).all()
-    compute = feature_extract.compute(run.network, recipe, params, state.batch_stats, run.mesh)
+    compute = feature_extract.compute(run.network, feature_spec, params, state.batch_stats, run.mesh)
     backwards = everything[::-1][:16]
     images = run.tasks['primary'].loader
     host_batches = images.batches(backwards.reshape(2, 8), np.ones((2, 8)))
@@ -180,10 +180,12 @@ def test_steps_that_one_program_takes_are_those_of_any_other_number_of_programs(
 
 def test_the_key_covers_all_that_features_depend_on(faces, tmp_path, monkeypatch):
     run, state, fixed = opened(faces)
-    recipe, stats = Recipe(('layer2',), 32), state.batch_stats
+    feature_spec, stats = FeatureSpec(('layer2',), 32), state.batch_stats
 
-    def key(recipe=recipe, params=fixed.frozen, stats=stats, network=run.network, **data):
-        return feature_store.key_of(network, recipe, params, stats, **{'fingerprint': 'f', 'role': 'train'} | data)
+    def key(feature_spec=feature_spec, params=fixed.frozen, stats=stats, network=run.network, **data):
+        return feature_store.cache_key(
+            network, feature_spec, params, stats, **{'fingerprint': 'f', 'role': 'train'} | data
+        )
 
     def changed(tree, path):
         return tree | {path: tree[path] + 1e-6}
@@ -201,7 +203,7 @@ def test_the_key_covers_all_that_features_depend_on(faces, tmp_path, monkeypatch
         key(stored=(64, 64, 3)),
         key(network=dataclasses.replace(run.network, spec=spec)),
         *(
-            key(recipe=dataclasses.replace(recipe, **field))
+            key(feature_spec=dataclasses.replace(feature_spec, **field))
             for field in (
                 {'stages': ('layer1',)},
                 {'stages': ('layer1', 'layer2'), 'pool': 2},
@@ -251,7 +253,7 @@ def test_every_source_of_the_key_is_a_file_and_the_key_covers_what_computes():
     assert all(files.values()), files
     computing = (
         Preprocessing.normalise, Network.normalise, Network.outputs, adaptive_average_pool, choose, augment, resize,
-        recolour, decode, assemble_batch, map_batches, feature_extract.extract, feature_store.key_of,
+        recolour, decode, assemble_batch, map_batches, feature_extract.extract, feature_store.cache_key,
     )  # fmt: skip
     missing = {Path(inspect.getfile(function)) for function in computing} - set().union(*files.values())
     assert missing == set()

@@ -50,9 +50,11 @@ def test_v1_equals_facenet_pytorch():
     facenet = pytest.importorskip('facenet_pytorch')
     module = randomised(lambda: facenet.InceptionResnetV1(classify=True, num_classes=7))
     weights = check_torch('inception_resnet_v1', module, STAGES_V1, sizes=((75, 96),))
-    look, pixels = weights.preprocessing, np.arange(256.0)
-    np.testing.assert_allclose((pixels / 255 - look.mean[0]) / look.std[0], (pixels - 127.5) / 128, atol=1e-6)
-    assert look.size == 160
+    preprocessing, pixels = weights.preprocessing, np.arange(256.0)
+    np.testing.assert_allclose(
+        (pixels / 255 - preprocessing.mean[0]) / preprocessing.std[0], (pixels - 127.5) / 128, atol=1e-6
+    )
+    assert preprocessing.size == 160
 
 
 @pytest.mark.parametrize(

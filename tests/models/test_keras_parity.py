@@ -185,6 +185,8 @@ def test_running_statistics_are_those_of_keras(keras):
 def test_preprocessing_is_that_of_keras(keras, module, name):
     images = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype(np.float32)
     expected_images = getattr(keras.applications, module).preprocess_input(images.copy())
-    look = keras_names.TABLES[name]['keras'].look
-    spec = ModelSpec(name, {'primary': ('a', 'b')}, 32, mean=look.mean, std=look.std, order=look.order)
+    preprocessing = keras_names.TABLES[name]['keras'].preprocessing
+    spec = ModelSpec(
+        name, {'primary': ('a', 'b')}, 32, mean=preprocessing.mean, std=preprocessing.std, order=preprocessing.order
+    )
     np.testing.assert_allclose(build(spec).normalise(jnp.asarray(images)), expected_images, atol=1e-4)

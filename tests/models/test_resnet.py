@@ -91,12 +91,14 @@ def test_vggface2_names_are_read():
         shape = [leaf.shape[axis] for axis in order]
         entries[f'{module}.{leaves[kind]}'] = np.broadcast_to(np.float32(0), shape)
     weights = convert(entries, 'senet50_caffe', metadata={})
-    look = weights.preprocessing
-    assert weights.metadata['classes'] == '8631' and look.order == 'BGR'
+    preprocessing = weights.preprocessing
+    assert weights.metadata['classes'] == '8631' and preprocessing.order == 'BGR'
     pixels = np.array([1.0, 2.0, 3.0])
-    np.testing.assert_allclose((pixels / 255 - look.mean) / look.std, pixels - [91.4953, 103.8827, 131.0912])
+    np.testing.assert_allclose(
+        (pixels / 255 - preprocessing.mean) / preprocessing.std, pixels - [91.4953, 103.8827, 131.0912]
+    )
     plain = {name: leaf for name, leaf in entries.items() if 'conv4' not in name and 'conv5' not in name}
-    assert convert(plain, 'resnet50_caffe', metadata={}).preprocessing == look
+    assert convert(plain, 'resnet50_caffe', metadata={}).preprocessing == preprocessing
 
 
 @pytest.mark.parametrize(

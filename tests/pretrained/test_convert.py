@@ -283,8 +283,10 @@ def test_imagenet_weights_name_the_sample_as_torch_does(shared_data, tmp_path, m
         pytest.skip(f'{PUBLISHED[model].package} is not installed')
     size = SIZES[model]
     weights = pretrained.resolve('imagenet', model, cache=tmp_path)
-    look = weights.preprocessing
-    ours = build(ModelSpec(model, {PRIMARY: tuple(map(str, range(1000)))}, size, mean=look.mean, std=look.std))
+    preprocessing = weights.preprocessing
+    ours = build(
+        ModelSpec(model, {PRIMARY: tuple(map(str, range(1000)))}, size, mean=preprocessing.mean, std=preprocessing.std)
+    )
     params, stats = pretrained.fill(ours.params, ours.batch_stats, weights, head=True)
     paths = sorted((shared_data / 'imagenet_sample').glob('*.JPEG'))
     images = np.stack([centre_crop(path, size) for path in paths]).astype(np.float32)

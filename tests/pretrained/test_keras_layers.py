@@ -27,10 +27,10 @@ def test_preprocessing_inside_an_efficientnet_is_read():
     """x / 255 as it is, a normalisation fitted to data, Keras's ImageNet files, where the variance is a deviation."""
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     for variance, expected_std in ((np.ones(3), np.ones(3)), (np.full(3, 0.04), np.full(3, 0.2)), (std, std)):
-        look = keras_layers.efficientnet_look(mean, variance, 260)
-        assert isinstance(look, Preprocessing) and look.size == 260
-        np.testing.assert_allclose(look.mean, mean)
-        np.testing.assert_allclose(look.std, expected_std)
+        preprocessing = keras_layers.efficientnet_preprocessing(mean, variance, 260)
+        assert isinstance(preprocessing, Preprocessing) and preprocessing.size == 260
+        np.testing.assert_allclose(preprocessing.mean, mean)
+        np.testing.assert_allclose(preprocessing.std, expected_std)
 
 
 def test_vggface_layers_are_those_of_matconvnet():

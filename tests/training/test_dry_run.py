@@ -80,9 +80,9 @@ def test_weights_are_named_with_their_place(config, tmp_path, monkeypatch, capsy
     config.model.weights = 'imagenet'
     network = build(ModelSpec('resnet8_small', {PRIMARY: ('happy', 'sad')}, SIDE, channels=1))
     params, stats = network.init(0)
-    look = pretrained.Preprocessing((0.5,), (0.5,))
+    preprocessing = pretrained.Preprocessing((0.5,), (0.5,))
     file = pretrained.cached_file('resnet8_small', tmp_path)
     file.parent.mkdir()
-    pretrained.save(file, pretrained.Weights('resnet8_small', params, stats, look, {}))
+    pretrained.save(file, pretrained.Weights('resnet8_small', params, stats, preprocessing, {}))
     fer_jax.train(config, dry_run=True)
     assert f'weights: present, {file}, ' in capsys.readouterr().out

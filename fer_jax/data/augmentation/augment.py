@@ -91,7 +91,7 @@ class Augment:
         return any((self.crop, self.shift, self.scale, self.rotate, self.shear, self.trivial))
 
 
-class Look(NamedTuple):
+class AugmentParams(NamedTuple):
     """What is done to one example.
 
     Attributes:
@@ -149,39 +149,39 @@ def augment_batch(
     Returns:
       Images as of `augment`, and targets: as they were, or float32 [B, classes] where examples are mixed.
     """
-    look_key, mix_key = jax.random.split(key)
-    looks = augment(images, example_keys(look_key, images.shape[0]), size, settings)
+    augment_key, mix_key = jax.random.split(key)
+    augmented = augment(images, example_keys(augment_key, images.shape[0]), size, settings)
     if not (settings.mixup or settings.cutmix):
-        return looks, targets
+        return augmented, targets
     soft = jax.nn.one_hot(targets, classes) if targets.ndim == 1 else targets
-    return mix(looks, soft, mix_key, mixup=settings.mixup, cutmix=settings.cutmix)
+    return mix(augmented, soft, mix_key, mixup=settings.mixup, cutmix=settings.cutmix)
 
 
 def _augment_one(image: jax.Array, key: jax.Array, size: int, settings: Augment) -> jax.Array:
     draw_key, noise_key = jax.random.split(key)
-    look = draw(draw_key, settings, image.shape[-1])
+    params = draw_params(draw_key, settings, image.shape[-1])
     widest = {name: max(getattr(settings, name), TRIVIAL[name] * bool(settings.trivial)) for name in TRIVIAL}
     if settings.geometric:
-        image = geometry.resample(image, look.back, size)
+        image = geometry.resample(image, params.back, size)
     elif settings.flip:
-        image = jnp.where(look.mirror, image[:, ::-1], image)
+        image = jnp.where(params.mirror, image[:, ::-1], image)
     if widest['blur']:
-        image = colour.blur(image, look.blur, widest['blur'])
+        image = colour.blur(image, params.blur, widest['blur'])
     chromatic = image.shape[-1] == 3 and any((widest['saturation'], widest['hue'], settings.grey))
     if chromatic or widest['contrast'] or widest['brightness']:
-        matrix = colour.chrominance(look.saturation, look.hue) if chromatic else None
-        image = colour.recolour(image, matrix, contrast=look.contrast, brightness=look.brightness)
+        matrix = colour.chrominance(params.saturation, params.hue) if chromatic else None
+        image = colour.recolour(image, matrix, contrast=params.contrast, brightness=params.brightness)
     if widest['noise']:
-        image = image + look.noise * 255 * jax.random.normal(noise_key, image.shape)
+        image = image + params.noise * 255 * jax.random.normal(noise_key, image.shape)
     image = jnp.clip(image, 0, 255)
     if settings.erase:
-        start, end = look.hole * size
+        start, end = params.hole * size
         image = jnp.where(geometry.rectangle((size, size), start, end)[..., None], image.mean((0, 1)), image)
     return image
 
 
-def draw(key: jax.Array, settings: Augment, channels: int) -> Look:
-    """The look of one example. To turn one transformation on leaves the draws of the others as they are."""
+def draw_params(key: jax.Array, settings: Augment, channels: int) -> AugmentParams:
+    """Draws the parameters of one example. To turn one transformation on leaves the draws of the others as they are."""
     value_key, crop_key = jax.random.split(key)
     draws = jax.random.uniform(value_key, (2 * len(TRIVIAL) + 9,))
     strengths, (flipped, greyed, widened, choice), hole = jnp.split(draws, [2 * len(TRIVIAL), 2 * len(TRIVIAL) + 4])
@@ -205,7 +205,7 @@ def draw(key: jax.Array, settings: Augment, channels: int) -> Look:
         angle=jnp.deg2rad(one['rotate']),
         shear=pair['shear'],
     )
-    return Look(
+    return AugmentParams(
         mirror=mirror,
         back=back,
         brightness=one['brightness'],
@@ -219,7 +219,7 @@ def draw(key: jax.Array, settings: Augment, channels: int) -> Look:
 
 
 def _hole(draws: jax.Array, settings: Augment) -> jax.Array:
-    """[2, 2], see `Look.hole`. A rectangle that would not fit is made squarer at the same area."""
+    """[2, 2], see `AugmentParams.hole`. A rectangle that would not fit is made squarer at the same area."""
     chance, across_area, across_aspect, top, left = draws
     smallest, largest = settings.erase_area
     area = smallest + across_area * (largest - smallest)

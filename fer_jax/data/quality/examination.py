@@ -21,7 +21,7 @@ COMMON_SHAPE = 0.99  # the share of images from which on another height and widt
 CHUNK = 32
 
 
-class Look(NamedTuple):
+class ImageStats(NamedTuple):
     """What is kept of one image; of an unreadable one the reason alone."""
 
     unreadable: str = ''
@@ -49,17 +49,17 @@ def examine(data: Inspected, *, workers: int) -> Report:
     thumbnails = np.zeros((count, near_duplicates.SIDE, near_duplicates.SIDE), np.uint8)
     measured = data.splits == 'train' if (data.splits == 'train').any() else np.ones(count, bool)
     sums, weight = np.zeros((2, 3)), 0
-    for at, look in enumerate(_looks(data, max(workers, 1))):
-        if look.unreadable:
-            unreadable[at] = look.unreadable
+    for at, stats in enumerate(_all_stats(data, max(workers, 1))):
+        if stats.unreadable:
+            unreadable[at] = stats.unreadable
             continue
-        if look.notes:
-            notes[at] = look.notes
-        shapes[at], constant[at], blank[at], thumbnails[at] = look.shape, look.constant, look.blank, look.thumbnail
-        digests[at] = np.frombuffer(look.digest, np.uint64)
+        if stats.notes:
+            notes[at] = stats.notes
+        shapes[at], constant[at], blank[at], thumbnails[at] = stats.shape, stats.constant, stats.blank, stats.thumbnail
+        digests[at] = np.frombuffer(stats.digest, np.uint64)
         if measured[at]:
-            sums[0] += look.mean
-            sums[1] += look.square
+            sums[0] += stats.mean
+            sums[1] += stats.square
             weight += 1
     readable = shapes[:, 0] > 0
     channels = 3 if (shapes[:, 2] == 3).any() else 1
@@ -82,13 +82,13 @@ def examine(data: Inspected, *, workers: int) -> Report:
     )
 
 
-def _looks(data: Inspected, workers: int) -> Iterator[Look]:
+def _all_stats(data: Inspected, workers: int) -> Iterator[ImageStats]:
     """In the order of the set; a bounded number of chunks is under way."""
 
-    def chunk(first: int) -> list[Look]:
-        return [_look(data.read, at) for at in range(first, min(first + CHUNK, len(data.ids)))]
+    def chunk(first: int) -> list[ImageStats]:
+        return [_image_stats(data.read, at) for at in range(first, min(first + CHUNK, len(data.ids)))]
 
-    under_way: deque[Future[list[Look]]] = deque()
+    under_way: deque[Future[list[ImageStats]]] = deque()
     with (
         ThreadPoolExecutor(workers) as pool,
         progress.bar(None, 'examining', len(data.ids)) as shown,
@@ -97,18 +97,18 @@ def _looks(data: Inspected, workers: int) -> Iterator[Look]:
             if first < len(data.ids):
                 under_way.append(pool.submit(chunk, first))
             if under_way and (len(under_way) > 4 * workers or first >= len(data.ids)):
-                looks = under_way.popleft().result()
-                yield from looks
-                shown.update(len(looks))
+                stats = under_way.popleft().result()
+                yield from stats
+                shown.update(len(stats))
 
 
-def _look(read: Callable[[int], bytes], at: int) -> Look:
+def _image_stats(read: Callable[[int], bytes], at: int) -> ImageStats:
     from PIL import Image
 
     try:
         image, notes = codec.open_image(read(at))
     except (OSError, UserError, ValueError) as error:
-        return Look(unreadable=str(error))
+        return ImageStats(unreadable=str(error))
     channels = len(image.getbands())
     levels = np.arange(256)
     histogram = np.array(image.histogram(), np.int64).reshape(channels, 256)
@@ -116,7 +116,7 @@ def _look(read: Callable[[int], bytes], at: int) -> Look:
     mean, square = histogram @ levels / pixels, histogram @ levels**2 / pixels
     shape = (image.height, image.width, channels)
     side = (near_duplicates.SIDE, near_duplicates.SIDE)
-    return Look(
+    return ImageStats(
         notes=notes,
         shape=shape,
         constant=bool((histogram.max(1) == pixels).all()),

@@ -9,8 +9,10 @@ from fer_jax.models.preprocessing import Preprocessing
 from fer_jax.pretrained.name_tables.matconvnet_names import VGGFACE_MEAN, vgg_layers
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
-KERAS_INCEPTION_LOOK = Preprocessing((0.5,) * 3, (0.5,) * 3, size=299)  # its range is -1 to 1
-KERAS_VGGFACE_LOOK = Preprocessing(tuple(value / 255 for value in VGGFACE_MEAN[::-1]), (1 / 255,) * 3, order='BGR')
+KERAS_INCEPTION_PREPROCESSING = Preprocessing((0.5,) * 3, (0.5,) * 3, size=299)  # its range is -1 to 1
+KERAS_VGGFACE_PREPROCESSING = Preprocessing(
+    tuple(value / 255 for value in VGGFACE_MEAN[::-1]), (1 / 255,) * 3, order='BGR'
+)
 
 
 def inception_resnet_v2(layers: Iterable[str]) -> dict[str, str]:
@@ -108,7 +110,7 @@ def efficientnet(layers: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def efficientnet_look(mean: np.ndarray, variance: np.ndarray, size: int) -> Preprocessing:
+def efficientnet_preprocessing(mean: np.ndarray, variance: np.ndarray, size: int) -> Preprocessing:
     """The preprocessing that a Keras EfficientNet has inside: x / 255, then its 'normalization' layer.
 
     Args:

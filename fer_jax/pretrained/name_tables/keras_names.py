@@ -26,24 +26,24 @@ class KerasSource(NamedTuple):
     Attributes:
       paths: layer names -> {layer: path in fer_jax}, for those that are part of the network.
       layers: all that any network of this form has, to find the way back.
-      look: how this source prepares images, unless the network does it.
+      preprocessing: how this source prepares images, unless the network does it.
       scaled: whether BatchNorms have a gamma.
       normalising: matches the entries of a normalisation at the network's input.
     """
 
     paths: Paths
     layers: tuple[str, ...]
-    look: Preprocessing
+    preprocessing: Preprocessing
     scaled: bool = True
     normalising: re.Pattern[str] = re.compile(r'(?!)')
 
     def look_of(self, entries: Mapping[str, np.ndarray]) -> Preprocessing:
-        """`look`, or what the normalisation among the entries makes of it."""
+        """`preprocessing`, or what the normalisation among the entries makes of it."""
         inside = {name.rpartition('/')[2]: leaf for name, leaf in entries.items() if self.normalising.fullmatch(name)}
         if not {'mean', 'variance'} <= inside.keys():
-            return self.look
+            return self.preprocessing
         mean, variance = (inside[leaf].reshape(-1) for leaf in ('mean', 'variance'))
-        return keras_layers.efficientnet_look(mean, variance, self.look.size)
+        return keras_layers.efficientnet_preprocessing(mean, variance, self.preprocessing.size)
 
 
 def by_rules(*rules: Rule) -> Paths:
@@ -98,16 +98,20 @@ def vgg_paths(name: str) -> Paths:
 
 
 def efficientnet(size: int) -> KerasSource:
-    look = dataclasses.replace(IMAGENET, size=size, interpolation='bicubic')
+    preprocessing = dataclasses.replace(IMAGENET, size=size, interpolation='bicubic')
     normalising = re.compile(r'normalization(_\d+)?/(mean|variance|count)')
-    return KerasSource(keras_layers.efficientnet, keras_layers.EFFICIENTNET_LAYERS, look, normalising=normalising)
+    return KerasSource(
+        keras_layers.efficientnet, keras_layers.EFFICIENTNET_LAYERS, preprocessing, normalising=normalising
+    )
 
 
 # network -> source -> its names
 TABLES: dict[str, Mapping[str, KerasSource]] = {
     'vgg16': {
         'keras': KerasSource(vgg_paths('vgg16'), VGG_LAYERS, CAFFE),
-        'keras_vggface': KerasSource(keras_layers.vggface, tuple(vgg_layers('vgg16')), keras_layers.KERAS_VGGFACE_LOOK),
+        'keras_vggface': KerasSource(
+            keras_layers.vggface, tuple(vgg_layers('vgg16')), keras_layers.KERAS_VGGFACE_PREPROCESSING
+        ),
     },
     'vgg19': {'keras': KerasSource(vgg_paths('vgg19'), VGG_LAYERS, CAFFE)},
     **{f'resnet{depth}_v1': {'keras': KerasSource(RESNET, RESNET_LAYERS, CAFFE)} for depth in (50, 101, 152)},
@@ -116,7 +120,7 @@ TABLES: dict[str, Mapping[str, KerasSource]] = {
         'keras': KerasSource(
             keras_layers.inception_resnet_v2,
             keras_layers.INCEPTION_LAYERS,
-            keras_layers.KERAS_INCEPTION_LOOK,
+            keras_layers.KERAS_INCEPTION_PREPROCESSING,
             scaled=False,
         )
     },

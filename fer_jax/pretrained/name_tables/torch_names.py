@@ -19,13 +19,13 @@ class Source(NamedTuple):
 
     Attributes:
       rules: (regex on a module's whole name, path in fer_jax); the first match wins.
-      look: how this source prepares images.
+      preprocessing: how this source prepares images.
       back: (regex on a module's whole path, name in the source), to export to it; None where that is not done.
       as_convolutions: modules whose matrices are convolutions there, and over which side.
     """
 
     rules: Sequence[Rule]
-    look: Preprocessing = IMAGENET
+    preprocessing: Preprocessing = IMAGENET
     back: Sequence[Rule] | None = None
     as_convolutions: Mapping[str, int] = {}
 
@@ -126,7 +126,7 @@ def _to_torchvision_block(match: re.Match[str]) -> str:
 TORCHVISION_RESNET = Source(((r'fc', 'head.primary'), (r'((conv|bn)1|layer\d\..*)', r'\1')), back=renamed_head('fc'))
 # VGGFace2's ResNet-50 (Cao et al. 2018), from Caffe; images in 0..255 less the mean of its faces
 VGGFACE2 = Preprocessing(tuple(value / 255 for value in (91.4953, 103.8827, 131.0912)), (1 / 255,) * 3, order='BGR')
-VGGFACE2_RESNET = TORCHVISION_RESNET._replace(look=VGGFACE2)
+VGGFACE2_RESNET = TORCHVISION_RESNET._replace(preprocessing=VGGFACE2)
 VGGFACE2_SENET = Source(
     (
         (r'(layer\d\.\d+)\.conv4', r'\1.se.conv_reduce'),
@@ -182,13 +182,13 @@ TIMM_EFFICIENTNET: Sequence[Rule] = (
 
 
 def timm_efficientnet_lite(name: str) -> Source:
-    look = Preprocessing((0.5,) * 3, (0.5,) * 3, size=LITE_SIZES[name], interpolation='bicubic')
-    return Source(TIMM_EFFICIENTNET, look, renamed_head('classifier'))
+    preprocessing = Preprocessing((0.5,) * 3, (0.5,) * 3, size=LITE_SIZES[name], interpolation='bicubic')
+    return Source(TIMM_EFFICIENTNET, preprocessing, renamed_head('classifier'))
 
 
 def timm_efficientnet(size: int) -> Source:
-    look = dataclasses.replace(IMAGENET, size=size, interpolation='bicubic')
-    return Source(TIMM_EFFICIENTNET, look, renamed_head('classifier'))
+    preprocessing = dataclasses.replace(IMAGENET, size=size, interpolation='bicubic')
+    return Source(TIMM_EFFICIENTNET, preprocessing, renamed_head('classifier'))
 
 
 _INCEPTION = (r'(conv2d|mixed|repeat|block8).*', r'\g<0>')

@@ -141,13 +141,13 @@ class Elements:
         if kind == CHAR:
             return self.text()
         if kind == CELL:
-            self.check(count)
+            self.check_count(count)
             return [self.member() for _ in range(count)]
         if kind == STRUCT:
             (length,) = self.numbers().tolist()
             packed = bytes(self.next()[1])
             names = [packed[at : at + length].split(b'\0')[0].decode('latin1') for at in range(0, len(packed), length)]
-            self.check(count * max(len(names), 1))
+            self.check_count(count * max(len(names), 1))
             return [{name: self.member() for name in names} for _ in range(count)]
         raise ValueError(f'a matrix of class {kind}')
 
@@ -161,6 +161,6 @@ class Elements:
         kind, flags, shape, _ = inner.header()
         return inner.value(kind, flags, shape)
 
-    def check(self, count: int) -> None:
+    def check_count(self, count: int) -> None:
         if 8 * count > self.left:
             raise ValueError(f'{count} members, more than the file holds')
