@@ -56,7 +56,7 @@ def matrix(workdirs: Sequence[Path], sets: Sequence[str], output: Path, *, fresh
     Raises:
       UserError: no pair can be scored, or a run or a set cannot be read.
     """
-    rows = {(row['workdir'], row['data']): row for row in metrics_log.read(output)}
+    rows = {(row['workdir'], row['data']): row for row in metrics_log.read_metrics(output)}
     tables = {name: dataset.open_split(name) for name in sets}
     output.parent.mkdir(parents=True, exist_ok=True)
     order = dict.fromkeys([*((str(workdir), name) for workdir in workdirs for name in sets), *rows])

@@ -43,18 +43,18 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def command() -> None:
-        sizes = write(arguments.workdir, arguments.data, arguments.groups, arguments.output, arguments.seed)
+        sizes = write_groups(arguments.workdir, arguments.data, arguments.groups, arguments.output, arguments.seed)
         print(f'{arguments.output}/groups.csv and a sheet a group: ' + ', '.join(f'{size:,}' for size in sizes))
 
     return run_command(command)
 
 
-def write(workdir: Path, directory: Path, groups: int, output: Path, seed: int = 0) -> list[int]:
+def write_groups(workdir: Path, directory: Path, groups: int, output: Path, seed: int = 0) -> list[int]:
     """Writes the manifest and the sheets; returns the groups' sizes, the largest first."""
     table, spec = folder.unlabelled(directory), read_spec(workdir)
     if not 2 <= groups <= len(table):
         raise UserError(f'--groups={groups}; {directory} has {len(table)} images: give 2 up to that')
-    data = dataset.load(
+    data = dataset.load_dataset(
         label='none',
         dir=str(directory),
         splits={'train': 'all'},
@@ -71,9 +71,11 @@ def write(workdir: Path, directory: Path, groups: int, output: Path, seed: int =
         here = np.flatnonzero(member == number)
         shown = here[np.argsort(apart[here], kind='stable')][:SHOWN]
         labels = [f'{apart[at]:.2f} away' for at in shown]
-        image_grid.write(output / f'{name}.png', [str(split.ids[at]) for at in shown], labels, split.read(shown))
+        image_grid.write_image_grid(
+            output / f'{name}.png', [str(split.ids[at]) for at in shown], labels, split.read(shown)
+        )
     proposed = dataclasses.replace(table, classes=names, labels=member.astype(np.int32))
-    manifest.write(output / 'groups.csv', proposed, np.ones(len(table), bool), directory)
+    manifest.write_manifest(output / 'groups.csv', proposed, np.ones(len(table), bool), directory)
     return np.bincount(member, minlength=groups).tolist()
 
 

@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
     if name in UNPREPARED:
         if arguments.keep:
             base = arguments.source.parent if name == 'manifest' else arguments.source
-            manifest.write(arguments.keep, table, ~left_out, base)
+            manifest.write_manifest(arguments.keep, table, ~left_out, base)
             print(f'{(~left_out).sum():,} of {len(table):,} images are listed in {arguments.keep}')
             print(f'train on them with --config.data.name= --config.data.manifest={arguments.keep}')
         elif kinds:
@@ -111,7 +111,7 @@ def unprepared(name: str, arguments: argparse.Namespace) -> tuple[Table, Path]:
     elif name == 'unlabelled':
         table = folder.unlabelled(arguments.source)
     else:
-        table = manifest.read(arguments.source)
+        table = manifest.read_manifest(arguments.source)
     return table, Path('examination') / table.name
 
 

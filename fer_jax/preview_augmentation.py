@@ -63,7 +63,7 @@ def sheet(config: Any, *, rows: int, draws: int, phase: int) -> Image.Image:
     if not 0 <= phase < len(config.phases):
         raise UserError(f'--phase={phase}: the config has {len(config.phases)}, counted from 0')
     settings = Augment.of({**config.data.augment, **config.phases[phase].augment})
-    data = dataset.load(
+    data = dataset.load_dataset(
         **{field: config.data[field] for field in dataset.SOURCE},
         splits={'train': config.data.splits.train},
         image_size=config.model.image_size,

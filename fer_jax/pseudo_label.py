@@ -60,7 +60,7 @@ def label(arguments: argparse.Namespace) -> str:
     if arguments.output.suffix != '.csv':
         raise UserError(f'--output={arguments.output}: give a name that ends in .csv; the record gets that of .json')
     results, scored = known(arguments.workdir)
-    source = run_config.read(arguments.workdir)['data']
+    source = run_config.read_run_config(arguments.workdir)['data']
     labelled, below, digests = labelled_images(arguments.labelled, source)
     for given in filter(None, (arguments.labelled, source['manifest'])):
         if arguments.output.resolve() == Path(given).resolve():
@@ -86,10 +86,10 @@ def label(arguments: argparse.Namespace) -> str:
         'coverage': float(keep.mean()),
     }
     record |= {split: precision(part, temperature, arguments.threshold) for split, part in scored.items()}
-    manifest.write(arguments.output, labelled, labelled.labels >= 0, below)
+    manifest.write_manifest(arguments.output, labelled, labelled.labels >= 0, below)
     labels, splits = predicted.astype(np.int32), np.full(len(table), 'train')
     added = dataclasses.replace(table, classes=classes, labels=labels, splits=splits)
-    manifest.write(arguments.output, added, keep, arguments.data, more=True)
+    manifest.write_manifest(arguments.output, added, keep, arguments.data, more=True)
     arguments.output.with_suffix('.json').write_text(json.dumps(record, indent=2) + '\n')
     lines = [
         f'{arguments.output}: {keep.sum():,} of {len(table):,} images ({100 * keep.mean():.1f} %) at a confidence of '
@@ -141,7 +141,7 @@ def labelled_images(given: Path | None, source: Mapping[str, Any]) -> tuple[Tabl
         table, below = dataclasses.replace(table, splits=splits), Path(source['dir'] or source['manifest'])
         below = below if source['dir'] else below.parent
     else:
-        whole = table = manifest.read(given)
+        whole = table = manifest.read_manifest(given)
         if 'validation' not in table.splits:
             raise UserError(
                 f'--labelled={given} does not say which images select: give it the column split with train and '

@@ -10,7 +10,7 @@ from pathlib import Path
 from fer_jax.cli import run_command
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.inference.predictor import Predictor
-from fer_jax.reporting.html_report import compare, write
+from fer_jax.reporting.html_report import compare, write_report
 from fer_jax.runs import data as run_data
 from fer_jax.runs.results import read_results
 
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             (workdir,) = arguments.workdir
             read_results(workdir)
-            print(write(workdir, run_data.data_of_run(workdir)[PRIMARY], Predictor(workdir).explain))
+            print(write_report(workdir, run_data.data_of_run(workdir)[PRIMARY], Predictor(workdir).explain))
 
     return run_command(command, OSError)
 

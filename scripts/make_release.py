@@ -48,7 +48,7 @@ def release(workdir: Path, output: Path, data_licence: str) -> str:
     Raises:
       UserError: the run is not finished, or too large.
     """
-    results, config, spec = read_results(workdir), run_config.read(workdir), checkpoints.read_spec(workdir)
+    results, config, spec = read_results(workdir), run_config.read_run_config(workdir), checkpoints.read_spec(workdir)
     weights = restore.weights_of_run(workdir)
     half = [
         {path: np.asarray(leaf, np.float16) for path, leaf in tree.items()} for tree in (weights.params, weights.stats)

@@ -23,7 +23,7 @@ def test_faces_are_grouped_by_what_a_run_makes_of_them(finished, faces, tmp_path
     command = ['--workdir', str(workdir), '--data', str(faces), '--groups', '4']
     assert group_faces.main([*command, '--output', str(tmp_path / 'one')]) == 0
     assert group_faces.main([*command, '--output', str(tmp_path / 'two')]) == 0
-    table = manifest.read(tmp_path / 'one' / 'groups.csv')
+    table = manifest.read_manifest(tmp_path / 'one' / 'groups.csv')
     assert (tmp_path / 'two' / 'groups.csv').read_text() == (tmp_path / 'one' / 'groups.csv').read_text()
     sizes = np.bincount(table.labels, minlength=4)
     assert sizes.sum() == 90 and table.classes == tuple(f'group-0{number}' for number in range(4))

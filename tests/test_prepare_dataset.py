@@ -38,7 +38,7 @@ def test_what_is_dropped_is_gone_until_it_is_taken_back(jaffe, tmp_path, capsys)
     where = ('--dataset', 'jaffe', '--root', tmp_path / 'sets')
 
     def load():
-        return dataset.load(name='jaffe', splits=ROLES, image_size=32, channels=1, root=tmp_path / 'sets')
+        return dataset.load_dataset(name='jaffe', splits=ROLES, image_size=32, channels=1, root=tmp_path / 'sets')
 
     def count(data):
         return sum(len(split.ids) for split in data.splits.values())
@@ -73,7 +73,9 @@ def test_of_a_folder_what_is_left_is_a_manifest(tmp_path, capsys):
     where = ('--dataset', 'folder', '--source', tmp_path / 'faces', '--out', tmp_path / 'report')
     assert call(*where, '--subject', r'(s\d)_', '--drop', 'blank', '--keep', tmp_path / 'kept.csv') == 0
     assert '23 of 24 images are listed in' in capsys.readouterr().out
-    data = dataset.load(manifest=str(tmp_path / 'kept.csv'), splits=ROLES, image_size=32, channels=1, root=tmp_path)
+    data = dataset.load_dataset(
+        manifest=str(tmp_path / 'kept.csv'), splits=ROLES, image_size=32, channels=1, root=tmp_path
+    )
     assert sum(len(split.ids) for split in data.splits.values()) == 23
     people = [set(split.subjects) for split in data.splits.values()]
     assert sum(map(len, people)) == len(set.union(*people)) == 6

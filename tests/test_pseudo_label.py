@@ -29,7 +29,7 @@ def test_a_run_labels_what_it_is_sure_of(finished, faces, tmp_path, capsys):
     shares = special.softmax(part['logits'] / results['calibrated']['temperature'], axis=1)
     threshold = float(np.median(shares.max(1)))  # half of the twelve images are above it
     assert pseudo_label.main([*command, '--labelled', str(labelled), '--threshold', str(threshold), '--most', '7']) == 0
-    record, table = json.loads(output.with_suffix('.json').read_text()), manifest.read(output)
+    record, table = json.loads(output.with_suffix('.json').read_text()), manifest.read_manifest(output)
     assert table.splits[0] == 'validation' and set(table.splits[1:]) <= {'train'} and len(table) > 1
     assert len(table) - 1 == sum(record['kept'].values()) and max(record['kept'].values()) <= 7
     assert record['temperature'] == results['calibrated']['temperature']
@@ -57,7 +57,7 @@ def test_labels_of_its_own_making_neither_select_nor_test(finished, faces, tmp_p
             Image.fromarray(np.asarray(Image.open(path)) ^ np.uint8(1)).save(unlabelled / f'new {at}.png')
     command = ['--workdir', str(workdir), '--data', str(unlabelled), '--threshold', '0']
     assert pseudo_label.main([*command, '--output', str(output)]) == 0
-    record, table = json.loads(output.with_suffix('.json').read_text()), manifest.read(output)
+    record, table = json.loads(output.with_suffix('.json').read_text()), manifest.read_manifest(output)
     assert record['left_out'] == {'of validation or test': 24, 'labelled already': 66} and record['images'] == 30
     splits = setup.prepare(json.loads((workdir / 'config.json').read_text())).data.splits
     for role, split in splits.items():

@@ -21,7 +21,7 @@ from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
 from fer_jax.utils import cache
 
-# fields of `config.data` that say what is loaded, as `load` takes them
+# fields of `config.data` that say what is loaded, as `load_dataset` takes them
 SOURCE = (
     'name', 'dir', 'manifest', 'subject', 'label', 'target', 'annotation', 'rename', 'drop_classes', 'train_examples',
     'folds', 'fold', 'split_seed',
@@ -155,10 +155,10 @@ def open_table(*, name: str, dir: str, manifest: str, subject: str, root: Path) 
     return _manifest(Path(manifest)) if manifest else prepared.open_table(name, root)
 
 
-_manifest = manifest.read
+_manifest = manifest.read_manifest
 
 
-def load(
+def load_dataset(
     *,
     splits: Mapping[str, str],
     image_size: int,

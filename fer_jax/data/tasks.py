@@ -38,7 +38,7 @@ def load_tasks(config: Mapping[str, Any], *, image_size: int, channels: int) -> 
     is scored on one on which another task trains.
 
     Raises:
-      UserError: see `dataset.load`; the primary task has no labels.
+      UserError: see `dataset.load_dataset`; the primary task has no labels.
     """
     found: dict[str, Dataset] = {}
     for name, task in task_configs(config).items():
@@ -56,7 +56,7 @@ def load_tasks(config: Mapping[str, Any], *, image_size: int, channels: int) -> 
             if task['head'] == PRIMARY:
                 others['classes'] = primary.classes
         with in_task(name):
-            found[name] = dataset.load(
+            found[name] = dataset.load_dataset(
                 **{field: data[field] for field in dataset.SOURCE if field in data},
                 splits={role: split for role, split in data['splits'].items() if split},
                 image_size=image_size,
@@ -77,7 +77,7 @@ def scored(data: Dataset) -> np.ndarray:
 def _apart(found: Mapping[str, Dataset]) -> dict[str, Dataset]:
     """No joint task is scored on an image on which another task trains.
 
-    The primary task's scored images are left out of the others' training instead, see `load`.
+    The primary task's scored images are left out of the others' training instead, see `load_tasks`.
     """
     apart = dict(found)
     for name in list(found)[1:]:

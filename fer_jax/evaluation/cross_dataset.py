@@ -50,7 +50,7 @@ def trained_on(workdir: Path) -> set[bytes]:
 
 def _learnt_from(workdir: Path) -> Iterator[Path]:
     """Folders of the run whose weights this one started from, and of its teachers."""
-    config = run_config.read(workdir)
+    config = run_config.read_run_config(workdir)
     others = {'scratch', *(known.weights for known in published_weights.PUBLISHED)}
     for name in (config['model']['weights'], *config.get('distil', {}).get('teachers', ())):
         folder = restore.resolve_workdir(name)

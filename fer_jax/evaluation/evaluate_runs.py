@@ -104,7 +104,7 @@ def evaluate_together(
             raise UserError(f'--predictions={path} has the name of another contender, {path.stem}; rename the file')
         contenders[path.stem] = truth._replace(logits=comparison.read_csv(path, truth.ids, truth.classes))
     found = comparison.compare(contenders, subsets, name=Path(where).name, ensemble=list(runs))
-    configs = [run_config.read(workdir) for workdir in _named(workdirs).values()]
+    configs = [run_config.read_run_config(workdir) for workdir in _named(workdirs).values()]
     if len({json.dumps({**config, 'seed': 0}, sort_keys=True) for config in configs}) == 1 and len(configs) > 1:
         found['seeds'] = {
             part: scoring.over_seeds([one[name] for name in runs]) for part, one in found['splits'].items()
@@ -130,7 +130,7 @@ def _evaluated(workdir: Path, split: str, dataset: str, tta: str) -> Evaluated:
 
 def _of_run(workdir: Path, split: str, tta: str) -> Evaluated:
     spec = read_spec(workdir)
-    config = run_config.read(workdir)
+    config = run_config.read_run_config(workdir)
     roles = [role for role, name in config['data']['splits'].items() if name]
     if split not in roles:
         raise UserError(f'--split={split!r} is not a split of this run; it has {", ".join(roles)}')
@@ -179,7 +179,7 @@ def _calibrated(workdir: Path, split: str, predictions: Predictions | None) -> d
 
 
 def _elsewhere(workdir: Path, name: str, tta: str) -> Evaluated:
-    predictor, config = Predictor(workdir, tta=tta), run_config.read(workdir)
+    predictor, config = Predictor(workdir, tta=tta), run_config.read_run_config(workdir)
     predictions, left_out = cross_dataset.predict_unseen(
         predictor, data_dataset.open_split(name), cross_dataset.trained_on(workdir)
     )

@@ -50,7 +50,7 @@ class Trained(NamedTuple):
 def trained_on(workdir: Path) -> Trained:
     """By what was recorded when it began; of a run of an earlier version by its data, where they were."""
     with contextlib.suppress(KeyError, TypeError, ValueError):
-        found = provenance.read(workdir / 'environment.json')['data']['faces']
+        found = provenance.read_environment(workdir / 'environment.json')['data']['faces']
         cut = Cut(float(found['margin']), bool(found['aligned'])) if 'margin' in found else None
         return Trained(cut, bool(found['grey']), 'environment.json')
     with contextlib.suppress(OSError, KeyError, TypeError, ValueError):

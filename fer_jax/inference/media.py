@@ -120,7 +120,7 @@ def _capture(name: str) -> Any:
         cv2.utils.logging.setLogLevel(before)
 
 
-def read(source: Source, *, every: int = 1) -> Iterator[Frame]:
+def read_frames(source: Source, *, every: int = 1) -> Iterator[Frame]:
     """Its frames, one at a time; what cannot be read is a frame with an `error`, the last one.
 
     Args:

@@ -34,7 +34,7 @@ def predict_files(arguments: argparse.Namespace) -> int:
     predictor = Predictor(arguments.workdir, tta=arguments.tta)
     cutting = face_pipeline.cutting(predictor.folder, arguments.margin, aligns=arguments.yunet is not None)
     print(cutting.description, file=sys.stderr)
-    pictures = itertools.chain.from_iterable(media.read(source, every=arguments.every) for source in given)
+    pictures = itertools.chain.from_iterable(media.read_frames(source, every=arguments.every) for source in given)
     size = predictor.image_size
     seen = face_pipeline.look(pictures, detect, predictor.calibrated, size=size, cutting=cutting)
     missed = 0

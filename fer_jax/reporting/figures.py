@@ -10,7 +10,7 @@ import numpy as np
 from fer_jax.utils.plotting import GRID, INK, SELECTED, TRAIN, VALIDATION, figure
 
 
-def write(workdir: Path, results: dict[str, Any], history: list[dict[str, Any]]) -> None:
+def write_figures(workdir: Path, results: dict[str, Any], history: list[dict[str, Any]]) -> None:
     """Writes curves.png, and confusion_<split>.png for each scored split."""
     curves_png(workdir / 'curves.png', history, results['selected_on'].split('/')[0], results['step'])
     confusions(workdir, results)

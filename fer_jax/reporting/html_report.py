@@ -24,7 +24,7 @@ from fer_jax.utils import atomic_files
 STYLE = Path(__file__).with_name('report.css')
 
 
-def write(workdir: Path, data: Dataset | None = None, explain: Explain | None = None) -> Path:
+def write_report(workdir: Path, data: Dataset | None = None, explain: Explain | None = None) -> Path:
     """Writes report.html of a finished run from what stands in its workdir; returns its path.
 
     Args:
@@ -34,7 +34,7 @@ def write(workdir: Path, data: Dataset | None = None, explain: Explain | None = 
     Raises:
       UserError: the run is not finished, or a file of it is damaged.
     """
-    results, config = read_results(workdir), run_config.read(workdir)
+    results, config = read_results(workdir), run_config.read_run_config(workdir)
     shown = 'test' if 'test' in results['splits'] else results['selected_on'].split('/')[0]
     one = results['splits'][shown]
     sections = [
@@ -73,7 +73,7 @@ def compare(workdirs: Sequence[Path], output: Path) -> Path:
     """Writes a page with a row a run; p is McNemar's, against the first, where both scored the same images."""
     rows, first = [], None
     for workdir in (run for given in workdirs for run in (sorted(given.glob('seed-*')) or [given])):
-        results, config = read_results(workdir), run_config.read(workdir)
+        results, config = read_results(workdir), run_config.read_run_config(workdir)
         shown = 'test' if 'test' in results['splits'] else results['selected_on'].split('/')[0]
         one, hits = results['splits'][shown], hits_of(workdir, shown)
         p = ''
@@ -135,7 +135,7 @@ def _facts(workdir: Path, config: Mapping[str, Any]) -> str:
         if (workdir / name).is_file():
             told += f'<details><summary>{title}</summary><pre>{escape((workdir / name).read_text())}</pre></details>'
     written = json.dumps(config, indent=2)
-    times = [record for record in metrics_log.read(workdir / 'timing.jsonl') if 'seconds' in record]
+    times = [record for record in metrics_log.read_metrics(workdir / 'timing.jsonl') if 'seconds' in record]
     minutes = sum(record['seconds'] for record in times) / 60
     told += f'<details><summary>Config</summary><pre>{escape(written)}</pre></details>'
     return f'{told}<p>It took {minutes:.1f} minutes of training and scoring.</p></section>'

@@ -11,7 +11,7 @@ from fer_jax.errors import UserError
 FREE = ('log_every', 'data.placement', 'data.workers')
 
 
-def check(workdir: Path, config: Mapping[str, Any], *, allow: bool = False) -> list[str]:
+def check_run_config(workdir: Path, config: Mapping[str, Any], *, allow: bool = False) -> list[str]:
     """What differs between `config` and that of the run in `workdir`, one line each; nothing for a new run.
 
     A last phase of more epochs, and further phases, train a run longer. A key that the earlier config does not have
@@ -25,7 +25,7 @@ def check(workdir: Path, config: Mapping[str, Any], *, allow: bool = False) -> l
     """
     if not (workdir / 'config.json').is_file():
         return []
-    before = dict(flat(read(workdir)))
+    before = dict(flat(read_run_config(workdir)))
     now = dict(flat(config))
     last = max((int(key.split('[')[1].split(']')[0]) for key in before if key.startswith('phases[')), default=0)
     notes: list[str] = []
@@ -48,7 +48,7 @@ def check(workdir: Path, config: Mapping[str, Any], *, allow: bool = False) -> l
     return refused + notes
 
 
-def read(workdir: Path) -> dict[str, Any]:
+def read_run_config(workdir: Path) -> dict[str, Any]:
     """The config of the run in `workdir`.
 
     Raises:

@@ -12,4 +12,4 @@ def data_of_run(workdir: Path) -> dict[str, Dataset]:
     from fer_jax.runs.checkpoints import read_spec  # a step does not need Orbax
 
     spec = read_spec(workdir)
-    return load_tasks(run_config.read(workdir), image_size=spec.image_size, channels=spec.channels)
+    return load_tasks(run_config.read_run_config(workdir), image_size=spec.image_size, channels=spec.channels)

@@ -7,7 +7,7 @@ from typing import Any
 from fer_jax.utils.atomic_files import write_text
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The records of a .jsonl file, up to the first line that is none: a kill may have cut off the last."""
     records = []
     if path.exists():
@@ -24,7 +24,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def up_to(path: Path, step: int) -> list[dict[str, Any]]:
     """Those of steps up to `step`."""
-    return [record for record in read(path) if isinstance(at := record.get('step'), int) and at <= step]
+    return [record for record in read_metrics(path) if isinstance(at := record.get('step'), int) and at <= step]
 
 
 def cut_back(path: Path, step: int) -> None:

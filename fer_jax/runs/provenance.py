@@ -37,7 +37,7 @@ def git_revision() -> str:
     return revision + ('+changes' if revision and changed else '')
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_environment(path: Path) -> dict[str, Any]:
     """What a run left in environment.json; {} where there is none, or no such file."""
     try:
         found = json.loads(path.read_text())

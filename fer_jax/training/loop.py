@@ -117,7 +117,7 @@ def train_phase(
                     store.save(train_state.to_items(state, fixed), value)
             if consensus.after_step():
                 processes.step_finished(more=False)
-                nonfinite.check(run, phase, state, recorder.workdir)
+                nonfinite.check_finite(run, phase, state, recorder.workdir)
                 store.save(train_state.to_items(state, fixed))
                 store.wait()
                 said = f'stopped by {stop.whom} after step {step}, saved'
@@ -130,7 +130,7 @@ def train_phase(
 
 def record(run: Run, phase: Phase, state: TrainState, step: int, recorder: Recorder) -> TrainState:
     """Writes the mean of the steps since the last record; returns the state with empty sums."""
-    nonfinite.check(run, phase, state, recorder.workdir)
+    nonfinite.check_finite(run, phase, state, recorder.workdir)
     sums = {name: float(value) for name, value in jax.device_get(state.sums).items()}
     rate = float(phase.schedule(step - 1 - phase.first)) * float(state.scale)
     epoch = step * run.batch_size / run.examples

@@ -21,12 +21,12 @@ from fer_jax.utils import image_grid
 
 
 @jax.jit
-def finite(tree: Any) -> jax.Array:
+def all_finite(tree: Any) -> jax.Array:
     """bool: whether all numbers of all leaves are."""
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
-def report(
+def report_nonfinite(
     workdir: Path, *, step: int, rate: float, ids: Sequence[str], labels: Sequence[str], images: np.ndarray
 ) -> UserError:
     """Writes nonfinite_step_<step>.json and .png; returns the message that ends the run.
@@ -41,7 +41,7 @@ def report(
         name.with_suffix('.json').write_text(
             json.dumps({'step': step, 'learning_rate': rate, 'examples': examples}, indent=1) + '\n'
         )
-        image_grid.write(name.with_suffix('.png'), ids, labels, images)
+        image_grid.write_image_grid(name.with_suffix('.png'), ids, labels, images)
     command = f'JAX_DEBUG_NANS=1 python -m fer_jax.main {shlex.join(sys.argv[1:])}'
     return UserError(
         f'step {step} gives numbers that are not finite, at learning rate {rate:g}; its update was not kept, and the '
@@ -51,18 +51,18 @@ def report(
     )
 
 
-def check(run: Run, phase: Phase, state: TrainState, workdir: Path) -> None:
+def check_finite(run: Run, phase: Phase, state: TrainState, workdir: Path) -> None:
     """Raises UserError where too many updates were not finite, with the step and its examples in the workdir."""
     step = int(state.health['halted_at'])
     if not step:
-        if not finite(state.trainable):  # finite gradients can still carry them over the largest number
+        if not all_finite(state.trainable):  # finite gradients can still carry them over the largest number
             raise UserError(
                 f'parameters are no longer finite after step {int(state.step)}: an update was too large. The last '
                 'checkpoint is good; lower the learning rate in a new --workdir, or set phases[i].clip there'
             )
         return
     split, index = run.data.splits['train'], run.tasks[PRIMARY].loader.indices(step - 1)
-    raise report(
+    raise report_nonfinite(
         workdir,
         step=step,
         rate=float(phase.schedule(step - 1 - phase.first)) * float(state.scale),

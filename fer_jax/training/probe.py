@@ -51,12 +51,12 @@ def probe(config: Mapping[str, Any], workdir: Path, *, dry_run: bool = False) ->
     """
     fields = config['probe']
     run = setup.prepare(config)
-    check(fields, list(run.network.stages), run.select)
+    check_probe(fields, list(run.network.stages), run.select)
     if dry_run:
         print(run.describe())
         return {'dry_run': True}
     with workdir_lock(workdir):
-        run_config.check(workdir, config)
+        run_config.check_run_config(workdir, config)
         (workdir / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
         weights = {} if run.weights is None else run.weights.metadata
         data = {'name': run.data.name, 'fingerprint': run.data.fingerprint}
@@ -67,13 +67,13 @@ def probe(config: Mapping[str, Any], workdir: Path, *, dry_run: bool = False) ->
         run_results.write_results(workdir / 'results.json', results)
         probe_grid.grid_png(workdir / 'grid.png', results)
         figures.confusions(workdir, results)
-        html_report.write(workdir, run.data)
+        html_report.write_report(workdir, run.data)
         print(probe_grid.summary(results))
         print(f'report.html, results and pictures are in {workdir}')
     return results
 
 
-def check(fields: Mapping[str, Any], stages: Sequence[str], select: tuple[str, str]) -> None:
+def check_probe(fields: Mapping[str, Any], stages: Sequence[str], select: tuple[str, str]) -> None:
     """Raises UserError where a probe cannot select as it should, or a stage is none of the network."""
     if select[1] == 'nll':
         raise UserError(

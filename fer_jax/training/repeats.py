@@ -71,7 +71,7 @@ def train_folds(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
 def once(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
     """The results of the run in `workdir`, which is trained, or trained on, unless it is finished under this config."""
     results = workdir / 'results.json'
-    if results.is_file() and (workdir / 'report.html').is_file() and not run_config.check(workdir, config):
+    if results.is_file() and (workdir / 'report.html').is_file() and not run_config.check_run_config(workdir, config):
         return json.loads(results.read_text())
     found = train(config, workdir)
     jax.clear_caches()  # compiled programs, which live on in the compilation cache

@@ -70,7 +70,8 @@ def train(
             workdir_lock(folder),
             closing(Checkpoints(folder, run.network.spec, select=plain['checkpoint']['select'])) as store,
         ):
-            introduce(run, folder, run_config.check(folder, plain, allow=allow_changes), allow_changes=allow_changes)
+            notes = run_config.check_run_config(folder, plain, allow=allow_changes)
+            introduce(run, folder, notes, allow_changes=allow_changes)
             scorers = {
                 name: Scorer(
                     run.network,
@@ -123,7 +124,7 @@ def introduce(run: Run, workdir: Path, changes: list[str], *, allow_changes: boo
     )
     environment |= {'mesh': run.mesh.size, 'processes': processes.count(), 'teachers': dict(run.teachers)}
     path = workdir / 'environment.json'
-    before = provenance.read(path)
+    before = provenance.read_environment(path)
     if (found := provenance.changes(before, environment)) or 'earlier' in before:
         environment['earlier'] = [*before.pop('earlier', []), *([before] if found else [])]
     for change in found:
@@ -144,7 +145,7 @@ def finish(run: Run, workdir: Path, store: Checkpoints, scorers: Scorers) -> dic
     if best is None:
         raise UserError(f'{workdir} has no checkpoint with a finite {run.config["checkpoint"]["select"]}')
     params, stats = store.restore_model(best, *run.network.abstract(run.replicated))
-    history = metrics_log.read(workdir / 'metrics.jsonl')
+    history = metrics_log.read_metrics(workdir / 'metrics.jsonl')
     role, metric = run.select
     results: dict[str, Any] = {
         'selected_on': run.config['checkpoint']['select'],
@@ -171,8 +172,8 @@ def finish(run: Run, workdir: Path, store: Checkpoints, scorers: Scorers) -> dic
     run_results.write_predictions(workdir / 'predictions.npz', predictions)
     run_results.write_results(workdir / 'results.json', results)
     print(summary.summary(results))
-    figures.write(workdir, results, history)
-    html_report.write(
+    figures.write_figures(workdir, results, history)
+    html_report.write_report(
         workdir, run.data, functools.partial(saliency.explain, run.network, *jax.device_get((params, stats)))
     )
     print(f'report.html, results, pictures and checkpoints are in {workdir}')

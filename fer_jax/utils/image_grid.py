@@ -8,7 +8,7 @@ import numpy as np
 TILE, LINE, COLUMNS, GAP = 96, 12, 8, 6  # pixels, and tiles a row
 
 
-def write(path: Path, ids: Sequence[str], labels: Sequence[str], images: np.ndarray) -> None:
+def write_image_grid(path: Path, ids: Sequence[str], labels: Sequence[str], images: np.ndarray) -> None:
     """As .png: uint8 images [N, H, W, C], below each its label and the end of its id."""
     from PIL import Image, ImageDraw
 

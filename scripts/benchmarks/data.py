@@ -59,7 +59,7 @@ def jax_batches(arguments: argparse.Namespace, side: int, channels: int, size: i
     from fer_jax.data.loading.loader import TrainLoader, assemble_batch
     from fer_jax.distributed import sharding
 
-    data = dataset.load(
+    data = dataset.load_dataset(
         dir=str(arguments.images), splits={'train': 'train'}, image_size=side, channels=channels, root=arguments.images
     )
     loader = TrainLoader(

@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--constant', type=int, default=40, help='batches of the network alone, before and after')
     parser.add_argument('--out', type=Path, help='append one JSON line')
     arguments = parser.parse_args(argv)
-    data = dataset.load(
+    data = dataset.load_dataset(
         name=arguments.data,
         splits=SPLITS,
         image_size=arguments.image_size,

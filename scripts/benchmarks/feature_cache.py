@@ -262,7 +262,7 @@ def torch_head(arguments: argparse.Namespace, epochs: int, *, cached: bool) -> d
 
 def arrays(arguments: argparse.Namespace) -> list[tuple[np.ndarray, np.ndarray]]:
     """(uint8 [N, 48, 48, 1], int [N]) of the training and the validation split."""
-    data = dataset.load(
+    data = dataset.load_dataset(
         name='fer2013',
         splits={'train': 'train', 'validation': 'validation'},
         image_size=arguments.image_size,

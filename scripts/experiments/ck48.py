@@ -173,7 +173,7 @@ def gained(scratch: Path, workdir: Path) -> dict[str, Any]:
 def minutes(workdir: Path) -> float:
     """Of training and evaluation in all runs below `workdir`, compilation included."""
     files = workdir.glob('*/timing.jsonl')
-    return sum(record['seconds'] for path in files for record in metrics_log.read(path)) / 60
+    return sum(record['seconds'] for path in files for record in metrics_log.read_metrics(path)) / 60
 
 
 def table(rows: list[dict[str, Any]]) -> str:

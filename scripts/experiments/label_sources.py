@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def joint(arguments: argparse.Namespace) -> Iterator[Row]:
     """Expression alone and with action units."""
-    found = dataset.load(
+    found = dataset.load_dataset(
         name='synthetic_faces', splits={'train': 'train'}, image_size=32, channels=3, root=cache.root() / 'datasets'
     )
     count = len(found.splits['train'].ids)
@@ -142,7 +142,7 @@ def pseudo(arguments: argparse.Namespace) -> Iterator[Row]:
             given = ['--workdir', str(workdir), '--data', str(unlabelled), '--labelled', str(labelled)]
             if pseudo_label.main([*given, '--output', str(output), '--threshold', str(arguments.threshold)]):
                 raise UserError(f'round {number} brought no labels; see above')
-        record, made = json.loads(output.with_suffix('.json').read_text()), manifest.read(output)
+        record, made = json.loads(output.with_suffix('.json').read_text()), manifest.read_manifest(output)
         right = [
             bool(made.classes[label] == truth[Path(name).name])
             for name, label in zip(made.ids, made.labels, strict=True)
@@ -165,7 +165,7 @@ def parted(name: str, share: float, out: Path) -> tuple[Path, Path, Path, dict[s
     Both manifests have the whole validation and test splits. The images are written once.
     """
     table = dataset.open_table(name=name, dir='', manifest='', subject='', root=cache.root() / 'datasets')
-    chosen = dataset.load(
+    chosen = dataset.load_dataset(
         name=name,
         splits={'train': 'train'},
         image_size=48,
@@ -185,8 +185,8 @@ def parted(name: str, share: float, out: Path) -> tuple[Path, Path, Path, dict[s
     ids = np.array([f'{where}/{one}' for where, one in zip(folders, names, strict=True)])
     paths = dataclasses.replace(table, ids=ids, targets={}, columns={})
     labelled, everything = out / 'labelled.csv', out / 'all.csv'
-    manifest.write(labelled, paths, folders == 'labelled', out)
-    manifest.write(everything, paths, np.ones(len(table), bool), out)
+    manifest.write_manifest(labelled, paths, folders == 'labelled', out)
+    manifest.write_manifest(everything, paths, np.ones(len(table), bool), out)
     truth = {str(one): table.classes[label] for one, label in zip(names, table.labels, strict=True) if label >= 0}
     return labelled, everything, out / 'unlabelled', truth
 

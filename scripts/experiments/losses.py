@@ -109,7 +109,7 @@ def row(name: str, workdir: Path) -> dict[str, Any]:
         'n': official['n'],
         **{key: official[key] for key in ('accuracy', 'accuracy_ci95', 'balanced_accuracy', 'macro_f1')},
         'clean': {key: clean[key] for key in ('n', 'accuracy', 'accuracy_ci95')},
-        'minutes': round(sum(one['seconds'] for one in metrics_log.read(workdir / 'timing.jsonl')) / 60, 2),
+        'minutes': round(sum(one['seconds'] for one in metrics_log.read_metrics(workdir / 'timing.jsonl')) / 60, 2),
         'config': json.loads((workdir / 'config.json').read_text()),
     }
 
@@ -122,7 +122,7 @@ def on_fer2013(workdir: Path) -> dict[str, Any]:
         mesh = sharding.make_mesh(config['parallel']['devices'])
         network, _, *model = restore.restore_selected(workdir, sharding.replicated(mesh))
         spec = network.spec
-        data = dataset.load(
+        data = dataset.load_dataset(
             name='fer2013',
             splits={'test': 'test'},
             image_size=spec.image_size,

@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def write(path: Path, name: str, role: str, wheel: Path | None) -> None:
     """Writes what the network says of a split as csv: id, and a probability of each class."""
-    data = dataset.load(
+    data = dataset.load_dataset(
         name=name, splits={role: role}, image_size=SIDE, channels=1, root=cache.root() / 'datasets', target='label'
     )
     split, network = data.splits[role], load(wheel)

@@ -124,7 +124,7 @@ def cell(arguments: argparse.Namespace, network: str, weights: str, method: str)
 
 def spent(workdir: Path, results: Row) -> Row:
     """Minutes, compilation included, and images a second of the training steps; a probe knows its seconds alone."""
-    timing = metrics_log.read(workdir / 'timing.jsonl')
+    timing = metrics_log.read_metrics(workdir / 'timing.jsonl')
     if not timing:
         return {'minutes': round(sum(results['seconds'].values()) / 60, 2)}
     rates = sorted(one['images_per_second'] for one in timing if one['event'] == 'train')

@@ -38,7 +38,7 @@ def flips(work: Path, output: Path, count: int, seed: int) -> int:
         shutil.rmtree(stored, ignore_errors=True)
         store_two_steps(stored)
     good = checkpoints.digest(stored / 'checkpoints' / '1')
-    lines = metrics_log.read(output)
+    lines = metrics_log.read_metrics(output)
     with progress.bar(None, 'flips', count * len(SORTS), unit='', delay=0, initial=len(lines)) as bar:
         for trial in range(len(lines), count * len(SORTS)):
             sort = SORTS[trial % len(SORTS)]

@@ -77,7 +77,7 @@ class Campaign:
 
     def run(self, count: int) -> int:
         """Interrupts `count` times; returns the exit status."""
-        lines = metrics_log.read(self.output)
+        lines = metrics_log.read_metrics(self.output)
         wrong = 0
         with progress.bar(None, self.name, count, unit='', delay=0, initial=interruptions(lines)) as bar:
             while interruptions(lines) < count or not lines[-1]['ended']:
@@ -223,7 +223,7 @@ def newest(workdir: Path) -> int:
 
 def last_record(workdir: Path) -> int:
     """The last step whose record is written."""
-    return max((record['step'] for record in metrics_log.read(workdir / 'metrics.jsonl')), default=0)
+    return max((record['step'] for record in metrics_log.read_metrics(workdir / 'metrics.jsonl')), default=0)
 
 
 def resumed(said: str) -> int:

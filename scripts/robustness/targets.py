@@ -71,7 +71,9 @@ def read_manifest(data: bytes, folder: Path) -> None:
         (folder / f'{name}.png').write_bytes(b'x')
     path = folder / ('faces.jsonl' if data.lstrip()[:1] == b'{' else 'faces.csv')
     path.write_bytes(data)
-    manifest.write(folder / 'again.csv', table := manifest.read(path), np.ones(len(table), bool), folder)
+    manifest.write_manifest(
+        folder / 'again.csv', table := manifest.read_manifest(path), np.ones(len(table), bool), folder
+    )
 
 
 def fer2013() -> list[bytes]:
@@ -194,7 +196,7 @@ def read_own(data: bytes, folder: Path) -> None:
 
     readers: list[Callable[[], Any]] = [
         lambda: checkpoints.read_spec(run),
-        lambda: run_config.check(run, config),
+        lambda: run_config.check_run_config(run, config),
         lambda: crop_folder._done(run / 'crops.jsonl', {'size': 8}),
         hold,
         lambda: checksums.find_damage(step),

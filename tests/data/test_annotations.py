@@ -29,7 +29,7 @@ def load(tmp_path, monkeypatch):
 
     monkeypatch.setattr(dataset, 'open_table', open_table)
     shape = {'image_size': 16, 'channels': 1, 'root': tmp_path, 'splits': ROLES}
-    return lambda **settings: (dataset.load(**shape, **settings), open_table())
+    return lambda **settings: (dataset.load_dataset(**shape, **settings), open_table())
 
 
 def test_attributes_are_the_columns_of_the_annotation(load):

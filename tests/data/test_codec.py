@@ -155,7 +155,7 @@ def test_names_that_are_no_unicode(picture, tmp_path):
             path = os.fsencode(tmp_path) + b'/' + name + b'/\xff\xfe%d.png' % index
             with open(path, 'wb') as file:
                 file.write(encoded(picture, 'PNG'))
-    data = dataset.load(
+    data = dataset.load_dataset(
         dir=str(tmp_path),
         splits={role: role for role in ('train', 'validation', 'test')},
         image_size=16,

@@ -20,7 +20,7 @@ def prepare(source, root):
 
 
 def load(root):
-    return dataset.load(name='fer2013', splits=ROLES, image_size=48, channels=1, root=root)
+    return dataset.load_dataset(name='fer2013', splits=ROLES, image_size=48, channels=1, root=root)
 
 
 def line(emotion=0, fill=0, usage='Training', count=48 * 48):
@@ -152,7 +152,7 @@ def test_the_real_set_has_the_published_counts(shared_data, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert 'all 21 are the official ones' in printed
     assert 'test, clean: 3,275 of 3,589' in printed
-    data = dataset.load(name='fer2013', splits=ROLES, image_size=64, channels=3, root=tmp_path)
+    data = dataset.load_dataset(name='fer2013', splits=ROLES, image_size=64, channels=3, root=tmp_path)
     assert data.splits['train'].shape == (48, 48, 1)
     row = next(fer2013.rows(source))
     train = data.splits['train']

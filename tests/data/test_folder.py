@@ -23,7 +23,7 @@ def make(root, counts, size=(20, 16)):
 
 def load(directory, **changes):
     settings = {'splits': ROLES, 'image_size': 12, 'channels': 3, 'root': directory} | changes
-    return dataset.load(dir=str(directory), **settings)
+    return dataset.load_dataset(dir=str(directory), **settings)
 
 
 def test_class_folders_are_dealt_into_disjoint_stratified_splits(tmp_path):
@@ -69,9 +69,11 @@ def test_how_faces_were_cut_out_is_told_by_the_folder_also_through_a_manifest(tm
     (tmp_path / 'crops' / LOG).write_text('{"margin": 0.4, "size": 64, "align": true}\n')
     known = {'grey': False, 'margin': 0.4, 'aligned': True}
     assert load(tmp_path / 'crops').faces() == known
-    manifest.write(tmp_path / 'kept.csv', folder.scan(tmp_path / 'crops'), np.ones(50, bool), tmp_path / 'crops')
+    manifest.write_manifest(
+        tmp_path / 'kept.csv', folder.scan(tmp_path / 'crops'), np.ones(50, bool), tmp_path / 'crops'
+    )
     settings = {'splits': ROLES, 'image_size': 12, 'channels': 3, 'root': tmp_path}
-    assert dataset.load(manifest=str(tmp_path / 'kept.csv'), **settings).faces() == known
+    assert dataset.load_dataset(manifest=str(tmp_path / 'kept.csv'), **settings).faces() == known
     for path in (tmp_path / 'crops').rglob('*.png'):
         Image.open(path).convert('L').convert('RGB').save(path)
     assert load(tmp_path / 'crops').faces() == known | {'grey': True}

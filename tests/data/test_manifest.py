@@ -27,7 +27,7 @@ def write(folder, text, name='faces.csv'):
 
 def load(path, **changes):
     settings = {'manifest': str(path), 'splits': ROLES, 'image_size': 8, 'channels': 1, 'root': path.parent}
-    return dataset.load(**(settings | changes))
+    return dataset.load_dataset(**(settings | changes))
 
 
 def test_paths_labels_splits_subjects_groups_and_weights(images):
@@ -55,8 +55,8 @@ def test_votes_in_csv_and_jsonl_are_the_same(images):
         json.dumps({'path': f'{at:02d}.png', 'label': {'sad': a, 'happy': b, 'fear': c}})
         for at, (a, b, c) in enumerate(shares)
     ]
-    first = manifest.read(write(images, text))
-    second = manifest.read(write(images, '\n'.join(lines), 'faces.jsonl'))
+    first = manifest.read_manifest(write(images, text))
+    second = manifest.read_manifest(write(images, '\n'.join(lines), 'faces.jsonl'))
     assert first.classes == second.classes == ('sad', 'happy', 'fear')
     np.testing.assert_array_equal(first.labels, shares.argmax(1))
     for table in (first, second):
@@ -72,8 +72,8 @@ def test_what_is_written_reads_back(images):
         (images / f'{index:02d}.png').rename(images / 'set' / 'xy'[index % 2] / f's{index // 4}_{index}.png')
     table = folder.scan(images / 'set', subject=r'(s\d)_')
     keep = np.arange(12) != 5
-    manifest.write(images / 'kept.csv', table, keep, images / 'set')
-    again = manifest.read(images / 'kept.csv')
+    manifest.write_manifest(images / 'kept.csv', table, keep, images / 'set')
+    again = manifest.read_manifest(images / 'kept.csv')
     assert again.classes == table.classes
     np.testing.assert_array_equal(again.labels, table.labels[keep])
     np.testing.assert_array_equal(again.subjects, table.subjects[keep])
@@ -82,9 +82,9 @@ def test_what_is_written_reads_back(images):
 
 def test_votes_weights_and_groups_are_kept(images):
     rows = ''.join(f'{at:02d}.png,g{at % 2},{1 + at},{at % 3},{1.5}\n' for at in range(12))
-    first = manifest.read(write(images, 'path,group,weight,p_sad,p_fear\n' + rows))
-    manifest.write(images / 'again.csv', first, np.ones(12, bool), images)
-    again = manifest.read(images / 'again.csv')
+    first = manifest.read_manifest(write(images, 'path,group,weight,p_sad,p_fear\n' + rows))
+    manifest.write_manifest(images / 'again.csv', first, np.ones(12, bool), images)
+    again = manifest.read_manifest(images / 'again.csv')
     assert again.classes == first.classes
     for name in ('labels', 'groups', 'weights', 'digests'):
         np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
@@ -93,7 +93,7 @@ def test_votes_weights_and_groups_are_kept(images):
 
 def test_rows_without_a_label_are_not_trained_on(images):
     text = 'path,label\n' + ''.join(f'{at:02d}.png,{"" if at < 2 else "ab"[at % 2]}\n' for at in range(12))
-    assert manifest.read(write(images, text)).labels.tolist()[:4] == [-1, -1, 0, 1]
+    assert manifest.read_manifest(write(images, text)).labels.tolist()[:4] == [-1, -1, 0, 1]
     data = load(images / 'faces.csv')
     assert sum(len(split.ids) for split in data.splits.values()) == 10
 
@@ -125,15 +125,15 @@ def test_a_folder_without_labels(images):
 )
 def test_a_malformed_manifest_is_named(images, text, message):
     with pytest.raises(UserError) as caught:
-        manifest.read(write(images, text))
+        manifest.read_manifest(write(images, text))
     assert message in str(caught.value)
 
 
 def test_bom_crlf_and_malformed_json(images):
     (images / 'faces.csv').write_bytes('\ufeffpath,label\r\n00.png,a\r\n01.png,b\r\n'.encode())
-    assert manifest.read(images / 'faces.csv').labels.tolist() == [0, 1]
+    assert manifest.read_manifest(images / 'faces.csv').labels.tolist() == [0, 1]
     with pytest.raises(UserError, match='row 2: no JSON'):
-        manifest.read(write(images, '{"path": "00.png", "label": "a"}\n{"path"\n', 'faces.jsonl'))
+        manifest.read_manifest(write(images, '{"path": "00.png", "label": "a"}\n{"path"\n', 'faces.jsonl'))
     for row, said in (
         ('{"path": "\\u0000.png", "label": "a"}', 'no object with a path'),
         ('{"path": "00.png", "label": "\\ud800"}', 'no JSON'),
@@ -141,9 +141,9 @@ def test_bom_crlf_and_malformed_json(images):
         ('[' * 100_000, 'no JSON'),
     ):
         with pytest.raises(UserError, match=f'row 1: {said}'):
-            manifest.read(write(images, row + '\n', 'faces.jsonl'))
+            manifest.read_manifest(write(images, row + '\n', 'faces.jsonl'))
     with pytest.raises(UserError, match='is not a file'):
-        manifest.read(images / 'none.csv')
+        manifest.read_manifest(images / 'none.csv')
 
 
 def test_one_source_at_a_time(images):

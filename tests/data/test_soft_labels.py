@@ -99,18 +99,18 @@ def test_the_real_set(shared_data, tmp_path):
     prepared.prepare('ferplus', shared_data, tmp_path)
     settings = {'name': 'ferplus', 'image_size': 64, 'channels': 1, 'root': tmp_path}
     roles = {role: role for role in ('train', 'validation', 'test')}
-    data = dataset.load(splits=roles, **settings)
+    data = dataset.load_dataset(splits=roles, **settings)
     assert {role: len(split.labels) for role, split in data.splits.items()} == {
         'train': 25060, 'validation': 3199, 'test': 3153,
     }  # fmt: skip
     assert set(data.splits['test'].subsets) == {'clean', 'certain'}
     sizes = {}
     for target in ('probability', 'multi_target'):
-        train = dataset.load(splits={'train': 'train'}, target=target, **settings).splits['train']
+        train = dataset.load_dataset(splits={'train': 'train'}, target=target, **settings).splits['train']
         np.testing.assert_allclose(train.distributions.sum(1), 1, rtol=1e-5)
         sizes[target] = len(train.labels)
     assert sizes['probability'] > 25060 and sizes['multi_target'] > 25060
-    seven = dataset.load(splits=roles, drop_classes=('contempt',), target='cross_entropy', **settings)
+    seven = dataset.load_dataset(splits=roles, drop_classes=('contempt',), target='cross_entropy', **settings)
     assert 'contempt' not in seven.classes and len(seven.classes) == 7
     assert seven.splits['train'].distributions.shape[1] == 7
     assert seven.fingerprint != data.fingerprint

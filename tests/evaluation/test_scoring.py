@@ -90,7 +90,7 @@ def test_the_pictures_are_pictures(tmp_path):
         {'step': step, 'epoch': step / 5, 'phase': int(step > 10), 'split': 'validation', 'nll': 1.0, 'accuracy': 0.6}
         for step in (5, 10, 15, 20)
     ]
-    figures.write(tmp_path, results(), history)
+    figures.write_figures(tmp_path, results(), history)
     for name in ('curves.png', 'confusion_validation.png', 'confusion_test.png'):
         with Image.open(tmp_path / name) as image:
             assert min(image.size) > 400

@@ -34,7 +34,7 @@ def prepared(tmp_path, monkeypatch):
 
 def test_a_share_of_the_labels_is_given_and_the_rest_is_known_to_the_count(prepared, tmp_path):
     labelled, everything, unlabelled, truth = label_sources.parted('any', 0.1, tmp_path / 'out')
-    some, all_ = manifest.read(labelled), manifest.read(everything)
+    some, all_ = manifest.read_manifest(labelled), manifest.read_manifest(everything)
     assert [int((some.splits == split).sum()) for split in ('train', 'validation', 'test')] == [8, 20, 20]
     assert np.bincount(some.labels[some.splits == 'train']).tolist() == [4, 4] and len(all_) == 120
     names = sorted(path.name for path in unlabelled.iterdir())
@@ -75,7 +75,7 @@ def test_rounds_of_another_threshold_are_others(prepared, tmp_path, monkeypatch)
         output.parent.mkdir(parents=True, exist_ok=True)
         labels, splits = np.zeros(len(table), np.int32), np.full(len(table), 'train')
         made = dataclasses.replace(table, classes=('happy', 'sad'), labels=labels, splits=splits)
-        manifest.write(output, made, np.ones(len(table), bool), Path(given['--data']))
+        manifest.write_manifest(output, made, np.ones(len(table), bool), Path(given['--data']))
         record = {'coverage': 1.0, 'temperature': 1.5, 'validation': {'precision': 0.6}}
         output.with_suffix('.json').write_text(json.dumps(record))
         return 0

@@ -45,7 +45,7 @@ def test_what_is_not_there_is_named(tmp_path):
 def test_a_photograph_is_one_frame(tmp_path):
     Image.new('RGB', (8, 6), (1, 2, 3)).save(tmp_path / 'x.png')
     (source,) = media.sources([str(tmp_path / 'x.png')])
-    (frame,) = media.read(source)
+    (frame,) = media.read_frames(source)
     assert frame.image.shape == (6, 8, 3) and frame.image[0, 0].tolist() == [1, 2, 3] and not source.moves
 
 
@@ -55,7 +55,7 @@ def test_a_videos_frames_have_their_numbers_and_times(tmp_path, suffix, codec, r
     (source,) = media.sources([str(path)])
     assert source.frames == 60
     for every in (1, 7):
-        found = list(media.read(source, every=every))
+        found = list(media.read_frames(source, every=every))
         assert [frame.number for frame in found] == list(range(0, 60, every))
         np.testing.assert_allclose([frame.seconds for frame in found], np.arange(0, 60, every) / rate, atol=1e-3)
         levels = [frame.image.mean() for frame in found]
@@ -68,7 +68,7 @@ def test_a_video_that_is_cut_off_gives_what_is_there_and_says_so(tmp_path):
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 3])
     (source,) = media.sources([str(path)])
-    *found, last = media.read(source)
+    *found, last = media.read_frames(source)
     assert 20 < len(found) < 100 and all(frame.image is not None for frame in found)
     assert last.image is None and 'film.avi ends after' in last.error and 'of its 6.0 seconds' in last.error
 
@@ -78,5 +78,5 @@ def test_what_is_no_video_is_said(tmp_path):
     for content in (data[: len(data) // 2], b'hello', b''):  # an mp4 has its table at its end
         (tmp_path / 'x_01.mp4').write_bytes(content)
         (source,) = media.sources([str(tmp_path / 'x_01.mp4')])
-        (frame,) = media.read(source)
+        (frame,) = media.read_frames(source)
         assert frame.image is None and 'x_01.mp4 cannot be read as a video' in frame.error

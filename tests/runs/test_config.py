@@ -27,19 +27,22 @@ def changed(**fields):
 
 
 def test_a_new_run_and_an_unchanged_one_say_nothing(workdir, tmp_path):
-    assert run_config.check(tmp_path / 'new', changed()) == run_config.check(workdir, changed()) == []
+    assert run_config.check_run_config(tmp_path / 'new', changed()) == []
+    assert run_config.check_run_config(workdir, changed()) == []
 
 
 def test_another_way_to_the_same_result_is_noted(workdir):
-    assert run_config.check(workdir, changed(log_every=7)) == ['log_every: 50 -> 7']
-    assert run_config.check(workdir, changed(data__placement='stream')) == ["data.placement: 'auto' -> 'stream'"]
+    assert run_config.check_run_config(workdir, changed(log_every=7)) == ['log_every: 50 -> 7']
+    assert run_config.check_run_config(workdir, changed(data__placement='stream')) == [
+        "data.placement: 'auto' -> 'stream'"
+    ]
 
 
 def test_a_run_can_be_made_longer(workdir):
-    assert run_config.check(workdir, changed(phases__0__epochs=3.0)) == ['phases[0].epochs: 1.0 -> 3.0']
+    assert run_config.check_run_config(workdir, changed(phases__0__epochs=3.0)) == ['phases[0].epochs: 1.0 -> 3.0']
     longer = changed()
     longer['phases'] += longer['phases'] * 2
-    assert run_config.check(workdir, longer) == ['2 more phases, from phases[1] on']
+    assert run_config.check_run_config(workdir, longer) == ['2 more phases, from phases[1] on']
 
 
 @pytest.mark.parametrize(
@@ -58,14 +61,14 @@ def test_a_run_can_be_made_longer(workdir):
 )
 def test_what_would_be_another_run_is_refused(workdir, fields, said):
     with pytest.raises(UserError, match=f'holds a run of another config; .*{said}.*Choose another --workdir'):
-        run_config.check(workdir, changed(**fields))
+        run_config.check_run_config(workdir, changed(**fields))
 
 
 def test_it_goes_on_all_the_same_where_that_is_asked_for(workdir):
-    assert run_config.check(workdir, changed(seed=1), allow=True) == ['seed: 0 -> 1']
+    assert run_config.check_run_config(workdir, changed(seed=1), allow=True) == ['seed: 0 -> 1']
 
 
 def test_a_damaged_record_is_named(workdir):
     (workdir / 'config.json').write_text('{')
     with pytest.raises(UserError, match=r'config.json is damaged'):
-        run_config.check(workdir, changed())
+        run_config.check_run_config(workdir, changed())

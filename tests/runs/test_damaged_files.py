@@ -48,14 +48,14 @@ def test_a_damaged_model_is_named(damaged):
 
 def test_a_damaged_config_is_refused(damaged):
     with pytest.raises(UserError, match=r'config\.json is damaged|holds a run of another config'):
-        run_config.check(damaged('config.json').parent, CONFIG)
+        run_config.check_run_config(damaged('config.json').parent, CONFIG)
 
 
 @pytest.mark.parametrize('epochs', ['many', [1], None])
 def test_a_config_of_other_types_is_another_config(tmp_path, epochs):
     (tmp_path / 'config.json').write_text(json.dumps(CONFIG | {'phases': [{'epochs': epochs}]}))
     with pytest.raises(UserError, match='holds a run of another config'):
-        run_config.check(tmp_path, CONFIG)
+        run_config.check_run_config(tmp_path, CONFIG)
 
 
 def test_a_damaged_manifest_seals_nothing(damaged):

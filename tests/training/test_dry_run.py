@@ -52,7 +52,7 @@ def test_a_dry_run_foretells_disk_and_memory(config, tmp_path, monkeypatch, caps
     assert cached >= needs['bytes_on_disk']['features'] > cached / 2  # those of the validation split lie there too
     assert needs['bytes_per_device'][1] > 16 * floats + COUNT * SIDE * SIDE
 
-    times = metrics_log.read(tmp_path / 'run' / 'timing.jsonl')
+    times = metrics_log.read_metrics(tmp_path / 'run' / 'timing.jsonl')
     trained = [one for one in times if one['event'] == 'train']
     for one in trained:
         assert one['data'] + one['compute'] + one['checkpoint'] == pytest.approx(one['seconds'], abs=2e-3)

@@ -184,7 +184,7 @@ def test_no_joint_task_is_scored_on_what_another_trains_on(faces):
     config = config_of(faces)
     config.joint.theirs.data.split_seed = 1
     data = data_tasks.load_tasks(json.loads(config.to_json()), image_size=32, channels=1)
-    whole = dataset.load(
+    whole = dataset.load_dataset(
         dir=str(faces / 'theirs'),
         splits={'validation': 'validation', 'test': 'test'},
         image_size=32,
@@ -276,7 +276,7 @@ def test_classes_that_get_one_name_become_one(tmp_path, shared_data):
     image = next((shared_data / 'ck48' / 'happy').iterdir())
     path = tmp_path / 'votes.csv'
     path.write_text(f'path,p_neutral,p_contempt,p_happy\n{image},0.1,0.3,0.6\n')
-    table = manifest.read(path)
+    table = manifest.read_manifest(path)
     merged = class_names.renamed(table, [('contempt', 'neutral')])
     assert merged.classes == ('neutral', 'happy') and merged.targets['votes'].tolist() == [
         [pytest.approx(0.4), pytest.approx(0.6)]

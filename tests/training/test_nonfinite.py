@@ -18,8 +18,8 @@ from tests.small_run import config_of
 
 def test_parameters_that_an_update_carries_over_the_largest_number_are_noticed():
     largest = jnp.float32(3e38)
-    assert nonfinite.finite({'a': largest, 'b': jnp.ones(3)})
-    assert not nonfinite.finite({'a': largest * 10, 'b': jnp.ones(3)})
+    assert nonfinite.all_finite({'a': largest, 'b': jnp.ones(3)})
+    assert not nonfinite.all_finite({'a': largest * 10, 'b': jnp.ones(3)})
 
 
 @pytest.mark.parametrize('mode', ['stop', pytest.param('skip', marks=pytest.mark.slow)])

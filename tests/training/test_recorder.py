@@ -1,6 +1,6 @@
 import json
 
-from fer_jax.runs.metrics_log import read
+from fer_jax.runs.metrics_log import read_metrics
 from fer_jax.training.recorder import Recorder
 
 
@@ -23,5 +23,5 @@ def test_a_resumed_run_writes_the_file_of_an_uninterrupted_one(tmp_path):
         file.write('{"step": 8, "los')  # a kill in the middle of a line
     write(parts, range(6, 11), start=5)
     assert (parts / 'metrics.jsonl').read_bytes() == (whole / 'metrics.jsonl').read_bytes()
-    assert [record['step'] for record in read(parts / 'timing.jsonl')] == list(range(1, 11))
+    assert [record['step'] for record in read_metrics(parts / 'timing.jsonl')] == list(range(1, 11))
     assert all('seconds' not in json.loads(line) for line in (whole / 'metrics.jsonl').read_text().splitlines())

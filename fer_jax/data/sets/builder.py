@@ -112,7 +112,7 @@ class FaceSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         raise NotImplementedError('each split has its own generator')
 
 
-def write(name: str, version: str, reading: Reading, root: Path) -> Path:
+def write_prepared(name: str, version: str, reading: Reading, root: Path) -> Path:
     """Writes the set under `root`, whole or not at all, and returns its folder.
 
     Raises:

@@ -17,7 +17,7 @@ SHARE = 'p_'  # csv: the column `p_happy` holds the share of votes for happy
 SPLITS = ('train', 'validation', 'test')
 
 
-def read(path: Path) -> Table:
+def read_manifest(path: Path) -> Table:
     """The rows of a manifest.
 
     Columns: `path` (absolute, or relative to the manifest), `label` (a class name, empty where there is none), or
@@ -63,7 +63,7 @@ def read(path: Path) -> Table:
     )
 
 
-def write(path: Path, table: Table, keep: np.ndarray, directory: Path, *, more: bool = False) -> None:
+def write_manifest(path: Path, table: Table, keep: np.ndarray, directory: Path, *, more: bool = False) -> None:
     """Lists the examples of `table` where `keep` [N] is true, as csv; ids are paths below `directory`.
 
     Args:

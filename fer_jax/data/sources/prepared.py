@@ -74,7 +74,9 @@ def prepare(name: str, source: Path | None, root: Path, *, align: int = 0, margi
     if source is None and name not in EMBEDDED:
         raise UserError(f'--source is missing; docs/datasets.md says what {name} is read from')
     reading = reader.read(source)
-    return builder.write(name, reader.VERSION, aligned(name, reading, align, margin) if align else reading, root)
+    return builder.write_prepared(
+        name, reader.VERSION, aligned(name, reading, align, margin) if align else reading, root
+    )
 
 
 def aligned(name: str, reading: 'Reading', size: int, margin: float) -> 'Reading':
