@@ -29,7 +29,7 @@ from fer_jax.runs import restore
 from fer_jax.runs.checkpoints import read_spec
 from fer_jax.utils import cache, image_grid
 
-SHOWN = 48  # images of a sheet
+MOST_SHOWN = 48  # images of a sheet
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -69,7 +69,7 @@ def write_groups(workdir: Path, directory: Path, groups: int, output: Path, seed
     names = tuple(f'group-{number:02d}' for number in range(groups))
     for number, name in enumerate(names):
         here = np.flatnonzero(member == number)
-        shown = here[np.argsort(apart[here], kind='stable')][:SHOWN]
+        shown = here[np.argsort(apart[here], kind='stable')][:MOST_SHOWN]
         labels = [f'{apart[at]:.2f} away' for at in shown]
         image_grid.write_image_grid(
             output / f'{name}.png', [str(split.ids[at]) for at in shown], labels, split.read(shown)

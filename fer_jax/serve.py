@@ -54,7 +54,7 @@ def serve(arguments: argparse.Namespace) -> None:
     detect = faces.detector(arguments.yunet)
     predictor = Predictor(arguments.workdir)
     side = predictor.image_size
-    predictor.calibrated(np.zeros((face_pipeline.BATCH, side, side, 3), np.uint8))  # compiles it
+    predictor.calibrated(np.zeros((face_pipeline.FACE_BATCH_SIZE, side, side, 3), np.uint8))  # compiles it
     cutting = face_pipeline.cutting(predictor.folder, arguments.margin, aligns=arguments.yunet is not None)
     try:
         names = {arguments.host, arguments.name}

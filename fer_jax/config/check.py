@@ -19,7 +19,7 @@ from fer_jax.config.schema import (
 )
 from fer_jax.errors import UserError
 
-MOST = 50  # mistakes that are told
+MOST_MISTAKES = 50  # mistakes that are told
 OPTIONAL = {'probe': PROBE_TREE}
 
 
@@ -29,12 +29,14 @@ def check_config(plain: Any) -> None:
     Args:
       plain: the config as dicts, lists and scalars.
     """
-    found = list(islice(_group('', plain, RUN_TREE, OPTIONAL), MOST + 1))
+    found = list(islice(_group('', plain, RUN_TREE, OPTIONAL), MOST_MISTAKES + 1))
     if len(found) == 1:
         raise UserError(found[0])
     if found:
-        count = f'more than {MOST}' if len(found) > MOST else len(found)
-        raise UserError(f'the config has {count} mistakes:\n' + '\n'.join(f'  {line}' for line in found[:MOST]))
+        count = f'more than {MOST_MISTAKES}' if len(found) > MOST_MISTAKES else len(found)
+        raise UserError(
+            f'the config has {count} mistakes:\n' + '\n'.join(f'  {line}' for line in found[:MOST_MISTAKES])
+        )
 
 
 def plain_config(config: Any) -> Any:

@@ -10,7 +10,7 @@ from fer_jax.utils.choices import nearest
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxother = 80
 SHORT.maxlist = SHORT.maxtuple = SHORT.maxdict = 8
-MANY = 10  # choices, of which the two nearest to a wrong one are named
+MANY_CHOICES = 10  # choices, of which the two nearest to a wrong one are named
 
 
 class Field(NamedTuple):
@@ -192,6 +192,6 @@ def mistake(field: Field, value: Any, path: str) -> str | None:
         return None
     if isinstance(value, str) and field.choices and field.kind == 'str':
         names = [choice or "''" for choice in field.choices]
-        near = 1 if len(names) <= MANY else 2
+        near = 1 if len(names) <= MANY_CHOICES else 2
         return f'{path}={shown(value)} is unknown; {nearest(value[:80], names, near)} ({field.help})'
     return f'{path}={shown(value)}; expected {expected(field)} ({field.help})'

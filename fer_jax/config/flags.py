@@ -17,7 +17,7 @@ from fer_jax.config.field import expected
 from fer_jax.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: a file of configs/.')
-LONGEST = 400  # characters of a message that are shown
+LONGEST_MESSAGE = 400  # characters of a message that are shown
 
 
 def keys(config: Any, prefix: str = 'config') -> Iterator[str]:
@@ -37,7 +37,7 @@ def parse(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
-        raise UserError(_expectation(str(error)) or str(error)[:LONGEST]) from None
+        raise UserError(_expectation(str(error)) or str(error)[:LONGEST_MESSAGE]) from None
     except Exception as error:  # the config file runs arbitrary code
         raise _explained(argv, error) from error
     if len(rest) > 1:

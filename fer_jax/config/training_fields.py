@@ -5,7 +5,7 @@ from fer_jax.config.field import Field
 
 LARGEST_SEED = (1 << 32) - 1
 LARGEST_EPOCHS = 1_000_000
-LONGEST_WAIT = 30 * 24 * 3600  # seconds
+LONGEST_WAIT_SECONDS = 30 * 24 * 3600  # seconds
 
 PHASE = (
     Field('phases[i].epochs', 'float', 1.0, 'how often every training image is seen', above=0, high=LARGEST_EPOCHS),
@@ -132,15 +132,15 @@ FRAME = (
     ),
     Field(
         'parallel.wait', 'float', 300.0, 'seconds in which all processes have to come, see docs/cluster.md', above=0,
-        high=LONGEST_WAIT,
+        high=LONGEST_WAIT_SECONDS,
     ),
     Field(
         'parallel.lost_after', 'float', 60.0, 'seconds without a sign of life after which a process is given up',
-        low=0.1, high=LONGEST_WAIT,
+        low=0.1, high=LONGEST_WAIT_SECONDS,
     ),
     Field(
         'parallel.stuck_after', 'float', 900.0, 'seconds after which a step has to have ended', low=0.1,
-        high=LONGEST_WAIT,
+        high=LONGEST_WAIT_SECONDS,
     ),
     Field(
         'parallel.remat', 'list of str', (), 'stages, such as stem and layer1, that are computed again for the '

@@ -26,8 +26,8 @@ SOURCE = (
     'name', 'dir', 'manifest', 'subject', 'label', 'target', 'annotation', 'rename', 'drop_classes', 'train_examples',
     'folds', 'fold', 'split_seed',
 )  # fmt: skip
-SMALL = 96 * 96  # pixels; for the interpreter's lock, threads that decode no more than this are slower than one
-LOOKED_AT = 64  # images that tell whether a set is grey
+SMALL_PIXELS = 96 * 96  # pixels; for the interpreter's lock, threads that decode no more than this are slower than one
+GREY_SAMPLE = 64  # images that tell whether a set is grey
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Dataset:
     def faces(self) -> dict[str, bool | float]:
         """How its faces look: 'grey', by a few images of the training split; 'margin' and 'aligned' where known."""
         split = self.splits['train']
-        images = split.read(np.unique(np.linspace(0, len(split.labels) - 1, LOOKED_AT).astype(int)))
+        images = split.read(np.unique(np.linspace(0, len(split.labels) - 1, GREY_SAMPLE).astype(int)))
         return {'grey': bool((images == images[..., :1]).all())} | ({} if self.cut is None else self.cut._asdict())
 
     def label_of(self, role: str, at: int) -> str:
@@ -275,7 +275,7 @@ def load_dataset(
             groups=part.groups,
             subsets={key: rows for key, rows in part.subsets.items() if role != 'train' and 0 < rows.sum() < len(rows)},
             targets=part.targets,
-            readers=1 if fits and side * side <= SMALL else os.cpu_count() or 1,
+            readers=1 if fits and side * side <= SMALL_PIXELS else os.cpu_count() or 1,
         )
         _add_to(digest, role, part, opened[role])
     if name:

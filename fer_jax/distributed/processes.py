@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_jax.distributed.launch import Place, gpus, own_gpus
-from fer_jax.distributed.rendezvous import HERE, RESOLVING, await_processes, join_processes
+from fer_jax.distributed.rendezvous import HERE, RESOLVING_SECONDS, await_processes, join_processes
 from fer_jax.distributed.watchdog import Peers
 from fer_jax.errors import UserError
 from fer_jax.utils import progress
@@ -45,7 +45,8 @@ def start(here: Place | None, settings: Mapping[str, Any], about: Mapping[str, A
     if here.index == 0:
         lines = await_processes(port, here.count, about, wait)
     else:
-        names = wait if 'JOB_COMPLETION_INDEX' in os.environ else RESOLVING  # a pod has a name once it is started
+        # a pod has a name once it is started
+        names = wait if 'JOB_COMPLETION_INDEX' in os.environ else RESOLVING_SECONDS
         name, line = join_processes(host.strip('[]'), port, here.index, here.count, about, wait, names)
         lines = {0: (name, line)}
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # gloo prints too

@@ -11,16 +11,16 @@ from typing import IO, Any
 
 from fer_jax.errors import UserError
 
-LONGEST = 1 << 16  # bytes of a line
+LONGEST_LINE_BYTES = 1 << 16  # bytes of a line
 
 
-GRACE = 5.0  # seconds that are left to end by oneself where another process has ended
+GRACE_SECONDS = 5.0  # seconds that are left to end by oneself where another process has ended
 
 
-GREETING = 10.0  # seconds in which whoever connects has to say who it is
+GREETING_SECONDS = 10.0  # seconds in which whoever connects has to say who it is
 
 
-RESOLVING = 30.0  # seconds after which a name that nobody knows is taken for wrong
+RESOLVING_SECONDS = 30.0  # seconds after which a name that nobody knows is taken for wrong
 
 
 HERE = socket.gethostname()
@@ -46,7 +46,7 @@ class Line:
           ValueError: it is none.
         """
         with contextlib.suppress(ConnectionError):
-            if line := self._file.readline(LONGEST):
+            if line := self._file.readline(LONGEST_LINE_BYTES):
                 return dict(json.loads(line))
         return {}
 
@@ -114,7 +114,7 @@ def _listening(port: int) -> socket.socket:
 
 def _greeted(line: Line) -> dict[str, Any]:
     """What who has connected says of itself, {} where that is no process of such a run."""
-    line.wait_at_most(GREETING)
+    line.wait_at_most(GREETING_SECONDS)
     try:
         hello = line.hear()
     except (ValueError, OSError):
@@ -145,7 +145,7 @@ def join_processes(
     count: int,
     about: Mapping[str, Any],
     wait: float,
-    resolving: float = RESOLVING,
+    resolving: float = RESOLVING_SECONDS,
 ) -> tuple[str, Line]:
     """Another process connects to process 0, and waits until all are there; (its host, the connection).
 
@@ -161,7 +161,7 @@ def join_processes(
     where, reason = f'{host}:{port}', ''
     while (left := begun + wait - time.monotonic()) > 0:
         try:
-            line = Line(socket.create_connection((host, port), timeout=GREETING))
+            line = Line(socket.create_connection((host, port), timeout=GREETING_SECONDS))
         except OSError as error:
             reason = error.strerror or str(error)
             if isinstance(error, socket.gaierror) and time.monotonic() - begun > resolving:
@@ -172,7 +172,7 @@ def join_processes(
         try:
             answer = line.hear()
             if 'welcome' in answer:
-                line.wait_at_most(left + GRACE)
+                line.wait_at_most(left + GRACE_SECONDS)
                 answer = line.hear() or {'refused': f'process 0 at {where} has given up, see what it says'}
         except (ValueError, TimeoutError):
             raise UserError(f'what answers at {where} is no process 0 of fer_jax; check --coordinator') from None

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fer_jax.distributed.rendezvous import GRACE, HERE, Line
+from fer_jax.distributed.rendezvous import GRACE_SECONDS, HERE, Line
 
-TURN = 1.0  # seconds in which process 0 may say itself what all would say
+TURN_SECONDS = 1.0  # seconds in which process 0 may say itself what all would say
 
 
 class Peers:
@@ -79,15 +79,15 @@ class Peers:
         self._ending, self._finished = True, None
         self._all({'left': [self.index, status]})
         if self.index:
-            self._until(lambda: 0 in self._left or 0 in self._gone, TURN)
+            self._until(lambda: 0 in self._left or 0 in self._gone, TURN_SECONDS)
         return self._left.get(0, (None,))[0] == status
 
     def linger(self, status: int) -> None:
         """Waits until this process can end without harm to the others: process 0 goes last."""
         if self.index == 0:
-            self._until(lambda: self._gone >= set(self._lines), 2 * GRACE if status else None)
+            self._until(lambda: self._gone >= set(self._lines), 2 * GRACE_SECONDS if status else None)
         else:
-            self._until(lambda: 0 in self._left or 0 in self._gone, 2 * GRACE if status else None)
+            self._until(lambda: 0 in self._left or 0 in self._gone, 2 * GRACE_SECONDS if status else None)
 
     def _all(self, message: Mapping[str, Any], but: int = -1) -> None:
         for other, line in self._lines.items():
@@ -145,7 +145,7 @@ class Peers:
                 if now - heard > self._lost_after and other not in self._gone:
                     self._lose(other, f'has given no sign of life for {now - heard:.0f} s: it, or its machine, hangs')
             for who, (status, when) in list(self._left.items()):
-                if status and now - when > GRACE and not self._ending:
+                if status and now - when > GRACE_SECONDS and not self._ending:
                     self._finish(status, '' if status in (2, 75) else f'process {who} has ended with status {status}')
             if self._finished is not None and now - self._finished > self._stuck_after:
                 self._lose(self.index, f'has finished no step, or no checkpoint, for {now - self._finished:.0f} s')

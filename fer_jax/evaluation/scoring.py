@@ -9,7 +9,7 @@ from fer_jax.data.dataset import Split
 from fer_jax.evaluation import intervals, metrics
 
 OF_LEVELS = ('concordance', 'rmse')
-LISTED = 50  # with more classes there is no confusion matrix, and no table by class; with more groups no table by group
+MOST_LISTED = 50  # with more classes there is no confusion matrix or table by class, with more groups no table by group
 OF_GROUP = ('n', 'accuracy', 'accuracy_ci95', 'interval', 'balanced_accuracy', 'macro_f1')
 BOUNDED = ('accuracy', 'balanced_accuracy', 'macro_f1', 'top2', 'ece', 'average_precision')
 AVERAGED = (*BOUNDED, 'nll', *OF_LEVELS)
@@ -92,7 +92,7 @@ def scores(
         'abstention': _abstention(metrics.confidence(logits), predictions == labels),
         'per_class': per_class,
     }
-    if len(classes) <= LISTED:
+    if len(classes) <= MOST_LISTED:
         found['confusion'] = matrix.tolist()
     return found | _by_group(scores, logits, labels, classes, subjects, groups)
 
@@ -125,7 +125,7 @@ def _by_group(
 ) -> dict[str, Any]:
     """{'per_group': the scores of each group}, or {} where there are none to compare."""
     known = [] if groups is None else [name for name in np.unique(groups) if name]
-    if groups is None or not 2 <= len(known) <= LISTED:
+    if groups is None or not 2 <= len(known) <= MOST_LISTED:
         return {}
     found = {}
     for name in known:

@@ -26,8 +26,8 @@ from fer_jax.runs.checkpoints import read_spec
 
 INPUT, OUTPUT = 'faces', 'probabilities'
 MOST_IMAGES = 1000
-BATCH = 64
-CLOSE = 1e-4  # of probabilities, to the run's own
+VERIFY_BATCH_SIZE = 64
+TOLERANCE = 1e-4  # of probabilities, to the run's own
 PLATFORMS = ('cpu', 'cuda')
 
 Classify = Callable[[np.ndarray], np.ndarray]  # uint8 [B, size, size, 3] -> float32 [B, classes]
@@ -40,7 +40,7 @@ class Verified(NamedTuple):
       images: how many.
       deviation: the largest of a probability.
       labels: images of which the likeliest class is the same.
-      speed, own_speed: images a second of the graph and of this program, in batches of `BATCH`.
+      speed, own_speed: images a second of the graph and of this program, in batches of `VERIFY_BATCH_SIZE`.
     """
 
     images: int
@@ -115,13 +115,14 @@ class Exported:
         """Both on the same images, uint8 [N, size, size, 3], also in a batch of one, then timed.
 
         Raises:
-          UserError: a probability differs by more than `CLOSE`, or is not finite.
+          UserError: a probability differs by more than `TOLERANCE`, or is not finite.
         """
-        batches = [images[at : at + BATCH] for at in range(0, len(images), BATCH)] + [images[:1]]
+        starts = range(0, len(images), VERIFY_BATCH_SIZE)
+        batches = [*(images[at : at + VERIFY_BATCH_SIZE] for at in starts), images[:1]]
         theirs, ours = (np.concatenate([of(batch) for batch in batches]) for of in (graph, self._own))
         deviation = float(np.abs(theirs - ours).max())
-        if not deviation <= CLOSE:
-            raise UserError(f'the graph deviates by {deviation:.2g}, more than {CLOSE:g}; nothing is written')
+        if not deviation <= TOLERANCE:
+            raise UserError(f'the graph deviates by {deviation:.2g}, more than {TOLERANCE:g}; nothing is written')
         labels = int((theirs.argmax(1) == ours.argmax(1))[: len(images)].sum())
         return Verified(len(images), deviation, labels, _speed(graph, images), _speed(self._own, images))
 
@@ -190,12 +191,12 @@ def _coloured(image: np.ndarray) -> np.ndarray:
 
 
 def _speed(function: Classify, images: np.ndarray, seconds: float = 2.0) -> float:
-    batch = np.resize(images, (BATCH, *images.shape[1:]))
+    batch = np.resize(images, (VERIFY_BATCH_SIZE, *images.shape[1:]))
     function(batch)
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
         function(batch)
-        count += BATCH
+        count += VERIFY_BATCH_SIZE
     return count / (time.perf_counter() - start)
 
 
@@ -204,5 +205,5 @@ def describe(found: Verified, runtime: Any) -> str:
     return (
         f'verified on {found.images:,} images: largest deviation {found.deviation:.1e}, labels equal on '
         f'{found.labels:,}\nspeed    {found.speed:,.0f} images/s in {runtime}, {found.own_speed:,.0f} in fer_jax, '
-        f'batches of {BATCH}'
+        f'batches of {VERIFY_BATCH_SIZE}'
     )

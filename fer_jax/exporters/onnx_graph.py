@@ -16,7 +16,7 @@ from jax.extend import core
 from fer_jax.errors import UserError
 
 OPSET, IR_VERSION = 18, 8  # read by onnxruntime 1.14 and newer
-BATCH = -1  # the one dimension that is not known
+UNKNOWN_SIZE = -1  # the one dimension that is not known
 
 BINARY = {'add': 'Add', 'sub': 'Sub', 'mul': 'Mul', 'div': 'Div', 'max': 'Max', 'min': 'Min', 'pow': 'Pow'}
 UNARY = {
@@ -40,7 +40,7 @@ class Tensor(NamedTuple):
     """A value that the graph computes.
 
     Attributes:
-      shape: `BATCH` for the batch, 1 where jax has a larger one and every use of it broadcasts.
+      shape: `UNKNOWN_SIZE` for the batch, 1 where jax has a larger one and every use of it broadcasts.
       dtype: numpy's.
     """
 
@@ -77,12 +77,15 @@ def convert(
     (size,) = jax.export.symbolic_shape('B')
     traced = jax.make_jaxpr(function)(jax.ShapeDtypeStruct((size, *shape), np.uint8))
     graph = Graph(size)
-    (out,) = graph.run(traced.jaxpr, traced.consts, [Tensor(names[0], (BATCH, *shape), np.dtype(np.uint8))])
+    (out,) = graph.run(traced.jaxpr, traced.consts, [Tensor(names[0], (UNKNOWN_SIZE, *shape), np.dtype(np.uint8))])
     made = graph.whole(out, graph.sizes(traced.jaxpr.outvars[0].aval.shape))
     graph.nodes.append(('Identity', [made.name], names[1], {}))
     sides = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(kind), ['batch', *one[1:]])
-        for name, kind, one in ((names[0], np.dtype(np.uint8), (BATCH, *shape)), (names[1], made.dtype, made.shape))
+        for name, kind, one in (
+            (names[0], np.dtype(np.uint8), (UNKNOWN_SIZE, *shape)),
+            (names[1], made.dtype, made.shape),
+        )
     ]
     nodes = [helper.make_node(kind, given, [made], **options) for kind, given, made, options in graph.nodes]
     held = [numpy_helper.from_array(array, name) for name, array in graph.constants.items()]
@@ -131,7 +134,7 @@ class Graph:
             inner = parameters.get('jaxpr') or parameters.get('call_jaxpr') or parameters.get('fun_jaxpr')
             return self.run(inner.jaxpr, inner.consts, given) if hasattr(inner, 'jaxpr') else self.run(inner, (), given)
         shape = self.sizes(out.shape)
-        if all(isinstance(one, np.ndarray) for one in given) and BATCH not in shape:
+        if all(isinstance(one, np.ndarray) for one in given) and UNKNOWN_SIZE not in shape:
             made = equation.primitive.bind(*given, **parameters)
             return [np.asarray(one) for one in (made if equation.primitive.multiple_results else [made])]
         if name in SAME:
@@ -160,7 +163,7 @@ class Graph:
         for dim in dims:
             if not isinstance(dim, int) and not dim == self._size:
                 raise UserError(f'a size of {dim} cannot be written to ONNX, where B, the batch, alone is free')
-            found.append(dim if isinstance(dim, int) else BATCH)
+            found.append(dim if isinstance(dim, int) else UNKNOWN_SIZE)
         return tuple(found)
 
     def tensor(self, value: Value) -> Tensor:
@@ -201,11 +204,11 @@ class Graph:
         tensor = self.tensor(value)
         if tensor.shape == shape:
             return tensor
-        if any(have != want == BATCH for have, want in zip(tensor.shape, shape, strict=True)):
+        if any(have != want == UNKNOWN_SIZE for have, want in zip(tensor.shape, shape, strict=True)):
             raise UserError(
                 'a value that is the same for all images is used as if each had its own; ONNX cannot say it'
             )
-        target = self._integers([1 if size == BATCH else size for size in shape])
+        target = self._integers([1 if size == UNKNOWN_SIZE else size for size in shape])
         return self._made('Expand', [tensor, target], shape, tensor.dtype)
 
     def _rsqrt(self, given: list[Value], shape: Any, dtype: Any, /, **_: Any) -> Tensor:
@@ -249,7 +252,7 @@ class Graph:
         self, given: list[Value], shape: Any, dtype: Any, /, *, start_indices: Any, limit_indices: Any, strides: Any
     ) -> Tensor:
         x = self.tensor(given[0])
-        kept = [at for at, size in enumerate(shape) if size != BATCH]
+        kept = [at for at, size in enumerate(shape) if size != UNKNOWN_SIZE]
         ends = [[int(of[at]) for at in kept] for of in (start_indices, limit_indices)]
         steps = [1 if strides is None else int(strides[at]) for at in kept]
         return self._made('Slice', [x, *map(self._integers, (*ends, kept, steps))], shape, dtype)
@@ -265,12 +268,12 @@ class Graph:
     ) -> Tensor:
         """Places of each image that are known, such as every second row: asked of an image of its own numbers."""
         x, at = given
-        if not isinstance(x, Tensor) or not isinstance(at, np.ndarray) or not x.shape[0] == shape[0] == BATCH:
+        if not isinstance(x, Tensor) or not isinstance(at, np.ndarray) or not x.shape[0] == shape[0] == UNKNOWN_SIZE:
             raise UserError('only the same places of each image, known ones, can be taken in ONNX here')
         count = int(np.prod(x.shape[1:]))
         numbers = np.arange(count).reshape(1, *x.shape[1:])
         places = jax.lax.gather(numbers, at, dimension_numbers, (1, *slice_sizes[1:]), mode=more['mode'])
-        flat = self.tensor(self._reshaped(x, (BATCH, count)))
+        flat = self.tensor(self._reshaped(x, (UNKNOWN_SIZE, count)))
         return self._made('Gather', [flat, self.tensor(np.asarray(places, np.int64)[0])], shape, dtype, axis=1)
 
     def _rev(self, given: list[Value], shape: Any, dtype: Any, /, *, dimensions: Any, **_: Any) -> Tensor:

@@ -15,7 +15,7 @@ from fer_jax.models.network import Network
 from fer_jax.models.parameters import Flat
 
 OFFSETS = 0x6F666673  # a stream of random numbers that nothing else draws from
-BATCH = 64
+FEATURE_BATCH_SIZE = 64
 
 
 class FeatureLoader:
@@ -83,7 +83,7 @@ def make_feature_loader(
     fingerprint: str,
     role: str,
     mesh: Mesh,
-    batch_size: int = BATCH,
+    batch_size: int = FEATURE_BATCH_SIZE,
 ) -> FeatureLoader:
     """A split's features, placed.
 

@@ -34,7 +34,7 @@ SOURCES: tuple[str, ...] = (
     'data/loading/loader.py', 'data/imaging/codec.py',
 )  # fmt: skip
 VERSIONS = ('jax', 'jaxlib', 'flax', 'numpy', 'opencv-python-headless', 'pillow')
-LEFT = 24 * 3600.0  # seconds after which what a killed process was writing is taken for left behind
+LEFT_BEHIND_SECONDS = 24 * 3600.0  # seconds after which what a killed process was writing is taken for left behind
 
 
 def cache_key(network: Network, feature_spec: FeatureSpec, params: Flat, batch_stats: Flat, **data: Any) -> str:
@@ -126,7 +126,7 @@ def _fill(
         return
     for old in path.parent.glob('.*.bin.*'):
         with contextlib.suppress(OSError):  # another process may sweep too
-            if time.time() - old.stat().st_mtime > LEFT:
+            if time.time() - old.stat().st_mtime > LEFT_BEHIND_SECONDS:
                 old.unlink()
     scratch = path.with_name(f'.{path.name}.{socket.gethostname()}.{os.getpid()}')
     digest = hashlib.sha256()

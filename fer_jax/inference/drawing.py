@@ -12,7 +12,7 @@ from fer_jax.utils.atomic_files import atomic_write
 # Of classes, dark enough for white letters.
 COLOURS = ('#c83c50', '#806230', '#7b4fa3', '#9a6f00', '#1f6fb4', '#b85412', '#5a6472', '#1f7d57')
 UNSURE = '#6c7178'
-LONGEST = 4096  # px: a larger annotated picture helps nobody
+LONGEST_SIDE = 4096  # px: a larger annotated picture helps nobody
 MOST_POINTS = 4000  # of a timeline
 
 
@@ -29,12 +29,12 @@ def drawn(image: np.ndarray, records: Sequence[dict[str, Any]]) -> np.ndarray:
       records: of its faces, see `inference.face_pipeline.record`.
 
     Returns:
-      uint8 RGB [H', W', 3], no side over `LONGEST`.
+      uint8 RGB [H', W', 3], no side over `LONGEST_SIDE`.
     """
     import cv2
     from PIL import Image, ImageDraw, ImageFont
 
-    shrink = min(1.0, LONGEST / max(image.shape[:2]))
+    shrink = min(1.0, LONGEST_SIDE / max(image.shape[:2]))
     if shrink < 1:
         size = [max(1, round(side * shrink)) for side in image.shape[1::-1]]
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)

@@ -18,12 +18,14 @@ from fer_jax.data.sources import prepared
 from fer_jax.inference.media import Frame
 from fer_jax.runs import provenance
 
-BATCH = 16  # faces that are classified at once, always so many, so that one program does
-AHEAD = 16  # pictures that wait, decoded, for their faces' batch to fill
-HELD = 200 * 2**20  # bytes of theirs; a picture that is larger waits for no other
+FACE_BATCH_SIZE = 16  # faces that are classified at once, always so many, so that one program does
+MOST_WAITING = 16  # pictures that wait, decoded, for their faces' batch to fill
+MOST_WAITING_BYTES = 200 * 2**20  # bytes of theirs; a picture that is larger waits for no other
 MARGIN = 0.2
 
-Classify = Callable[[np.ndarray], np.ndarray]  # uint8 [BATCH, size, size, 3] -> float32 [BATCH, classes]
+Classify = Callable[
+    [np.ndarray], np.ndarray
+]  # uint8 [B, size, size, 3] -> float32 [B, classes], B of `FACE_BATCH_SIZE`
 
 
 class FacePrediction(NamedTuple):
@@ -123,8 +125,8 @@ def look(
 ) -> Iterator[tuple[Frame, list[FacePrediction]]]:
     """Every picture, in order, with its faces, the most certain first.
 
-    Faces of several pictures are classified together; at most `AHEAD` pictures, of `HELD` bytes, wait for that, but
-    none of a camera.
+    Faces of several pictures are classified together; at most `MOST_WAITING` pictures, of `MOST_WAITING_BYTES`, wait
+    for that, but none of a camera.
 
     Args:
       detect: see `faces.detector`.
@@ -136,7 +138,8 @@ def look(
     held = 0
 
     def classified() -> Iterator[tuple[Frame, list[FacePrediction]]]:
-        parts = [_classified(classify, crops[at : at + BATCH]) for at in range(0, len(crops), BATCH)]
+        starts = range(0, len(crops), FACE_BATCH_SIZE)
+        parts = [_classified(classify, crops[at : at + FACE_BATCH_SIZE]) for at in starts]
         rows = iter(np.concatenate(parts) if parts else ())
         for frame, found in waiting:
             yield frame, [FacePrediction(face, next(rows)) for face in found]
@@ -149,14 +152,15 @@ def look(
         if frame.image is not None:
             crops += [cut_out(frame.image, face, size, cutting) for face in found]
             held += frame.image.nbytes
-        if frame.source.live or len(crops) >= BATCH or len(waiting) >= AHEAD or held > HELD:
+        full = len(crops) >= FACE_BATCH_SIZE or len(waiting) >= MOST_WAITING or held > MOST_WAITING_BYTES
+        if frame.source.live or full:
             yield from classified()
             held = 0
     yield from classified()
 
 
 def _classified(classify: Classify, crops: list[np.ndarray]) -> np.ndarray:
-    batch = np.zeros((BATCH, *crops[0].shape), np.uint8)
+    batch = np.zeros((FACE_BATCH_SIZE, *crops[0].shape), np.uint8)
     batch[: len(crops)] = crops
     return classify(batch)[: len(crops)]
 

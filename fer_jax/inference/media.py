@@ -15,7 +15,7 @@ from fer_jax.errors import UserError
 
 VIDEOS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm', '.wmv')
 CAMERA = 'camera:'
-SHORT = 1.0, 0.02  # seconds, and share, by which a video may end before its header says: many headers only estimate
+SHORT_VIDEO = 1.0, 0.02  # seconds, and share, by which a video may end before its header says: many only estimate
 
 
 class Source(NamedTuple):
@@ -153,6 +153,6 @@ def read_frames(source: Source, *, every: int = 1) -> Iterator[Frame]:
     if number:
         ends, whole = seconds + 1 / source.rate, source.frames / source.rate
         missing = f'{source.name} ends after {ends:.1f} of its {whole:.1f} seconds; it is cut off or damaged'
-        if whole - ends <= max(SHORT[0], SHORT[1] * whole):
+        if whole - ends <= max(SHORT_VIDEO[0], SHORT_VIDEO[1] * whole):
             return
     yield Frame(source, number, seconds, None, missing)

@@ -15,7 +15,7 @@ from fer_jax.inference.tta import check_views
 from fer_jax.runs import restore
 from fer_jax.utils import progress
 
-BATCH = 256
+PREDICT_BATCH_SIZE = 256
 TINY = np.finfo(np.float32).tiny
 
 
@@ -99,8 +99,8 @@ class Predictor:
         size = None if own else self.image_size
         parts = []
         with progress.bar(None, f'images of {table.name}', len(table)) as shown:
-            for first in range(0, len(table), BATCH):
-                index = np.arange(first, min(first + BATCH, len(table)))
+            for first in range(0, len(table), PREDICT_BATCH_SIZE):
+                index = np.arange(first, min(first + PREDICT_BATCH_SIZE, len(table)))
                 faces = [
                     decode(data, size, min(self._channels, channels), f'{table.name}/{table.ids[at]}')
                     for at, data in zip(index, table.fetch(index), strict=True)

@@ -24,12 +24,12 @@ from fer_jax.inference.face_pipeline import Cutting
 from fer_jax.inference.media import Frame, Source
 from fer_jax.inference.predictor import Predictor
 
-LARGEST_UPLOAD = 20 * 2**20  # bytes
-LARGEST_PICTURE = 40_000_000  # pixels
-AT_ONCE = 2  # pictures that are looked at together; more wait
-CONNECTIONS = 32  # at once; a further one is closed
-PATIENCE = 20.0  # seconds, for a turn and for what a client sends next
-ARRIVES = 60.0  # seconds, for all that a client sends
+LARGEST_UPLOAD_BYTES = 20 * 2**20  # bytes
+LARGEST_PIXELS = 40_000_000  # pixels
+MOST_PICTURES = 2  # pictures that are looked at together; more wait
+MOST_CONNECTIONS = 32  # at once; a further one is closed
+IDLE_SECONDS = 20.0  # seconds, for a turn and for what a client sends next
+REQUEST_SECONDS = 60.0  # seconds, for all that a client sends
 LOOPBACK = ('127.0.0.1', 'localhost')
 UNREADABLE = 'this is no picture that can be read; give a JPEG or PNG'
 PAGE = Path(__file__).with_name('serve.html')
@@ -73,11 +73,11 @@ class Server(ThreadingHTTPServer):
         super().__init__(address, Handler)
         self.predictor, self.detect, self.cutting = predictor, detect, cutting
         self.names = {'localhost', *(name.lower() for name in names if name)}
-        self.turns = threading.BoundedSemaphore(AT_ONCE)
-        self.connections = threading.BoundedSemaphore(CONNECTIONS)
+        self.turns = threading.BoundedSemaphore(MOST_PICTURES)
+        self.connections = threading.BoundedSemaphore(MOST_CONNECTIONS)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Starts the thread of a connection, unless there are `CONNECTIONS`."""
+        """Starts the thread of a connection, unless there are `MOST_CONNECTIONS`."""
         if not self.connections.acquire(blocking=False):
             self.shutdown_request(request)
             return
@@ -116,7 +116,7 @@ class Server(ThreadingHTTPServer):
           Refused: it is no picture, is too large, or too many others are being looked at.
         """
         check_size(data)
-        if not self.turns.acquire(timeout=PATIENCE):
+        if not self.turns.acquire(timeout=IDLE_SECONDS):
             raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, 'too many pictures at once; try again')
         try:
             image = decode(data, None, 3, 'the picture')
@@ -145,23 +145,23 @@ def check_size(data: bytes) -> None:
     size: tuple[int, ...] = ()
     try:
         size = Image.open(io.BytesIO(data), formats=FORMATS).size
-        fits = size[0] * size[1] <= LARGEST_PICTURE
+        fits = size[0] * size[1] <= LARGEST_PIXELS
     except Image.DecompressionBombError:  # twice what Pillow warns of
         fits = False
     except Exception:  # a damaged header can make Pillow raise anything
         raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, UNREADABLE) from None
     if not fits:
         has = f'{size[0]} x {size[1]} pixels' if size else 'too many pixels'
-        most = f'{LARGEST_PICTURE / 1e6:.0f} megapixels'
+        most = f'{LARGEST_PIXELS / 1e6:.0f} megapixels'
         raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f'the picture has {has}; at most {most} are looked at')
 
 
 class Arriving(io.RawIOBase):
-    """What a client sends; TimeoutError where it pauses for `pause` seconds, or takes longer than `ARRIVES`."""
+    """What a client sends; TimeoutError where it pauses for `pause` seconds, or takes longer than `REQUEST_SECONDS`."""
 
     def __init__(self, connection: socket.socket):
-        self.pause = PATIENCE
-        self._connection, self._until = connection, time.monotonic() + ARRIVES
+        self.pause = IDLE_SECONDS
+        self._connection, self._until = connection, time.monotonic() + REQUEST_SECONDS
 
     def readable(self) -> bool:
         return True
@@ -200,7 +200,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.partition('?')[0] != '/':
             self._answer(HTTPStatus.NOT_FOUND, {'error': 'nothing is at this address; the page is at /'})
             return
-        page = PAGE.read_text(encoding='utf-8').replace('{{largest}}', str(LARGEST_UPLOAD))
+        page = PAGE.read_text(encoding='utf-8').replace('{{largest}}', str(LARGEST_UPLOAD_BYTES))
         page = page.replace('{{classes}}', html.escape(', '.join(self.server.predictor.classes)))
         self._send(HTTPStatus.OK, page.encode(), 'text/html')
 
@@ -221,8 +221,8 @@ class Handler(BaseHTTPRequestHandler):
             length = int(self.headers.get('Content-Length', ''))
         except ValueError:
             raise Refused(HTTPStatus.LENGTH_REQUIRED, 'the request does not say how long it is') from None
-        if not 0 < length <= LARGEST_UPLOAD:
-            most = f'{LARGEST_UPLOAD / 2**20:.0f} MB'
+        if not 0 < length <= LARGEST_UPLOAD_BYTES:
+            most = f'{LARGEST_UPLOAD_BYTES / 2**20:.0f} MB'
             said = f'the file has {length / 2**20:.1f} MB; give a picture of at most {most}'
             raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, said)
         try:
@@ -244,7 +244,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send(status, json.dumps(content).encode(), 'application/json')
 
     def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
-        self.connection.settimeout(PATIENCE)
+        self.connection.settimeout(IDLE_SECONDS)
         self.send_response(status)
         self.send_header('Content-Type', f'{kind}; charset=utf-8')
         self.send_header('Content-Length', str(len(body)))

@@ -20,10 +20,10 @@ from jax import lax
 
 from fer_jax.models.windows import Padding, Part, edges_of, size_after, spread, taps_of
 
-BLOCK = 512 * 1024  # bytes of im2col that stay in a core's cache
-ALIASED = 32 * 1024  # bytes after which addresses fall into the same few sets of a cache
-TALL = 1024  # rows from which on x^T g is computed as (g^T x)^T where x is the wider one
-CUT = 64  # images a device from which on small maps are cut: the kernel is copied once for each part
+BLOCK_BYTES = 512 * 1024  # bytes of im2col that stay in a core's cache
+ALIASED_BYTES = 32 * 1024  # bytes after which addresses fall into the same few sets of a cache
+TALL_ROWS = 1024  # rows from which on x^T g is computed as (g^T x)^T where x is the wider one
+CUT_IMAGES = 64  # images a device from which on small maps are cut: the kernel is copied once for each part
 
 
 class Kernels(NamedTuple):
@@ -149,7 +149,7 @@ def _product_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple
     """
     x, matrix = saved
     of_x = g @ matrix.T
-    if x.shape[1] > g.shape[1] and len(x) >= TALL:
+    if x.shape[1] > g.shape[1] and len(x) >= TALL_ROWS:
         return of_x, lax.optimization_barrier(g.T @ x).T
     return of_x, x.T @ g
 
@@ -169,7 +169,7 @@ def _is_small(shape: tuple[int, ...], window: Sequence[int], edges: Padding, out
 
 def _is_cut(shape: tuple[int, ...]) -> bool:
     """Not between processes: the gradient of every part is summed over devices by itself."""
-    return shape[0] // jax.device_count() >= CUT and jax.process_count() == 1
+    return shape[0] // jax.device_count() >= CUT_IMAGES and jax.process_count() == 1
 
 
 def _small_conv(
@@ -312,8 +312,8 @@ def _weight_gradient_in_blocks(
     (high, wide, features, outputs), (count, rows, columns, _) = kernel.shape, g.shape
     parts, size = jax.device_count(), high * wide * features
     row = columns * size * x.dtype.itemsize
-    lines = _largest_divisor(rows, BLOCK // row)
-    images = _largest_divisor(count // parts, BLOCK // (row * rows)) if lines == rows else 1
+    lines = _largest_divisor(rows, BLOCK_BYTES // row)
+    images = _largest_divisor(count // parts, BLOCK_BYTES // (row * rows)) if lines == rows else 1
     padded = jnp.pad(x, ((0, 0), *edges, (0, 0)))
     padded, own = (leaf.reshape(parts, count // parts, *leaf.shape[1:]) for leaf in (padded, g))
     tall = (lines - 1) * strides[0] + high
@@ -337,7 +337,7 @@ def _weight_gradient_in_blocks(
 def _in_blocks(x: tuple[int, ...], kernel: tuple[int, ...], itemsize: int) -> bool:
     """Where that gains: images a multiple of 32 KB apart and a kernel that fits a cache, or hardly any channels."""
     apart = x[1] * x[2] * x[3] * itemsize
-    few = kernel[2] <= 4 or (apart % ALIASED == 0 and kernel[2] * kernel[3] <= 256 * 256)
+    few = kernel[2] <= 4 or (apart % ALIASED_BYTES == 0 and kernel[2] * kernel[3] <= 256 * 256)
     return few and max(kernel[:2]) > 1 and x[0] % jax.device_count() == 0
 
 

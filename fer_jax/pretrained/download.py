@@ -13,9 +13,9 @@ from fer_jax.errors import UserError
 from fer_jax.utils import progress
 
 OFFLINE = 'FER_JAX_OFFLINE'
-CHUNK = 1 << 20
-TRIES = 4
-TIMEOUT = 30.0  # seconds without a byte
+CHUNK_BYTES = 1 << 20
+MOST_TRIES = 4
+TIMEOUT_SECONDS = 30.0  # seconds without a byte
 
 
 def fetch(url: str, path: Path, *, digest: str, pause: float = 2.0) -> None:
@@ -27,7 +27,7 @@ def fetch(url: str, path: Path, *, digest: str, pause: float = 2.0) -> None:
     Args:
       digest: 'sha256:' or 'md5:' and the digits or the first of them, as torch writes them into file names; empty where
         none is known, so that any file that comes whole is taken.
-      pause: seconds before the second of `TRIES`, doubled before each further one.
+      pause: seconds before the second of `MOST_TRIES`, doubled before each further one.
 
     Raises:
       UserError: downloads are switched off, the server cannot be reached or does not have the file, or the file is
@@ -41,14 +41,14 @@ def fetch(url: str, path: Path, *, digest: str, pause: float = 2.0) -> None:
         raise UserError(f'{url} is not downloaded because {OFFLINE} is set; put the file at {path}, or unset it')
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'{path.name}.part')
-    for number in range(TRIES):
+    for number in range(MOST_TRIES):
         try:
             _go_on(url, part)
             break
         except urllib.error.HTTPError as error:
             raise UserError(f'{url} answers {error.code} {error.reason}; download it by hand to {path}') from None
         except (OSError, http.client.HTTPException) as error:
-            if number == TRIES - 1:
+            if number == MOST_TRIES - 1:
                 reason = getattr(error, 'reason', error)
                 raise UserError(
                     f'{url} cannot be downloaded ({reason}); try again later, which goes on where this stopped, or put '
@@ -76,7 +76,7 @@ def _go_on(url: str, part: Path) -> None:
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={'Range': f'bytes={have}-'} if have else {})
     try:
-        answer: Any = urllib.request.urlopen(request, timeout=TIMEOUT)
+        answer: Any = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         if (
             error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE
@@ -93,7 +93,7 @@ def _go_on(url: str, part: Path) -> None:
             part.open('ab' if have else 'wb') as file,
             progress.bar(None, name, total, unit='B', unit_scale=True, initial=have) as shown,
         ):
-            while data := answer.read(CHUNK):
+            while data := answer.read(CHUNK_BYTES):
                 file.write(data)
                 shown.update(len(data))
             if total is not None and file.tell() < total:

@@ -161,7 +161,7 @@ def data_found(data: Dataset) -> str:
     names = data.classes if all(split.truth.ndim == 1 for split in splits.values()) else ()
     rows = [
         [name, *(f'{counts[split][at] if at < len(counts[split]) else 0:,}' for split in splits)]
-        for at, name in enumerate(names[: scoring.LISTED])
+        for at, name in enumerate(names[: scoring.MOST_LISTED])
     ]
     rows.append(['all', *(f'{len(split.labels):,}' for split in splits.values())])
     found = []

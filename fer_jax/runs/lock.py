@@ -16,8 +16,8 @@ from fer_jax.distributed import processes
 from fer_jax.errors import UserError
 
 log = logging.getLogger('fer_jax')
-BEAT = 10.0  # seconds between signs of life
-DEAD = 6 * BEAT  # without one for so long, a writer on another machine is taken for dead
+BEAT_SECONDS = 10.0  # seconds between signs of life
+DEAD_SECONDS = 6 * BEAT_SECONDS  # without one for so long, a writer on another machine is taken for dead
 
 
 @contextlib.contextmanager
@@ -25,7 +25,7 @@ def workdir_lock(workdir: Path) -> Iterator[None]:
     """Holds `<workdir>/writer.json` within the block; of several processes of a run the first holds it for all.
 
     The lock is the operating system's, which ends with the process. Shared file systems may keep such locks to one
-    machine, so the file also names host and process, and its time is renewed every `BEAT` seconds.
+    machine, so the file also names host and process, and its time is renewed every `BEAT_SECONDS` seconds.
 
     Raises:
       UserError: another process writes there; one on another machine is waited for, to see whether it lives.
@@ -44,7 +44,7 @@ def workdir_lock(workdir: Path) -> Iterator[None]:
         stop = threading.Event()
 
         def beat() -> None:
-            while not stop.wait(BEAT):
+            while not stop.wait(BEAT_SECONDS):
                 with contextlib.suppress(OSError):
                     os.utime(path)
 
@@ -82,14 +82,14 @@ def _take(file: IO[str], path: Path) -> None:
     except BlockingIOError:
         held = True
     except OSError:  # this file system has no locks: the signs of life decide
-        held = bool(holder) and age < DEAD
+        held = bool(holder) and age < DEAD_SECONDS
     elsewhere = holder.get('host', socket.gethostname()) != socket.gethostname()
-    if elsewhere and not held and age < DEAD:
+    if elsewhere and not held and age < DEAD_SECONDS:
         log.info('%s was written on %s %.0f s ago: waiting for a sign of life', path.parent, holder['host'], age)
-        held = _beats(path, DEAD - age)
+        held = _beats(path, DEAD_SECONDS - age)
     if held:
         who = f'process {holder.get("pid", "?")} on {holder.get("host", "?")} since {holder.get("since", "?")}'
         raise UserError(
             f'{path.parent} is being written by {who}, last seen {max(age, 0):.0f} s ago; wait for it, stop it, or '
-            f'choose another --workdir (a writer on another machine is taken for dead after {DEAD:.0f} s)'
+            f'choose another --workdir (a writer on another machine is taken for dead after {DEAD_SECONDS:.0f} s)'
         )

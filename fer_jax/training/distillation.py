@@ -29,7 +29,7 @@ from fer_jax.runs import restore
 from fer_jax.runs.checkpoints import read_spec
 from fer_jax.training.objectives import HINTS
 
-BATCH = 1024
+TEACHER_BATCH_SIZE = 1024
 
 
 def check_distillation(config: Mapping[str, Any]) -> None:
@@ -114,7 +114,8 @@ def teacher_logits(
 
     predict = jax.jit(lambda x: network.forward(*own, x, start='head')[0][PRIMARY])
     entering = outputs(boundary_spec(network, 'head', spec.image_size))
-    logits = np.concatenate([predict(jnp.asarray(entering[at : at + BATCH])) for at in range(0, len(entering), BATCH)])
+    starts = range(0, len(entering), TEACHER_BATCH_SIZE)
+    logits = np.concatenate([predict(jnp.asarray(entering[at : at + TEACHER_BATCH_SIZE])) for at in starts])
     order = [known.index(name) for name in classes]
     hints = np.asarray(outputs(FeatureSpec(tuple(stages), spec.image_size, pool=1))) if stages else None
     return logits[:, order], hints

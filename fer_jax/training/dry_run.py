@@ -22,7 +22,7 @@ from fer_jax.training.phases import Phase
 from fer_jax.training.run import Run
 from fer_jax.utils import cache
 
-KEPT = 3  # checkpoints on disk at most: the newest, the best, and the one that is being written
+MOST_CHECKPOINTS = 3  # checkpoints on disk at most: the newest, the best, and the one that is being written
 
 
 def rehearse(run: Run, workdir: Path) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def rehearse(run: Run, workdir: Path) -> dict[str, Any]:
                 f'lower data.batch_size={run.batch_size} or model.image_size={run.network.spec.image_size}, raise '
                 f'phases[{phase.index}].accumulate, or set data.placement=stream'
             )
-    print(f'checkpoints: {checkpoint / 1e9:.2f} GB each, at most {KEPT} at a time; {left_on(workdir)}')
+    print(f'checkpoints: {checkpoint / 1e9:.2f} GB each, at most {MOST_CHECKPOINTS} at a time; {left_on(workdir)}')
     if cached:
         print(f'feature cache: {cached / 1e9:.2f} GB of the training split; {left_on(cache.root())}')
     return {

@@ -12,7 +12,7 @@ from fer_jax.errors import UserError
 from fer_jax.utils.choices import check_choice
 
 Loss = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-SMALLEST = 1e-12
+SMALLEST_PROBABILITY = 1e-12
 
 
 def cross_entropy(
@@ -40,7 +40,7 @@ def cross_entropy(
     """
     terms = jax.nn.log_softmax(logits.astype(jnp.float32))
     if gamma:
-        terms *= jnp.maximum(-jnp.expm1(terms), SMALLEST) ** gamma
+        terms *= jnp.maximum(-jnp.expm1(terms), SMALLEST_PROBABILITY) ** gamma
     terms *= alpha
     count = logits.shape[-1]
     smoothed = _distribution(targets, count) * (1 - label_smoothing) + label_smoothing / count

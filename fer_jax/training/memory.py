@@ -12,8 +12,8 @@ from fer_jax.training import setup
 from fer_jax.training.phases import Phase
 from fer_jax.training.run import Run
 
-MARGIN = 0.05  # of the free memory, left to what an allocator wastes between buffers
-EXACT = 0.02  # a larger batch that might fit is at most this share larger
+FREE_SHARE = 0.05  # of the free memory, left to what an allocator wastes between buffers
+EXACT_SHARE = 0.02  # a larger batch that might fit is at most this share larger
 MOST_COMPILATIONS = 8
 
 
@@ -28,8 +28,8 @@ def largest_batch(config: Mapping[str, Any]) -> int:
     run = setup.prepare(config)
     images = jax.tree.leaves(run.loader.device_data)  # in use already, and an argument of the step
     free = loader.free_memory(run.mesh) + sum(leaf.nbytes for leaf in images)
-    budget = int((1 - MARGIN) * free)
-    print(f'{run.describe()}\n{free / 1e9:.2f} GB are free on each device, {MARGIN:.0%} of which is left alone')
+    budget = int((1 - FREE_SHARE) * free)
+    print(f'{run.describe()}\n{free / 1e9:.2f} GB are free on each device, {FREE_SHARE:.0%} of which is left alone')
     found = []
     for phase in run.phases:
         unit = run.mesh.size * phase.accumulate
@@ -85,7 +85,7 @@ def working(used: Any) -> int:
 
 
 def largest(needed: Callable[[int], int], budget: int, most: int) -> int:
-    """The largest count up to `most` with needed(count) <= budget, within `EXACT`; 0 where not even 1 fits.
+    """The largest count up to `most` with needed(count) <= budget, within `EXACT_SHARE`; 0 where not even 1 fits.
 
     What is needed is nearly a line in the count, so that a step of a line through two points that are known takes fewer
     compilations than halving.
@@ -93,7 +93,7 @@ def largest(needed: Callable[[int], int], budget: int, most: int) -> int:
     low, high = 0, most + 1
     points: dict[int, int] = {}
     count = min(most, 8)
-    while high - low > max(1, int(EXACT * low)) and len(points) < MOST_COMPILATIONS:
+    while high - low > max(1, int(EXACT_SHARE * low)) and len(points) < MOST_COMPILATIONS:
         points[count] = needed(count)
         if points[count] <= budget:
             low = count

@@ -16,8 +16,8 @@ import numpy as np
 from fer_jax.data.loading.batch_loop import of_images
 from fer_jax.distributed import processes
 
-OF_FEATURES = 10  # batches of one program at most
-PATIENCE = 10.0  # seconds of a program at most, where it can be helped: a stop is noticed between two
+FEATURE_BATCHES_PER_CALL = 10  # batches of one program at most
+STOP_CHECK_SECONDS = 10.0  # seconds of a program at most, where it can be helped: a stop is noticed between two
 
 
 def rows(*, features: bool) -> int:
@@ -27,7 +27,7 @@ def rows(*, features: bool) -> int:
     would have to agree.
     """
     if features:
-        return OF_FEATURES
+        return FEATURE_BATCHES_PER_CALL
     return of_images() if processes.count() == 1 else 1
 
 
@@ -81,4 +81,4 @@ class StepsPerCall:
         if self._timed:
             output.block_until_ready()
             each = (time.perf_counter() - self._since) / count
-            self._most = min(self.rows, max(1, int(PATIENCE / each)))
+            self._most = min(self.rows, max(1, int(STOP_CHECK_SECONDS / each)))

@@ -6,12 +6,12 @@ from typing import Any
 
 import jax
 
-SKIPPED, TRACED = 5, 10  # steps: the first ones compile and warm up
+SKIPPED_STEPS, TRACED_STEPS = 5, 10  # steps: the first ones compile and warm up
 
 
 class Window:
-    """Traces `TRACED` steps of this process after its first `SKIPPED`: fewer where it takes fewer, more of both where
-    one program takes several.
+    """Traces `TRACED_STEPS` of this process after its first `SKIPPED_STEPS`: fewer where it takes fewer, more of both
+    where one program takes several.
 
     Args:
       folder: JAX writes `plugins/profile/<time>/` into it.
@@ -25,11 +25,11 @@ class Window:
     def stepped(self, count: int, output: Any) -> None:
         """After `count` more steps were dispatched; `output` is what the last one gives, and is waited for."""
         self._taken += count
-        if not self._skipped and self._taken >= SKIPPED:
+        if not self._skipped and self._taken >= SKIPPED_STEPS:
             jax.block_until_ready(output)
             jax.profiler.start_trace(str(self._folder))
             self._skipped, self._tracing = self._taken, True
-        elif self._tracing and self._taken >= self._skipped + TRACED:
+        elif self._tracing and self._taken >= self._skipped + TRACED_STEPS:
             jax.block_until_ready(output)
             self._write()
 
@@ -37,7 +37,7 @@ class Window:
         """Writes what was traced, if it is not written yet; says so where nothing was."""
         if self._tracing:
             self._write()
-        if self._taken <= (skipped := self._skipped or SKIPPED):
+        if self._taken <= (skipped := self._skipped or SKIPPED_STEPS):
             self._say(
                 f'profile: no step was traced: this process took {self._taken}, of which the first {skipped} are left '
                 'out; give it more to do'

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-EVERY = 30.0  # seconds, where nobody sees the bar move: in a log file
+REPORT_SECONDS = 30.0  # seconds, where nobody sees the bar move: in a log file
 
 _silent = False
 
@@ -19,7 +19,7 @@ def bar(items: Iterable[Any] | None, what: str, total: int | None = None, *, del
     """A tqdm bar over `items`, or to be updated by hand where these are None; it shows after `delay` seconds."""
     from tqdm.auto import tqdm
 
-    interval = 0.1 if sys.stderr.isatty() else EVERY
+    interval = 0.1 if sys.stderr.isatty() else REPORT_SECONDS
     settings = {'unit': 'img', 'leave': False, 'mininterval': interval, 'maxinterval': max(interval, 10.0)}
     settings['disable'] = _silent
     return tqdm(items, what, total, delay=delay, **(settings | options))

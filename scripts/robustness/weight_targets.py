@@ -109,7 +109,7 @@ def keras_files() -> list[bytes]:
 def read_keras(data: bytes, folder: Path) -> None:
     from fer_jax.pretrained.readers import keras_file
 
-    keras_file.PATIENCE = 3.0
+    keras_file.READ_SECONDS = 3.0
     (folder / 'x.h5').write_bytes(data)
     keras_file.read_keras(folder / 'x.h5')
 

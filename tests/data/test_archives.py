@@ -136,15 +136,15 @@ def test_a_damaged_archive_is_named(tmp_path, kind):
 
 @pytest.mark.parametrize('kind', ['folder', 'zip', 'tar', 'tar.gz'])
 def test_what_unpacks_too_large_is_refused(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr(archives, 'LARGEST', 1000)
-    monkeypatch.setattr(archives, 'LONGEST', 1000)
+    monkeypatch.setattr(archives, 'LARGEST_FILE_BYTES', 1000)
+    monkeypatch.setattr(archives, 'LONGEST_LINE_BYTES', 1000)
     source = open_source(contain(kind, {'0.jpg': bytes(1001), '1.jpg': bytes(1000)}, tmp_path))
     assert len(source.read('1.jpg')) == 1000
     with pytest.raises(UserError, match='0.jpg holds more than 1,000 bytes'):
         source.read('0.jpg')
     with pytest.raises(UserError, match='0.jpg, line 1 is no UTF-8 text'):
         list(source.lines('0.jpg'))
-    monkeypatch.setattr(archives, 'INFLATED', 1000)
+    monkeypatch.setattr(archives, 'LARGEST_INFLATED_BYTES', 1000)
     if kind == 'tar':
         with pytest.raises(UserError, match='0.jpg cannot be read .it has 1,001 bytes'):
             source.read('0.jpg')

@@ -76,7 +76,7 @@ def test_what_cannot_be_read_is_refused_by_its_header(tmp_path, monkeypatch):
     for path in (tmp_path, tmp_path / 'missing.jpg'):
         with pytest.raises(UserError, match=rf'{path.name} is not a file'):
             faces.read_rgb(path)
-    monkeypatch.setattr(faces, 'LARGEST_FILE', 4)
+    monkeypatch.setattr(faces, 'LARGEST_FILE_BYTES', 4)
     with pytest.raises(UserError, match=r'text.jpg has 5 bytes, more than 4'):
         faces.read_rgb(tmp_path / 'text.jpg')
 

@@ -19,7 +19,7 @@ def smooth(count, seed=0):
 
 
 def thumbnails(images):
-    size = (near_duplicates.SIDE, near_duplicates.SIDE)
+    size = (near_duplicates.THUMBNAIL_SIDE, near_duplicates.THUMBNAIL_SIDE)
     return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX)) for image in images])
 
 

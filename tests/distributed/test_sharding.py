@@ -175,7 +175,7 @@ jax.devices()
 import fer_jax
 from fer_jax.training import multi_step; from fer_jax.training import recorder
 from fer_jax.utils.signals import Stopped
-multi_step.PATIENCE = 0  # a step a program
+multi_step.STOP_CHECK_SECONDS = 0  # a step a program
 config, workdir = json.load(open(sys.argv[1])), sys.argv[2]
 stepped, at = recorder.Recorder.stepped, None
 

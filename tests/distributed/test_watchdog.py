@@ -159,7 +159,7 @@ def test_names_of_pods_are_waited_for(monkeypatch):
         monkeypatch.setattr(processes.os, 'environ', variables)
         with pytest.raises(ZeroDivisionError):
             processes.start(Place('a-0.a:62000', 2, 1, 0, 1, ''), {'wait': 300.0}, {})
-    assert waited == [rendezvous.RESOLVING, 300.0]
+    assert waited == [rendezvous.RESOLVING_SECONDS, 300.0]
     with pytest.raises(UserError, match='does not answer at nowhere.invalid:1'):
         rendezvous.join_processes('nowhere.invalid', 1, 1, 2, {}, 60, resolving=0.1)
 

@@ -88,7 +88,7 @@ def test_faces_of_several_pictures_are_classified_together():
     calls = []
 
     def classify(crops):
-        assert crops.shape == (face_pipeline.BATCH, 5, 5, 3)
+        assert crops.shape == (face_pipeline.FACE_BATCH_SIZE, 5, 5, 3)
         calls.append(int((crops.max((1, 2, 3)) > 0).sum()))
         return crops.mean((1, 2, 3))[:, None]
 
@@ -104,7 +104,7 @@ def test_faces_of_several_pictures_are_classified_together():
 
 
 def test_vast_pictures_do_not_wait_for_others(monkeypatch):
-    monkeypatch.setattr(face_pipeline, 'HELD', 1000)
+    monkeypatch.setattr(face_pipeline, 'MOST_WAITING_BYTES', 1000)
     assert most_waiting(size=(10, 20)) == 2  # 600 bytes each
 
 
@@ -268,7 +268,7 @@ def test_what_cannot_be_read_stops_nothing(untrained, yunet, tmp_path):
     assert [line['label'] for line in red] == 2 * [red[0]['label']] and [line['file'] for line in red] == given[3:]
     there = {path.name for path in (tmp_path / 'out').iterdir()}
     assert there == {'predictions.jsonl', 'vast.jpg', 'red.jpg', 'red~2.jpg'}
-    assert max(Image.open(tmp_path / 'out' / 'vast.jpg').size) == drawing.LONGEST
+    assert max(Image.open(tmp_path / 'out' / 'vast.jpg').size) == drawing.LONGEST_SIDE
     told = [line for line in done.stderr.splitlines() if line and 'looking' not in line]
     assert len(told) == 5, done.stderr  # the margin, no face, two that cannot be read, and how many
     assert '2 of 5 could not be read' in told[-1]

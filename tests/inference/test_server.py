@@ -98,7 +98,7 @@ def test_what_cannot_be_looked_at_is_refused_with_the_reason(ask, monkeypatch):
         (png(red_cells(3))[:400], 415, 'no picture that can be read'),
         (header_of(8000, 6000), 413, '8000 x 6000 pixels; at most 40 megapixels'),
         (header_of(60_000, 60_000), 413, 'too many pixels; at most 40 megapixels'),
-        (bytes(inference_server.LARGEST_UPLOAD + 1), 413, '20.0 MB; give a picture of at most 20 MB'),
+        (bytes(inference_server.LARGEST_UPLOAD_BYTES + 1), 413, '20.0 MB; give a picture of at most 20 MB'),
         (b'', 413, '0.0 MB'),
     ):
         got = ask(body)
@@ -129,7 +129,7 @@ def test_it_answers_to_its_own_names_alone(ask, server, monkeypatch):
 
 
 def test_a_picture_that_trickles_in_is_not_waited_for(server, monkeypatch):
-    monkeypatch.setattr(inference_server, 'ARRIVES', 0.5)
+    monkeypatch.setattr(inference_server, 'REQUEST_SECONDS', 0.5)
     with socket.create_connection(server.server_address[:2], timeout=LIMIT) as client:
         client.sendall(b'POST /faces HTTP/1.0\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n')
         with contextlib.suppress(OSError):
@@ -139,13 +139,13 @@ def test_a_picture_that_trickles_in_is_not_waited_for(server, monkeypatch):
 
 
 def test_connections_are_bounded(server, ask):
-    for _ in range(inference_server.CONNECTIONS):
+    for _ in range(inference_server.MOST_CONNECTIONS):
         assert server.connections.acquire(timeout=LIMIT)
     try:
         with pytest.raises(ConnectionError):
             ask(method='GET', path='/')
     finally:
-        server.connections.release(inference_server.CONNECTIONS)
+        server.connections.release(inference_server.MOST_CONNECTIONS)
     assert ask(method='GET', path='/')[0] == 200
 
 
@@ -160,14 +160,14 @@ def test_of_a_client_that_goes_away_nothing_is_said_but_of_a_fault_is(server, ca
 
 
 def test_pictures_wait_for_their_turn(server, ask, monkeypatch):
-    for _ in range(inference_server.AT_ONCE):
+    for _ in range(inference_server.MOST_PICTURES):
         server.turns.acquire()
     try:
         with monkeypatch.context() as patched:
-            patched.setattr(inference_server, 'PATIENCE', 2.0)
+            patched.setattr(inference_server, 'IDLE_SECONDS', 2.0)
             assert ask(png(red_cells(3)))[0] == 503
     finally:
-        server.turns.release(inference_server.AT_ONCE)
+        server.turns.release(inference_server.MOST_PICTURES)
     assert ask(png(red_cells(3)))[0] == 200
 
 
@@ -282,7 +282,7 @@ def test_the_page_shows_faces_or_says_why_not(page, tmp_path):
         ('text.png', b'hello', 'This is no picture that can be read; give a JPEG or PNG.'),
         (
             'heavy.png',
-            bytes(inference_server.LARGEST_UPLOAD + 2**20),
+            bytes(inference_server.LARGEST_UPLOAD_BYTES + 2**20),
             'This file has 21.0 MB; give a picture of at most 20 MB.',
         ),
         ('vast.png', header_of(8000, 6000), 'The picture has 8000 x 6000 pixels; at most 40 megapixels are looked at.'),

@@ -96,13 +96,13 @@ def test_convolution_equals_lax(height, width, features_in, features_out, window
 
 @pytest.mark.parametrize('case', CUT)
 def test_small_maps_in_parts_equal_lax(case, monkeypatch):
-    monkeypatch.setattr(kernels, 'CUT', 0)
+    monkeypatch.setattr(kernels, 'CUT_IMAGES', 0)
     _compare(case)
     assert _convolutions_left(case) == (0, set())
 
 
 def test_nothing_is_multiplied_by_the_zeros_around_small_maps(monkeypatch):
-    monkeypatch.setattr(kernels, 'CUT', 0)
+    monkeypatch.setattr(kernels, 'CUT_IMAGES', 0)
     x, kernel = jnp.zeros((2, 4, 3, 6)), jnp.zeros((3, 3, 6, 5))
 
     def conv(x):

@@ -79,13 +79,13 @@ def test_a_broken_download_goes_on(server, tmp_path):
 
 
 def test_a_later_call_goes_on_too(server, tmp_path):
-    server.cuts = [1000] * download.TRIES
+    server.cuts = [1000] * download.MOST_TRIES
     with pytest.raises(UserError, match='cannot be downloaded .*goes on where this stopped'):
         fetch(server, tmp_path / 'weights.pth')
     assert [path.name for path in tmp_path.iterdir()] == ['weights.pth.part']
     fetch(server, tmp_path / 'weights.pth')
     assert (tmp_path / 'weights.pth').read_bytes() == CONTENT
-    assert server.asked[-1] == f'bytes={1000 * download.TRIES}-'
+    assert server.asked[-1] == f'bytes={1000 * download.MOST_TRIES}-'
 
 
 def test_a_server_without_ranges_starts_anew(server, tmp_path):

@@ -182,7 +182,7 @@ def test_a_library_that_hangs_or_crashes_is_one_message(path, monkeypatch):
     with h5py.File(path, 'w') as file:
         write_layers(file, {'conv': {'conv/kernel:0': KERNEL, 'conv/bias:0': BIAS}})
     with monkeypatch.context() as patched, pytest.raises(UserError, match=r'is damaged: it is not read after 0\.001 s'):
-        patched.setattr(keras_file, 'PATIENCE', 0.001)
+        patched.setattr(keras_file, 'READ_SECONDS', 0.001)
         read_keras(path)
     with monkeypatch.context() as patched, pytest.raises(UserError, match='is damaged: the HDF5 library ends with 1'):
         patched.setattr(keras_file.sys, 'executable', shutil.which('false'))

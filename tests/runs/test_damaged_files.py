@@ -99,7 +99,7 @@ def test_a_damaged_log_of_crops_is_made_anew_or_refused(damaged):
 )
 def test_damaged_digests_are_made_anew(tmp_path, monkeypatch, harm):
     monkeypatch.setenv('FER_JAX_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.setattr(files, 'WORTH_KEEPING', 1)
+    monkeypatch.setattr(files, 'MIN_NEW_FILES', 1)
     images = tmp_path / 'images'
     images.mkdir()
     (images / 'a.png').write_bytes(b'x')

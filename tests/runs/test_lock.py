@@ -72,11 +72,11 @@ def test_a_writer_on_another_machine_is_dead_after_a_minute_of_silence(tmp_path,
         lock.workdir_lock(tmp_path).__enter__()
     assert clock['now'] == pytest.approx(3, abs=1)
     with lock.workdir_lock(tmp_path):
-        assert clock['now'] == pytest.approx(3 + lock.DEAD, abs=2)
+        assert clock['now'] == pytest.approx(3 + lock.DEAD_SECONDS, abs=2)
 
 
 def test_the_holder_gives_signs_of_life_and_leaves_none_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock, 'BEAT', 0.05)
+    monkeypatch.setattr(lock, 'BEAT_SECONDS', 0.05)
     path = tmp_path / 'new' / 'writer.json'
     with lock.workdir_lock(path.parent):
         os.utime(path, (0, 0))

@@ -100,7 +100,7 @@ def test_the_largest_count_within_a_budget(budget, step):
     found = memory.largest(needed, budget, 20_000)
     fits = [count for count in range(1, 20_001) if 500 + 37 * count + 20 * step * (count // step) <= budget]
     best = max(fits, default=0)
-    assert best / (1 + memory.EXACT) - 1 <= found <= best or (found == 0) == (best == 0) and step == 500
+    assert best / (1 + memory.EXACT_SHARE) - 1 <= found <= best or (found == 0) == (best == 0) and step == 500
     assert len(asked) <= memory.MOST_COMPILATIONS and (found == 0 or found in fits)
 
 

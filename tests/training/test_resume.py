@@ -37,7 +37,7 @@ def test_a_run_that_is_stopped_ends_as_one_that_is_not(finished, faces, tmp_path
 
         with monkeypatch.context() as patched:
             patched.setattr(loop.Recorder, 'stepped', stepped)
-            patched.setattr(multi_step, 'PATIENCE', 0.0)
+            patched.setattr(multi_step, 'STOP_CHECK_SECONDS', 0.0)
             with pytest.raises(Stopped, match=f'stopped by SIGTERM after step {stop_at}'):
                 fer_jax.train(config, tmp_path)
     assert fer_jax.train(config, tmp_path)['splits'] == results['splits']

@@ -10,7 +10,7 @@ import numpy as np
 
 from fer_jax.errors import UserError
 
-LARGEST = 100_000_000  # pixels
+LARGEST_PIXELS = 100_000_000  # pixels
 IMAGE_SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.gif', '.tif', '.tiff', '.pgm', '.ppm'})
 FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')  # Pillow knows more, and runs Ghostscript for EPS
 # Pillow warns of less than that, and nothing but a filter of the whole process is safe with several threads.
@@ -58,7 +58,7 @@ def _whole_jpeg(data: bytes, size: int | None, channels: int) -> np.ndarray | No
         stored = Image.open(io.BytesIO(data))
     except (OSError, SyntaxError, Image.DecompressionBombError):
         return None
-    if stored.mode not in ('L', 'RGB') or stored.width * stored.height > LARGEST:
+    if stored.mode not in ('L', 'RGB') or stored.width * stored.height > LARGEST_PIXELS:
         return None
     kind = 'GRAYSCALE' if channels == 1 else 'COLOR'
     reduction = (
@@ -76,7 +76,7 @@ def _plain_png(data: bytes, channels: int) -> np.ndarray | None:
     if data[:8] != b'\x89PNG\r\n\x1a\n' or len(data) < 33:
         return None
     width, height, depth, colour = struct.unpack_from('>IIBB', data, 16)
-    if depth != 8 or colour not in (0, 2) or colour > channels or width * height > LARGEST:
+    if depth != 8 or colour not in (0, 2) or colour > channels or width * height > LARGEST_PIXELS:
         return None  # colours become grey as Pillow weighs them
     if _chunks(data) - {b'IHDR', b'IDAT', b'IEND'}:
         return None
@@ -120,8 +120,8 @@ def open_image(data: bytes) -> tuple[Any, tuple[str, ...]]:
         raise ValueError('an empty file')
     try:
         stored = Image.open(io.BytesIO(data), formats=FORMATS)
-        if stored.width * stored.height > LARGEST:
-            raise ValueError(f'{stored.width} x {stored.height} pixels are more than {LARGEST:,}')
+        if stored.width * stored.height > LARGEST_PIXELS:
+            raise ValueError(f'{stored.width} x {stored.height} pixels are more than {LARGEST_PIXELS:,}')
         notes = _notes(stored)
         upright = ImageOps.exif_transpose(stored) if TURNED in notes else stored
         return _eight_bits(upright), notes

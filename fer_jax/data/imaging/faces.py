@@ -11,9 +11,9 @@ import numpy as np
 from fer_jax.data.imaging.codec import decode
 from fer_jax.errors import UserError
 
-LONGEST = 640  # px: photographs are scaled to this for detection
-CONFIDENCE = 0.8
-LARGEST_FILE = 2**30  # bytes; 100 megapixels of 16-bit RGB, not compressed, are 600 MB
+DETECTION_SIDE = 640  # px: photographs are scaled to this for detection
+MIN_CONFIDENCE = 0.8
+LARGEST_FILE_BYTES = 2**30  # bytes; 100 megapixels of 16-bit RGB, not compressed, are 600 MB
 # Eyes, tip of the nose and corners of the mouth, from left to right in the image, on 112 x 112 px: the points to which
 # ArcFace (Deng et al. 2019) and most face sets are aligned.
 TEMPLATE = np.array(
@@ -59,8 +59,8 @@ def read_rgb(path: Path) -> np.ndarray:
         if not path.is_file():
             raise UserError(f'{path} is not a file; give a photograph')
         size = path.stat().st_size
-        if size > LARGEST_FILE:
-            raise UserError(f'{path} has {size:,} bytes, more than {LARGEST_FILE:,}; scale it down')
+        if size > LARGEST_FILE_BYTES:
+            raise UserError(f'{path} has {size:,} bytes, more than {LARGEST_FILE_BYTES:,}; scale it down')
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f'{path} cannot be read ({error.strerror})') from error
@@ -102,8 +102,8 @@ def _yunet(path: Path) -> Detector:
         raise UserError(f'--yunet={str(path)!r} is not a file; give the ONNX file of YuNet from the OpenCV zoo')
     before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it warns of every network
     try:
-        network = cv2.FaceDetectorYN.create(str(path), '', (LONGEST, LONGEST), CONFIDENCE)
-        network.detect(np.zeros((LONGEST, LONGEST, 3), np.uint8))  # another network has other outputs
+        network = cv2.FaceDetectorYN.create(str(path), '', (DETECTION_SIDE, DETECTION_SIDE), MIN_CONFIDENCE)
+        network.detect(np.zeros((DETECTION_SIDE, DETECTION_SIDE, 3), np.uint8))  # another network has other outputs
     except cv2.error as error:
         reason = ' '.join(str(error).split())
         raise UserError(f'--yunet={str(path)!r} is no YuNet that OpenCV {cv2.__version__} reads: {reason}') from None
@@ -127,10 +127,10 @@ def _yunet(path: Path) -> Detector:
 
 
 def _scaled(image: np.ndarray) -> tuple[np.ndarray, float]:
-    """The image with no side over `LONGEST`, and by how much it shrank."""
+    """The image with no side over `DETECTION_SIDE`, and by how much it shrank."""
     import cv2
 
-    factor = max(1.0, max(image.shape[:2]) / LONGEST)
+    factor = max(1.0, max(image.shape[:2]) / DETECTION_SIDE)
     size = (max(1, round(image.shape[1] / factor)), max(1, round(image.shape[0] / factor)))
     return (
         cv2.resize(image, size, interpolation=cv2.INTER_AREA) if factor > 1 else np.ascontiguousarray(image)
@@ -143,7 +143,7 @@ def _box(row: np.ndarray | list[int], factor: float) -> tuple[float, float, floa
 
 
 def _sorted(faces: list[Face]) -> list[Face]:
-    return sorted((face for face in faces if face.confidence >= CONFIDENCE), key=lambda face: -face.confidence)
+    return sorted((face for face in faces if face.confidence >= MIN_CONFIDENCE), key=lambda face: -face.confidence)
 
 
 def crop(

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-OF_IMAGES = 4  # batches of one program at most
+IMAGE_BATCHES_PER_CALL = 4  # batches of one program at most
 
 
 def of_images() -> int:
     """How many batches of images a program is given."""
-    return OF_IMAGES if jax.default_backend() == 'cpu' else 1
+    return IMAGE_BATCHES_PER_CALL if jax.default_backend() == 'cpu' else 1
 
 
 def map_batches(of: Callable[[Any], jax.Array], batches: Any, count: jax.Array) -> jax.Array:

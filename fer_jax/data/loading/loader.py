@@ -26,7 +26,7 @@ from fer_jax.utils import threads as utils_threads
 
 log = logging.getLogger('fer_jax')
 SHARE_OF_MEMORY = 0.25
-AHEAD = 4  # batches that a stream keeps decoded
+BATCHES_AHEAD = 4  # batches that a stream keeps decoded
 
 
 def assemble_batch(device_data: Mapping[str, jax.Array], host: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -181,7 +181,7 @@ class TrainLoader(SplitLoader):
             index = order(int(step))[own]
             return decoded(split, index, np.ones(len(index)))
 
-        threads = grain.ReadOptions(num_threads=self.split.readers, prefetch_buffer_size=AHEAD)
+        threads = grain.ReadOptions(num_threads=self.split.readers, prefetch_buffer_size=BATCHES_AHEAD)
         stream = grain.MapDataset.range(step, np.iinfo(np.int32).max).map(batch).to_iter_dataset(threads)
         if self._workers:
             if not flags.FLAGS.is_parsed():  # Grain hands the flags on to its workers

@@ -18,7 +18,7 @@ BLANK_STD = 1.0  # grey levels
 TINY_SIDE = 24  # pixels
 ODD_ASPECT = 2.0
 COMMON_SHAPE = 0.99  # the share of images from which on another height and width is odd
-CHUNK = 32
+CHUNK_IMAGES = 32
 
 
 class ImageStats(NamedTuple):
@@ -46,7 +46,7 @@ def examine(data: Inspected, *, workers: int) -> Report:
     shapes = np.zeros((count, 3), np.int32)
     constant, blank = np.zeros(count, bool), np.zeros(count, bool)
     digests = np.zeros((count, 2), np.uint64)
-    thumbnails = np.zeros((count, near_duplicates.SIDE, near_duplicates.SIDE), np.uint8)
+    thumbnails = np.zeros((count, near_duplicates.THUMBNAIL_SIDE, near_duplicates.THUMBNAIL_SIDE), np.uint8)
     measured = data.splits == 'train' if (data.splits == 'train').any() else np.ones(count, bool)
     sums, weight = np.zeros((2, 3)), 0
     for at, stats in enumerate(_all_stats(data, max(workers, 1))):
@@ -86,14 +86,14 @@ def _all_stats(data: Inspected, workers: int) -> Iterator[ImageStats]:
     """In the order of the set; a bounded number of chunks is under way."""
 
     def chunk(first: int) -> list[ImageStats]:
-        return [_image_stats(data.read, at) for at in range(first, min(first + CHUNK, len(data.ids)))]
+        return [_image_stats(data.read, at) for at in range(first, min(first + CHUNK_IMAGES, len(data.ids)))]
 
     under_way: deque[Future[list[ImageStats]]] = deque()
     with (
         ThreadPoolExecutor(workers) as pool,
         progress.bar(None, 'examining', len(data.ids)) as shown,
     ):
-        for first in range(0, len(data.ids) + 4 * workers * CHUNK, CHUNK):
+        for first in range(0, len(data.ids) + 4 * workers * CHUNK_IMAGES, CHUNK_IMAGES):
             if first < len(data.ids):
                 under_way.append(pool.submit(chunk, first))
             if under_way and (len(under_way) > 4 * workers or first >= len(data.ids)):
@@ -115,7 +115,7 @@ def _image_stats(read: Callable[[int], bytes], at: int) -> ImageStats:
     pixels = image.width * image.height
     mean, square = histogram @ levels / pixels, histogram @ levels**2 / pixels
     shape = (image.height, image.width, channels)
-    side = (near_duplicates.SIDE, near_duplicates.SIDE)
+    side = (near_duplicates.THUMBNAIL_SIDE, near_duplicates.THUMBNAIL_SIDE)
     return ImageStats(
         notes=notes,
         shape=shape,

@@ -135,7 +135,7 @@ class Report:
             'unusual': [self._example(at) | {'notes': list(notes)} for at, notes in self.notes.items()],
             'duplicates': self._groups(self.duplicates) | {'leaks': leaks},
             'near_duplicates': self._groups(self.near_duplicates)
-            | {'leaks': further, 'correlation': near_duplicates.CORRELATION},
+            | {'leaks': further, 'correlation': near_duplicates.MIN_CORRELATION},
             'subjects': {
                 'known': len(np.unique(data.subjects[data.subjects != ''])),
                 'in_two_splits': _shared_subjects(data),

@@ -7,17 +7,17 @@ of its thumbnails. All sums are of whole numbers, hence exact: the answer does n
 
 import numpy as np
 
-SIDE = 16  # of the thumbnails
-CORRELATION = 0.97  # on CK+48, whose faces are aligned, pairs of different people stay below 0.96
-DISTANCE = 14  # of the 64 bits
+THUMBNAIL_SIDE = 16  # of the thumbnails
+MIN_CORRELATION = 0.97  # on CK+48, whose faces are aligned, pairs of different people stay below 0.96
+MOST_BITS = 14  # of the 64 bits
 ROTATIONS = 32
 WINDOW = 48
-CHUNK = 2**16
-FEW = 256  # so many or fewer are compared pair by pair: their medians say little
+CHUNK_PAIRS = 2**16
+FEW_CANDIDATES = 256  # so many or fewer are compared pair by pair: their medians say little
 
 
 def groups(thumbnails: np.ndarray) -> list[np.ndarray]:
-    """Connected groups of images whose thumbnails, or one of them mirrored, correlate by more than `CORRELATION`.
+    """Connected groups of images whose thumbnails, or one of them mirrored, correlate by more than `MIN_CORRELATION`.
 
     The cost is N log N: every image meets its `WINDOW` neighbours in each of `ROTATIONS` orders. On FER2013 it takes
     a second and finds 806 of the 810 groups that comparing all pairs finds.
@@ -30,9 +30,9 @@ def groups(thumbnails: np.ndarray) -> list[np.ndarray]:
     """
     count = len(thumbnails)
     parent = np.arange(count)
-    flat = thumbnails.reshape(count, SIDE * SIDE)
+    flat = thumbnails.reshape(count, THUMBNAIL_SIDE * THUMBNAIL_SIDE)
     contrast = _contrast(flat)
-    if count <= FEW:
+    if count <= FEW_CANDIDATES:
         one, other = np.triu_indices(count, 1)
         for mirror in (False, True):
             _unite(parent, _verified(thumbnails, contrast, one, other, np.full(len(one), mirror)))
@@ -44,7 +44,7 @@ def groups(thumbnails: np.ndarray) -> list[np.ndarray]:
         order = np.argsort(keys, kind='stable')
         ordered, owner, mirrored = codes[order], order % count, order >= count
         for step in range(1, WINDOW + 1):
-            close = np.bitwise_count(ordered[step:] ^ ordered[:-step]) <= DISTANCE
+            close = np.bitwise_count(ordered[step:] ^ ordered[:-step]) <= MOST_BITS
             close &= ~(mirrored[step:] & mirrored[:-step])
             first = np.flatnonzero(close)
             first = first[parent[owner[first]] != parent[owner[first + step]]]
@@ -60,20 +60,20 @@ def _codes(flat: np.ndarray) -> np.ndarray:
     A bit says whether a coefficient lies above its median over the set: aligned faces agree in the plain signs.
     """
     basis, mirror = _basis()
-    sample = flat[np.linspace(0, len(flat) - 1, min(len(flat), CHUNK)).astype(np.int64)]
+    sample = flat[np.linspace(0, len(flat) - 1, min(len(flat), CHUNK_PAIRS)).astype(np.int64)]
     middle = np.median(_coefficients(sample, basis), axis=0)
     codes = np.empty((2, len(flat)), np.uint64)
-    for first in range(0, len(flat), CHUNK):
-        found = _coefficients(flat[first : first + CHUNK], basis)
+    for first in range(0, len(flat), CHUNK_PAIRS):
+        found = _coefficients(flat[first : first + CHUNK_PAIRS], basis)
         for row, signs in enumerate((1, mirror)):
-            codes[row, first : first + CHUNK] = np.packbits(found * signs > middle, axis=1).view('>u8')[:, 0]
+            codes[row, first : first + CHUNK_PAIRS] = np.packbits(found * signs > middle, axis=1).view('>u8')[:, 0]
     return codes.reshape(-1)
 
 
 def _basis() -> tuple[np.ndarray, np.ndarray]:
     """The 64 lowest frequencies of the DCT-II, [256, 64], as whole numbers; and the signs that mirroring gives them."""
-    ticks = np.arange(SIDE)
-    waves = np.round(4096 * np.cos(np.pi * np.outer(ticks, 2 * ticks + 1) / (2 * SIDE)))
+    ticks = np.arange(THUMBNAIL_SIDE)
+    waves = np.round(4096 * np.cos(np.pi * np.outer(ticks, 2 * ticks + 1) / (2 * THUMBNAIL_SIDE)))
     pairs = sorted(((u, v) for u in ticks for v in ticks if u + v), key=lambda uv: (uv[0] ** 2 + uv[1] ** 2, uv))[:64]
     pairs = [pairs[at * 19 % 64] for at in range(64)]  # neighbouring bits should not be neighbouring frequencies
     basis = np.stack([np.outer(waves[u], waves[v]).ravel() for u, v in pairs], axis=1)
@@ -87,9 +87,9 @@ def _coefficients(flat: np.ndarray, basis: np.ndarray) -> np.ndarray:
 def _contrast(flat: np.ndarray) -> np.ndarray:
     """N^2 times the variance, a whole number: float64 [N]."""
     found = np.empty(len(flat))
-    for first in range(0, len(flat), CHUNK):
-        levels = flat[first : first + CHUNK].astype(np.float64)
-        found[first : first + CHUNK] = levels.shape[1] * (levels**2).sum(1) - levels.sum(1) ** 2
+    for first in range(0, len(flat), CHUNK_PAIRS):
+        levels = flat[first : first + CHUNK_PAIRS].astype(np.float64)
+        found[first : first + CHUNK_PAIRS] = levels.shape[1] * (levels**2).sum(1) - levels.sum(1) ** 2
     return found
 
 
@@ -98,15 +98,15 @@ def _verified(
 ) -> np.ndarray:
     """The pairs, int64 [P, 2], whose correlation is above the threshold."""
     kept = []
-    for first in range(0, len(one), CHUNK):
-        i, j = one[first : first + CHUNK], other[first : first + CHUNK]
+    for first in range(0, len(one), CHUNK_PAIRS):
+        i, j = one[first : first + CHUNK_PAIRS], other[first : first + CHUNK_PAIRS]
         a, b = thumbnails[i].astype(np.float32), thumbnails[j].astype(np.float32)
-        mirrored = flipped[first : first + CHUNK]
+        mirrored = flipped[first : first + CHUNK_PAIRS]
         b[mirrored] = b[mirrored][:, :, ::-1]
         products = np.einsum('nij,nij->n', a, b).astype(np.float64)  # below 2^24, so exact
         sums = a.sum((1, 2), np.float64) * b.sum((1, 2), np.float64)
         covariance = a[0].size * products - sums
-        kept.append(np.stack([i, j], 1)[covariance > CORRELATION * np.sqrt(contrast[i] * contrast[j])])
+        kept.append(np.stack([i, j], 1)[covariance > MIN_CORRELATION * np.sqrt(contrast[i] * contrast[j])])
     return np.concatenate(kept) if kept else np.empty((0, 2), np.int64)
 
 

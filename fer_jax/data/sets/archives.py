@@ -18,9 +18,9 @@ from typing import Any, BinaryIO
 
 from fer_jax.errors import UserError
 
-LARGEST = 1 << 26  # bytes of a file that is read whole
-LONGEST = 1 << 17  # bytes of a line
-INFLATED = 1 << 31  # bytes of a .tar.gz, which is held in memory
+LARGEST_FILE_BYTES = 1 << 26  # bytes of a file that is read whole
+LONGEST_LINE_BYTES = 1 << 17  # bytes of a line
+LARGEST_INFLATED_BYTES = 1 << 31  # bytes of a .tar.gz, which is held in memory
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp')
 DAMAGED = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, tarfile.TarError)  # RuntimeError: encrypted
 
@@ -82,9 +82,11 @@ class Source:
           UserError: it is damaged, encrypted, or too large for an image.
         """
         with self._opened(name) as file:
-            data = file.read(LARGEST + 1)
-        if len(data) > LARGEST:
-            raise UserError(f'{self.path}: {name} holds more than {LARGEST:,} bytes; it is no image, remove it')
+            data = file.read(LARGEST_FILE_BYTES + 1)
+        if len(data) > LARGEST_FILE_BYTES:
+            raise UserError(
+                f'{self.path}: {name} holds more than {LARGEST_FILE_BYTES:,} bytes; it is no image, remove it'
+            )
         return data
 
     def lines(self, name: str) -> Iterator[str]:
@@ -95,14 +97,14 @@ class Source:
         """
         with self._opened(name) as file:
             for number in itertools.count(1):
-                line = file.readline(LONGEST + 1)
+                line = file.readline(LONGEST_LINE_BYTES + 1)
                 if not line:
                     return
                 try:
                     text = line.decode('utf-8-sig' if number == 1 else 'utf-8').strip()
                 except UnicodeDecodeError:
                     text = '\0'
-                if len(line) > LONGEST or '\0' in text:
+                if len(line) > LONGEST_LINE_BYTES or '\0' in text:
                     raise UserError(f'{self.path}: {name}, line {number} is no UTF-8 text; fetch it again')
                 if text:
                     yield text
@@ -235,9 +237,9 @@ def _tar(path: Path) -> tuple[list[str], Callable[[str], BinaryIO]]:
     with path.open('rb') as raw:
         packed = raw.read(2) == b'\x1f\x8b'
         raw.seek(0)
-        data: Any = gzip.GzipFile(fileobj=raw).read(INFLATED + 1) if packed else b''
-        if len(data) > INFLATED:
-            raise UserError(f'--source={str(path)!r} holds more than {INFLATED:,} bytes; unpack it first')
+        data: Any = gzip.GzipFile(fileobj=raw).read(LARGEST_INFLATED_BYTES + 1) if packed else b''
+        if len(data) > LARGEST_INFLATED_BYTES:
+            raise UserError(f'--source={str(path)!r} holds more than {LARGEST_INFLATED_BYTES:,} bytes; unpack it first')
         try:
             with tarfile.open(fileobj=io.BytesIO(data) if packed else raw, mode='r:') as tar:
                 regular = [member for member in tar if member.isreg() and not member.issparse()]
@@ -252,7 +254,7 @@ def _tar(path: Path) -> tuple[list[str], Callable[[str], BinaryIO]]:
 
     def opener(name: str) -> BinaryIO:
         first, size = places[name]
-        if size > INFLATED:
+        if size > LARGEST_INFLATED_BYTES:
             raise EOFError(f'it has {size:,} bytes')
         return io.BytesIO(data[first : first + size])
 

@@ -30,7 +30,7 @@ SIDE = 48
 # What the readers of archives and of text raise on damage, on passwords, and on compressions that Python has not
 DAMAGE: tuple[type[Exception], ...] = (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error, lzma.LZMAError)
 DAMAGE += (tarfile.TarError, zipfile.BadZipFile, RuntimeError)
-LONGEST = 100_000  # characters of a line; a row has 9,300 at most
+LONGEST_LINE = 100_000  # characters of a line; a row has 9,300 at most
 CSVS = ('fer2013.csv', 'icml_face_data.csv')  # the latter in Kaggle's later archive
 
 
@@ -97,9 +97,11 @@ def rows(source: Path) -> Iterator[Row]:
 
 def _lines(source: Path, text: io.TextIOBase) -> Iterator[str]:
     """The lines, none of which fills the memory: a small archive may unpack to one of gigabytes."""
-    while line := text.readline(LONGEST):
-        if len(line) == LONGEST:
-            raise UserError(f'{source} has a line of over {LONGEST:,} characters; it is no FER2013: fetch it again')
+    while line := text.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise UserError(
+                f'{source} has a line of over {LONGEST_LINE:,} characters; it is no FER2013: fetch it again'
+            )
         yield line
 
 

@@ -12,7 +12,7 @@ from fer_jax.utils import cache, progress
 from fer_jax.utils.atomic_files import atomic_write
 from fer_jax.utils.threads import threads
 
-WORTH_KEEPING = 1000  # new files
+MIN_NEW_FILES = 1000  # new files
 
 
 def open_files(directory: Path, ids: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], list[bytes]]]:
@@ -53,7 +53,7 @@ def _digests(directory: Path, ids: np.ndarray, read: Callable[[str], bytes]) -> 
         for at, digest in zip(missing, progress.bar(made, 'reading files', len(missing)), strict=True):
             known[stamps[at]] = digest
     digests = np.frombuffer(b''.join(known[stamp] for stamp in stamps), np.uint8).reshape(-1, 32)
-    if len(missing) >= WORTH_KEEPING:
+    if len(missing) >= MIN_NEW_FILES:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as scratch, scratch.open('wb') as file:
             np.savez(file, stamps=np.array(stamps, np.str_), digests=digests)

@@ -19,7 +19,7 @@ import numpy as np
 
 from fer_jax.errors import UserError
 
-PATIENCE = 300.0  # seconds; 1 GB takes two
+READ_SECONDS = 300.0  # seconds; 1 GB takes two
 HDF5 = b'\x89HDF\r\n\x1a\n'
 
 # The variables of Keras 3's layers, by number
@@ -51,9 +51,11 @@ def read_keras(path: Path) -> dict[str, np.ndarray]:
     package = str(Path(__file__).parents[3])
     environment = os.environ | {'PYTHONPATH': os.pathsep.join([package, os.environ.get('PYTHONPATH', '')])}
     try:
-        status = subprocess.run([sys.executable, '-P', __file__, path], env=environment, timeout=PATIENCE).returncode
+        status = subprocess.run(
+            [sys.executable, '-P', __file__, path], env=environment, timeout=READ_SECONDS
+        ).returncode
     except subprocess.TimeoutExpired:
-        raise UserError(f'{path} is damaged: it is not read after {PATIENCE:g} s; fetch it again') from None
+        raise UserError(f'{path} is damaged: it is not read after {READ_SECONDS:g} s; fetch it again') from None
     if status:
         raise UserError(f'{path} is damaged: the HDF5 library ends with {status}; fetch it again')
     return _read(path)

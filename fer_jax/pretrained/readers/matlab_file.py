@@ -15,7 +15,7 @@ import numpy as np
 from fer_jax.errors import UserError
 
 MATLAB = b'MATLAB '  # of version 5 and of 7.3, which is HDF5 behind it
-LARGEST = 4 << 30  # bytes; VGG-Face has 1.1 GB
+LARGEST_FILE_BYTES = 4 << 30  # bytes; VGG-Face has 1.1 GB
 NUMBERS = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 9: 'f8', 12: 'i8', 13: 'u8'}
 TEXTS = {1: 'latin1', 2: 'latin1', 4: 'utf-16', 16: 'utf-8', 17: 'utf-16', 18: 'utf-32'}
 MATRIX, COMPRESSED = 14, 15
@@ -39,8 +39,8 @@ def read_matconvnet(path: Path) -> dict[str, np.ndarray]:
         head = file.read(128)
     if b'MATLAB 7.3' in head:
         raise UserError(f'{path} is a .mat of version 7.3; save it again with -v7')
-    if not head.startswith(MATLAB) or path.stat().st_size > LARGEST:
-        raise UserError(f'{path} is not a .mat file of version 5 and at most {LARGEST >> 30} GB')
+    if not head.startswith(MATLAB) or path.stat().st_size > LARGEST_FILE_BYTES:
+        raise UserError(f'{path} is not a .mat file of version 5 and at most {LARGEST_FILE_BYTES >> 30} GB')
     try:
         held = dict(_variables(path, head[126:128]))
         entries: dict[str, np.ndarray] = {}
@@ -69,11 +69,11 @@ def _layer(layer: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _variables(path: Path, order: bytes) -> Iterator[tuple[str, Any]]:
-    """(name, value) of `layers` and `net`; nothing larger than `LARGEST` is unpacked."""
+    """(name, value) of `layers` and `net`; nothing larger than `LARGEST_FILE_BYTES` is unpacked."""
     with path.open('rb') as file:
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     elements = Elements(data[128:], {b'IM': '<', b'MI': '>'}[order])
-    left = LARGEST
+    left = LARGEST_FILE_BYTES
     while elements.left:
         kind, body = elements.next()
         if kind == COMPRESSED:
