@@ -155,7 +155,7 @@ def labelled_images(given: Path | None, source: Mapping[str, Any]) -> tuple[Tabl
 
 def held_out(workdir: Path) -> np.ndarray:
     """uint8 [M, 32]: digests of the images on which the run was selected or tested, in any of its tasks."""
-    return np.concatenate([data_tasks.scored(data) for data in run_data.data_of_run(workdir).values()])
+    return np.concatenate([data_tasks.eval_digests(data) for data in run_data.data_of_run(workdir).values()])
 
 
 def unseen(table: Table, held: np.ndarray, labelled: np.ndarray) -> tuple[Table, dict[str, int]]:

@@ -52,7 +52,7 @@ def load_tasks(config: Mapping[str, Any], *, image_size: int, channels: int) -> 
         primary = found.get(PRIMARY)
         others: dict[str, Any] = {}
         if primary is not None:
-            others['held_out'] = scored(primary)
+            others['held_out'] = eval_digests(primary)
             if task['head'] == PRIMARY:
                 others['classes'] = primary.classes
         with in_task(name):
@@ -68,7 +68,7 @@ def load_tasks(config: Mapping[str, Any], *, image_size: int, channels: int) -> 
     return _apart(found)
 
 
-def scored(data: Dataset) -> np.ndarray:
+def eval_digests(data: Dataset) -> np.ndarray:
     """uint8 [M, 32]: digests of the images on which it is selected or tested."""
     found = [split.digests for role, split in data.splits.items() if role != 'train']
     return np.concatenate([np.empty((0, 32), np.uint8), *found])
@@ -82,7 +82,7 @@ def _apart(found: Mapping[str, Dataset]) -> dict[str, Dataset]:
     apart = dict(found)
     for name in list(found)[1:]:
         trained = np.concatenate([data.splits['train'].digests for other, data in found.items() if other != name])
-        apart[name] = found[name].unscored(trained[dataset.among(trained, scored(found[name]))])
+        apart[name] = found[name].unscored(trained[dataset.among(trained, eval_digests(found[name]))])
     return apart
 
 

@@ -23,9 +23,7 @@ MOST_WAITING = 16  # pictures that wait, decoded, for their faces' batch to fill
 MOST_WAITING_BYTES = 200 * 2**20  # bytes of theirs; a picture that is larger waits for no other
 MARGIN = 0.2
 
-Classify = Callable[
-    [np.ndarray], np.ndarray
-]  # uint8 [B, size, size, 3] -> float32 [B, classes], B of `FACE_BATCH_SIZE`
+Classify = Callable[[np.ndarray], np.ndarray]  # uint8 [B, size, size, 3] -> float32 [B, classes]; B: FACE_BATCH_SIZE
 
 
 class FacePrediction(NamedTuple):

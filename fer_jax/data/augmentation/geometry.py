@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 ASPECT = (3 / 4, 4 / 3)
-TRIES = 10
+MOST_TRIES = 10
 
 
 def resize(images: jax.Array, size: int) -> jax.Array:
@@ -34,7 +34,7 @@ def crop_box(key: jax.Array, smallest: float) -> tuple[jax.Array, jax.Array]:
     Returns:
       (middle [2], sides [2]) in x and y, in units of the image's sides.
     """
-    draws = jax.random.uniform(key, (TRIES, 4))
+    draws = jax.random.uniform(key, (MOST_TRIES, 4))
     area = smallest + draws[:, 0] * (1 - smallest)
     narrowest, widest = np.log(ASPECT)
     aspect = jnp.exp(narrowest + draws[:, 1] * (widest - narrowest))
