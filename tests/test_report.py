@@ -33,7 +33,7 @@ def test_a_run_ends_with_a_page_that_opens_offline(finished, tmp_path, capsys):
     assert f'calibration error {ece["ece"]:.1%}, at the temperature' in page
     assert page.count('<th scope="row"><img') == 3 and 'no file twice, no person in two splits' in page
     assert not re.search(r'(src|href)="(?!data:image/png;base64,)|url\(|@import|<script', page)
-    styled = html_report.STYLE.read_text()
+    styled = (html_report.TEMPLATES / 'report.css').read_text()
     assert all(f'.{name}' in styled for names in re.findall('class="?([a-z ]+)', page) for name in names.split())
     for tag in ('section', 'table', 'figure', 'svg', 'details', 'tr', 'td'):
         assert len(re.findall(f'<{tag}[ >]', page)) == page.count(f'</{tag}>') > 0
