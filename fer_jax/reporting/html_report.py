@@ -99,7 +99,7 @@ def compare(workdirs: Sequence[Path], output: Path) -> Path:
             ]
         )
     output.parent.mkdir(parents=True, exist_ok=True)
-    return _write_page(output, 'comparison.html', {'title': 'Comparison', 'rows': rows})
+    return _write_page(output, 'comparison.html', {'title': 'Comparison of runs', 'rows': rows})
 
 
 def pooled(workdir: Path, results: Mapping[str, Any], runs: Sequence[str]) -> Path:

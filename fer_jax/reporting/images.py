@@ -101,7 +101,7 @@ def explain_images(
 
 
 def signed(map: np.ndarray) -> np.ndarray:
-    """uint8 [SIDE, SIDE, 3] of a map float [h, w] in -1..1: blue below 0, orange above."""
+    """uint8 [SIDE, SIDE, 3] of a map float [h, w] in -1..1: purple below 0, orange above."""
     import matplotlib
     from PIL import Image
 

@@ -22,7 +22,7 @@ def summarize_result(results: Mapping[str, Any], config: Mapping[str, Any], spli
     ]
     selected = f'checkpoint of step {results["step"]:,}'
     if 'pick' in results:
-        selected = f'head {probe_grid.named(results["pick"])}'
+        selected = f'head ({probe_grid.named(results["pick"])})'
     return {
         'accuracy': scores['accuracy'],
         'interval': scores['accuracy_ci95'],
@@ -127,7 +127,7 @@ def summarize_data(data: Dataset) -> dict[str, Any]:
     return {
         'columns': ['class', *splits],
         'rows': rows,
-        'findings': findings or ['no file twice, no person in two splits'],
+        'findings': findings or ['no duplicates, and no subject in two splits'],
     }
 
 
@@ -138,9 +138,9 @@ def _shared_by_splits(data: Dataset) -> list[str]:
         for earlier in order[:index]:
             of_later, of_earlier = data.splits[later], data.splits[earlier]
             if copies := int(dataset.among(of_later.digests, of_earlier.digests).sum()):
-                found.append(f'{copies:,} images of {later} are the very files of {earlier}')
-            if people := set(of_later.subjects) & set(of_earlier.subjects) - {''}:
-                found.append(f'{len(people):,} people of {earlier} are in {later} too')
+                found.append(f'duplicates in {earlier} and {later}: {copies:,} images of {later}')
+            if subjects := set(of_later.subjects) & set(of_earlier.subjects) - {''}:
+                found.append(f'subjects in both {earlier} and {later}: {len(subjects):,}')
     return found
 
 
@@ -151,9 +151,9 @@ def _repeated_in_splits(data: Dataset) -> list[str]:
         for row, label in zip(split.digests, split.labels.tolist(), strict=True):
             labels.setdefault(row.tobytes(), set()).add(label)
         if copies := len(split.labels) - len(labels):
-            found.append(f'{copies:,} images of {name} are copies of others there')
+            found.append(f'duplicates within {name}: {copies:,} images')
         if conflicts := sum(len(each) > 1 for each in labels.values()):
-            found.append(f'{conflicts:,} images of {name} stand there under two labels')
+            found.append(f'duplicates with different labels within {name}: {conflicts:,}')
     return found
 
 
