@@ -16,24 +16,24 @@ def test_a_run_ends_with_a_page_that_opens_offline(finished, tmp_path, capsys):
     assert f'{100 * test["accuracy"]:.1f}<small> %</small>' in page
     assert page.count('<figure>') == 12 + round(12 * (1 - test['accuracy'])) + 2 * 3
     for heading in (
-        'Training',
-        'Confusion, test',
-        'Classes, test',
-        'Can its confidence be believed?',
-        'If it may stay silent',
-        'What it looked at',
-        'Evidence for every class',
-        'The data',
-        'To repeat it',
-        'What this can and cannot do',
+        'Training curves',
+        'Confusion matrix, test',
+        'Results per class, test',
+        'Calibration',
+        'Selective prediction',
+        'Saliency maps (Grad-CAM)',
+        'Class activation maps',
+        'Data set',
+        'How to reproduce this run',
+        'Limitations',
     ):
         assert f'<h2>{heading}</h2>' in page
     part = run_results.read_predictions(workdir / 'predictions.npz', 'test')
     ece = metrics.calibration(part['logits'], part['labels'])
-    assert f'calibration error {ece["ece"]:.1%}, at the temperature' in page
-    assert page.count('<th scope="row"><img') == 3 and 'no file twice, no person in two splits' in page
+    assert f'calibration error (ECE) is {ece["ece"]:.1%}.\nTemperature scaling' in page
+    assert page.count('<th scope="row"><img') == 3 and 'no duplicates, and no subject in two splits' in page
     assert not re.search(r'(src|href)="(?!data:image/png;base64,)|url\(|@import|<script', page)
-    styled = html_report.STYLE.read_text()
+    styled = (html_report.TEMPLATES / 'report.css').read_text()
     assert all(f'.{name}' in styled for names in re.findall('class="?([a-z ]+)', page) for name in names.split())
     for tag in ('section', 'table', 'figure', 'svg', 'details', 'tr', 'td'):
         assert len(re.findall(f'<{tag}[ >]', page)) == page.count(f'</{tag}>') > 0

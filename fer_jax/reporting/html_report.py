@@ -1,9 +1,7 @@
-"""One page about a run, in one file that opens offline."""
+"""The HTML report of a run, in one file that opens offline."""
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,100 +19,102 @@ from fer_jax.runs import results as run_results
 from fer_jax.runs.results import read_results
 from fer_jax.utils import atomic_files
 
-STYLE = Path(__file__).with_name('report.css')
+TEMPLATES = Path(__file__).with_name('templates')
+# What run.html shows of some runs only; None leaves the section out.
+OPTIONAL = (
+    'attributes', 'calibration', 'class_maps', 'classes', 'confusion', 'data', 'groups', 'misclassified', 'saliency',
+    'selective', 'uncertain',
+)  # fmt: skip
 
 
 def write_report(workdir: Path, data: Dataset | None = None, explain: Explain | None = None) -> Path:
-    """Writes report.html of a finished run from what stands in its workdir; returns its path.
+    """Writes report.html of a finished run from the files of its workdir, and returns its path.
 
     Args:
-      data: of the run; without it the page has no images and no word on them.
-      explain: where in images the evidence for classes is, see `inference.saliency.explain`.
+      data: the run's data set; without it the report shows no images and does not describe the data.
+      explain: computes saliency maps, see `inference.saliency.explain`.
 
     Raises:
       UserError: the run is not finished, or a file of it is damaged.
     """
     results, config = read_results(workdir), run_config.read_run_config(workdir)
-    shown = 'test' if 'test' in results['splits'] else results['selected_on'].split('/')[0]
-    one = results['splits'][shown]
-    sections = [
-        report_sections.result(results, config, shown),
-        _picture(workdir / 'curves.png', 'Training', 'Loss and accuracy.'),
-        _picture(workdir / 'grid.png', 'Heads', 'Every head of the grid on the selecting split; the pick is framed.'),
-    ]
-    if 'confusion' in one:
-        sections += [report_sections.confusion(one, shown), report_sections.classes(one, shown)]
-        sections += [report_sections.groups(one, shown)] if 'per_group' in one else []
-    elif 'per_attribute' in one:
-        sections.append(_picture(workdir / f'attributes_{shown}.png', f'Attributes, {shown}', ''))
-    predictions = workdir / 'predictions.npz'
-    if 'confusion' in one and predictions.is_file():
-        part = run_results.read_predictions(predictions, shown)
-        sections += [report_sections.reliability(part, results), report_sections.abstention(part, one)]
-        if data is not None:
-            classes = results['classes']
-
-            def read(split: str, index: np.ndarray, data: Dataset = data) -> np.ndarray:
-                return data.splits[split].read(index)
-
-            sections += report_images.uncertain(part, classes, shown, read)
-            if explain is not None:
-                sections += report_images.evidence(part, classes, shown, read, explain)
+    split = _scored_split(results)
+    scores = results['splits'][split]
+    values: dict[str, Any] = dict.fromkeys(OPTIONAL) | {
+        'title': f'{config["model"]["name"]}, {report_sections.data_name(config)}',
+        'split': split,
+        'result': report_sections.summarize_result(results, config, split),
+        'curves': report_images.embed_png(workdir / 'curves.png'),
+        'grid': report_images.embed_png(workdir / 'grid.png'),
+        'workdir': workdir,
+        'records': _records(workdir, config),
+        'minutes': sum(each.get('seconds', 0) for each in metrics_log.read_metrics(workdir / 'timing.jsonl')) / 60,
+    }
+    if 'confusion' in scores:
+        values['confusion'] = report_sections.tabulate_confusion(scores)
+        values['classes'] = report_sections.tabulate_classes(scores)
+        if 'per_group' in scores:
+            values['groups'] = report_sections.tabulate_groups(scores)
+        if (workdir / 'predictions.npz').is_file():
+            predictions = run_results.read_predictions(workdir / 'predictions.npz', split)
+            values['calibration'] = report_sections.compute_calibration(predictions, results)
+            values['selective'] = report_sections.compute_selective(predictions, scores)
+            if data is not None:
+                read, classes = data.splits[split].read, results['classes']
+                values |= report_images.select_images(predictions, classes, read)
+                if explain is not None:
+                    values |= report_images.explain_images(predictions, classes, read, explain)
+    elif 'per_attribute' in scores:
+        values['attributes'] = report_images.embed_png(workdir / f'attributes_{split}.png')
     if data is not None:
-        sections.append(report_sections.data_found(data))
-    sections.append(_facts(workdir, config))
-    name = f'{config["model"]["name"]}, {report_sections.data_of(config)}'
-    path = workdir / 'report.html'
-    atomic_files.write_text(path, _page(name, [section for section in sections if section]))
-    return path
+        values['data'] = report_sections.summarize_data(data)
+    return _write_page(workdir / 'report.html', 'run.html', values)
 
 
 def compare(workdirs: Sequence[Path], output: Path) -> Path:
-    """Writes a page with a row a run; p is McNemar's, against the first, where both scored the same images."""
+    """Writes a report with a row for each run, and returns its path.
+
+    p is of McNemar's test against the first run; it is given where both runs scored the same images.
+    """
     rows, first = [], None
     for workdir in (run for given in workdirs for run in (sorted(given.glob('seed-*')) or [given])):
         results, config = read_results(workdir), run_config.read_run_config(workdir)
-        shown = 'test' if 'test' in results['splits'] else results['selected_on'].split('/')[0]
-        one, hits = results['splits'][shown], hits_of(workdir, shown)
+        split = _scored_split(results)
+        scores, hits = results['splits'][split], hits_of(workdir, split)
         p = ''
         if first is None:
             first = hits
-        elif hits is not None and first is not None and sorted(hits) == sorted(first):
+        elif hits is not None and sorted(hits) == sorted(first):
             pairs = np.array([(first[name], hits[name]) for name in first])
             p = f'{intervals.mcnemar(pairs[:, 0], pairs[:, 1]):.3g}'
-        cells = [
-            f'{workdir.parent.name}/{workdir.name}' if workdir.name.startswith('seed-') else workdir.name,
-            config['model']['name'],
-            report_sections.data_of(config),
-            f'{shown}, n = {one["n"]:,}',
-            summary.share(one['accuracy'], one['accuracy_ci95']),
-            f'{one["balanced_accuracy"]:.2%}',
-            f'{one["macro_f1"]:.3f}',
-            f'{one["nll"]:.3f}',
-            p,
-        ]
-        rows.append(cells)
-    head = ('run', 'network', 'data', 'scored on', 'accuracy', 'balanced', 'macro F1', 'NLL', 'p against the first')
-    body = f'<section><h2>Runs</h2>{report_sections.table(head, rows)}</section>'
+        rows.append(
+            [
+                f'{workdir.parent.name}/{workdir.name}' if workdir.name.startswith('seed-') else workdir.name,
+                config['model']['name'],
+                report_sections.data_name(config),
+                f'{split}, n = {scores["n"]:,}',
+                summary.share(scores['accuracy'], scores['accuracy_ci95']),
+                *report_sections.score_cells(scores),
+                p,
+            ]
+        )
     output.parent.mkdir(parents=True, exist_ok=True)
-    atomic_files.write_text(output, _page('Comparison', [body]))
-    return output
+    return _write_page(output, 'comparison.html', {'title': 'Comparison of runs', 'rows': rows})
 
 
 def pooled(workdir: Path, results: Mapping[str, Any], runs: Sequence[str]) -> Path:
-    """Writes report.html of several runs that are one, with a link to the page of each, see `training.repeats`."""
-    rows = []
-    for name, one in results['splits'].items():
-        if 'accuracy' in one:
-            accuracy = summary.share(one['accuracy'], one['accuracy_ci95'])
-            rows.append([name, f'{one["n"]:,}', accuracy, summary.INTERVALS[one['interval']]])
-    head = ('split', 'n', 'accuracy', 'interval')
-    sections = [f'<section><h2>Together</h2>{report_sections.table(head, rows)}</section>']
-    links = ''.join(f'<li><a href="{escape(run)}/report.html">{escape(run)}</a></li>' for run in runs)
-    sections.append(f'<section><h2>Runs</h2><ul>{links}</ul></section>')
-    path = workdir / 'report.html'
-    atomic_files.write_text(path, _page(workdir.name, sections))
-    return path
+    """Writes report.html of runs that differ by seed or fold, with links to their reports, and returns its path."""
+    rows = [
+        [
+            name,
+            f'{scores["n"]:,}',
+            summary.share(scores['accuracy'], scores['accuracy_ci95']),
+            summary.INTERVALS[scores['interval']],
+        ]
+        for name, scores in results['splits'].items()
+        if 'accuracy' in scores
+    ]
+    return _write_page(workdir / 'report.html', 'pooled.html', {'title': workdir.name, 'rows': rows, 'runs': runs})
 
 
 def hits_of(workdir: Path, split: str) -> dict[str, bool] | None:
@@ -127,34 +127,28 @@ def hits_of(workdir: Path, split: str) -> dict[str, bool] | None:
     return dict(zip(map(str, part['ids']), part['logits'].argmax(1) == part['labels'], strict=True))
 
 
-def _facts(workdir: Path, config: Mapping[str, Any]) -> str:
-    """Parameters, environment, and how to repeat it."""
-    told = '<section><h2>To repeat it</h2><pre>python -m fer_jax.main --config configs/repeat.py:'
-    told += f'{escape(str(workdir))} --workdir runs/again</pre>'
-    for name, title in (('parameters.txt', 'Parameters'), ('environment.json', 'Environment')):
-        if (workdir / name).is_file():
-            told += f'<details><summary>{title}</summary><pre>{escape((workdir / name).read_text())}</pre></details>'
-    written = json.dumps(config, indent=2)
-    times = [record for record in metrics_log.read_metrics(workdir / 'timing.jsonl') if 'seconds' in record]
-    minutes = sum(record['seconds'] for record in times) / 60
-    told += f'<details><summary>Config</summary><pre>{escape(written)}</pre></details>'
-    return f'{told}<p>It took {minutes:.1f} minutes of training and scoring.</p></section>'
+def _scored_split(results: Mapping[str, Any]) -> str:
+    """'test', or the split that selected the checkpoint where there is no test split."""
+    return 'test' if 'test' in results['splits'] else results['selected_on'].split('/')[0]
 
 
-def _picture(path: Path, title: str, note: str) -> str:
-    if not path.is_file():
-        return ''
-    data = base64.b64encode(path.read_bytes()).decode()
-    return (
-        f'<section><h2>{escape(title)}</h2><p>{note}</p><div class="wide"><img class="plot" alt="{escape(title)}" '
-        f'src="data:image/png;base64,{data}"></div></section>'
+def _records(workdir: Path, config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    files = (('Parameters', workdir / 'parameters.txt'), ('Environment', workdir / 'environment.json'))
+    records = [(title, path.read_text()) for title, path in files if path.is_file()]
+    return [*records, ('Config', json.dumps(config, indent=2))]
+
+
+def _write_page(path: Path, template: str, values: Mapping[str, Any]) -> Path:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-
-
-def _page(title: str, sections: Sequence[str]) -> str:
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, '
-        f'initial-scale=1"><title>{escape(title)}</title><style>{STYLE.read_text()}</style>'
-        f'</head><body><main><h1>{escape(title)}</h1>{"".join(sections)}'
-        f'<section><h2>What this can and cannot do</h2><p>{CAUTION}</p></section></main></body></html>\n'
-    )
+    environment.filters['number'] = format
+    page = environment.get_template(template).render(values, caution=CAUTION)
+    atomic_files.write_text(path, page + '\n')
+    return path

@@ -1,15 +1,24 @@
-"""Sections of the report whose figures can be counted by hand."""
+"""The HTML reports: figures that can be counted by hand, and text that looks like markup."""
 
 import dataclasses
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from fer_jax.data.dataset import Dataset, Split
 from fer_jax.evaluation import scoring
+from fer_jax.reporting import html_report
 from fer_jax.reporting import sections as report_sections
+from fer_jax.runs import results as run_results
+
+HOSTILE = ('<script>alert(1)</script>', '" onload="alert(2)', "' onload='alert(3)", '</pre></style>&lt;b>')
 
 
-def split(files, labels, subjects):
+def split(files, labels, subjects, ids=None):
     """A split of these files, each the digest of its own number."""
     count = len(files)
     digests = np.zeros((count, 32), np.uint8)
@@ -17,7 +26,7 @@ def split(files, labels, subjects):
     blank = np.full(count, '')
     names = {'attributes': None, 'levels': None, 'distributions': None, 'subsets': {}, 'targets': {}}
     return Split(
-        ids=np.array([f'{at}' for at in range(count)]),
+        ids=np.array([f'{at}' for at in range(count)] if ids is None else ids),
         digests=digests,
         labels=np.array(labels, np.int32),
         shape=(8, 8, 1),
@@ -33,23 +42,84 @@ def test_the_data_are_counted_and_what_splits_share_is_said():
     train = split([1, 2, 3, 3, 4, 4], [0, 1, 0, 0, 0, 1], ['a', 'a', 'b', 'b', 'c', ''])
     test = split([2, 4, 9], [1, 1, 1], ['c', 'd', 'd'])
     data = Dataset('mine', ('happy', 'sad'), {'train': train, 'test': test}, {}, '0' * 64)
-    page = report_sections.data_found(data)
-    assert '<tr><td>happy</td><td>4</td><td>0</td></tr><tr><td>sad</td><td>2</td><td>3</td></tr>' in page
-    for found in (
-        '2 images of test are the very files of train',
-        '1 people of train are in test too',
-        '2 images of train are copies of others there',
-        '1 images of train stand there under two labels',
-    ):
-        assert f'<li>{found}</li>' in page
+    summary = report_sections.summarize_data(data)
+    assert summary['columns'] == ['class', 'train', 'test']
+    assert summary['rows'] == [['happy', '4', '0'], ['sad', '2', '3'], ['all', '6', '3']]
+    assert summary['findings'] == [
+        'duplicates in train and test: 2 images of test',
+        'subjects in both train and test: 1',
+        'duplicates within train: 2 images',
+        'duplicates with different labels within train: 1',
+    ]
     alone = dataclasses.replace(data, splits={'train': test})
-    assert 'no file twice, no person in two splits' in report_sections.data_found(alone)
+    assert report_sections.summarize_data(alone)['findings'] == ['no duplicates, and no subject in two splits']
 
 
-def test_groups_have_a_row_each():
-    labels = np.arange(40) % 2
-    logits = np.eye(2)[labels]
+class Page(HTMLParser):
+    """Tags, names of attributes, and texts of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.attributes, self.texts = set(), set(), []
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.texts += [value for name, value in attrs if name == 'alt']
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+@pytest.fixture
+def hostile_run(tmp_path):
+    """The folder of a run with markup in every text, and its data set."""
+    workdir = tmp_path / HOSTILE[0].replace('/', '')
+    workdir.mkdir()
+    labels = np.arange(40) % 4
+    logits = np.eye(4, dtype=np.float32)[labels]
     logits[:5] = logits[:5, ::-1]
-    groups = np.repeat(['<old>', 'young'], 20)
-    page = report_sections.groups(scoring.scores(logits, labels, ('a', 'b'), groups=groups), 'test')
-    assert '<td>&lt;old&gt;</td><td>20</td><td>75.00 %' in page and '<td>young</td><td>20</td><td>100.00 %' in page
+    subjects, ids = np.full(40, ''), np.array([f'{at} {HOSTILE[at % 4]}' for at in range(40)])
+    groups = np.repeat(HOSTILE[:2], 20)
+    scores = scoring.scores(logits, labels, HOSTILE, groups=groups)
+    calibrated = {'temperature': 1.0, 'fitted_on': HOSTILE[1], 'splits': {HOSTILE[0]: {'ece': 0.1, 'nll': 1.0}}}
+    results = {'splits': {'test': scores, HOSTILE[3]: scores}, 'classes': HOSTILE, 'step': 1}
+    run_results.write_results(workdir / 'results.json', results | {'selected_on': HOSTILE[2], 'calibrated': calibrated})
+    arrays = {'ids': ids, 'labels': labels, 'subjects': subjects, 'groups': groups, 'logits': logits}
+    run_results.write_predictions(workdir / 'predictions.npz', {f'test/{name}': arrays[name] for name in arrays})
+    config = {'model': {'name': HOSTILE[0], 'weights': HOSTILE[1], 'image_size': 8}, 'data': {'name': HOSTILE[3]}}
+    (workdir / 'config.json').write_text(json.dumps(config))
+    (workdir / 'parameters.txt').write_text('\n'.join(HOSTILE))
+    (workdir / 'environment.json').write_text(json.dumps(HOSTILE))
+    splits = {'test': split(range(40), labels, subjects, ids), HOSTILE[0]: split(range(40), labels, subjects)}
+    return workdir, Dataset(HOSTILE[0], HOSTILE, splits, {}, '0' * 64)
+
+
+def test_text_that_looks_like_markup_is_shown_as_text(hostile_run, tmp_path):
+    workdir, data = hostile_run
+
+    def explain(images, which):
+        return np.ones((len(images), 2, 2)), np.ones((len(images), 4, 2, 2))
+
+    results = run_results.read_results(workdir)
+    pages = {
+        'run': html_report.write_report(workdir, data, explain),
+        'comparison': html_report.compare([workdir], tmp_path / 'comparison.html'),
+        'pooled': html_report.pooled(workdir.parent, results, HOSTILE),
+    }
+    expected = {'run': HOSTILE, 'comparison': (HOSTILE[0], HOSTILE[3]), 'pooled': HOSTILE}
+    for name, path in pages.items():
+        page = Page(path)
+        assert 'script' not in page.tags and 'onload' not in page.attributes
+        if name == 'run':
+            text = path.read_text()
+            for tag in ('section', 'table', 'figure', 'svg', 'pre', 'td', 'style'):
+                assert len(re.findall(f'<{tag}[ >]', text)) == text.count(f'</{tag}>') > 0
+        for word in expected[name]:
+            assert word in page.texts
+
+
+def test_only_templates_hold_markup():
+    for path in Path(html_report.__file__).parent.glob('*.py'):
+        assert '</' not in path.read_text(), path

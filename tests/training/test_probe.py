@@ -87,7 +87,7 @@ def test_a_probe_picks_on_validation_and_leaves_what_it_promises(config, tmp_pat
     best = max(one['accuracy'] for one in results['grid'])
     assert results['pick']['accuracy'] == best == results['splits']['validation']['accuracy'] > 0.5
     assert results['splits']['test']['n'] == 9
-    assert 'Every head of the grid' in (tmp_path / 'run' / 'report.html').read_text()
+    assert 'Linear-probe grid' in (tmp_path / 'run' / 'report.html').read_text()
     for name in ('grid.png', 'confusion_test.png', 'config.json', 'environment.json'):
         assert (tmp_path / 'run' / name).stat().st_size > 0
     assert 'heads on 576 features' in capsys.readouterr().out
