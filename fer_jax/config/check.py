@@ -29,12 +29,21 @@ def check_config(plain: Any) -> None:
     Args:
       plain: the config as dicts, lists and scalars.
     """
-    found = list(islice(_group('', plain, RUN_TREE, OPTIONAL), MOST + 1))
+    raise_mistakes(find_mistakes(plain), 'the config has')
+
+
+def find_mistakes(plain: Any) -> list[str]:
+    """Returns a line for each mistake of a config, for `MOST` + 1 of them."""
+    return list(islice(_group('', plain, RUN_TREE, OPTIONAL), MOST + 1))
+
+
+def raise_mistakes(found: list[str], begin: str = 'there are') -> None:
+    """Raises UserError with all mistakes in one message, if there are any."""
     if len(found) == 1:
         raise UserError(found[0])
     if found:
         count = f'more than {MOST}' if len(found) > MOST else len(found)
-        raise UserError(f'the config has {count} mistakes:\n' + '\n'.join(f'  {line}' for line in found[:MOST]))
+        raise UserError(f'{begin} {count} mistakes:\n' + '\n'.join(f'  {line}' for line in found[:MOST]))
 
 
 def plain_config(config: Any) -> Any:

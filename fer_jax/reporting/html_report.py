@@ -129,7 +129,7 @@ def hits_of(workdir: Path, split: str) -> dict[str, bool] | None:
 
 def _facts(workdir: Path, config: Mapping[str, Any]) -> str:
     """Parameters, environment, and how to repeat it."""
-    told = '<section><h2>To repeat it</h2><pre>python -m fer_jax.main --config configs/repeat.py:'
+    told = '<section><h2>To repeat it</h2><pre>fer-jax train --config repeat:'
     told += f'{escape(str(workdir))} --workdir runs/again</pre>'
     for name, title in (('parameters.txt', 'Parameters'), ('environment.json', 'Environment')):
         if (workdir / name).is_file():
