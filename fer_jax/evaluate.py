@@ -5,6 +5,7 @@ predictions, a csv of probabilities, are scored beside them by the same rules.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from fer_jax.cli import run_and_exit, run_command
@@ -32,20 +33,28 @@ def main(argv: list[str] | None = None) -> int:
     workdirs, peers = [restore.resolve_workdir(workdir) for workdir in arguments.workdir], arguments.predictions
     asked = {'dataset': arguments.data, 'tta': arguments.tta}
 
-    def command() -> None:
+    def command() -> int:
         if not (workdirs or peers):
             raise UserError('give --workdir DIR, or --predictions CSV with --data SET')
         if len(workdirs) == 1 and not peers and not sorted(workdirs[0].glob('seed-*')):
             results = evaluate(workdirs[0], arguments.split, **asked)
             print(summary.summary(results))
+            each = [results]
             if left := results.get('left_out'):
                 print('left out: ' + ', '.join(f'{count:,} {why}' for why, count in left.items()))
         else:
             results = evaluate_together(workdirs, arguments.split, **asked, predictions=peers)
             print(comparison.table(results))
+            each = list(results['runs'].values())
+        for line in dict.fromkeys(line for one in each for line in one.get('not_left_out', ())):
+            print(f'warning: {line}')
         if arguments.output:
             Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)
             run_results.write_results(Path(arguments.output), results)
+        unreadable = max((one.get('left_out', {}).get('unreadable', 0) for one in each), default=0)
+        if unreadable:
+            print(f'fer_jax: {unreadable:,} images of {arguments.data} could not be read', file=sys.stderr)
+        return 2 if unreadable else 0
 
     return run_command(command, OSError)
 
