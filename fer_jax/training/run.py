@@ -23,7 +23,7 @@ from fer_jax.training import initial_weights, multi_step, objectives, train_stat
 from fer_jax.training.objectives import Task
 from fer_jax.training.phases import Phase
 from fer_jax.training.train_state import FrozenState, TrainState
-from fer_jax.training.train_step import train_step
+from fer_jax.training.train_step import StepProgram, train_step
 
 
 @dataclass(frozen=True)
@@ -188,15 +188,10 @@ class Run:
 
     def jitted_step(self, phase: Phase) -> Any:
         """As `step_function`, of all leaves: what can be lowered and looked at."""
-        bound = functools.partial(
-            train_step,
-            network=self.network,
-            phase=phase,
-            objectives={name: task.objective for name, task in self.tasks.items()},
-            seed=self.config['seed'],
-            guard=self.guard,
-        )
-        return jax.jit(multi_step.loop_steps(bound), donate_argnums=0, out_shardings=self.state_shardings(phase))
+        objectives = {name: task.objective for name, task in self.tasks.items()}
+        program = StepProgram(self.network, phase, objectives, self.config['seed'], self.guard)
+        step = multi_step.loop_steps(functools.partial(train_step, program=program))
+        return jax.jit(step, donate_argnums=0, out_shardings=self.state_shardings(phase))
 
     def describe(self) -> str:
         """What is trained on what, where, in one line a task."""

@@ -28,7 +28,7 @@ from fer_jax.training import losses, phases, train_state
 from fer_jax.training.multi_step import StepsPerCall, loop_steps
 from fer_jax.training.objectives import Objective
 from fer_jax.training.train_state import FrozenState, TrainState
-from fer_jax.training.train_step import train_step
+from fer_jax.training.train_step import StepProgram, train_step
 from scripts.benchmarks import clock
 from scripts.benchmarks.data import AUGMENT
 
@@ -114,14 +114,9 @@ def training(arguments: argparse.Namespace, network: Network, mesh: Any, *, froz
     fields = PHASE | {'rates': HEAD if frozen else EVERYTHING}
     lengths = {'examples': 10**6, 'batch_size': arguments.batch}
     (phase,) = phases.plan([fields], network, augment=AUGMENT, **lengths)
-    step = functools.partial(
-        train_step,
-        network=network,
-        phase=phase,
-        objectives={PRIMARY: Objective(losses.make('cross_entropy'))},
-        seed=0,
-        guard=None if arguments.part == 'guard' and arguments.contender.endswith('unguarded') else 0,
-    )
+    objectives = {PRIMARY: Objective(losses.make('cross_entropy'))}
+    guard = None if arguments.part == 'guard' and arguments.contender.endswith('unguarded') else 0
+    step = functools.partial(train_step, program=StepProgram(network, phase, objectives, seed=0, guard=guard))
     params, stats = jax.device_put(parameters(network), sharding.replicated(mesh))
     trainable, fixed = phase.partition.split(params)
     state = train_state.create(0, trainable, stats, phase.tx, tasks=[PRIMARY])

@@ -19,7 +19,7 @@ jax.config.update('jax_num_cpu_devices', 8)
 assert jax.device_count() == 8
 from configs import default
 from fer_jax.models import network; from fer_jax.training import multi_step, setup
-from fer_jax.training.train_step import train_step
+from fer_jax.training.train_step import StepProgram, train_step
 if double:
     network.DTYPES['float32'] = jnp.float64
 config = json.load(open(sys.argv[1]))
@@ -44,9 +44,8 @@ for devices, how in json.loads(sys.argv[4]):
     wide = lambda tree: {path: leaf.astype(jnp.float64) if double else leaf for path, leaf in tree.items()}
     state, fixed = run.init_phase_state(phase, 0, *map(wide, run.initial()))
     loss = {'loss': cross_entropy} if double else {}
-    bound = functools.partial(
-        train_step, network=run.network, phase=phase, seed=0, objectives={'primary': task.objective._replace(**loss)}
-    )
+    objectives = {'primary': task.objective._replace(**loss)}
+    bound = functools.partial(train_step, program=StepProgram(run.network, phase, objectives, seed=0))
     step = jax.jit(multi_step.loop_steps(bound), donate_argnums=0, out_shardings=run.state_shardings(phase))
     for index in range(5):
         state = step(state, fixed, run.loader.device_data, run.loader.host_batches([index]), 1)

@@ -29,7 +29,7 @@ from fer_jax.training.freezing import Partition
 from fer_jax.training.objectives import Objective
 from fer_jax.training.phases import Phase
 from fer_jax.training.train_state import FrozenState
-from fer_jax.training.train_step import train_step
+from fer_jax.training.train_step import StepProgram, train_step
 from tests.data.images import link_ck48
 
 RNG = np.random.default_rng(0)
@@ -69,7 +69,7 @@ def stepped(objectives, *, accumulate=1):
     partition = Partition({}, frozenset(), '')
     phase = Phase(0, 0, 10, 1.0, partition, tx, lambda _: RATE, Augment(), SIZE, accumulate=accumulate)
     state = train_state.create(0, jax.tree.map(jnp.asarray, KERNELS), {}, tx, tasks=objectives)
-    step = functools.partial(train_step, network=NETWORK, phase=phase, objectives=objectives, seed=0, guard=0)
+    step = functools.partial(train_step, program=StepProgram(NETWORK, phase, objectives, seed=0, guard=0))
     after = jax.jit(step)(
         state, FrozenState({}, {}), dict.fromkeys(objectives, {}), {name: BATCHES[name] for name in objectives}
     )
