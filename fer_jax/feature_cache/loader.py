@@ -12,7 +12,7 @@ from fer_jax.feature_cache.extract import compute, shape_of
 from fer_jax.feature_cache.recipe import FeatureSpec
 from fer_jax.feature_cache.store import cache_key, load_or_compute
 from fer_jax.models.network import Network
-from fer_jax.models.parameters import Flat
+from fer_jax.models.parameters import Variables
 
 OFFSETS = 0x6F666673  # a stream of random numbers that nothing else draws from
 FEATURE_BATCH_SIZE = 64
@@ -76,8 +76,7 @@ class TrainFeatureLoader:
 def make_feature_loader(
     network: Network,
     feature_spec: FeatureSpec,
-    params: Flat,
-    batch_stats: Flat,
+    variables: Variables,
     images: SplitLoader,
     *,
     fingerprint: str,
@@ -94,8 +93,8 @@ def make_feature_loader(
     data = {'fingerprint': fingerprint, 'role': role, 'stored': images.split.shape, 'batch': batch_size}
     array = load_or_compute(
         images,
-        compute(network, feature_spec, params, batch_stats, mesh),
-        key=cache_key(network, feature_spec, params, batch_stats, **data),
+        compute(network, feature_spec, variables, mesh),
+        key=cache_key(network, feature_spec, variables, **data),
         views=feature_spec.views,
         shape=shape_of(network, feature_spec),
         dtype=feature_spec.dtype,

@@ -24,7 +24,7 @@ from fer_jax.errors import UserError
 from fer_jax.feature_cache.extract import Compute
 from fer_jax.feature_cache.recipe import FeatureSpec
 from fer_jax.models.network import DTYPES, Network
-from fer_jax.models.parameters import Flat, digest_of, stage_of
+from fer_jax.models.parameters import Variables, digest_of, stage_of
 from fer_jax.utils import cache, progress
 from fer_jax.utils.atomic_files import write_text
 
@@ -37,7 +37,7 @@ VERSIONS = ('jax', 'jaxlib', 'flax', 'numpy', 'opencv-python-headless', 'pillow'
 LEFT_BEHIND_SECONDS = 24 * 3600.0  # seconds after which what a killed process was writing is taken for left behind
 
 
-def cache_key(network: Network, feature_spec: FeatureSpec, params: Flat, batch_stats: Flat, **data: Any) -> str:
+def cache_key(network: Network, feature_spec: FeatureSpec, variables: Variables, **data: Any) -> str:
     """sha256 of all that features depend on.
 
     Args:
@@ -45,7 +45,7 @@ def cache_key(network: Network, feature_spec: FeatureSpec, params: Flat, batch_s
     """
     order = list(network.stages)
     below = set(order[: 1 + max(map(order.index, feature_spec.stages))])
-    leaves = (params | batch_stats).items()
+    leaves = (variables.params | variables.batch_stats).items()
     digest = digest_of({path: leaf for path, leaf in leaves if stage_of(path, network.stages) in below})
     for pattern in SOURCES:
         for file in sorted(cache.PACKAGE.glob(pattern)):

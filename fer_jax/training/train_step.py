@@ -13,7 +13,7 @@ from fer_jax.data.augmentation.augment import augment_batch, example_keys
 from fer_jax.data.loading.loader import assemble_batch
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.models.network import DTYPES, Network
-from fer_jax.models.parameters import Flat
+from fer_jax.models.parameters import Flat, Variables
 from fer_jax.training.auxiliary_losses import attention_consistency, coral, distillation
 from fer_jax.training.losses import squared_error
 from fer_jax.training.objectives import HINTS, Objective
@@ -127,13 +127,14 @@ def accumulate_gradients(
 
     def add(carry: Gradients, item: tuple[jax.Array, Batches]) -> tuple[Gradients, None]:
         more = of_part(carry.batch_stats, *item)
-        return Gradients(*jax.tree.map(jnp.add, carry[:2], more[:2]), more.batch_stats), None
+        gradients, sums = jax.tree.map(jnp.add, carry[:2], more[:2])
+        return Gradients(gradients, sums, more.batch_stats), None
 
     parts = jax.tree.map(deal, batch)
     weights = jax.lax.scan(weigh, dict.fromkeys(batch, jnp.zeros(())), (jnp.arange(count), parts))[0]
     shapes = jax.eval_shape(of_part, batch_stats, 0, jax.tree.map(lambda leaf: leaf[0], parts))
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes[:2])
-    return jax.lax.scan(add, Gradients(*zeros, batch_stats), (jnp.arange(count), parts))[0]
+    gradients, sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes[:2])
+    return jax.lax.scan(add, Gradients(gradients, sums, batch_stats), (jnp.arange(count), parts))[0]
 
 
 def prepare_inputs(batch: Batches, key: jax.Array, program: StepProgram) -> dict[str, dict[str, Any]]:
@@ -214,8 +215,7 @@ def compute_loss(
     if consistency:
         images.append(images[0][:, :, ::-1])
     logits, batch_stats, entered = program.network.forward(
-        params,
-        batch_stats,
+        Variables(params, batch_stats),
         jnp.concatenate(images) if len(images) > 1 else images[0],
         start=program.start,
         train=phase.partition.stages,

@@ -58,7 +58,7 @@ def torch_steps(reference, images, labels, rate):
 def jax_steps(name, weights, images, labels, rates, rate):
     """The same by the step that a run takes."""
     network = build(ModelSpec(name, {PRIMARY: tuple('abcdefg')}, SIZE, mean=MEAN, std=STD))
-    params, stats = fill(network.params, network.batch_stats, weights, head=True)
+    params, stats = fill(network.variables, weights, head=True)
     split = partition(list(params), network.stages, rates)
     trainable, frozen = split.split(jax.tree.map(jnp.asarray, params))
     tx = optimizers.make(

@@ -24,8 +24,8 @@ LABELS = (np.arange(COUNT) % CLASSES).astype(np.int32)
 KERNEL = np.random.default_rng(1).normal(size=(SIZE * SIZE, CLASSES)).astype(np.float32)
 
 
-def forward(params, stats, x, **_):
-    return {PRIMARY: x.reshape(len(x), -1) @ params['kernel']}, stats, x
+def forward(variables, x, **_):
+    return {PRIMARY: x.reshape(len(x), -1) @ variables.params['kernel']}, variables.batch_stats, x
 
 
 NETWORK = SimpleNamespace(
@@ -135,7 +135,7 @@ def test_averages_go_on_in_the_next_phase_and_new_leaves_enter_as_they_are():
     earlier = {'params': {'old': jnp.zeros(2), 'frozen since': jnp.zeros(2)}, 'batch_stats': {}}
     state = train_state.create(0, trainable, {'mean': jnp.ones(1)}, optax.identity(), ema=earlier)
     assert {path: float(leaf[0]) for path, leaf in state.ema['params'].items()} == {'old': 0, 'new': 3}
-    params, stats = train_state.eval_params(state, FrozenState({'frozen since': jnp.full(2, 7.0)}, {}))
+    params, stats = train_state.eval_variables(state, FrozenState({'frozen since': jnp.full(2, 7.0)}, {}))
     assert {path: float(leaf[0]) for path, leaf in (params | stats).items()} == {
         'old': 0, 'new': 3, 'frozen since': 7, 'mean': 1,
     }  # fmt: skip
