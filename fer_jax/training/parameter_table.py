@@ -28,7 +28,7 @@ def parameter_table(network: Network, phases: Sequence[Phase]) -> str:
         rows.append(row(stage, len(paths), count(paths), *(describe_rates(phase, paths) for phase in phases)))
     trained = (count(phase.partition.split(network.params)[0]) for phase in phases)
     rows.append(row('total', len(network.params), count(network.params), *(f'{number:,} train' for number in trained)))
-    return parameter_overview.make_table(rows)
+    return parameter_overview.make_table(rows).replace('Phase_', 'Phase ')
 
 
 def describe_rates(phase: Phase, paths: Sequence[str]) -> str:
