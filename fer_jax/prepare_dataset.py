@@ -23,9 +23,11 @@ import numpy as np
 from fer_jax.cli import run_and_exit, run_command
 from fer_jax.data.imaging import faces
 from fer_jax.data.imaging.crop_folder import LOG, WITHOUT, crop_folder
+from fer_jax.data.imaging.image_files import describe_left_out
 from fer_jax.data.quality import contact_sheet, examination
 from fer_jax.data.quality.findings import KINDS, Inspected, Report
 from fer_jax.data.sources import folder, manifest, prepared
+from fer_jax.data.tables import class_names
 from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
 from fer_jax.utils import cache
@@ -165,10 +167,11 @@ def examine(table: Table, out: Path) -> Report:
             here = mask[table.splits == split]
             if 0 < here.sum() < len(here):
                 print(f'{split}, {name}: {here.sum():,} of {len(here):,}')
-    for note in table.notes:
+    for note in (*table.notes, *describe_left_out(table.left_out), *class_names.alike(table.classes)):
         print(note)
     out.mkdir(parents=True, exist_ok=True)
-    (out / 'findings.json').write_text(json.dumps(report.to_json(), indent=1) + '\n')
+    findings = report.to_json() | {'left_out': {reason: list(names) for reason, names in table.left_out.items()}}
+    (out / 'findings.json').write_text(json.dumps(findings, indent=1) + '\n')
     sheets = contact_sheet.write_sheets(report, data, out)
     print(f'findings.json and {", ".join(sheet.name for sheet in sheets)} are in {out}')
     return report

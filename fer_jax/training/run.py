@@ -93,6 +93,8 @@ class Run:
             f'{len(self.data.classes)} classes: {names}; '
             f'{self.mesh.size} x {self.mesh.devices.flat[0].device_kind}{among}, batch {self.batch_size}'
         ]
+        lines += self.data.notes
         for name, task in list(self.tasks.items())[1:]:
             lines.append(f'beside it {name}: {objectives.describe(task)}')
+            lines += [f'{name}: {note}' for note in task.data.notes]
         return '\n'.join(lines)

@@ -13,7 +13,7 @@ from tests.small_run import config_of
 def test_a_loaded_run_answers_as_the_evaluation_does(finished, faces):
     workdir, results = finished
     predictor = fer_jax.load(workdir)
-    assert predictor.classes == ('anger', 'happy', 'surprise')
+    assert predictor.classes == ('angry', 'happy', 'surprise')
     config = json.loads(config_of(faces).to_json())
     split = setup.prepare(config).data.splits['test']
     probabilities = predictor(split.read(np.arange(len(split.labels))))

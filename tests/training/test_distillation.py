@@ -178,7 +178,7 @@ def test_what_teaching_cannot_be(faces, teacher, change, message):
 def test_a_teacher_knows_all_classes(faces, teacher, shared_data, tmp_path):
     for name in ('happy', 'fear'):
         (tmp_path / name).symlink_to(shared_data / 'ck48' / name)
-    with pytest.raises(UserError, match=r'knows no fear; it has anger, happy, surprise'):
+    with pytest.raises(UserError, match=r'knows no fear; it has angry, happy, surprise'):
         setup.prepare(plain(student_of(tmp_path, teacher)))
 
 

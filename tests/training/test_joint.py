@@ -141,7 +141,7 @@ def config_of(faces):
     config.model.update({'name': 'resnet8_small', 'weights': 'scratch', 'image_size': 32, 'channels': 1})
     config.data.update({'name': '', 'dir': str(faces / 'ours'), 'batch_size': 16})
     config.joint.theirs = default.task(0.5, head='primary', name='', dir=str(faces / 'theirs'), batch_size=8)
-    config.joint.theirs.data.rename = (('contempt', 'anger'),)
+    config.joint.theirs.data.rename = (('contempt', 'angry'),)
     config.joint.smiles = default.task(0.25, name='', dir=str(faces / 'theirs'), batch_size=8)
     config.joint.faces = default.task(name='', dir=str(faces / 'ours'), label='none', align=0.1, batch_size=16)
     config.phases = (default.phase(epochs=1, learning_rate=1e-3),)
@@ -157,7 +157,7 @@ def test_three_tasks_beside_the_primary_one(faces, tmp_path, capsys):
     assert list(results['splits']['test/smiles']['per_class']) == ['contempt', 'happy']
     assert results['splits']['test/theirs']['per_class']['surprise']['n'] == 0
     spec = checkpoints.read_spec(tmp_path / 'run')
-    assert spec.classes == {PRIMARY: ('anger', 'happy', 'surprise'), 'smiles': ('contempt', 'happy')}
+    assert spec.classes == {PRIMARY: ('angry', 'happy', 'surprise'), 'smiles': ('contempt', 'happy')}
     records = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
     assert {'loss', 'theirs/loss', 'smiles/accuracy', 'faces/loss'} <= set(records[-2])
     assert 'faces/accuracy' not in records[-2] and 'theirs/macro_f1' in records[-1]
@@ -191,7 +191,7 @@ def test_no_joint_task_is_scored_on_what_another_trains_on(faces):
         image_size=32,
         channels=1,
         root=faces,
-        rename=(('contempt', 'anger'),),
+        rename=(('contempt', 'angry'),),
         classes=data[PRIMARY].classes,
         split_seed=1,
     )
@@ -259,8 +259,8 @@ def test_levels_are_learnt_beside_expressions(faces, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'data.rename': ()}, r'joint.theirs: theirs has the classes contempt, which are not among anger, happy'),
-        ({'data.rename': (('smirk', 'anger'),)}, r'joint.theirs: data.rename: smirk is no class'),
+        ({'data.rename': ()}, r'joint.theirs: theirs has the classes contempt, which are not among angry, happy'),
+        ({'data.rename': (('smirk', 'angry'),)}, r'joint.theirs: data.rename: smirk is no class'),
         ({'data.label': 'none'}, r'joint.theirs: without labels there is only align'),
         ({'align': 0.1, 'data.batch_size': 1}, r'joint.theirs.data.batch_size=1 in 1 microbatches: align compares'),
         ({'data.batch_size': 999}, r'joint.theirs: data.batch_size=999 is larger'),

@@ -110,5 +110,5 @@ def test_a_checkpoint_of_another_model_or_class_list_is_refused(finished, faces,
     (tmp_path / 'faces').mkdir()
     for name in ('happy', 'surprise'):
         (tmp_path / 'faces' / name).symlink_to(faces / name)
-    with pytest.raises(UserError, match='its classes is primary: anger, happy, surprise, this run has primary: happy'):
+    with pytest.raises(UserError, match='its classes is primary: angry, happy, surprise, this run has primary: happy'):
         fer_jax.train(config_of(tmp_path / 'faces'), workdir)
