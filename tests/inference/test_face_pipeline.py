@@ -147,12 +147,15 @@ def test_faces_are_cut_out_as_those_of_the_training_data(tmp_path):
     for found in (cutting(gone), cutting({}), cutting(here, faces={'grey': False}), cutting(gone, faces=3)):
         assert found == Cutting(face_pipeline.MARGIN, False, f'margin {face_pipeline.MARGIN}: {unknown}')
     aligned = {'faces': {'grey': False, 'margin': 0.4, 'aligned': True}}
-    for known_as, aligns, said in (
-        (aligned, False, '; those were aligned by five points, these are not: --yunet does it'),
-        (aligned, True, ''),
-        ({'faces': aligned['faces'] | {'aligned': False}}, True, '; those were not aligned, as --yunet does it here'),
+    for known_as, aligns, is_aligned in (
+        (aligned, False, True),
+        (aligned, True, True),
+        ({'faces': aligned['faces'] | {'aligned': False}}, True, False),
     ):
-        assert cutting(gone, aligns=aligns, **known_as).description == told + said
+        found = cutting(gone, aligns=aligns, **known_as)
+        assert found.aligned == is_aligned
+        assert found.description == told + ('; aligned by five points, as those are' if is_aligned else '')
+    assert cutting(gone, aligns=True).aligned
     (tmp_path / 'config.json').unlink()
     (tmp_path / 'environment.json').unlink()
     assert face_pipeline.cutting(tmp_path, None, aligns=False).margin == face_pipeline.MARGIN
