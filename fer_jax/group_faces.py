@@ -10,13 +10,12 @@ rest, and train on the manifest.
 
 import argparse
 import dataclasses
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from fer_jax.cli import run_command
+from fer_jax.cli import run_and_exit, run_command
 from fer_jax.data import dataset
 from fer_jax.data.loading.loader import SplitLoader
 from fer_jax.data.sources import folder, manifest
@@ -34,7 +33,9 @@ MOST_SHOWN = 48  # images of a sheet
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where the input is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog='fer-jax group', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--workdir', required=True, type=Path, help='of a finished run')
     parser.add_argument('--data', required=True, type=Path, help='a folder with images of faces anywhere below it')
     parser.add_argument('--groups', type=int, default=7)
@@ -115,4 +116,4 @@ def grouped(rows: np.ndarray, groups: int, seed: int) -> tuple[np.ndarray, np.nd
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_and_exit(main)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_jax.cli import run_command
+from fer_jax.cli import run_and_exit, run_command
 from fer_jax.data.imaging import faces
 from fer_jax.data.imaging.crop_folder import LOG, WITHOUT, crop_folder
 from fer_jax.data.quality import contact_sheet, examination
@@ -35,7 +35,9 @@ UNPREPARED = ('folder', 'unlabelled', 'manifest')
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, 2 where the input is wrong, or 130 where it was interrupted."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog='fer-jax prepare', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     known = ', '.join((*prepared.SETS, *UNPREPARED))
     parser.add_argument('--dataset', required=True, help=f'one of {known}')
     parser.add_argument('--source', type=Path, help='what was downloaded: a file or a folder')
@@ -183,4 +185,4 @@ def leave_out(table: Table, report: Report, kinds: tuple[str, ...]) -> np.ndarra
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_and_exit(main)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_jax.cli import run_command
+from fer_jax.cli import run_and_exit, run_command
 from fer_jax.data.imaging import faces
 from fer_jax.errors import UserError
 from fer_jax.inference import face_pipeline
@@ -23,7 +23,7 @@ from fer_jax.utils.signals import Stopped, stop_request
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0 where a signal ended it, 2 where the input is wrong."""
     parser = argparse.ArgumentParser(
-        prog='python -m fer_jax.serve', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog='fer-jax serve', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--workdir', required=True, help='of a run with an evaluated checkpoint, or release')
     parser.add_argument('--host', default='127.0.0.1', help='address to serve on; 0.0.0.0: every one of this machine')
@@ -72,4 +72,4 @@ def serve(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_and_exit(main)
