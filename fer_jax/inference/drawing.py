@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fer_jax.inference import video
 from fer_jax.utils import plotting
 from fer_jax.utils.atomic_files import atomic_write
 
@@ -77,7 +78,7 @@ class Film:
         self.path, self._rate, self._classes = folder / f'{name}_annotated.mp4', rate, classes
         self._title, self._timeline = name, folder / f'{name}_timeline.png'
         self._scratch = folder / f'.{self.path.name}'
-        self._writer: Any = None
+        self._writer: video.Writer | None = None
         self._size = (0, 0)
         self._points: list[tuple[float, np.ndarray]] = []
         self._seen, self._every = 0, 1
@@ -93,32 +94,28 @@ class Film:
           seconds: since the beginning.
           largest: float [classes], the probabilities of its largest face; None without a face.
         """
-        self._write(image)
+        self._write(image, seconds)
         if self._seen % self._every == 0:
             self._points.append((seconds, np.zeros(len(self._classes)) if largest is None else largest))
         self._seen += 1
         if len(self._points) > MOST_POINTS:
             self._points, self._every = self._points[::2], 2 * self._every
 
-    def _write(self, image: np.ndarray) -> None:
+    def _write(self, image: np.ndarray, seconds: float) -> None:
         import cv2
 
         if self._writer is None:
             height, width = (side - side % 2 or 2 for side in image.shape[:2])
             self._size = (width, height)
-            fourcc = cv2.VideoWriter.fourcc(*'mp4v')
-            self._writer = cv2.VideoWriter(str(self._scratch), cv2.CAP_FFMPEG, fourcc, self._rate, self._size)
-            if not self._writer.isOpened():
-                raise OSError(f'{self.path} cannot be written as a video of {width} x {height} pixels')
+            self._writer = video.Writer(self._scratch, self._size, self._rate)
         if (image.shape[1], image.shape[0]) != self._size:
             image = cv2.resize(image, self._size)
-        self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        self._writer.add(image, seconds)
 
     def __exit__(self, *error: object) -> None:
         if self._writer is not None:
-            self._writer.release()
-            if self._scratch.exists():
-                self._scratch.replace(self.path)
+            self._writer.close()
+            self._scratch.replace(self.path)
         if any(values.any() for _, values in self._points):
             seconds, values = zip(*self._points, strict=True)
             timeline_png(self._timeline, np.array(seconds), np.stack(values), self._classes, self._title)

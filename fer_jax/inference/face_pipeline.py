@@ -192,5 +192,5 @@ def record(
 def place(frame: Frame) -> dict[str, Any]:
     """{'file', 'frame', 'seconds'}: which picture; a photograph has no frames."""
     if not frame.source.moves:
-        return {'file': frame.source.name}
-    return {'file': frame.source.name, 'frame': frame.number, 'seconds': round(frame.seconds, 3)}
+        return {'file': frame.source.label}
+    return {'file': frame.source.label, 'frame': frame.number, 'seconds': round(frame.seconds, 3)}
