@@ -27,6 +27,7 @@ from fer_jax.errors import UserError
 from fer_jax.feature_cache import loader as feature_loader
 from fer_jax.feature_cache.recipe import boundary_spec
 from fer_jax.models.network import build
+from fer_jax.models.parameters import Variables
 from fer_jax.runs import restore
 from fer_jax.runs.checkpoints import read_spec
 from fer_jax.utils import cache, image_grid
@@ -99,10 +100,11 @@ def embeddings(workdir: Path, data: dataset.Dataset, images: SplitLoader) -> np.
     """float32 [N, D]: what enters the head, of length 1."""
     spec, weights, mesh = read_spec(workdir), restore.weights_of_run(workdir), sharding.make_mesh()
     network = build(spec)
-    params, stats = jax.device_put((dict(weights.params), dict(weights.stats)), sharding.replicated(mesh))
+    own = Variables(dict(weights.params), dict(weights.stats))
+    variables = jax.device_put(own, sharding.replicated(mesh))
     feature_spec = boundary_spec(network, 'head', spec.image_size)
     rows = feature_loader.make_feature_loader(
-        network, feature_spec, params, stats, images, fingerprint=data.fingerprint, role='train', mesh=mesh
+        network, feature_spec, variables, images, fingerprint=data.fingerprint, role='train', mesh=mesh
     ).features
     flat = np.asarray(rows, np.float32).reshape(len(rows), -1)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)

@@ -42,7 +42,7 @@ class Predictor:
         """
         check_views(tta)
         self.folder = restore.resolve_workdir(workdir)
-        network, self.step, self._params, self._stats = restore.restore_selected(workdir)
+        network, self.step, self._variables = restore.restore_selected(workdir)
         spec, self._network = network.spec, network
         self._step = jax.jit(functools.partial(eval_step, network=network, tta=tta))
         self._activation = jax.nn.sigmoid if spec.activation == 'sigmoid' else jax.nn.softmax
@@ -69,7 +69,7 @@ class Predictor:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
             raise ValueError(f'expected uint8 images [B, H, W, 1 or 3], got {images.dtype} {list(images.shape)}')
         batch = {'x': images, 'id': np.arange(len(images), dtype=np.int32)}
-        logits = self._step(self._params, self._stats, batch)
+        logits = self._step(self._variables, batch)
         return np.asarray(self._activation(logits))
 
     def calibrated(self, images: np.ndarray) -> np.ndarray:
@@ -90,7 +90,7 @@ class Predictor:
           For these classes float32 [B, h, w], 0 or more; for and against every class float32 [B, classes, h, w], or
           None where the head is not linear in the last map.
         """
-        return saliency.explain(self._network, self._params, self._stats, images, classes)
+        return saliency.explain(self._network, self._variables, images, classes)
 
     def of_table(self, table: Table) -> np.ndarray:
         """Logits float32 [N, classes], up to a constant a row, of every image of a table, decoded as in training."""

@@ -27,9 +27,10 @@ from fer_jax.runs import results as run_results
 from fer_jax.training import losses, optimizers, setup, train_state
 from fer_jax.training.freezing import Partition
 from fer_jax.training.objectives import Objective
+from fer_jax.training.phase_program import PhaseProgram
 from fer_jax.training.phases import Phase
 from fer_jax.training.train_state import FrozenState
-from fer_jax.training.train_step import train_step
+from fer_jax.training.train_step import StepProgram, train_step
 from tests.data.images import link_ck48
 
 RNG = np.random.default_rng(0)
@@ -45,8 +46,8 @@ BATCHES = {
 }
 
 
-def forward(params, stats, x, **_):
-    rows = x.reshape(len(x), -1)
+def forward(variables, x, **_):
+    rows, (params, stats) = x.reshape(len(x), -1), variables
     return {name: rows @ kernel for name, kernel in params.items()}, stats, rows @ params[PRIMARY]
 
 
@@ -69,7 +70,7 @@ def stepped(objectives, *, accumulate=1):
     partition = Partition({}, frozenset(), '')
     phase = Phase(0, 0, 10, 1.0, partition, tx, lambda _: RATE, Augment(), SIZE, accumulate=accumulate)
     state = train_state.create(0, jax.tree.map(jnp.asarray, KERNELS), {}, tx, tasks=objectives)
-    step = functools.partial(train_step, network=NETWORK, phase=phase, objectives=objectives, seed=0, guard=0)
+    step = functools.partial(train_step, program=StepProgram(NETWORK, phase, objectives, seed=0, guard=0))
     after = jax.jit(step)(
         state, FrozenState({}, {}), dict.fromkeys(objectives, {}), {name: BATCHES[name] for name in objectives}
     )
@@ -216,8 +217,9 @@ def test_each_task_has_its_own_order_and_the_frozen_part_is_cached(faces):
         config.phases = (default.phase(rates=default.HEAD_ONLY, optimizer='sgd', learning_rate=0.1, cache_views=views),)
         run = setup.prepare(json.loads(config.to_json()))
         phase = run.phases[0]
-        state, fixed = run.init_phase_state(phase, 0, *run.initial())
-        loader, step = run.loader_for(phase, state, fixed), run.step_function(phase)
+        program = PhaseProgram(run, phase)
+        state, fixed = program.init_state(0, run.initial())
+        loader, step = program.make_loader(state, fixed), program.step_function()
         for index in range(3):
             state = step(state, fixed, loader.device_data, loader.host_batches([index]), 1)
         found.append(jax.device_get((state.trainable, state.sums)))

@@ -59,7 +59,7 @@ def test_what_muon_and_its_adam_remember_is_kept(faces, tmp_path):
     assert_same_model(tmp_path / 'whole', tmp_path / 'part')
 
 
-@pytest.mark.parametrize('where', ['prepare', 'feed_for'])
+@pytest.mark.parametrize('where', ['prepare', 'loader_for'])
 def test_a_signal_before_a_phase_begins_stops_at_once(faces, tmp_path, where, monkeypatch):
     def interrupted(*_):
         os.kill(os.getpid(), signal.SIGTERM)
