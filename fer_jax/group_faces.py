@@ -31,6 +31,7 @@ from fer_jax.models.parameters import Variables
 from fer_jax.runs import restore
 from fer_jax.runs.checkpoints import read_spec
 from fer_jax.utils import cache, image_grid
+from fer_jax.utils.paths import path_argument
 
 MOST_SHOWN = 48  # images of a sheet
 
@@ -40,10 +41,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog='fer-jax group', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--workdir', required=True, type=Path, help='of a finished run')
-    parser.add_argument('--data', required=True, type=Path, help='a folder with images of faces anywhere below it')
+    parser.add_argument('--workdir', required=True, type=path_argument, help='of a finished run')
+    parser.add_argument(
+        '--data', required=True, type=path_argument, help='a folder with images of faces anywhere below it'
+    )
     parser.add_argument('--groups', type=int, default=7)
-    parser.add_argument('--output', required=True, type=Path, help='folder to write')
+    parser.add_argument('--output', required=True, type=path_argument, help='folder to write')
     parser.add_argument('--seed', type=int, default=0, help='of the first centres')
     arguments = parser.parse_args(argv)
 

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import sys
-from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -17,6 +16,7 @@ from fer_jax.config.files import config_names
 from fer_jax.config.flags import checked_config, parse
 from fer_jax.distributed import launch, processes
 from fer_jax.errors import UserError
+from fer_jax.utils.paths import user_path
 from fer_jax.utils.signals import stop_request
 
 WORKDIR = flags.DEFINE_string('workdir', '', 'Folder of the run; the same folder again resumes. Empty: a new one.')
@@ -60,7 +60,7 @@ def run(config: ConfigDict) -> None:
         return
     if ALLOW_CHANGES.value or ALLOW_OTHER_DATA.value:
         raise UserError('--allow_changes and --allow_other_data are of one run; leave out --seeds and --folds')
-    workdir = Path(WORKDIR.value) if WORKDIR.value else train.free_workdir(plain)
+    workdir = user_path(WORKDIR.value) if WORKDIR.value else train.free_workdir(plain)
     if FOLDS.value:
         repeats.train_folds(plain, workdir)
         return

@@ -1,7 +1,7 @@
 """Labels for images that have none, by a trained network, where it is sure enough.
 
     python -m fer_jax.pseudo_label --workdir runs/x --data unlabelled --output pseudo.csv --threshold 0.9
-    python -m fer_jax.main --config fer2013_resnet18 --config.data.name= --config.data.manifest=pseudo.csv
+    python -m fer_jax.main --config fer2013_resnet18 --config.data.manifest=pseudo.csv
 
 Confidence is calibrated: logits are divided by the temperature that is best on the run's validation split. What is kept
 goes into a manifest, for training, below the labelled images, each of which has its split written down: those of the
@@ -37,7 +37,7 @@ from fer_jax.runs import config as run_config
 from fer_jax.runs import data as run_data
 from fer_jax.runs import results as run_results
 from fer_jax.utils import cache
-from fer_jax.utils.paths import user_path
+from fer_jax.utils.paths import path_argument, user_path
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,10 +45,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog='fer-jax pseudo-label', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--workdir', required=True, type=Path, help='of a finished run')
-    parser.add_argument('--data', required=True, type=Path, help='a folder with images of faces anywhere below it')
-    parser.add_argument('--output', required=True, type=Path, help='.csv to write')
-    parser.add_argument('--labelled', type=Path, help='a manifest with splits; without it the images of the run itself')
+    parser.add_argument('--workdir', required=True, type=path_argument, help='of a finished run')
+    parser.add_argument(
+        '--data', required=True, type=path_argument, help='a folder with images of faces anywhere below it'
+    )
+    parser.add_argument('--output', required=True, type=path_argument, help='.csv to write')
+    parser.add_argument(
+        '--labelled', type=path_argument, help='a manifest with splits; without it the images of the run itself'
+    )
     parser.add_argument('--threshold', type=float, default=0.9, help='of the calibrated confidence')
     parser.add_argument('--most', type=int, default=0, help='images a class, the surest; 0: all above the threshold')
     arguments = parser.parse_args(argv)
@@ -75,7 +79,7 @@ def label(arguments: argparse.Namespace) -> tuple[str, int]:
     source = run_config.read_run_config(arguments.workdir)['data']
     labelled, below, digests = labelled_images(arguments.labelled, source)
     for given in filter(None, (arguments.labelled, source['manifest'])):
-        if arguments.output.resolve() == Path(given).resolve():
+        if arguments.output.resolve() == user_path(given).resolve():
             raise UserError(f'--output={arguments.output} is the list of labelled images; give another name')
     temperature, predictor = results['calibrated']['temperature'], fer_jax.load(arguments.workdir)
     classes = predictor.classes

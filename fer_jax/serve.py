@@ -7,7 +7,6 @@ Serves on this machine alone unless --host says otherwise, and keeps nothing of 
 
 import argparse
 import sys
-from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from fer_jax.errors import UserError
 from fer_jax.inference import face_pipeline
 from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.server import LOOPBACK, Server
+from fer_jax.utils.paths import path_argument
 from fer_jax.utils.signals import Stopped, stop_request
 
 
@@ -30,7 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--port', type=int, default=8000, help='0: any that is free')
     parser.add_argument('--name', default='', help='by which it is reached too, such as that of a server in front')
     parser.add_argument('--margin', type=float, help="around each face, as a share of it; the training data's, or 0.2")
-    parser.add_argument('--yunet', type=Path, help="ONNX file of OpenCV's YuNet: faces are aligned by its landmarks")
+    parser.add_argument(
+        '--yunet', type=path_argument, help="ONNX file of OpenCV's YuNet: faces are aligned by its landmarks"
+    )
     arguments = parser.parse_args(argv)
 
     def command() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fer_jax.config.check import check_config, plain_config
+from fer_jax.config.source import with_one_source
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes
 from fer_jax.errors import UserError
@@ -32,6 +33,7 @@ from fer_jax.training.phase_program import PhaseProgram
 from fer_jax.training.probe import probe
 from fer_jax.training.run import Run
 from fer_jax.utils import atomic_files
+from fer_jax.utils.paths import user_path
 from fer_jax.utils.signals import stop_request
 
 
@@ -63,8 +65,10 @@ def train(
     """
     plain = plain_config(config)
     check_config(plain)
+    plain = with_one_source(plain)
+    workdir = workdir and user_path(workdir)
     if 'probe' in plain:
-        return probe(plain, Path(workdir) if workdir else free_workdir(plain), dry_run=dry_run)
+        return probe(plain, user_path(workdir) if workdir else free_workdir(plain), dry_run=dry_run)
     with stop_request() as stop:
         run = setup.prepare(plain)
         folder = Path(processes.broadcast_from_main(str(workdir or free_workdir(plain))))
@@ -94,7 +98,7 @@ def train(
 
 def free_workdir(config: Mapping[str, Any]) -> Path:
     """The first free `runs/<model>-<data>-<number>`."""
-    data = config['data']['name'] or Path(config['data']['dir']).name
+    data = config['data']['name'] or Path(config['data']['dir'] or config['data']['manifest']).stem
     number = 1
     while (chosen := Path('runs') / f'{config["model"]["name"]}-{data}-{number}').exists():
         number += 1
