@@ -21,6 +21,7 @@ FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')  # Pillow knows m
 ISO_BRANDS = (b'avif', b'avis', b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1')  # AVIF and HEIC
 # Pillow warns of less than that, and nothing but a filter of the whole process is safe with several threads.
 warnings.filterwarnings('ignore', r'Image size \(\d+ pixels\) exceeds limit of \d+ pixels', RuntimeWarning)
+WIDEST = 20  # times the shorter side
 TURNED = 'turned by EXIF'
 
 
@@ -45,12 +46,20 @@ def decode(data: bytes, size: int | None, channels: int, name: str) -> np.ndarra
         from PIL import Image
 
         image = Image.fromarray(pixels)
+        if max(image.size) > WIDEST * min(image.size):  # the rest of a strip would fill the memory
+            image = _middle(image, WIDEST * min(image.size))
         factor = size / min(image.size)
         fitted = max(size, round(image.width * factor)), max(size, round(image.height * factor))
         image = image.resize(fitted, Image.Resampling.BILINEAR)
         left, top = (image.width - size) // 2, (image.height - size) // 2
         pixels = np.asarray(image.crop((left, top, left + size, top + size)))
     return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def _middle(image: Any, side: int) -> Any:
+    """Crops the longer side of an image to the middle `side` pixels."""
+    left, top = max(image.width - side, 0) // 2, max(image.height - side, 0) // 2
+    return image.crop((left, top, left + min(image.width, side), top + min(image.height, side)))
 
 
 def _whole_jpeg(data: bytes, size: int | None, channels: int) -> np.ndarray | None:
