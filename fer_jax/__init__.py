@@ -5,12 +5,16 @@
 
 from typing import Any
 
+from fer_jax.utils.forked import check_not_forked
+
 __version__ = '0.1.0'
 __all__ = ['__version__', 'create_model', 'load', 'train']
 
 
 def __getattr__(name: str) -> Any:
     """Imports JAX only where it is used: `python -m fer_jax.main --help` answers at once."""
+    if name in __all__:
+        check_not_forked()
     if name == 'train':
         from fer_jax.training.train import train
 
