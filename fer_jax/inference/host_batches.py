@@ -28,7 +28,7 @@ def resize_on_host(image: np.ndarray, size: int) -> np.ndarray:
     return np.stack([np.asarray(plane) for plane in planes], -1)
 
 
-def stack_images(images: Sequence[np.ndarray], size: int) -> np.ndarray:
+def stack_images(images: np.ndarray | list[np.ndarray], size: int) -> np.ndarray:
     """Stacks images of any sizes, each uint8 [H, W, C].
 
     Returns:
@@ -63,7 +63,7 @@ def pad_batch(batch: np.ndarray, size: int) -> np.ndarray:
     return np.pad(batch, [(0, size - len(batch))] + [(0, 0)] * (batch.ndim - 1))
 
 
-def check_images(images: np.ndarray | Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+def check_images(images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray | list[np.ndarray]:
     """Checks images and gives each a channel axis.
 
     Args:
