@@ -146,4 +146,6 @@ def _describe_type(schema: dict[str, Any]) -> str:
         return 'object of ' + ', '.join(
             f'{name} ({_describe_type(each)})' for name, each in schema['properties'].items()
         )
+    if 'contentMediaType' in schema:
+        return 'file'
     return schema['type'] + (' in base64' if 'contentEncoding' in schema else '')

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fer_jax.data.imaging.faces import Face
 from fer_jax.inference import uploads
 from tests.inference.pictures import header_of, png, red_cells
 from tests.wait import LIMIT
@@ -147,3 +148,14 @@ def test_faces_are_numbered_from_left_to_right(page, tmp_path, server, monkeypat
     page.choose(tmp_path / 'two.png')
     for left, colour in ((48, (200, 60, 80)), (240, (31, 111, 180))):  # the colours of the first and the second face
         assert np.abs(page.pixels()[140, left].astype(int) - colour).max() < 40
+
+
+@pytest.mark.slow
+def test_labels_of_near_faces_do_not_cover_each_other(page, tmp_path, server, monkeypatch):
+    near = [Face((left, 96.0, 30.0, 96.0), 0.9, None) for left in (80.0, 116.0)]
+    monkeypatch.setattr(server.service, 'detect', lambda image: near)
+    (tmp_path / 'near.png').write_bytes(png(red_cells()))
+    page.choose(tmp_path / 'near.png')
+    colours = np.array([(200, 60, 80), (31, 111, 180)])
+    first, second = ((np.abs(page.pixels().astype(int) - colour).max(-1) < 4).sum() for colour in colours)
+    assert abs(first - second) < 0.1 * first  # boxes and labels of the same sizes
