@@ -17,9 +17,7 @@ __getattr__ = forward(
 
 def main(argv: list[str] | None = None) -> int:
     """Lists a run's checkpoints; returns the exit status: 0, 1 where one is damaged, 2 where the input is wrong."""
-    parser = argparse.ArgumentParser(
-        prog='python -m fer_jax.checkpoints', description='Lists and verifies checkpoints.'
-    )
+    parser = argparse.ArgumentParser(prog='fer-jax checkpoints', description='Lists and verifies checkpoints.')
     parser.add_argument('workdir', type=Path, help='folder of the run')
     parser.add_argument('--digest', action='store_true', help='also sha256 of the arrays: equal bits, equal digests')
     arguments = parser.parse_args(argv)
@@ -49,4 +47,4 @@ def _score_in(folder: Path) -> str:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    cli.run_and_exit(main)

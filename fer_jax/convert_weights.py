@@ -7,18 +7,19 @@ Nothing in the source file is executed, and neither torch nor Keras is needed.
 
 import argparse
 import math
-import sys
 from pathlib import Path
 
 from fer_jax import models, pretrained
-from fer_jax.cli import run_command
+from fer_jax.cli import run_and_exit, run_command
 from fer_jax.errors import UserError
 from fer_jax.utils import cache
 
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where the input is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog='fer-jax convert', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--model', required=True, help=f'one of {", ".join(models.NAMES)}')
     parser.add_argument('--source', required=True, type=Path, help='.pth, .pt, .safetensors, .h5, .mat or .pkl')
     parser.add_argument('--weights', default='imagenet', help='their name in the cache, where model.weights finds them')
@@ -65,4 +66,4 @@ def convert(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_and_exit(main)

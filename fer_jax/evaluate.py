@@ -5,10 +5,9 @@ predictions, a csv of probabilities, are scored beside them by the same rules.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from fer_jax.cli import run_command
+from fer_jax.cli import run_and_exit, run_command
 from fer_jax.errors import UserError
 from fer_jax.evaluation import comparison, summary
 from fer_jax.evaluation.evaluate_runs import evaluate, evaluate_together
@@ -18,7 +17,7 @@ from fer_jax.runs import results as run_results
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where the input is wrong."""
-    parser = argparse.ArgumentParser(prog='python -m fer_jax.evaluate', description=__doc__)
+    parser = argparse.ArgumentParser(prog='fer-jax evaluate', description=__doc__)
     parser.add_argument('--workdir', nargs='+', default=[], type=Path, help='of a run or release; several are compared')
     parser.add_argument('--split', default='test', help='train, validation or test')
     parser.add_argument('--data', default='', help='another set: NAME, FOLDER or MANIFEST[:SPLIT]')
@@ -52,4 +51,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_and_exit(main)

@@ -10,13 +10,12 @@ rest, and train on the manifest.
 
 import argparse
 import dataclasses
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from fer_jax.cli import run_command
+from fer_jax.cli import run_and_exit, run_command
 from fer_jax.data import dataset
 from fer_jax.data.loading.loader import SplitLoader
 from fer_jax.data.sources import folder, manifest
@@ -25,6 +24,7 @@ from fer_jax.errors import UserError
 from fer_jax.feature_cache import loader as feature_loader
 from fer_jax.feature_cache.recipe import boundary_spec
 from fer_jax.models.network import build
+from fer_jax.models.parameters import Variables
 from fer_jax.runs import restore
 from fer_jax.runs.checkpoints import read_spec
 from fer_jax.utils import cache, image_grid
@@ -34,7 +34,9 @@ MOST_SHOWN = 48  # images of a sheet
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where the input is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog='fer-jax group', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--workdir', required=True, type=Path, help='of a finished run')
     parser.add_argument('--data', required=True, type=Path, help='a folder with images of faces anywhere below it')
     parser.add_argument('--groups', type=int, default=7)
@@ -83,10 +85,11 @@ def embeddings(workdir: Path, data: dataset.Dataset, images: SplitLoader) -> np.
     """float32 [N, D]: what enters the head, of length 1."""
     spec, weights, mesh = read_spec(workdir), restore.weights_of_run(workdir), sharding.make_mesh()
     network = build(spec)
-    params, stats = jax.device_put((dict(weights.params), dict(weights.stats)), sharding.replicated(mesh))
+    own = Variables(dict(weights.params), dict(weights.stats))
+    variables = jax.device_put(own, sharding.replicated(mesh))
     feature_spec = boundary_spec(network, 'head', spec.image_size)
     rows = feature_loader.make_feature_loader(
-        network, feature_spec, params, stats, images, fingerprint=data.fingerprint, role='train', mesh=mesh
+        network, feature_spec, variables, images, fingerprint=data.fingerprint, role='train', mesh=mesh
     ).features
     flat = np.asarray(rows, np.float32).reshape(len(rows), -1)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
@@ -115,4 +118,4 @@ def grouped(rows: np.ndarray, groups: int, seed: int) -> tuple[np.ndarray, np.nd
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_and_exit(main)

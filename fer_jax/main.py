@@ -1,10 +1,9 @@
-"""Command line: `python -m fer_jax.main --config configs/quickstart.py [--workdir DIR] [--config.key=value ...]`."""
+"""Trains: `fer-jax train --config quickstart [--workdir DIR] [--config.key=value ...]`, or `python -m fer_jax.main`."""
 
 import hashlib
 import json
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -14,10 +13,11 @@ from ml_collections import ConfigDict
 from fer_jax import __version__, cli
 from fer_jax.config import flags as config_flags
 from fer_jax.config import reference
+from fer_jax.config.files import config_names
 from fer_jax.config.flags import checked_config, parse
 from fer_jax.distributed import launch, processes
 from fer_jax.errors import UserError
-from fer_jax.utils.signals import STOP, stop_request
+from fer_jax.utils.signals import stop_request
 
 WORKDIR = flags.DEFINE_string('workdir', '', 'Folder of the run; the same folder again resumes. Empty: a new one.')
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Check everything, compile a step, say what the job needs, stop.')
@@ -71,7 +71,8 @@ def command(argv: list[str]) -> None:
     """Trains, or explains how to."""
     if {'--help', '-help', '-h'} & set(argv[1:]):
         described = ''.join(flags.FLAGS.module_help(module) for module in (config_flags, sys.modules[__name__]))
-        print(f'{__doc__}\n{described}\n\n--help_config prints every field of a config.')
+        print(f'{__doc__}\n{described}\n\nConfigs: {", ".join(config_names())}.')
+        print('--help_config prints every field of a config.')
         return
     if {'--help_config', '-help_config'} & set(argv[1:]):
         print(reference.help_text())
@@ -82,7 +83,11 @@ def command(argv: list[str]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0 finished, 2 wrong input, 75 stopped and saved."""
+    """Runs the command line; returns the exit status: 0 finished, 2 wrong input, 75 stopped and saved.
+
+    Args:
+      argv: the name of the program and its flags; None takes those of the process.
+    """
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     cli.quiet_logs()
     logging.getLogger('jax').setLevel(logging.WARNING)
@@ -93,15 +98,5 @@ def main(argv: list[str] | None = None) -> int:
     return status
 
 
-def leave(status: int) -> None:
-    """Ends the process with the status that was earned, whatever asks to stop while the interpreter winds up.
-
-    It has no more handlers then: what should not kill it has to be ignored.
-    """
-    for number in set(STOP) - {signal.SIGINT}:
-        signal.signal(number, signal.SIG_IGN)
-    sys.exit(status)
-
-
 if __name__ == '__main__':
-    leave(main())
+    cli.run_and_exit(main)

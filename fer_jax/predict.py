@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from fer_jax.cli import run_command
+from fer_jax.cli import run_and_exit, run_command
 from fer_jax.errors import UserError
 from fer_jax.inference.predict_files import predict_files
 from fer_jax.utils.moved import forward
@@ -23,7 +23,7 @@ __getattr__ = forward(__name__, dict.fromkeys(('Predictor', 'load'), 'fer_jax.in
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, 2 where an input is wrong (the others are done), 75 where it was stopped."""
     parser = argparse.ArgumentParser(
-        prog='python -m fer_jax.predict', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog='fer-jax predict', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('paths', nargs='+', metavar='PATH', help='photograph, video, folder of them, or camera:0')
     parser.add_argument('--workdir', required=True, help='of a run with an evaluated checkpoint, or release')
@@ -59,4 +59,4 @@ def _drop_lines() -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_and_exit(main)

@@ -20,12 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_jax.cli import run_command
+from fer_jax.cli import run_and_exit, run_command
 from fer_jax.data.imaging import faces
 from fer_jax.data.imaging.crop_folder import LOG, WITHOUT, crop_folder
+from fer_jax.data.imaging.image_files import describe_left_out
 from fer_jax.data.quality import contact_sheet, examination
 from fer_jax.data.quality.findings import KINDS, Inspected, Report
 from fer_jax.data.sources import folder, manifest, prepared
+from fer_jax.data.tables import class_names
 from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
 from fer_jax.utils import cache
@@ -35,7 +37,9 @@ UNPREPARED = ('folder', 'unlabelled', 'manifest')
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, 2 where the input is wrong, or 130 where it was interrupted."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog='fer-jax prepare', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     known = ', '.join((*prepared.SETS, *UNPREPARED))
     parser.add_argument('--dataset', required=True, help=f'one of {known}')
     parser.add_argument('--source', type=Path, help='what was downloaded: a file or a folder')
@@ -163,10 +167,11 @@ def examine(table: Table, out: Path) -> Report:
             here = mask[table.splits == split]
             if 0 < here.sum() < len(here):
                 print(f'{split}, {name}: {here.sum():,} of {len(here):,}')
-    for note in table.notes:
+    for note in (*table.notes, *describe_left_out(table.left_out), *class_names.alike(table.classes)):
         print(note)
     out.mkdir(parents=True, exist_ok=True)
-    (out / 'findings.json').write_text(json.dumps(report.to_json(), indent=1) + '\n')
+    findings = report.to_json() | {'left_out': {reason: list(names) for reason, names in table.left_out.items()}}
+    (out / 'findings.json').write_text(json.dumps(findings, indent=1) + '\n')
     sheets = contact_sheet.write_sheets(report, data, out)
     print(f'findings.json and {", ".join(sheet.name for sheet in sheets)} are in {out}')
     return report
@@ -183,4 +188,4 @@ def leave_out(table: Table, report: Report, kinds: tuple[str, ...]) -> np.ndarra
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_and_exit(main)

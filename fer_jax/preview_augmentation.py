@@ -1,6 +1,6 @@
 """Draws what the network sees in training: a row an example, first as it is, then augmented, a column a step.
 
-    python -m fer_jax.preview_augmentation --config configs/quickstart.py --out sheet.png
+    python -m fer_jax.preview_augmentation --config quickstart --out sheet.png
 
 Every key of the config can be overridden as in training, `--config.data.augment.rotate=20`. Below each image stands its
 label, or both and their shares where examples are mixed.
@@ -8,7 +8,6 @@ label, or both and their shares where examples are mixed.
 
 import argparse
 import functools
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import jax
 import numpy as np
 from PIL import Image, ImageDraw
 
-from fer_jax.cli import run_command
+from fer_jax.cli import run_and_exit, run_command
 from fer_jax.config.flags import checked_config, parse
 from fer_jax.data import dataset
 from fer_jax.data.augmentation.augment import Augment, augment_batch
@@ -31,7 +30,10 @@ CELL, LINE, GAP = 96, 12, 4  # pixels: least side of an image, height of a line 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where the input is wrong."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog='fer-jax preview',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument('--out', type=Path, default=Path('augmentation.png'), help='the picture to write')
     parser.add_argument('--rows', type=int, default=8, help='examples')
@@ -110,4 +112,4 @@ def text(target: np.ndarray, classes: tuple[str, ...]) -> str:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_and_exit(main)

@@ -1,7 +1,7 @@
 """Labels for images that have none, by a trained network, where it is sure enough.
 
     python -m fer_jax.pseudo_label --workdir runs/x --data unlabelled --output pseudo.csv --threshold 0.9
-    python -m fer_jax.main --config configs/fer2013_resnet18.py --config.data.name= --config.data.manifest=pseudo.csv
+    python -m fer_jax.main --config fer2013_resnet18 --config.data.name= --config.data.manifest=pseudo.csv
 
 Confidence is calibrated: logits are divided by the temperature that is best on the run's validation split. What is kept
 goes into a manifest, for training, below the labelled images, each of which has its split written down: those of the
@@ -16,7 +16,6 @@ same threshold gives on the run's validation and test split, whose labels are kn
 import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import fer_jax
-from fer_jax.cli import run_command
+from fer_jax.cli import run_and_exit, run_command
 from fer_jax.data import dataset
 from fer_jax.data import tasks as data_tasks
 from fer_jax.data.sources import folder, manifest
@@ -40,7 +39,9 @@ from fer_jax.utils import cache
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where the input is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog='fer-jax pseudo-label', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--workdir', required=True, type=Path, help='of a finished run')
     parser.add_argument('--data', required=True, type=Path, help='a folder with images of faces anywhere below it')
     parser.add_argument('--output', required=True, type=Path, help='.csv to write')
@@ -197,4 +198,4 @@ def precision(part: dict[str, np.ndarray], temperature: float, threshold: float)
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_and_exit(main)

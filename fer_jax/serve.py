@@ -1,6 +1,6 @@
 """Serves a page to try a network on, and a JSON API.
 
-    python -m fer_jax.serve --workdir runs/x
+    fer-jax serve --workdir runs/x
 
 Serves on this machine alone unless --host says otherwise, and keeps nothing that it is sent.
 """
@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from fer_jax.cli import run_command
+from fer_jax.cli import run_and_exit, run_command
 from fer_jax.data.imaging import faces
 from fer_jax.errors import UserError
 from fer_jax.inference import face_pipeline
@@ -24,7 +24,7 @@ ROOT_PATH = re.compile(r'(/[\w.~-]+)*/?')
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0 where a signal ended it, 2 where the input is wrong."""
     parser = argparse.ArgumentParser(
-        prog='python -m fer_jax.serve', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog='fer-jax serve', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--workdir', required=True, help='of a run with an evaluated checkpoint, or release')
     parser.add_argument('--host', default='127.0.0.1', help='address, IPv4 or IPv6; 0.0.0.0 or ::: all of this machine')
@@ -92,4 +92,4 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_and_exit(main)

@@ -10,6 +10,7 @@ from fer_jax.data.imaging import codec
 from fer_jax.data.sources import manifest
 from fer_jax.errors import UserError
 from fer_jax.models.network import build
+from fer_jax.models.parameters import Variables
 from fer_jax.runs import checkpoints
 from tests.lazy import lazy
 from tests.small_run import restored
@@ -31,7 +32,7 @@ def test_faces_are_grouped_by_what_a_run_makes_of_them(finished, faces, tmp_path
     spec, model = checkpoints.read_spec(workdir), restored(workdir, best=True)
     network = build(spec)
     looks = np.stack([codec.decode(Path(name).read_bytes(), 32, 1, '') for name in table.ids])
-    entered = network.forward(model['params'], model['stats'], network.normalise(looks.astype(np.float32)))[2]
+    entered = network.forward(Variables(*model.values()), network.normalise(looks.astype(np.float32)))[2]
     rows = np.asarray(entered) / np.linalg.norm(entered, axis=1, keepdims=True)
     means = np.stack([rows[table.labels == number].mean(0) for number in range(4)])
     nearest = np.linalg.norm(rows[:, None] - means, axis=-1).argmin(1)

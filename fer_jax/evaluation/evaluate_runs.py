@@ -143,14 +143,14 @@ def _of_run(workdir: Path, split: str, tta: str) -> Evaluated:
             )
     batch_size, placement = config['data']['batch_size'], config['data']['placement']
     mesh = sharding.mesh_for(batch_size)
-    network, step, params, stats = restore.restore_selected(workdir, sharding.replicated(mesh))
+    network, step, variables = restore.restore_selected(workdir, sharding.replicated(mesh))
     splits: dict[str, Any] = {}
     predictions = None
     for name, task in data_tasks.task_configs(config).items():
         if split in data[name].splits and data[name].classes:
             place: dict[str, Any] = {'batch_size': batch_size, 'placement': placement, 'mesh': mesh}
             scorer = Scorer(network, data[name], **place, task=name, head=task['head'], tta=tta)
-            logits = scorer.logits(split, params, stats)
+            logits = scorer.logits(split, variables)
             splits |= scorer.scores(split, logits)
             if name == PRIMARY and data[name].splits[split].levels is None:
                 part = data[name].splits[split]

@@ -85,14 +85,14 @@ class Exported:
         def function(images: jax.Array) -> jax.Array:
             with jax.default_matmul_precision('float32'):  # a GPU's default is TF32
                 x = plain.normalise(images.astype(jnp.float32))
-                return probabilities(plain.forward(found.params, found.stats, x)[0][PRIMARY])
+                return probabilities(plain.forward(found.variables, x)[0][PRIMARY])
 
         scores = jax.jit(functools.partial(eval_step, network=usual))
 
         def own(images: np.ndarray) -> np.ndarray:
             batch = {'x': images, 'id': np.arange(len(images), dtype=np.int32)}
             with jax.default_matmul_precision('float32'):
-                return np.asarray(probabilities(scores(found.params, found.stats, batch)))
+                return np.asarray(probabilities(scores(found.variables, batch)))
 
         self._function, self._own = function, own
 

@@ -9,12 +9,11 @@ import jax.numpy as jnp
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.inference.tta import views
 from fer_jax.models.network import DTYPES, Network
-from fer_jax.models.parameters import Flat
+from fer_jax.models.parameters import Variables
 
 
 def eval_step(
-    params: Flat,
-    batch_stats: Flat,
+    variables: Variables,
     batch: Mapping[str, Any],
     *,
     network: Network,
@@ -25,7 +24,7 @@ def eval_step(
     """Computes the logits of one task's head.
 
     Args:
-      params, batch_stats: see `Network.forward`.
+      variables: see `Network.forward`.
       batch: 'x' and 'id', see `data.loading.loader.assemble_batch`; images are resized with antialiasing.
       start: the stage that the batch's features enter, where it holds features in place of images.
       tta: see `views`.
@@ -38,7 +37,7 @@ def eval_step(
     if start is None:
         seen = [network.normalise(view) for view in seen]
     entering = jnp.concatenate(seen) if len(seen) > 1 else seen[0]
-    logits = network.forward(params, batch_stats, entering.astype(DTYPES[network.spec.dtype]), start=start)[0][task]
+    logits = network.forward(variables, entering.astype(DTYPES[network.spec.dtype]), start=start)[0][task]
     if len(seen) == 1:
         return logits
     each = logits.reshape(len(seen), -1, logits.shape[-1])

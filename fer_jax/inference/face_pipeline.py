@@ -69,19 +69,21 @@ class Cutting(NamedTuple):
       margin: see `faces.crop`, `faces.align`.
       grey: crops lose their colour.
       description: that, and where it is known from, in words.
+      aligned: by the five points of the detector.
     """
 
     margin: float
     grey: bool = False
     description: str = ''
+    aligned: bool = False
 
 
 def cutting(workdir: Path, margin: float | None, *, aligns: bool) -> Cutting:
-    """As the faces were that the run was trained on, where it tells; else with `MARGIN`.
+    """Returns how to cut out faces for a run: as its training faces were where it tells, else with `MARGIN`.
 
     Args:
       margin: one that is wanted instead.
-      aligns: whether the detector finds points, by which faces are then aligned.
+      aligns: whether to align faces where the run does not tell.
     """
     cut, grey, place = trained_on(workdir)
     if margin is not None:
@@ -94,18 +96,18 @@ def cutting(workdir: Path, margin: float | None, *, aligns: bool) -> Cutting:
     else:
         margin = MARGIN
         description = f'margin {margin:g}: the run does not tell how its faces were cut out; --margin sets another'
-    if cut and cut.aligned != aligns:
-        description += '; those were aligned by five points' if cut.aligned else '; those were not aligned'
-        description += ', these are not: --yunet does it' if cut.aligned else ', as --yunet does it here'
-    return Cutting(margin, grey, description + ('; made grey, as those are' if grey else ''))
+    aligned = cut.aligned if cut else aligns
+    if aligned:
+        description += '; aligned by five points' + (', as those are' if cut else '')
+    return Cutting(margin, grey, description + ('; made grey, as those are' if grey else ''), aligned)
 
 
 def cut_out(image: np.ndarray, face: Face, size: int, cutting: Cutting) -> np.ndarray:
-    """uint8 [size, size, 3]: the face as the network is to see it, aligned where the detector found its points."""
-    if face.landmarks is None:
-        cut = faces.crop(image, face.box, cutting.margin, size)
-    else:
+    """Cuts a face out as the network is to see it: uint8 [size, size, 3]."""
+    if cutting.aligned and face.landmarks is not None:
         cut = faces.align(image, face.landmarks, size, cutting.margin)
+    else:
+        cut = faces.crop(image, face.box, cutting.margin, size)
     if not cutting.grey:
         return cut
     import cv2
@@ -190,5 +192,5 @@ def record(
 def place(frame: Frame) -> dict[str, Any]:
     """{'file', 'frame', 'seconds'}: which picture; a photograph has no frames."""
     if not frame.source.moves:
-        return {'file': frame.source.name}
-    return {'file': frame.source.name, 'frame': frame.number, 'seconds': round(frame.seconds, 3)}
+        return {'file': frame.source.label}
+    return {'file': frame.source.label, 'frame': frame.number, 'seconds': round(frame.seconds, 3)}

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from fer_jax.inference.face_pipeline import FacePrediction
 from fer_jax.inference.media import Frame, Source
 from fer_jax.inference.predictor import Predictor
 from fer_jax.utils import progress
+
+LONGEST_NAME_BYTES = 180  # of a copy; file systems take 255, of which suffixes and names of unfinished files need some
 
 
 def predict_files(arguments: argparse.Namespace) -> int:
@@ -88,7 +91,7 @@ def _write(
             elif out:
                 drawing.save_jpeg(out / f'{name}.jpg', drawing.drawn(frame.image, lines))
             if not told and not source.moves:
-                say(f'{source.name}: no face', file=sys.stderr)
+                say(f'{source.label}: no face', file=sys.stderr)
             shown.update()
     return missed
 
@@ -109,11 +112,11 @@ def _make(out: Path, paths: Sequence[str], given: Sequence[Source]) -> None:
 
 
 def _names(given: Sequence[Source]) -> dict[Source, str]:
-    """Of the annotated copies: each source's own, with a number where two would be the same."""
+    """Names the annotated copies: each source's own, cut where it is long, with a number where two are the same."""
     names: dict[Source, str] = {}
     taken: set[str] = set()
     for source in given:
-        stem = Path(source.name.replace(':', '_')).stem
+        stem = os.fsencode(Path(source.label.replace(':', '_')).stem)[:LONGEST_NAME_BYTES].decode('utf-8', 'replace')
         candidates = itertools.chain([stem], (f'{stem}~{count}' for count in itertools.count(2)))
         names[source] = next(name for name in candidates if name not in taken)
         taken.add(names[source])

@@ -48,7 +48,7 @@ class Predictor:
         check_not_forked()
         check_views(tta)
         self.folder = restore.resolve_workdir(workdir)
-        network, self.step, self._params, self._stats = restore.restore_selected(workdir)
+        network, self.step, self._variables = restore.restore_selected(workdir)
         spec, self._network, self._tta = network.spec, network, tta
         self._activation = jax.nn.sigmoid if spec.activation == 'sigmoid' else jax.nn.softmax
         self._step = jax.jit(lambda *inputs: self._activation(eval_step(*inputs, network=network, tta=tta)))
@@ -84,7 +84,7 @@ class Predictor:
         for first, last, size in host_batches.split_into_parts(len(batch)):
             part = host_batches.pad_batch(host_batches.stack_images(batch[first:last], side), size)
             inputs = {'x': part, 'id': np.arange(first, first + size, dtype=np.int32)}
-            rows.append(np.asarray(self._step(self._params, self._stats, inputs))[: last - first])
+            rows.append(np.asarray(self._step(self._variables, inputs))[: last - first])
         return np.concatenate(rows)
 
     def calibrated(self, images: np.ndarray) -> np.ndarray:
@@ -112,7 +112,7 @@ class Predictor:
           For these classes float32 [B, h, w], 0 or more; for and against every class float32 [B, classes, h, w], or
           None where the head is not linear in the last map.
         """
-        return saliency.explain(self._network, self._params, self._stats, images, classes)
+        return saliency.explain(self._network, self._variables, images, classes)
 
     def of_table(self, table: Table) -> np.ndarray:
         """Classifies every image of a table, decoded as in training.

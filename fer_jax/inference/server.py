@@ -1,4 +1,4 @@
-"""The web service of `python -m fer_jax.serve`: a page, a JSON API and its documentation."""
+"""The web service of `fer-jax serve`: a page, a JSON API and its documentation."""
 
 import html
 import socket

@@ -27,6 +27,7 @@ from fer_jax.runs.lock import workdir_lock
 from fer_jax.training import parameter_table, setup
 from fer_jax.training.dry_run import rehearse
 from fer_jax.training.loop import Scorers, train_phases
+from fer_jax.training.phase_program import PhaseProgram
 from fer_jax.training.probe import probe
 from fer_jax.training.run import Run
 from fer_jax.utils import atomic_files
@@ -144,7 +145,7 @@ def finish(run: Run, workdir: Path, store: Checkpoints, scorers: Scorers) -> dic
     best = store.best_step()
     if best is None:
         raise UserError(f'{workdir} has no checkpoint with a finite {run.config["checkpoint"]["select"]}')
-    params, stats = store.restore_model(best, *run.network.abstract(run.replicated))
+    variables = store.restore_model(best, run.network.abstract(run.replicated))
     history = metrics_log.read_metrics(workdir / 'metrics.jsonl')
     role, metric = run.select
     results: dict[str, Any] = {
@@ -157,12 +158,12 @@ def finish(run: Run, workdir: Path, store: Checkpoints, scorers: Scorers) -> dic
     }
     predictions: dict[str, np.ndarray] = {}
     phase = next(phase for phase in run.phases if best <= phase.last)
-    start = phase.partition.boundary if phase.features else None
+    start = PhaseProgram(run, phase).start
     for name, scorer in scorers.items():
         if phase is not run.phases[-1]:
             scorer.forget_features()
         for split in (split for split in run.tasks[name].data.splits if split != 'train'):
-            logits = scorer.logits(split, params, stats, start if split == role else None)
+            logits = scorer.logits(split, variables, start if split == role else None)
             results['splits'] |= scorer.scores(split, logits)
             predictions |= scorer.predictions(split, logits)
     others = [name for name in run.data.splits if name not in ('train', role)]
@@ -174,7 +175,7 @@ def finish(run: Run, workdir: Path, store: Checkpoints, scorers: Scorers) -> dic
     print(summary.summary(results))
     figures.write_figures(workdir, results, history)
     html_report.write_report(
-        workdir, run.data, functools.partial(saliency.explain, run.network, *jax.device_get((params, stats)))
+        workdir, run.data, functools.partial(saliency.explain, run.network, jax.device_get(variables))
     )
     print(f'report.html, results, pictures and checkpoints are in {workdir}')
     return results

@@ -1,3 +1,5 @@
+"""A detector and a server that several tests share."""
+
 import contextlib
 import http.client
 import json
@@ -21,8 +23,8 @@ def running(server):
         thread.join()
 
 
-@pytest.fixture(scope='module')
-def yunet_file(tmp_path_factory):
+@pytest.fixture(scope='session')
+def yunet(tmp_path_factory):
     from tests.data import tiny_yunet
 
     path = tmp_path_factory.mktemp('yunet') / 'tiny.onnx'
@@ -31,7 +33,7 @@ def yunet_file(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def server(untrained, yunet_file):
+def server(untrained, yunet):
     from fer_jax.data.imaging import faces
     from fer_jax.inference.face_pipeline import Cutting
     from fer_jax.inference.face_service import FaceService
@@ -40,7 +42,7 @@ def server(untrained, yunet_file):
 
     predictor = Predictor(untrained)
     predictor.classes = ('<i>angry</i>', *predictor.classes[1:])
-    service = FaceService(predictor, faces.detector(yunet_file), Cutting(0.2))
+    service = FaceService(predictor, faces.detector(yunet), Cutting(0.2))
     names = ['faces.example', 'ported.example:8443']
     server = Server(('127.0.0.1', 0), service, names=names, root_path='/proxied')
     server.service = service

@@ -43,7 +43,7 @@ def noise(*shape):
 def test_a_loaded_run_answers_as_the_evaluation_does(finished, faces):
     workdir, results = finished
     predictor = fer_jax.load(workdir)
-    assert predictor.classes == ('anger', 'happy', 'surprise')
+    assert predictor.classes == ('angry', 'happy', 'surprise')
     config = json.loads(config_of(faces).to_json())
     split = setup.prepare(config).data.splits['test']
     probabilities = predictor(split.read(np.arange(len(split.labels))))
@@ -101,7 +101,7 @@ def test_views_are_those_of_the_evaluation(untrained, tta):
 
     predictor, images = fer_jax.load(untrained, tta=tta), noise(3, 60, 60, 1)
     batch = {'x': images, 'id': np.arange(3, dtype=np.int32)}
-    logits = eval_step(predictor._params, predictor._stats, batch, network=predictor._network, tta=tta)
+    logits = eval_step(predictor._variables, batch, network=predictor._network, tta=tta)
     np.testing.assert_allclose(predictor(images), jax.nn.softmax(logits), atol=1e-5)
 
 

@@ -328,9 +328,9 @@ def test_class_names_are_text(ask):
         (['--root_path=faces'], "--root_path='faces' is no path; give one such as /faces"),
     ],
 )
-def test_every_mistake_is_one_message(server, untrained, yunet_file, tmp_path, capsys, arguments, message):
+def test_every_mistake_is_one_message(server, untrained, yunet, tmp_path, capsys, arguments, message):
     given = [argument.format(tmp=tmp_path, port=server.address[1]) for argument in arguments]
-    assert serve.main([f'--workdir={untrained}', f'--yunet={yunet_file}', *given]) == 2
+    assert serve.main([f'--workdir={untrained}', f'--yunet={yunet}', *given]) == 2
     error = capsys.readouterr().err
     assert error.startswith('fer_jax: ') and error.count('\n') == 1
     assert re.search(message, error)

@@ -55,7 +55,7 @@ def test_what_muon_and_its_adam_remember_is_kept(faces, tmp_path):
     assert_same_model(tmp_path / 'whole', tmp_path / 'part')
 
 
-@pytest.mark.parametrize('where', ['prepare', 'feed_for'])
+@pytest.mark.parametrize('where', ['prepare', 'loader_for'])
 def test_a_signal_before_a_phase_begins_stops_at_once(faces, tmp_path, where, monkeypatch):
     def interrupted(*_):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -110,5 +110,5 @@ def test_a_checkpoint_of_another_model_or_class_list_is_refused(finished, faces,
     (tmp_path / 'faces').mkdir()
     for name in ('happy', 'surprise'):
         (tmp_path / 'faces' / name).symlink_to(faces / name)
-    with pytest.raises(UserError, match='its classes is primary: anger, happy, surprise, this run has primary: happy'):
+    with pytest.raises(UserError, match='its classes is primary: angry, happy, surprise, this run has primary: happy'):
         fer_jax.train(config_of(tmp_path / 'faces'), workdir)

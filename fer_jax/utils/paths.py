@@ -1,0 +1,17 @@
+"""Paths as a user types them."""
+
+from pathlib import Path
+
+from fer_jax.errors import UserError
+
+
+def user_path(text: str | Path) -> Path:
+    """Returns the path, with `~` and `~name` replaced by the home folder.
+
+    Raises:
+      UserError: there is no such home folder.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(f'{str(text)!r}: the home folder is not known; set HOME, or give the whole path') from None
