@@ -11,6 +11,7 @@ import numpy as np
 
 from fer_jax.data.imaging import faces
 from fer_jax.data.imaging.codec import IMAGE_SUFFIXES
+from fer_jax.data.imaging.faces import Face
 from fer_jax.errors import UserError
 from fer_jax.inference import video
 
@@ -58,6 +59,7 @@ class Frame(NamedTuple):
       seconds: since its beginning.
       image: uint8 RGB [H, W, 3], upright; None where it cannot be read.
       error: why not; '' where it can.
+      faces: where they are known already, None where they are to be detected.
     """
 
     source: Source
@@ -65,6 +67,12 @@ class Frame(NamedTuple):
     seconds: float
     image: np.ndarray | None
     error: str = ''
+    faces: list[Face] | None = None
+
+
+def printable(text: str) -> str:
+    """Returns text that can be encoded: bytes of a file's name that are not UTF-8 are escaped by backslashes."""
+    return text.encode('utf-8', 'backslashreplace').decode()
 
 
 def sources(paths: Sequence[str]) -> list[Source]:

@@ -288,10 +288,12 @@ def test_a_long_video_has_a_short_timeline(tmp_path, monkeypatch):
     monkeypatch.setattr(drawing, 'timeline_png', lambda *given: drawn.append(given))
     with drawing.Film(tmp_path, 'film', 25.0, ('happy', 'sad')) as film:
         for number in range(1000):
-            share = None if number < 500 else np.array([number / 1000, 1 - number / 1000])
-            film.add(np.zeros((17, 31, 3), np.uint8), number / 25, share)
+            persons = {} if number < 500 else {3: np.array([number / 1000, 1 - number / 1000])}
+            film.add(np.zeros((17, 31, 3), np.uint8), number / 25, persons)
             assert len(film._points) <= 50
-    ((path, seconds, values, classes, title),) = drawn
+    ((path, seconds, persons, classes, title),) = drawn
+    ((number, values),) = persons.items()
+    assert number == 3
     assert path == tmp_path / 'film_timeline.png' and classes == ('happy', 'sad') and title == 'film'
     assert 25 <= len(seconds) <= 50 and seconds[0] == 0 and seconds[-1] > 38
     np.testing.assert_allclose(np.diff(seconds), seconds[1])
