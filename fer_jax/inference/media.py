@@ -184,9 +184,9 @@ def read_frames(source: Source, *, every: int = 1) -> Iterator[Frame]:
             number += 1
     except video.Damaged as damaged:
         reason = str(damaged)
-    error = _error(source, number, seconds, reason)
-    if error:
-        yield Frame(source, number, seconds, None, error)
+    message = _describe_loss(source, number, seconds, reason)
+    if message:
+        yield Frame(source, number, seconds, None, message)
 
 
 def _camera_pictures(name: str) -> Iterator[video.Picture]:
@@ -205,8 +205,8 @@ def _camera_pictures(name: str) -> Iterator[video.Picture]:
         capture.release()
 
 
-def _error(source: Source, number: int, seconds: float, reason: str) -> str:
-    """What of a video could not be read, after `number` frames up to `seconds`; '' where it is whole."""
+def _describe_loss(source: Source, number: int, seconds: float, reason: str) -> str:
+    """Says what of a video could not be read, after `number` frames up to `seconds`; '' where it is whole."""
     if not number:
         kind = f' ({reason})' if reason else ''
         return f'{source.label} cannot be read as a video{kind}; it is damaged, empty, or of an unknown kind'

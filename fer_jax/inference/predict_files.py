@@ -38,8 +38,8 @@ def predict_files(arguments: argparse.Namespace) -> int:
     given = media.sources(arguments.paths)
     if arguments.out:
         _make(arguments.out, arguments.paths, given)
-    frames = itertools.chain.from_iterable(media.read_frames(source, every=arguments.every) for source in given)
-    frames, detect = _locate(frames, given, arguments)
+    read = itertools.chain.from_iterable(media.read_frames(source, every=arguments.every) for source in given)
+    frames, detect = _locate(read, given, arguments)
     predictor = Predictor(arguments.workdir, tta=arguments.tta)
     cutting = face_pipeline.cutting(predictor.folder, arguments.margin, aligns=arguments.yunet is not None)
     if arguments.faces == given_faces.GIVEN:
@@ -102,8 +102,15 @@ def _write(
     out: Path | None = arguments.out
     say = shown.write if sys.stderr.isatty() else print  # past a bar that moves
     persons = tracking.Persons()
+
+    def write_persons(writer: Writer) -> None:
+        for record in persons.records(source, classes):
+            writer.write(record)
+
     with contextlib.ExitStack() as stack:
         film = None
+        if persons_writer:
+            stack.callback(write_persons, persons_writer)
         if out and source.moves:
             film = stack.enter_context(drawing.Film(out, name, source.rate / arguments.every, classes))
         for frame, predictions in seen:
@@ -121,16 +128,13 @@ def _write(
                 writer.write(record)
             persons.add(predictions, frame.seconds)
             if film:
-                shares = {prediction.face_id: prediction.probabilities for prediction in predictions}
+                shares = {one.face_id: one.probabilities for one in predictions if one.face_id is not None}
                 film.add(drawing.drawn(frame.image, records), frame.seconds, shares)
             elif out:
                 drawing.save_jpeg(out / f'{name}.jpg', drawing.drawn(frame.image, records))
             if not predictions and not source.moves:
                 say(media.printable(f'{source.label}: no face'), file=sys.stderr)
             shown.update()
-    if persons_writer:
-        for record in persons.records(source, classes):
-            persons_writer.write(record)
     return missed
 
 

@@ -3,7 +3,7 @@
 import csv
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -129,7 +129,7 @@ class ParquetWriter:
         self._file.close()
 
 
-def flatten(record: dict[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+def flatten(record: dict[str, Any], columns: Collection[str]) -> dict[str, Any]:
     """Returns the values of a record by column; names that are not UTF-8 are escaped by backslashes."""
     values = dict(record)
     values.update(zip(('x', 'y', 'width', 'height'), values.pop('box', ()), strict=False))

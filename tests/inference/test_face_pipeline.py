@@ -263,7 +263,7 @@ def test_what_cannot_be_read_stops_nothing(untrained, yunet, tmp_path):
     assert 'cannot be read as an image' in text['error'] and 'cannot be read as a video' in film['error']
     assert [line['label'] for line in red] == 2 * [red[0]['label']] and [line['file'] for line in red] == given[3:]
     there = {path.name for path in (tmp_path / 'out').iterdir()}
-    assert there == {'predictions.jsonl', 'vast.jpg', 'red.jpg', 'red~2.jpg'}
+    assert there == {'predictions.jsonl', 'persons.jsonl', 'vast.jpg', 'red.jpg', 'red~2.jpg'}
     assert max(Image.open(tmp_path / 'out' / 'vast.jpg').size) == drawing.LONGEST_SIDE
     told = [line for line in done.stderr.splitlines() if line and 'looking' not in line]
     assert len(told) == 5, done.stderr  # the margin, no face, two that cannot be read, and how many
@@ -317,6 +317,8 @@ def test_a_signal_leaves_what_was_seen(untrained, yunet, tmp_path, monkeypatch, 
     copy = cv2.VideoCapture(str(tmp_path / 'out' / 'film_annotated.mp4'))
     assert copy.get(cv2.CAP_PROP_FRAME_COUNT) == 40
     assert (tmp_path / 'out' / 'film_timeline.png').is_file()
+    persons = [json.loads(line) for line in (tmp_path / 'out' / 'persons.jsonl').read_text().splitlines()]
+    assert sum(person['frames'] for person in persons) == 40
 
 
 PEAKS = """
