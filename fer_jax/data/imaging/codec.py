@@ -41,16 +41,23 @@ def decode(data: bytes, size: int | None, channels: int, name: str) -> np.ndarra
             pixels = np.asarray(open_image(data)[0].convert('L' if channels == 1 else 'RGB'))
     except ValueError as error:
         raise UserError(f'{name} cannot be read as an image ({error}); remove or replace it') from error
-    if size is not None and pixels.shape[:2] != (size, size):
-        from PIL import Image
-
-        image = Image.fromarray(pixels)
-        factor = size / min(image.size)
-        fitted = max(size, round(image.width * factor)), max(size, round(image.height * factor))
-        image = image.resize(fitted, Image.Resampling.BILINEAR)
-        left, top = (image.width - size) // 2, (image.height - size) // 2
-        pixels = np.asarray(image.crop((left, top, left + size, top + size)))
+    if size is not None:
+        pixels = fit_square(pixels, size)
     return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def fit_square(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Resizes the short side of uint8 [H, W] or [H, W, C] to `size`, antialiased, and keeps the middle square."""
+    if pixels.shape[:2] == (size, size):
+        return pixels
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    factor = size / min(image.size)
+    fitted = max(size, round(image.width * factor)), max(size, round(image.height * factor))
+    image = image.resize(fitted, Image.Resampling.BILINEAR)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
 def _whole_jpeg(data: bytes, size: int | None, channels: int) -> np.ndarray | None:
