@@ -1,5 +1,6 @@
 """What was found, drawn: boxes on photographs and videos, a timeline of a video."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ COLOURS = ('#c83c50', '#806230', '#7b4fa3', '#9a6f00', '#1f6fb4', '#b85412', '#5
 UNSURE = '#6c7178'
 LONGEST_SIDE = 4096  # px: a larger annotated picture helps nobody
 MOST_POINTS = 4000  # of a timeline
+MOST_PANELS = 6  # of a timeline, one a person
 
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -122,7 +124,7 @@ def save_jpeg(path: Path, image: np.ndarray) -> None:
 
 
 class Film:
-    """An annotated copy of a video, `NAME_annotated.mp4`, and its timeline, `NAME_timeline.png`.
+    """An annotated copy of a video, `NAME_annotated.mp4`, and a timeline of each person, `NAME_timeline.png`.
 
     Both are whole at every moment at which the block is left, and have their names then. Of however long a video the
     timeline keeps at most `MOST_POINTS` points.
@@ -134,23 +136,23 @@ class Film:
         self._scratch = folder / f'.{self.path.name}'
         self._writer: video.Writer | None = None
         self._size = (0, 0)
-        self._points: list[tuple[float, np.ndarray]] = []
+        self._points: list[tuple[float, dict[int, np.ndarray]]] = []
         self._seen, self._every = 0, 1
 
     def __enter__(self) -> 'Film':
         return self
 
-    def add(self, image: np.ndarray, seconds: float, largest: np.ndarray | None) -> None:
-        """One frame more.
+    def add(self, image: np.ndarray, seconds: float, persons: dict[int, np.ndarray]) -> None:
+        """Adds a frame.
 
         Args:
           image: uint8 RGB [H, W, 3]; every other is resized to the first.
           seconds: since the beginning.
-          largest: float [classes], the probabilities of its largest face; None without a face.
+          persons: float [classes], the probabilities, by the `face_id` of everybody in the frame.
         """
         self._write(image, seconds)
         if self._seen % self._every == 0:
-            self._points.append((seconds, np.zeros(len(self._classes)) if largest is None else largest))
+            self._points.append((seconds, persons))
         self._seen += 1
         if len(self._points) > MOST_POINTS:
             self._points, self._every = self._points[::2], 2 * self._every
@@ -170,34 +172,42 @@ class Film:
         if self._writer is not None:
             self._writer.close()
             self._scratch.replace(self.path)
-        if any(values.any() for _, values in self._points):
-            seconds, values = zip(*self._points, strict=True)
-            timeline_png(self._timeline, np.array(seconds), np.stack(values), self._classes, self._title)
+        counts = Counter(number for _, persons in self._points for number in persons)
+        shown = sorted(number for number, _ in counts.most_common(MOST_PANELS))
+        if shown:
+            missing = np.zeros(len(self._classes))
+            values = {number: np.stack([row.get(number, missing) for _, row in self._points]) for number in shown}
+            left_out = len(counts) - len(shown)
+            title = self._title + (f' ({left_out} more persons, each seen less)' if left_out else '')
+            timeline_png(self._timeline, np.array([at for at, _ in self._points]), values, self._classes, title)
 
 
 def timeline_png(
-    path: Path, seconds: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], title: str
+    path: Path, seconds: np.ndarray, persons: dict[int, np.ndarray], classes: Sequence[str], title: str
 ) -> None:
-    """The probabilities of the largest face over time, one on the other, blank where there is none.
+    """Draws the probabilities over time, a panel for each person, blank where the person is not there.
 
     Args:
       seconds: float [N].
-      probabilities: float [N, classes], of attributes, which do not add up to 1, drawn as lines; 0 without a face.
+      persons: by `face_id` float [N, classes], 0 without the face; of attributes, which do not add up to 1, drawn as
+        lines.
     """
-    figure = plotting.figure(10, 3.6)
-    axes = figure.add_subplot()
+    figure = plotting.figure(10, 1.6 + 2.0 * len(persons))
+    panels = figure.subplots(len(persons), 1, sharex=True, squeeze=False)[:, 0]
     shades = colours(classes)
-    if probabilities.sum(1).max() < 1.01:
-        axes.stackplot(seconds, probabilities.T, labels=list(classes), colors=list(shades.values()))
-    else:
-        for name, values in zip(classes, probabilities.T, strict=True):
-            axes.plot(seconds, values, label=name, color=shades[name])
-    axes.set_xlim(seconds[0], max(seconds[-1], seconds[0] + 1e-3))
-    axes.set_ylim(0, 1)
-    axes.set_xlabel('seconds')
-    axes.yaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
-    axes.set_title(f'{title}: the largest face', loc='left')
-    axes.spines[['top', 'right']].set_visible(False)
-    handles, names = axes.get_legend_handles_labels()
+    for axes, (number, probabilities) in zip(panels, persons.items(), strict=True):
+        if probabilities.sum(1).max() < 1.01:
+            axes.stackplot(seconds, probabilities.T, labels=list(classes), colors=list(shades.values()))
+        else:
+            for name, values in zip(classes, probabilities.T, strict=True):
+                axes.plot(seconds, values, label=name, color=shades[name])
+        axes.set_xlim(seconds[0], max(seconds[-1], seconds[0] + 1e-3))
+        axes.set_ylim(0, 1)
+        axes.yaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
+        axes.set_ylabel(f'face {number}')
+        axes.spines[['top', 'right']].set_visible(False)
+    panels[0].set_title(title, loc='left')
+    panels[-1].set_xlabel('seconds')
+    handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc='outside lower center', ncols=min(len(names), 8), frameon=False, fontsize=8)
     figure.savefig(path)

@@ -21,12 +21,16 @@ def eval_step(
     task: str = PRIMARY,
     tta: str = 'none',
 ) -> jax.Array:
-    """Logits float32 [B, classes] of one task's head, images resized with antialiasing and otherwise as they are.
+    """Computes the logits of one task's head.
 
     Args:
-      batch: 'x' and 'id', see `data.loading.loader.assemble_batch`.
-      start: the stage that the batch's features enter, where it holds those.
-      tta: see `views`: the logits of the mean of the probabilities of several views of each image.
+      variables: see `Network.forward`.
+      batch: 'x' and 'id', see `data.loading.loader.assemble_batch`; images are resized with antialiasing.
+      start: the stage that the batch's features enter, where it holds features in place of images.
+      tta: see `views`.
+
+    Returns:
+      float32 [B, classes]: the logits, or those of the mean of the probabilities of several views.
     """
     x = batch['x']
     seen = [x] if start is not None else views(x, batch['id'], network.spec.image_size, tta)

@@ -11,6 +11,7 @@ import numpy as np
 
 from fer_jax.data.imaging import faces
 from fer_jax.data.imaging.codec import IMAGE_SUFFIXES
+from fer_jax.data.imaging.faces import Face
 from fer_jax.errors import UserError
 from fer_jax.inference import video
 from fer_jax.utils.paths import user_path
@@ -59,6 +60,7 @@ class Frame(NamedTuple):
       seconds: since its beginning.
       image: uint8 RGB [H, W, 3], upright; None where it cannot be read.
       error: why not; '' where it can.
+      faces: where they are known already, None where they are to be detected.
     """
 
     source: Source
@@ -66,6 +68,12 @@ class Frame(NamedTuple):
     seconds: float
     image: np.ndarray | None
     error: str = ''
+    faces: list[Face] | None = None
+
+
+def printable(text: str) -> str:
+    """Returns text that can be encoded: bytes of a file's name that are not UTF-8 are escaped by backslashes."""
+    return text.encode('utf-8', 'backslashreplace').decode()
 
 
 def sources(paths: Sequence[str]) -> list[Source]:
@@ -177,9 +185,9 @@ def read_frames(source: Source, *, every: int = 1) -> Iterator[Frame]:
             number += 1
     except video.Damaged as damaged:
         reason = str(damaged)
-    error = _error(source, number, seconds, reason)
-    if error:
-        yield Frame(source, number, seconds, None, error)
+    message = _describe_loss(source, number, seconds, reason)
+    if message:
+        yield Frame(source, number, seconds, None, message)
 
 
 def _camera_pictures(name: str) -> Iterator[video.Picture]:
@@ -198,8 +206,8 @@ def _camera_pictures(name: str) -> Iterator[video.Picture]:
         capture.release()
 
 
-def _error(source: Source, number: int, seconds: float, reason: str) -> str:
-    """What of a video could not be read, after `number` frames up to `seconds`; '' where it is whole."""
+def _describe_loss(source: Source, number: int, seconds: float, reason: str) -> str:
+    """Says what of a video could not be read, after `number` frames up to `seconds`; '' where it is whole."""
     if not number:
         kind = f' ({reason})' if reason else ''
         return f'{source.label} cannot be read as a video{kind}; it is damaged, empty, or of an unknown kind'

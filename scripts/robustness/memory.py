@@ -1,7 +1,7 @@
 """Measures the growth of resident memory over many pictures, with the detector that users have by default.
 
     python scripts/robustness/memory.py detect --count 10000
-    python scripts/robustness/memory.py video --workdir release --count 90000      # frames; an hour at 25 a second
+    python scripts/robustness/memory.py video --count 18000 --rate 5 --size 320 180 --photo party.jpg     # an hour
     python scripts/robustness/memory.py crop_faces --count 600
 
 The resident size is taken after `--warm` pictures and at the end. The pictures are made of `--photo`, else of noise.
@@ -66,17 +66,15 @@ def measure_detect(arguments: argparse.Namespace, photo: np.ndarray | None, grow
 
 def measure_video(arguments: argparse.Namespace, photo: np.ndarray | None, growth: Growth) -> None:
     """Runs `predict` on one video of `count` frames, with its annotated copy."""
-    import cv2
-
     from fer_jax import predict
-    from fer_jax.inference import drawing
+    from fer_jax.inference import drawing, video
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'film.mp4'
-        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'mp4v'), 25.0, arguments.size)
+        writer = video.Writer(path, arguments.size, arguments.rate)
         for number in range(arguments.count):
-            writer.write(make_picture(photo, number, arguments.size)[..., ::-1])
-        writer.release()
+            writer.add(make_picture(photo, number, arguments.size), number / arguments.rate)
+        writer.close()
         add = drawing.Film.add
 
         def counted(self: drawing.Film, *given: object) -> None:
@@ -119,6 +117,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--count', type=int, default=1000, help='pictures, frames or photographs')
     parser.add_argument('--warm', type=int, default=100, help='pictures before the first look at the resident size')
     parser.add_argument('--size', type=int, nargs=2, default=(640, 360), help='width and height in px')
+    parser.add_argument('--rate', type=float, default=25.0, help='frames a second of the video')
     parser.add_argument('--photo', type=Path, help='a photograph with faces, of which the pictures are made')
     parser.add_argument('--workdir', default='release', help='of the run that classifies the faces of a video')
     arguments = parser.parse_args(argv)

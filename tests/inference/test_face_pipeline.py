@@ -263,7 +263,7 @@ def test_what_cannot_be_read_stops_nothing(untrained, yunet, tmp_path):
     assert 'cannot be read as an image' in text['error'] and 'cannot be read as a video' in film['error']
     assert [line['label'] for line in red] == 2 * [red[0]['label']] and [line['file'] for line in red] == given[3:]
     there = {path.name for path in (tmp_path / 'out').iterdir()}
-    assert there == {'predictions.jsonl', 'vast.jpg', 'red.jpg', 'red~2.jpg'}
+    assert there == {'predictions.jsonl', 'persons.jsonl', 'vast.jpg', 'red.jpg', 'red~2.jpg'}
     assert max(Image.open(tmp_path / 'out' / 'vast.jpg').size) == drawing.LONGEST_SIDE
     told = [line for line in done.stderr.splitlines() if line and 'looking' not in line]
     assert len(told) == 5, done.stderr  # the margin, no face, two that cannot be read, and how many
@@ -288,10 +288,12 @@ def test_a_long_video_has_a_short_timeline(tmp_path, monkeypatch):
     monkeypatch.setattr(drawing, 'timeline_png', lambda *given: drawn.append(given))
     with drawing.Film(tmp_path, 'film', 25.0, ('happy', 'sad')) as film:
         for number in range(1000):
-            share = None if number < 500 else np.array([number / 1000, 1 - number / 1000])
-            film.add(np.zeros((17, 31, 3), np.uint8), number / 25, share)
+            persons = {} if number < 500 else {3: np.array([number / 1000, 1 - number / 1000])}
+            film.add(np.zeros((17, 31, 3), np.uint8), number / 25, persons)
             assert len(film._points) <= 50
-    ((path, seconds, values, classes, title),) = drawn
+    ((path, seconds, persons, classes, title),) = drawn
+    ((number, values),) = persons.items()
+    assert number == 3
     assert path == tmp_path / 'film_timeline.png' and classes == ('happy', 'sad') and title == 'film'
     assert 25 <= len(seconds) <= 50 and seconds[0] == 0 and seconds[-1] > 38
     np.testing.assert_allclose(np.diff(seconds), seconds[1])
@@ -315,6 +317,8 @@ def test_a_signal_leaves_what_was_seen(untrained, yunet, tmp_path, monkeypatch, 
     copy = cv2.VideoCapture(str(tmp_path / 'out' / 'film_annotated.mp4'))
     assert copy.get(cv2.CAP_PROP_FRAME_COUNT) == 40
     assert (tmp_path / 'out' / 'film_timeline.png').is_file()
+    persons = [json.loads(line) for line in (tmp_path / 'out' / 'persons.jsonl').read_text().splitlines()]
+    assert sum(person['frames'] for person in persons) == 40
 
 
 PEAKS = """

@@ -42,24 +42,30 @@ def decode(data: bytes, size: int | None, channels: int, name: str) -> np.ndarra
             pixels = np.asarray(open_image(data)[0].convert('L' if channels == 1 else 'RGB'))
     except ValueError as error:
         raise UserError(f'{name} cannot be read as an image ({error}); remove or replace it') from error
-    if size is not None and pixels.shape[:2] != (size, size):
-        from PIL import Image
-
-        image = Image.fromarray(pixels)
-        if max(image.size) > WIDEST * min(image.size):  # the rest of a strip would fill the memory
-            image = _middle(image, WIDEST * min(image.size))
-        factor = size / min(image.size)
-        fitted = max(size, round(image.width * factor)), max(size, round(image.height * factor))
-        image = image.resize(fitted, Image.Resampling.BILINEAR)
-        left, top = (image.width - size) // 2, (image.height - size) // 2
-        pixels = np.asarray(image.crop((left, top, left + size, top + size)))
+    if size is not None:
+        pixels = fit_square(pixels, size)
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def _middle(image: Any, side: int) -> Any:
-    """Crops the longer side of an image to the middle `side` pixels."""
-    left, top = max(image.width - side, 0) // 2, max(image.height - side, 0) // 2
-    return image.crop((left, top, left + min(image.width, side), top + min(image.height, side)))
+def fit_square(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Resizes the short side of uint8 [H, W] or [H, W, C] to `size`, antialiased, and keeps the middle square."""
+    if pixels.shape[:2] == (size, size):
+        return pixels
+    from PIL import Image
+
+    image = Image.fromarray(_without_ends(pixels))
+    factor = size / min(image.size)
+    fitted = max(size, round(image.width * factor)), max(size, round(image.height * factor))
+    image = image.resize(fitted, Image.Resampling.BILINEAR)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def _without_ends(pixels: np.ndarray) -> np.ndarray:
+    """Cuts the ends off a strip of pixels, whose enlargement would fill the memory."""
+    most = WIDEST * min(pixels.shape[:2])
+    top, left = (max(side - most, 0) // 2 for side in pixels.shape[:2])
+    return pixels[top : top + most, left : left + most]
 
 
 def _whole_jpeg(data: bytes, size: int | None, channels: int) -> np.ndarray | None:
