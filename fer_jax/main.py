@@ -17,6 +17,7 @@ from fer_jax.config.files import config_names
 from fer_jax.config.flags import checked_config, parse
 from fer_jax.distributed import launch, processes
 from fer_jax.errors import UserError
+from fer_jax.utils.output import lasting_output
 from fer_jax.utils.signals import stop_request
 
 WORKDIR = flags.DEFINE_string('workdir', '', 'Folder of the run; the same folder again resumes. Empty: a new one.')
@@ -77,7 +78,7 @@ def command(argv: list[str]) -> None:
     if {'--help_config', '-help_config'} & set(argv[1:]):
         print(reference.help_text())
         return
-    with stop_request():
+    with lasting_output(), stop_request():
         parse(argv)
         run(checked_config())
 
@@ -94,7 +95,8 @@ def main(argv: list[str] | None = None) -> int:
     status, said = cli.outcome(lambda: command(list(sys.argv if argv is None else argv)))
     processes.leave(status, said)
     if said:
-        print(said, file=sys.stderr)
+        with lasting_output():
+            print(said, file=sys.stderr)
     return status
 
 
