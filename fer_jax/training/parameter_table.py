@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from clu import parameter_overview
-
 from fer_jax.models.layers import norm_paths
 from fer_jax.models.network import Network
 from fer_jax.models.parameters import stage_of
@@ -14,6 +12,8 @@ from fer_jax.training.phases import Phase
 
 def parameter_table(network: Network, phases: Sequence[Phase]) -> str:
     """Lists the stages in order, their parameters, and what each phase does with them."""
+    from clu import parameter_overview
+
     columns = ('stage', 'tensors', 'parameters', *(f'phase_{phase.index}' for phase in phases))
     row: Any = dataclasses.make_dataclass('Row', columns)
 
