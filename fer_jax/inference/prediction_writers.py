@@ -138,7 +138,5 @@ def flatten(record: dict[str, Any], columns: Collection[str]) -> dict[str, Any]:
     values.update(values.pop('probabilities', {}))
     values.setdefault('face_id', values.get('face'))
     return {
-        name: printable(value) if isinstance(value, str) else value
-        for name in columns
-        for value in [values.get(name)]
+        name: printable(value) if isinstance(value, str) else value for name in columns for value in [values.get(name)]
     }
