@@ -212,8 +212,9 @@ class Analyzer:
         for frame, predictions in tracking.track_faces(seen, smoothing_seconds=smooth):
             results = []
             for number, prediction in enumerate(predictions):
-                options = {'number': number, 'abstain_below': self._abstain_below}
-                record = face_pipeline.record(frame, prediction, self.classes, **options)
+                record = face_pipeline.record(
+                    frame, prediction, self.classes, number=number, abstain_below=self._abstain_below
+                )
                 results.append(FaceResult(**record | {'box': tuple(record['box'])}))
             yield frame, tuple(results)
 

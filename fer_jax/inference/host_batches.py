@@ -35,7 +35,7 @@ def stack_images(images: np.ndarray | list[np.ndarray], size: int) -> np.ndarray
       [B, size, size, C]: uint8 where no image needs resizing, else float32.
     """
     if all(image.shape[:2] == (size, size) for image in images):
-        return np.stack(images)
+        return np.stack(list(images))
     return np.stack([resize_on_host(image, size) for image in images])
 
 
