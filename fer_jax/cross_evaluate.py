@@ -26,6 +26,7 @@ from fer_jax.errors import UserError
 from fer_jax.evaluation import cross_dataset, summary
 from fer_jax.runs import metrics_log
 from fer_jax.utils import plotting
+from fer_jax.utils.paths import path_argument
 
 KEPT = ('n', 'accuracy', 'accuracy_ci95', 'interval', 'balanced_accuracy', 'macro_f1', 'classes', 'left_out')
 
@@ -35,9 +36,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog='fer-jax cross-evaluate', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--workdir', required=True, action='append', type=Path, help='of a finished run; repeatable')
+    parser.add_argument(
+        '--workdir', required=True, action='append', type=path_argument, help='of a finished run; repeatable'
+    )
     parser.add_argument('--data', required=True, action='append', help='NAME, FOLDER or MANIFEST[:SPLIT]; repeatable')
-    parser.add_argument('--output', required=True, type=Path, help='.jsonl to write')
+    parser.add_argument('--output', required=True, type=path_argument, help='.jsonl to write')
     parser.add_argument('--fresh', action='store_true', help='score pairs anew that --output has already')
     arguments = parser.parse_args(argv)
 

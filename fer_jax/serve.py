@@ -8,13 +8,13 @@ Serves on this machine alone unless --host says otherwise, and keeps nothing tha
 import argparse
 import re
 import sys
-from pathlib import Path
 
 from fer_jax.cli import run_and_exit, run_command
 from fer_jax.data.imaging import faces
 from fer_jax.errors import UserError
 from fer_jax.inference import face_pipeline
 from fer_jax.inference.predictor import Predictor
+from fer_jax.utils.paths import path_argument
 from fer_jax.utils.signals import Stopped, stop_request
 
 NAME = re.compile(r'[\w.-]+(:\d{1,5})?')
@@ -34,7 +34,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument('--root_path', default='', help='path under which a proxy makes it available, such as /faces')
     parser.add_argument('--margin', type=float, help="around each face, as a share of it; the training data's, or 0.2")
-    parser.add_argument('--yunet', type=Path, help="ONNX file of OpenCV's YuNet: faces are aligned by its landmarks")
+    parser.add_argument(
+        '--yunet', type=path_argument, help="ONNX file of OpenCV's YuNet: faces are aligned by its landmarks"
+    )
     arguments = parser.parse_args(argv)
 
     def command() -> None:

@@ -14,6 +14,7 @@ from fer_jax.data.imaging.codec import IMAGE_SUFFIXES
 from fer_jax.data.imaging.faces import Face
 from fer_jax.errors import UserError
 from fer_jax.inference import video
+from fer_jax.utils.paths import user_path
 
 VIDEO_SUFFIXES = (
     *('.3g2', '.3gp', '.asf', '.avi', '.f4v', '.flv', '.m2t', '.m2ts', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg'),
@@ -83,7 +84,7 @@ def sources(paths: Sequence[str]) -> list[Source]:
     """
     result: list[Source] = []
     for given in paths:
-        path = Path(given)
+        path = user_path(given)
         if given.startswith(CAMERA):
             result.append(_camera(given))
         elif given.startswith(video.STREAMS):

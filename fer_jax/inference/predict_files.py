@@ -20,6 +20,7 @@ from fer_jax.inference.media import Frame, Source
 from fer_jax.inference.prediction_writers import Writer, open_writer
 from fer_jax.inference.predictor import Predictor
 from fer_jax.utils import progress
+from fer_jax.utils.paths import user_path
 
 LONGEST_NAME_BYTES = 180  # of a copy; file systems take 255, of which suffixes and names of unfinished files need some
 
@@ -141,7 +142,7 @@ def _write(
 def _make(out: Path, paths: Sequence[str], given: Sequence[Source]) -> None:
     """Makes the folder of the copies, which have the names of what they are copies of, and may not be where that is."""
     for path in paths:
-        if Path(path).is_dir() and out.resolve().is_relative_to(Path(path).resolve()):
+        if user_path(path).is_dir() and out.resolve().is_relative_to(user_path(path).resolve()):
             raise UserError(f'--out={str(out)!r} lies inside {path!r}; the next call would take copies for photographs')
     for file in (Path(source.name) for source in given if not source.live):
         if out.resolve() in (file.parent.resolve(), file.resolve().parent):

@@ -18,6 +18,7 @@ from fer_jax.pretrained import Preprocessing, Weights
 from fer_jax.runs import provenance
 from fer_jax.runs.checkpoints import Checkpoints, read_spec
 from fer_jax.utils import cache
+from fer_jax.utils.paths import user_path
 
 RELEASE = 'release'  # the name of the network that comes with fer_jax
 FILE = 'release.safetensors'  # beside model.json, in place of checkpoints
@@ -38,7 +39,7 @@ class Selected(NamedTuple):
 
 def resolve_workdir(workdir: str | Path) -> Path:
     """The folder; of 'release', where nothing of that name is here, that of the network which comes with fer_jax."""
-    folder = Path(workdir)
+    folder = user_path(workdir)
     return cache.PACKAGE / RELEASE if str(workdir) == RELEASE and not folder.exists() else folder
 
 

@@ -22,6 +22,7 @@ from fer_jax.training.phase_program import PhaseProgram
 from fer_jax.training.phases import Phase
 from fer_jax.training.run import Run
 from fer_jax.utils import cache
+from fer_jax.utils.paths import user_path
 
 MOST_CHECKPOINTS = 3  # checkpoints on disk at most: the newest, the best, and the one that is being written
 
@@ -119,7 +120,7 @@ def place_of(data: Mapping[str, Any]) -> Path:
     """The folder of a task's images, or the manifest that lists them."""
     if data['name']:
         return prepared.folder(data['name'], cache.root() / 'datasets')
-    return Path(data['dir'] or data['manifest'])
+    return user_path(data['dir'] or data['manifest'])
 
 
 def tree_size(folder: Path) -> int:
@@ -131,7 +132,7 @@ def describe_weights(run: Run) -> str:
     if run.weights is None:
         return 'none, it starts from scratch'
     model = run.config['model']
-    places = (pretrained.cached_file(model['name'], cache.root(), model['weights']), Path(model['weights']))
+    places = (pretrained.cached_file(model['name'], cache.root(), model['weights']), user_path(model['weights']))
     for path in places:
         if path.is_file():
             return f'present, {path}, {path.stat().st_size / 1e6:.1f} MB'

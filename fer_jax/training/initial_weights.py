@@ -20,6 +20,7 @@ from fer_jax.pretrained import Preprocessing, Weights
 from fer_jax.runs import restore
 from fer_jax.runs.restore import weights_of_run
 from fer_jax.utils import cache
+from fer_jax.utils.paths import user_path
 
 STATISTICS_SAMPLE = 2048
 
@@ -37,8 +38,8 @@ def source(weights: str, model: str, *, partial: bool = False) -> Weights | None
         return None
     if (restore.resolve_workdir(weights) / 'checkpoints').is_dir():
         return weights_of_run(Path(weights), None if partial else model)
-    if partial and Path(weights).is_file():
-        return pretrained.load(Path(weights), None)
+    if partial and user_path(weights).is_file():
+        return pretrained.load(user_path(weights), None)
     with processes.main_process_first():
         return pretrained.resolve(weights, model, cache=cache.root())
 

@@ -37,8 +37,9 @@ def prepare(config: Mapping[str, Any]) -> Run:
     distillation.check_distillation(config)
     mesh = sharding.make_mesh(config['parallel']['devices'])
     model = config['model']
+    data = load_data(config)  # before weights are downloaded, which a wrong folder would waste
     weights = initial_weights.source(model['weights'], model['name'], partial=model['partial'])
-    data, teachers = load_data(config, mesh)
+    data[PRIMARY], teachers = distillation.with_teacher_outputs(config, data[PRIMARY], mesh)
     network = build_network(config, data, weights)
     if model['partial'] and weights is not None:
         weights = initial_weights.agreeing(weights, network)
@@ -66,13 +67,11 @@ def set_up_jax(config: Mapping[str, Any]) -> None:
         os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_gpu_deterministic_ops=true'
 
 
-def load_data(config: Mapping[str, Any], mesh: Mesh) -> tuple[dict[str, Dataset], dict[str, dict[str, str]]]:
-    """Loads ({task: its data, with the outputs of teachers}, {teacher: {step, sha256}})."""
+def load_data(config: Mapping[str, Any]) -> dict[str, Dataset]:
+    """Loads {task: its data}."""
     model = config['model']
     with processes.main_process_first():
-        data = data_tasks.load_tasks(config, image_size=model['image_size'], channels=model['channels'])
-    data[PRIMARY], teachers = distillation.with_teacher_outputs(config, data[PRIMARY], mesh)
-    return data, teachers
+        return data_tasks.load_tasks(config, image_size=model['image_size'], channels=model['channels'])
 
 
 def build_network(config: Mapping[str, Any], data: Mapping[str, Dataset], weights: Weights | None) -> Network:

@@ -178,6 +178,8 @@ def test_nothing_trains_on_what_the_primary_task_is_scored_on(faces):
     everything = [path.resolve().read_bytes() for path in (faces / 'ours').rglob('*.png')]
     left = [image for image in everything if hashlib.sha256(image).digest() not in scored]
     assert len(data['faces'].splits['train'].ids) == len(left) < len(everything) == 60
+    note = f'left out: {60 - len(left)} of 60 training images, on which the primary task is selected or tested'
+    assert note in data['faces'].notes
 
 
 def test_no_joint_task_is_scored_on_what_another_trains_on(faces):

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 
 from fer_jax.data.imaging.image_files import describe_left_out, printable
-from fer_jax.data.quality.examination import image_stats
 from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
 from fer_jax.utils import cache, progress
@@ -83,6 +82,8 @@ def _some(reasons: dict[str, str]) -> str:
 
 def _check(table: Table) -> tuple[dict[str, str], list[str]]:
     """Returns id -> reason of the images that cannot be decoded, and the ids of those that are blank."""
+    from fer_jax.data.quality.examination import image_stats  # it imports scipy
+
     unreadable: dict[str, str] = {}
     blank = []
     with threads() as pool:
