@@ -29,7 +29,7 @@ def test_a_run_is_scored_on_other_sets(finished, faces, tmp_path, capsys):
     assert own['left_out'] == {'trained on': 78, 'of other classes': 0}
     assert (foreign['n'], foreign['left_out']['of other classes']) == (90, 4)
     predictor, right = fer_jax.load(workdir), 0
-    for name, ours in (('Anger', 'anger'), ('joy', 'happy'), ('surprised', 'surprise')):
+    for name, ours in (('Anger', 'angry'), ('joy', 'happy'), ('surprised', 'surprise')):
         found = [codec.decode(path.read_bytes(), 32, 1, '') for path in (other / name).iterdir()]
         right += sum(predictor.classes[at] == ours for at in predictor(np.stack(found)).argmax(1))
     assert foreign['accuracy'] == right / 90 and foreign['classes'] == ['angry', 'happy', 'surprise']
@@ -45,4 +45,4 @@ def test_a_run_is_scored_on_other_sets(finished, faces, tmp_path, capsys):
         cross_evaluate.main([*command, '--data', 'nowhere']) == 2 and "'nowhere' is unknown" in capsys.readouterr().err
     )
     assert cross_evaluate.main(['--workdir', str(workdir), '--data', f'{faces}:dev', '--output', str(output)]) == 2
-    assert "no split 'dev'; there are all" in capsys.readouterr().err
+    assert "no split 'validation'; there are all" in capsys.readouterr().err
