@@ -311,7 +311,8 @@ def open_split(name: str) -> Table:
     table = open_table(**which, subject='', root=cache.root() / 'datasets')
     available = splitting.assign(table) if set(table.splits) != {'all'} else {'all': np.arange(len(table))}
     split = split or ('test' if 'test' in available else 'all')
-    split = split if split in available else splitting.split_name(split) or split
+    usual = splitting.split_name(split)
+    split = usual if split not in available and usual in available else split
     if split not in available:
         raise UserError(f'--data={name}: no split {split!r}; there are {", ".join(available)}')
     kept = available[split]

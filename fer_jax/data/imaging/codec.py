@@ -21,6 +21,7 @@ FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')  # Pillow knows m
 ISO_BRANDS = (b'avif', b'avis', b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1')  # AVIF and HEIC
 # Pillow warns of less than that, and nothing but a filter of the whole process is safe with several threads.
 warnings.filterwarnings('ignore', r'Image size \(\d+ pixels\) exceeds limit of \d+ pixels', RuntimeWarning)
+WIDEST = 20  # times the shorter side
 TURNED = 'turned by EXIF'
 
 
@@ -52,12 +53,19 @@ def fit_square(pixels: np.ndarray, size: int) -> np.ndarray:
         return pixels
     from PIL import Image
 
-    image = Image.fromarray(pixels)
+    image = Image.fromarray(_without_ends(pixels))
     factor = size / min(image.size)
     fitted = max(size, round(image.width * factor)), max(size, round(image.height * factor))
     image = image.resize(fitted, Image.Resampling.BILINEAR)
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def _without_ends(pixels: np.ndarray) -> np.ndarray:
+    """Cuts the ends off a strip of pixels, whose enlargement would fill the memory."""
+    most = WIDEST * min(pixels.shape[:2])
+    top, left = (max(side - most, 0) // 2 for side in pixels.shape[:2])
+    return pixels[top : top + most, left : left + most]
 
 
 def _whole_jpeg(data: bytes, size: int | None, channels: int) -> np.ndarray | None:
