@@ -181,7 +181,7 @@ def examine(table: Table, out: Path) -> Report:
 
 
 def leave_out(table: Table, report: Report, kinds: tuple[str, ...]) -> np.ndarray:
-    """bool [N]; 'uncertain' is what a set's subset 'certain' does not hold."""
+    """Returns bool [N]; 'uncertain' is what a set's subset 'certain' does not hold."""
     found = report.dropped([kind for kind in kinds if kind != 'uncertain'])
     if 'uncertain' in kinds:
         if 'certain' not in table.subsets:

@@ -26,7 +26,7 @@ TURNED = 'turned by EXIF'
 
 
 def decode(data: bytes, size: int | None, channels: int, name: str) -> np.ndarray:
-    """An encoded image as uint8 [H, W, channels], RGB or grey; what is unusual about it is handled as by `open_image`.
+    """Decodes an image to uint8 [H, W, channels], RGB or grey; what is unusual about it is handled as by `open_image`.
 
     With `size` the short side is resized to it (bilinear, antialiased) and the middle square kept; a JPEG of at least
     twice that size is decoded at a half, a quarter or an eighth (libjpeg's scaled DCT).
@@ -213,7 +213,7 @@ def _eight_bits(image: Any) -> Any:
 
 
 def encode(pixels: np.ndarray) -> bytes:
-    """uint8 [H, W] or [H, W, 3] -> PNG."""
+    """Encodes uint8 [H, W] or [H, W, 3] as PNG."""
     from PIL import Image
 
     buffer = io.BytesIO()
