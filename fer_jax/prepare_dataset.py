@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--drop', help=f'kinds to leave out from now on, of {",".join(KINDS)},uncertain; "" for none')
     parser.add_argument('--keep', type=path_argument, help='folder, manifest: list what is left in this new manifest')
     parser.add_argument('--subject', default='', help='folder: a regular expression that finds the subject in a path')
-    parser.add_argument('--align', type=int, default=0, help='px: align the faces of a set that has landmarks')
+    parser.add_argument('--align', type=int, default=0, help='px: align faces by landmarks of the set or --crop_faces')
     parser.add_argument(
         '--crop_faces', type=path_argument, help='folder: find the faces of photographs and put them here'
     )
@@ -140,9 +140,9 @@ def crop(arguments: argparse.Namespace) -> None:
         arguments.crop_faces,
         detect=faces.detector(arguments.yunet),
         margin=arguments.margin,
-        size=arguments.size,
+        size=arguments.align or arguments.size,
         pick=arguments.pick,
-        align=arguments.yunet is not None,
+        align=bool(arguments.align) or arguments.yunet is not None,
     )
     print(f'{summary} are in {arguments.crop_faces}')
     if summary.without_face:

@@ -114,13 +114,15 @@ def _import_av() -> Any:
 def _open(name: str) -> Iterator[Any]:
     """Opens a stream, or a file by Python: its name need not be UTF-8, nor be plain to FFmpeg."""
     av = _import_av()
+    # A title need not be UTF-8 either; from 19 on PyAV takes any.
+    options: dict[str, Any] = {'metadata_errors': 'ignore'} if int(av.__version__.split('.')[0]) < 19 else {}
     with contextlib.ExitStack() as stack:
         if name.startswith(STREAMS):
             timeout = (STREAM_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS)
-            opened = av.open(name, container_options=STREAM_OPTIONS, timeout=timeout, metadata_errors='ignore')
+            opened = av.open(name, container_options=STREAM_OPTIONS, timeout=timeout, **options)
         else:
             file = stack.enter_context(Path(name).open('rb'))
-            opened = av.open(file, container_options=NO_PROTOCOL, metadata_errors='ignore')
+            opened = av.open(file, container_options=NO_PROTOCOL, **options)
         yield stack.enter_context(opened)
 
 

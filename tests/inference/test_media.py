@@ -62,7 +62,9 @@ def test_folders_are_searched_and_nothing_comes_twice(tmp_path):
 def test_what_is_not_there_is_named(tmp_path):
     for given, message in (
         (str(tmp_path / 'absent.jpg'), 'absent.jpg.* is no file and no folder; give photographs'),
-        (str(tmp_path), r'holds no photographs and no videos \(.bmp, .gif, .*.webm'),
+        (str(tmp_path), r'holds no photographs and no videos \(.*.bmp, .gif, .*.webm'),
+        ('x' * 300, 'xxx.* is no file and no folder'),
+        ('a\0b', 'a.*b.* is no file and no folder'),
         ('camera:63', 'camera:63.* cannot be opened; is it there'),
         ('camera:front', 'camera:front.* is no camera; give camera:0'),
         ('camera:', 'is no camera'),
@@ -194,6 +196,22 @@ def test_a_name_that_is_not_utf8_is_read(tmp_path):
     path.write_bytes(b'hello')
     (frame,) = media.read_frames(source)
     assert 'cannot be read as a video' in frame.error
+
+
+def test_a_title_that_is_not_utf8_is_no_damage(tmp_path):
+    path = tmp_path / 'film.avi'
+    with av.open(str(path), 'w') as container:
+        container.metadata['title'] = 'xyzzy'
+        stream = container.add_stream('mpeg4', rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
+        for _ in range(5):
+            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format='rgb24')
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    data = path.read_bytes()
+    assert b'xyzzy' in data
+    path.write_bytes(data.replace(b'xyzzy', b'\xe9t\xe9\xff '))
+    assert [frame.error for frame in media.read_frames(media.sources([str(path)])[0])] == [''] * 5
 
 
 def test_a_video_that_is_damaged_in_its_middle_gives_the_rest_and_says_so(tmp_path):

@@ -26,7 +26,7 @@ TURNED = 'turned by EXIF'
 
 
 def decode(data: bytes, size: int | None, channels: int, name: str) -> np.ndarray:
-    """Decodes an image to uint8 [H, W, channels], RGB or grey; what is unusual about it is handled as by `open_image`.
+    """Decodes an image to uint8 [H, W, channels], RGB or grey; what is unusual is handled as by `open_image`.
 
     With `size` the short side is resized to it (bilinear, antialiased) and the middle square kept; a JPEG of at least
     twice that size is decoded at a half, a quarter or an eighth (libjpeg's scaled DCT).
@@ -69,7 +69,7 @@ def _without_ends(pixels: np.ndarray) -> np.ndarray:
 
 
 def _whole_jpeg(data: bytes, size: int | None, channels: int) -> np.ndarray | None:
-    """A JPEG by OpenCV, faster than Pillow; None for all else, and for one without its end: OpenCV would fill it up."""
+    """Decodes a whole JPEG by OpenCV, faster than Pillow; returns None for all else, also for one without its end."""
     if data[:3] != b'\xff\xd8\xff' or b'\xff\xd9' not in data[-256:]:
         return None
     import cv2
@@ -93,7 +93,7 @@ def _whole_jpeg(data: bytes, size: int | None, channels: int) -> np.ndarray | No
 
 
 def _plain_png(data: bytes, channels: int) -> np.ndarray | None:
-    """A PNG of 8-bit grey or RGB by OpenCV, faster than Pillow; None for one with anything else in it."""
+    """Decodes a PNG of 8-bit grey or RGB by OpenCV, faster than Pillow; returns None for all else."""
     if data[:8] != b'\x89PNG\r\n\x1a\n' or len(data) < 33:
         return None
     width, height, depth, colour = struct.unpack_from('>IIBB', data, 16)
@@ -108,7 +108,7 @@ def _plain_png(data: bytes, channels: int) -> np.ndarray | None:
 
 
 def _chunks(data: bytes) -> set[bytes]:
-    """The kinds of chunks of a PNG; `b''` among them where one is damaged, or the last is not whole."""
+    """Returns the kinds of chunks of a PNG, `b''` among them where one is damaged, or the last is not whole."""
     kinds, at = set(), 8
     while b'IEND' not in kinds:
         length, kind = struct.unpack_from('>I4s', data, at) if at + 12 <= len(data) else (0, b'')
