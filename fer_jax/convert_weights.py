@@ -20,7 +20,8 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where the input is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--model', required=True, help=f'one of {", ".join(models.NAMES)}')
-    parser.add_argument('--source', required=True, type=Path, help='.pth, .pt, .safetensors, .h5, .mat or .pkl')
+    parser.add_argument('--source', required=True, type=Path, help='.pth, .pt, .safetensors, .h5, .keras, .mat or .pkl')
+    parser.add_argument('--key', default='', help='where it holds several networks: the one to take, as state_dict_ema')
     parser.add_argument('--weights', default='imagenet', help='their name in the cache, where model.weights finds them')
     parser.add_argument('--output', type=Path, help='default: in the cache')
     parser.add_argument('--licence', default='unknown', help="the weights' licence, kept in the file")
@@ -47,6 +48,7 @@ def convert(arguments: argparse.Namespace) -> None:
         source=arguments.source.name,
         licence=arguments.licence,
         preprocessing=preprocessing,
+        key=arguments.key,
     )
     default = pretrained.cached_file(arguments.model, cache.root(), arguments.weights)
     output = arguments.output or default

@@ -1,6 +1,7 @@
 """Where a run's first parameters come from: fresh, converted weights, or another run."""
 
 import dataclasses
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from fer_jax.runs import restore
 from fer_jax.runs.restore import weights_of_run
 from fer_jax.utils import cache
 
+log = logging.getLogger('fer_jax')
 STATISTICS_SAMPLE = 2048
 
 
@@ -37,8 +39,8 @@ def source(weights: str, model: str, *, partial: bool = False) -> Weights | None
         return None
     if (restore.resolve_workdir(weights) / 'checkpoints').is_dir():
         return weights_of_run(Path(weights), None if partial else model)
-    if partial and Path(weights).is_file():
-        return pretrained.load(Path(weights), None)
+    if partial and Path(weights).expanduser().is_file():
+        return pretrained.load(Path(weights).expanduser(), None)
     with processes.main_process_first():
         return pretrained.resolve(weights, model, cache=cache.root())
 
@@ -107,5 +109,9 @@ def initial(
         if weights is not None:
             params, stats = params | dict(weights.params), stats | dict(weights.stats)
         return put((params, stats), sharding)
-    params = network.params | network.init(seed, 'head.')[0]
+    prefixes = pretrained.fresh_prefixes(network.params, weights)
+    if len(prefixes) > 1:
+        log.warning('the weights have no fc6 and fc7, which start fresh as the head does; model.head=mlp needs neither')
+    fresh = network.init(seed, 'head.' if len(prefixes) == 1 else '')[0]
+    params = network.params | {path: leaf for path, leaf in fresh.items() if path.startswith(prefixes)}
     return pretrained.fill(params, network.batch_stats, weights, head=False, sharding=sharding)
