@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 from ImageNet weights, fine-tuned on FER2013 after an epoch of its head alone.
 
-python -m fer_jax.main --config configs/fer2013_lite0.py --workdir runs/fer2013_lite0
+fer-jax train --config fer2013_lite0 --workdir runs/fer2013_lite0
 
 PrivateTest 62.6 % [61.0, 64.2] official (n = 3,589), 61.3 % [59.7, 63.0] clean (n = 3,275), in 11 minutes on 2 cores.
 """

@@ -1,6 +1,6 @@
 """A linear head on the frozen ImageNet backbone of EfficientNet-Lite0, on FER2013.
 
-python -m fer_jax.main --config configs/fer2013_lite0_probe.py --workdir runs/fer2013_lite0_probe
+fer-jax train --config fer2013_lite0_probe --workdir runs/fer2013_lite0_probe
 
 PrivateTest 48.1 % [46.5, 49.8] official (n = 3,589), 47.2 % [45.5, 48.9] clean (n = 3,275), in 3 minutes on 2 cores.
 """

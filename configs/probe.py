@@ -1,6 +1,6 @@
 """What frozen ImageNet features know about expressions: a grid of heads on FER2013, in minutes on two CPU cores.
 
-python -m fer_jax.main --config configs/probe.py --workdir runs/probe
+fer-jax train --config probe --workdir runs/probe
 
 PrivateTest 60.7 % [59.1, 62.3] official (n = 3,589), 59.0 % [57.3, 60.6] clean (n = 3,275); validation 59.7 %. The 20
 heads take 26 s; the features, of each image and its mirror image, come at some 210 a second and are kept.

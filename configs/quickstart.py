@@ -1,6 +1,6 @@
 """An ImageNet network learns facial expressions on synthetic faces, in minutes on a laptop.
 
-    scripts/run
+    fer-jax train --config quickstart
 
 Phase 0 trains a head on the frozen backbone, phase 1 fine-tunes everything. Validation 60.3 % [56.6, 63.8] after
 phase 0, 95.3 % [93.5, 96.6] after phase 1; test 94.8 % [93.2, 96.0] (n = 1,050).

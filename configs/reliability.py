@@ -1,6 +1,6 @@
 """Small runs with all that could make a resumed run another one; scripts/robustness/kills.py kills them.
 
-python -m fer_jax.main --config configs/reliability.py:everything --config.data.dir=faces
+fer-jax train --config reliability:everything --config.data.dir=faces
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +11,7 @@ KINDS = ('everything', 'feature_cache', 'two_devices', 'two_processes')
 
 
 def get_config(kind: str = 'everything') -> ConfigDict:
-    """One of KINDS, given after the file: `--config configs/reliability.py:feature_cache`."""
+    """One of KINDS, given after the file: `--config reliability:feature_cache`."""
     config = defaults.get_config()
     config.model.update({'name': 'resnet18', 'weights': 'scratch', 'image_size': 32, 'channels': 1, 'dropout': 0.3})
     config.data.update({'name': '', 'batch_size': 16})

@@ -1,6 +1,6 @@
 """The config of an earlier run, to repeat it or to change a field of it.
 
-python -m fer_jax.main --config configs/repeat.py:runs/x --workdir runs/again --config.seed=1
+fer-jax train --config repeat:runs/x --workdir runs/again --config.seed=1
 """
 
 import json
@@ -15,7 +15,7 @@ from fer_jax.config import defaults
 def get_config(workdir: str = '') -> ConfigDict:
     path = Path(workdir) / 'config.json'
     if not path.is_file():
-        raise ValueError(f'{path} is not a file; give the folder of a run: configs/repeat.py:runs/x')
+        raise ValueError(f'{path} is not a file; give the folder of a run: repeat:runs/x')
     config = thawed(json.loads(path.read_text()))
     assert isinstance(config, ConfigDict)
     add_newer(config, defaults.get_config())

@@ -1,7 +1,7 @@
 """ResNet-18 tells attributes, a sigmoid each: the action units of the synthetic faces, or CelebA's forty.
 
-    python -m fer_jax.main --config configs/resnet18_attributes.py
-    python -m fer_jax.main --config configs/resnet18_attributes.py --config.data.name=celeb_a \\
+    fer-jax train --config resnet18_attributes
+    fer-jax train --config resnet18_attributes --config.data.name=celeb_a \\
         --config.data.annotation=attributes --config.model.image_size=128
 
 The second needs CelebA prepared, see docs/datasets.md. Images are normalised by the mean and std of the training split.

@@ -1,6 +1,6 @@
 """ResNet-50 from ImageNet weights: first the head, then everything.
 
-python -m fer_jax.main --config configs/resnet50.py --config.data.dir=DIR
+fer-jax train --config resnet50 --config.data.dir=DIR
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
 """The classic transfer recipe: VGG16's ImageNet features frozen, a fresh 4096-4096 classifier with dropout 0.5.
 
-    python -m fer_jax.main --config configs/vgg16_transfer.py
-    python -m fer_jax.main --config configs/vgg16_transfer.py --config.data.name= --config.data.dir=DIR
-    python -m fer_jax.main --config configs/vgg16_transfer.py:joint
+    fer-jax train --config vgg16_transfer
+    fer-jax train --config vgg16_transfer --config.data.dir=DIR
+    fer-jax train --config vgg16_transfer:joint
 
 SGD, batch 128, cross-entropy, the best checkpoint by validation accuracy. FER2013 is to be prepared, see
 docs/datasets.md, and the weights are those of docs/weights.md.
@@ -19,7 +19,7 @@ from fer_jax.config import defaults
 
 def get_config(form: str = 'target') -> ConfigDict:
     if form not in ('target', 'joint'):
-        raise ValueError(f'{form!r} is no form; choose configs/vgg16_transfer.py or configs/vgg16_transfer.py:joint')
+        raise ValueError(f'{form!r} is no form; choose vgg16_transfer or vgg16_transfer:joint')
     config = defaults.get_config()
     config.model.name = 'vgg16'
     config.model.head = 'mlp'

@@ -1,7 +1,7 @@
 """Who first, then what they feel: pretraining on identities, then expressions from these weights, in two runs.
 
-    python -m fer_jax.main --config configs/vggface_two_stage.py:identities --workdir runs/identities
-    python -m fer_jax.main --config configs/vggface_two_stage.py:expression --workdir runs/expression \\
+    fer-jax train --config vggface_two_stage:identities --workdir runs/identities
+    fer-jax train --config vggface_two_stage:expression --workdir runs/expression \\
         --config.model.weights=runs/identities
 
 The first learns to tell people apart, with dropout before its last layer, from images of each of them in every split:
@@ -23,7 +23,7 @@ from fer_jax.config import defaults
 
 def get_config(stage: str = 'identities') -> ConfigDict:
     if stage not in ('identities', 'expression'):
-        raise ValueError(f'{stage!r} is no stage; choose configs/vggface_two_stage.py:identities or :expression')
+        raise ValueError(f'{stage!r} is no stage; choose vggface_two_stage:identities or :expression')
     config = defaults.get_config()
     config.model.name = 'resnet18'
     config.model.weights = 'scratch'

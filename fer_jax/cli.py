@@ -1,22 +1,45 @@
-"""What all commands share: log levels, and what becomes of mistakes: one line and a status in place of a traceback."""
+"""The command `fer-jax`, and what all commands share: log levels, exit status, and one message for a mistake."""
 
 import errno
 import logging
-import runpy
+import os
+import select
+import signal
 import sys
 import traceback
 from collections.abc import Callable
+from importlib import import_module
+from typing import NamedTuple, NoReturn
 
+from fer_jax import __version__
 from fer_jax.distributed import processes
 from fer_jax.errors import UserError
-from fer_jax.utils.signals import Stopped
+from fer_jax.utils.choices import nearest
+from fer_jax.utils.signals import STOP, Stopped
+
+
+class Command(NamedTuple):
+    """A subcommand: its module in fer_jax, and a line of help."""
+
+    module: str
+    help: str
+
 
 COMMANDS = {
-    'train': 'main', 'evaluate': 'evaluate', 'predict': 'predict', 'serve': 'serve', 'export': 'export',
-    'report': 'report', 'checkpoints': 'checkpoints', 'prepare': 'prepare_dataset', 'convert': 'convert_weights',
-    'preview': 'preview_augmentation', 'pseudo-label': 'pseudo_label', 'group': 'group_faces',
-    'cross-evaluate': 'cross_evaluate',
-}  # fmt: skip
+    'train': Command('main', 'train a network, or go on with a run'),
+    'evaluate': Command('evaluate', 'score runs on a split or on another data set, and compare them'),
+    'predict': Command('predict', 'find faces in photographs and videos, and classify them'),
+    'serve': Command('serve', 'open a page to try a network on pictures or the camera'),
+    'export': Command('export', 'write a network for other programs: ONNX, StableHLO, torchvision, Keras'),
+    'report': Command('report', 'write the HTML report of a run, or compare runs'),
+    'checkpoints': Command('checkpoints', 'list and verify the checkpoints of a run'),
+    'prepare': Command('prepare_dataset', 'prepare and examine a data set, and crop faces'),
+    'convert': Command('convert_weights', 'convert weights of torch, Keras or MatConvNet'),
+    'preview': Command('preview_augmentation', 'draw the augmented images of a config'),
+    'pseudo-label': Command('pseudo_label', 'label images with a trained network'),
+    'group': Command('group_faces', 'cluster images without labels'),
+    'cross-evaluate': Command('cross_evaluate', 'score every run on every data set'),
+}
 GOES_ON = 'what was saved is whole, and the same command goes on'
 SMALLER = (
     'the memory of the device is full: lower data.batch_size, raise phases[i].accumulate, or set data.placement=stream'
@@ -86,11 +109,75 @@ def crashed() -> tuple[int, str]:
     return 1, traceback.format_exc()
 
 
-def main() -> None:
-    """Runs `fer-jax NAME ...` as `python -m fer_jax.<module> ...`."""
-    name, *rest = sys.argv[1:] or ['']
+def run_and_exit(main: Callable[[], int]) -> NoReturn:
+    """Runs a command as this process, and ends the process with its status, whatever signal comes at the end.
+
+    Where the reader of the output has gone, as after `| head -1`, the process ends without a message, as a program that
+    SIGPIPE ends.
+    """
+    try:
+        try:
+            status = main()
+        except SystemExit as ended:  # argparse's, after --help
+            status = ended.code  # type: ignore[assignment]
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_has_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its exit
+        status = 128 + signal.SIGPIPE
+    for number in set(STOP) - {signal.SIGINT}:  # there are no more handlers while the interpreter winds up
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(status)
+
+
+def _reader_has_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def usage() -> str:
+    """Returns the help of `fer-jax`, a line for each command."""
+    lines = [f'  {name:<{max(map(len, COMMANDS))}}  {command.help}' for name, command in COMMANDS.items()]
+    return '\n'.join(
+        [
+            'usage: fer-jax COMMAND ...    for example: fer-jax train --config quickstart',
+            '',
+            'Facial expression recognition by transfer learning, in JAX.',
+            '',
+            *lines,
+            '',
+            'fer-jax COMMAND --help prints the flags of a command, fer-jax --version the version.',
+        ]
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs `fer-jax NAME ...`, which is `python -m fer_jax.<module> ...`; returns the exit status.
+
+    Args:
+      argv: the name of the command and its arguments; None takes those of the process.
+    """
+    name, *rest = (sys.argv[1:] if argv is None else argv) or ['']
+    if name in ('--help', '-h', 'help'):
+        print(usage())
+        return 0
+    if name == '--version':
+        print(f'fer_jax {__version__}')
+        return 0
     if name not in COMMANDS:
-        print(f'usage: fer-jax {" | ".join(COMMANDS)} ...; fer-jax NAME --help says more', file=sys.stderr)
-        sys.exit(2)
-    sys.argv = [f'fer-jax {name}', *rest]
-    runpy.run_module(f'fer_jax.{COMMANDS[name]}', run_name='__main__', alter_sys=True)
+        print(f'fer_jax: {name!r} is not a command; {nearest(name, COMMANDS)}' if name else usage(), file=sys.stderr)
+        return 2
+    command = import_module(f'fer_jax.{COMMANDS[name].module}').main
+    return command([f'fer-jax {name}', *rest] if name == 'train' else rest)
+
+
+def start() -> NoReturn:
+    """Runs `fer-jax` as this process."""
+    run_and_exit(main)
+
+
+if __name__ == '__main__':
+    start()

@@ -13,7 +13,6 @@ pairs alone that are there, and `--fresh` does not. A pair that cannot be scored
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,22 +20,27 @@ from typing import Any
 import numpy as np
 
 import fer_jax
-from fer_jax.cli import run_command
+from fer_jax.cli import run_and_exit, run_command
 from fer_jax.data import dataset
 from fer_jax.errors import UserError
 from fer_jax.evaluation import cross_dataset, summary
 from fer_jax.runs import metrics_log
 from fer_jax.utils import plotting
+from fer_jax.utils.paths import path_argument
 
 KEPT = ('n', 'accuracy', 'accuracy_ci95', 'interval', 'balanced_accuracy', 'macro_f1', 'classes', 'left_out')
 
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where the input is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--workdir', required=True, action='append', type=Path, help='of a finished run; repeatable')
+    parser = argparse.ArgumentParser(
+        prog='fer-jax cross-evaluate', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--workdir', required=True, action='append', type=path_argument, help='of a finished run; repeatable'
+    )
     parser.add_argument('--data', required=True, action='append', help='NAME, FOLDER or MANIFEST[:SPLIT]; repeatable')
-    parser.add_argument('--output', required=True, type=Path, help='.jsonl to write')
+    parser.add_argument('--output', required=True, type=path_argument, help='.jsonl to write')
     parser.add_argument('--fresh', action='store_true', help='score pairs anew that --output has already')
     arguments = parser.parse_args(argv)
 
@@ -122,4 +126,4 @@ def heat_map(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_and_exit(main)

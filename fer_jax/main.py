@@ -1,12 +1,10 @@
-"""Command line: `python -m fer_jax.main --config configs/quickstart.py [--workdir DIR] [--config.key=value ...]`."""
+"""Trains: `fer-jax train --config quickstart [--workdir DIR] [--config.key=value ...]`, or `python -m fer_jax.main`."""
 
 import hashlib
 import json
 import logging
 import os
-import signal
 import sys
-from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -14,10 +12,12 @@ from ml_collections import ConfigDict
 from fer_jax import __version__, cli
 from fer_jax.config import flags as config_flags
 from fer_jax.config import reference
+from fer_jax.config.files import config_names
 from fer_jax.config.flags import checked_config, parse
 from fer_jax.distributed import launch, processes
 from fer_jax.errors import UserError
-from fer_jax.utils.signals import STOP, stop_request
+from fer_jax.utils.paths import user_path
+from fer_jax.utils.signals import stop_request
 
 WORKDIR = flags.DEFINE_string('workdir', '', 'Folder of the run; the same folder again resumes. Empty: a new one.')
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Check everything, compile a step, say what the job needs, stop.')
@@ -26,7 +26,8 @@ LARGEST_BATCH = flags.DEFINE_bool('largest_batch', False, 'Print the largest dat
 
 SEEDS = flags.DEFINE_list('seeds', [], '0,1,2: a run a seed in WORKDIR/seed-<n>, pooled.')
 FOLDS = flags.DEFINE_enum('folds', None, ['all'], 'All folds of config.data.folds in WORKDIR/fold-<n>, pooled.')
-ALLOW_CHANGES = flags.DEFINE_bool('allow_changes', False, 'Go on with a run under another config, or on other data.')
+ALLOW_CHANGES = flags.DEFINE_bool('allow_changes', False, 'Go on with a run under another config.')
+ALLOW_OTHER_DATA = flags.DEFINE_bool('allow_other_data', False, 'Go on with a run on other images or labels.')
 HELP_CONFIG = flags.DEFINE_bool('help_config', False, 'Print every field of a config: type, default, meaning; stop.')
 COORDINATOR = flags.DEFINE_string('coordinator', '', 'Several processes: host:port of process 0, see docs/cluster.md.')
 NUM_PROCESSES = flags.DEFINE_integer('num_processes', 0, 'How many there are; SLURM and Open MPI say so themselves.')
@@ -53,12 +54,13 @@ def run(config: ConfigDict) -> None:
     if PROFILE.value and (SEEDS.value or FOLDS.value or 'probe' in plain):
         raise UserError('--profile is of one training run; leave out --seeds, --folds and probes')
     if DRY_RUN.value or not (SEEDS.value or FOLDS.value):
-        options = {'dry_run': DRY_RUN.value, 'profile': PROFILE.value, 'allow_changes': ALLOW_CHANGES.value}
-        train.train(plain, WORKDIR.value, **options)
+        options = {'dry_run': DRY_RUN.value, 'profile': PROFILE.value}
+        allowed = {'allow_changes': ALLOW_CHANGES.value, 'allow_other_data': ALLOW_OTHER_DATA.value}
+        train.train(plain, WORKDIR.value, **options, **allowed)
         return
-    if ALLOW_CHANGES.value:
-        raise UserError('--allow_changes is of one run; leave out --seeds and --folds')
-    workdir = Path(WORKDIR.value) if WORKDIR.value else train.free_workdir(plain)
+    if ALLOW_CHANGES.value or ALLOW_OTHER_DATA.value:
+        raise UserError('--allow_changes and --allow_other_data are of one run; leave out --seeds and --folds')
+    workdir = user_path(WORKDIR.value) if WORKDIR.value else train.free_workdir(plain)
     if FOLDS.value:
         repeats.train_folds(plain, workdir)
         return
@@ -71,7 +73,8 @@ def command(argv: list[str]) -> None:
     """Trains, or explains how to."""
     if {'--help', '-help', '-h'} & set(argv[1:]):
         described = ''.join(flags.FLAGS.module_help(module) for module in (config_flags, sys.modules[__name__]))
-        print(f'{__doc__}\n{described}\n\n--help_config prints every field of a config.')
+        print(f'{__doc__}\n{described}\n\nConfigs: {", ".join(config_names())}.')
+        print('--help_config prints every field of a config.')
         return
     if {'--help_config', '-help_config'} & set(argv[1:]):
         print(reference.help_text())
@@ -82,7 +85,11 @@ def command(argv: list[str]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0 finished, 2 wrong input, 75 stopped and saved."""
+    """Runs the command line; returns the exit status: 0 finished, 2 wrong input, 75 stopped and saved.
+
+    Args:
+      argv: the name of the program and its flags; None takes those of the process.
+    """
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     cli.quiet_logs()
     logging.getLogger('jax').setLevel(logging.WARNING)
@@ -93,15 +100,5 @@ def main(argv: list[str] | None = None) -> int:
     return status
 
 
-def leave(status: int) -> None:
-    """Ends the process with the status that was earned, whatever asks to stop while the interpreter winds up.
-
-    It has no more handlers then: what should not kill it has to be ignored.
-    """
-    for number in set(STOP) - {signal.SIGINT}:
-        signal.signal(number, signal.SIG_IGN)
-    sys.exit(status)
-
-
 if __name__ == '__main__':
-    leave(main())
+    cli.run_and_exit(main)

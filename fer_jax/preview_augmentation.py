@@ -1,6 +1,6 @@
 """Draws what the network sees in training: a row an example, first as it is, then augmented, a column a step.
 
-    python -m fer_jax.preview_augmentation --config configs/quickstart.py --out sheet.png
+    python -m fer_jax.preview_augmentation --config quickstart --out sheet.png
 
 Every key of the config can be overridden as in training, `--config.data.augment.rotate=20`. Below each image stands its
 label, or both and their shares where examples are mixed.
@@ -8,7 +8,6 @@ label, or both and their shares where examples are mixed.
 
 import argparse
 import functools
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import jax
 import numpy as np
 from PIL import Image, ImageDraw
 
-from fer_jax.cli import run_command
+from fer_jax.cli import run_and_exit, run_command
 from fer_jax.config.flags import checked_config, parse
 from fer_jax.data import dataset
 from fer_jax.data.augmentation.augment import Augment, augment_batch
@@ -24,6 +23,7 @@ from fer_jax.data.augmentation.geometry import resize
 from fer_jax.data.loading.sampler import indices
 from fer_jax.errors import UserError
 from fer_jax.utils import cache
+from fer_jax.utils.paths import path_argument
 
 CELL, LINE, GAP = 96, 12, 4  # pixels: least side of an image, height of a line of text, distance
 
@@ -31,9 +31,12 @@ CELL, LINE, GAP = 96, 12, 4  # pixels: least side of an image, height of a line 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where the input is wrong."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog='fer-jax preview',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument('--out', type=Path, default=Path('augmentation.png'), help='the picture to write')
+    parser.add_argument('--out', type=path_argument, default=Path('augmentation.png'), help='the picture to write')
     parser.add_argument('--rows', type=int, default=8, help='examples')
     parser.add_argument('--draws', type=int, default=8, help='augmented images of each')
     parser.add_argument('--phase', type=int, default=0, help='whose augmentation, counted from 0')
@@ -110,4 +113,4 @@ def text(target: np.ndarray, classes: tuple[str, ...]) -> str:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_and_exit(main)

@@ -1,12 +1,13 @@
 """`fer-jax NAME` is `python -m fer_jax.<module>`."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from fer_jax import cli
+from fer_jax import __version__, cli
 from fer_jax.errors import UserError
 from fer_jax.utils.signals import Stopped
 from tests.test_layers import COMMANDS
@@ -19,11 +20,11 @@ def run(*command):
 
 
 def fer_jax(*arguments):
-    return run('-c', 'from fer_jax.cli import main; main()', *arguments)
+    return run('-m', 'fer_jax.cli', *arguments)
 
 
 def test_every_command_has_a_name():
-    assert set(cli.COMMANDS.values()) == COMMANDS
+    assert {command.module for command in cli.COMMANDS.values()} == COMMANDS
 
 
 @pytest.mark.parametrize(('name', 'module'), [('checkpoints', 'checkpoints'), ('train', 'main')])
@@ -34,9 +35,53 @@ def test_it_does_what_the_module_does(name, module, tmp_path):
     assert ours.returncode == 2 and ours.stderr.startswith('fer_jax: ')
 
 
-def test_another_name_is_refused():
-    for done in (fer_jax(), fer_jax('trian')):
-        assert done.returncode == 2 and done.stderr.startswith('usage: fer-jax train | evaluate')
+def test_it_lists_its_commands(capsys):
+    assert cli.main(['--help']) == 0
+    told = capsys.readouterr()
+    assert not told.err and cli.main([]) == 2
+    assert capsys.readouterr() == ('', told.out)
+    for name, command in cli.COMMANDS.items():
+        assert any(line.split() == [name, *command.help.split()] for line in told.out.splitlines())
+    assert cli.main(['--version']) == 0 and capsys.readouterr().out == f'fer_jax {__version__}\n'
+
+
+def test_another_name_is_refused(capsys):
+    assert cli.main(['trian']) == 2
+    assert capsys.readouterr().err.startswith("fer_jax: 'trian' is not a command; the nearest is train, of train, ")
+
+
+@pytest.mark.parametrize('name', cli.COMMANDS)
+def test_every_command_has_help(name, capsys):
+    try:
+        status = cli.main([name, '--help'])
+    except SystemExit as ended:
+        status = ended.code
+    told = capsys.readouterr()
+    assert not status and not told.err
+    assert told.out.startswith('Trains: `fer-jax train ' if name == 'train' else f'usage: fer-jax {name} ')
+
+
+@pytest.mark.parametrize('buffered', ['', '1'])
+@pytest.mark.parametrize(
+    'command', ['cli --help', 'cli checkpoints --help', 'main --help', 'main --help_config', 'checkpoints --help']
+)
+def test_output_that_nobody_reads_is_no_mistake(command, buffered):
+    name, *arguments = command.split()
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run(
+        [sys.executable, '-m', f'fer_jax.{name}', *arguments], cwd=REPOSITORY, stdout=theirs, stderr=subprocess.PIPE,
+        env=os.environ | {'PYTHONUNBUFFERED': buffered}, check=False,
+    )  # fmt: skip
+    os.close(theirs)
+    assert done.stderr == b''
+    assert done.returncode in ((0, 141) if buffered else (141,))  # argparse leaves out what it cannot write
+
+
+def test_another_broken_pipe_is_told():
+    code = 'from fer_jax import cli\ndef main():\n    raise BrokenPipeError("of another")\ncli.run_and_exit(main)'
+    done = run('-c', code)
+    assert done.returncode == 1 and done.stderr.endswith('BrokenPipeError: of another\n')
 
 
 def raising(error):

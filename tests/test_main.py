@@ -87,7 +87,10 @@ def config_of_nothing(faces, tmp_path):
 @pytest.mark.parametrize(
     ('prepare', 'arguments', 'message'),
     [
-        (None, ['--config=configs/absent.py'], "--config='configs/absent.py' is not a file; there are configs/"),
+        (None, ['--config=configs/absent.py'], "--config='configs/absent.py' is not a file or the name of a config"),
+        (None, ['--config=resnt50'], 'the nearest is resnet50, of default, fer2013_lite0'),
+        (None, ['--config=vgg16_transfer:both'], "'both' is no form; choose vgg16_transfer or vgg16_transfer:joint"),
+        (None, ['--config.seed=1'], '--config is missing'),
         (None, [], '--config is missing'),
         (None, [*SMALL, '--confg=x'], "Unknown command line flag 'confg'"),
         (None, [*SMALL, '--config.model.nam=x'], 'the nearest are --config.model.name'),
@@ -101,6 +104,8 @@ def config_of_nothing(faces, tmp_path):
         (None, [*SMALL, '--config.batch_size=5'], 'not a config key; the nearest are --config.data.batch_size'),
         (None, [*SMALL, '--config.phases[0].learning_rate=nan'], 'phases[0].learning_rate=nan; expected a number abo'),
         (None, [*SMALL, '--config.data.items=3'], '--config.data.items is not a config key'),
+        (None, [*SMALL, '--noconfig.deterministc'], 'the nearest are --config.deterministic'),
+        (None, [*SMALL, '--num_processes=x'], '--num_processes=x: invalid literal'),
         (config_that_fails, ['--config={tmp}/broken.py', '--config.seed=1'], "NameError: name 'undefined'"),
         (None, [*SMALL, '--config.model.name=resnet19'], "model.name='resnet19' is unknown; the nearest are resnet18"),
         (None, [*SMALL, '--config.data.dir=absent'], "data.dir='absent' is not a folder"),
@@ -139,6 +144,35 @@ def test_a_mistake_is_one_message(run, faces, tmp_path, prepare, arguments, mess
     assert done.returncode == 2, done.stderr
     assert message in done.stderr and 'Traceback' not in done.stderr
     assert [line for line in done.stderr.splitlines() if line.startswith('fer_jax: ')] == done.stderr.splitlines()[-1:]
+
+
+def test_all_mistakes_are_one_message(run):
+    flags = ['--config.data.batch_size', '-many', '--config.loss=5', '--confg=3', '--config.seed=-1', '--folds=some']
+    done = run(*SMALL, *flags, '--config.foo=1', '--config.model.name=resnet19', 'extra')
+    assert done.returncode == 2
+    first, *lines = done.stderr.splitlines()
+    assert first == 'fer_jax: there are 8 mistakes:'
+    begins = (
+        '--config.foo is not a config key', '--config.data.batch_size=-many; expected', '--config.loss=5; what lies',
+        'flag --folds=some: value should be one of', "Unknown command line flag 'confg'", "unexpected argument 'extra'",
+        'seed=-1; expected', "model.name='resnet19' is unknown",
+    )  # fmt: skip
+    for line, begin in zip(lines, begins, strict=True):
+        assert line.startswith(f'  {begin}'), line
+
+
+def test_each_call_has_its_own_flags(monkeypatch):
+    """Whatever sys.argv holds, and whatever the call before has given."""
+    monkeypatch.setattr(sys, 'argv', ['other', '--config=configs/vgg16.py', '--config.seed=9'])
+    seen = []
+    monkeypatch.setattr(main, 'run', lambda config: seen.append((config, main.WORKDIR.value, main.SEEDS.value)))
+    rates = '--config.phases[0].rates=(("head/.*",0.5),)'
+    assert main.main(['x', '--config=resnet50', '--config.seed=3', rates, '--workdir=one', '--seeds=1,2']) == 0
+    assert main.main(['x', '--config=resnet50', '--config.data.batch_size', '8', rates.replace('0.5', '0.7')]) == 0
+    (first, *where), (second, *then) = seen
+    assert (first.seed, first.data.batch_size, first.phases[0].rates) == (3, 64, (('head/.*', 0.5),))
+    assert (second.seed, second.data.batch_size, second.phases[0].rates) == (0, 8, (('head/.*', 0.7),))
+    assert (where, then) == (['one', ['1', '2']], ['', []])
 
 
 def test_a_mistake_ends_the_process_with_status_2(tmp_path):
@@ -188,10 +222,10 @@ def test_a_signal_saves_and_exits_with_75(faces, tmp_path, number):
 
 
 def test_a_signal_at_the_very_end_does_not_change_the_status():
-    code = 'import atexit, os, signal\nfrom fer_jax import main\nprint("done")\n'
+    code = 'import atexit, os, signal\nfrom fer_jax import cli\nprint("done")\n'
     code += 'atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n'
     code += 'class Last:\n    def __del__(self, kill=os.kill, me=os.getpid()): kill(me, 10), kill(me, 15)\n'
-    code += 'last = Last()\nmain.leave(0)'
+    code += 'last = Last()\ncli.run_and_exit(lambda: 0)'
     done = subprocess.run([sys.executable, '-c', code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, 'done\n')
 

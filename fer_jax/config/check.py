@@ -29,14 +29,21 @@ def check_config(plain: Any) -> None:
     Args:
       plain: the config as dicts, lists and scalars.
     """
-    found = list(islice(_group('', plain, RUN_TREE, OPTIONAL), MOST_MISTAKES + 1))
+    raise_mistakes(find_mistakes(plain), 'the config has')
+
+
+def find_mistakes(plain: Any) -> list[str]:
+    """Returns a line for each mistake of a config, for `MOST_MISTAKES` + 1 of them."""
+    return list(islice(_group('', plain, RUN_TREE, OPTIONAL), MOST_MISTAKES + 1))
+
+
+def raise_mistakes(found: list[str], begin: str = 'there are') -> None:
+    """Raises UserError with all mistakes in one message, if there are any."""
     if len(found) == 1:
         raise UserError(found[0])
     if found:
         count = f'more than {MOST_MISTAKES}' if len(found) > MOST_MISTAKES else len(found)
-        raise UserError(
-            f'the config has {count} mistakes:\n' + '\n'.join(f'  {line}' for line in found[:MOST_MISTAKES])
-        )
+        raise UserError(f'{begin} {count} mistakes:\n' + '\n'.join(f'  {line}' for line in found[:MOST_MISTAKES]))
 
 
 def plain_config(config: Any) -> Any:

@@ -1,23 +1,39 @@
 """The flag --config and the overrides of its keys; what absl and ml_collections say in tracebacks becomes one line."""
 
 import difflib
-import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
-from ml_collections.config_flags.config_flags import ConfigFileFlagParser
+from ml_collections.config_flags import config_path
 
 from fer_jax.config import schema
-from fer_jax.config.check import check_config, plain_config
+from fer_jax.config.check import check_config, find_mistakes, plain_config, raise_mistakes
 from fer_jax.config.field import expected
+from fer_jax.config.files import get_config
+from fer_jax.config.source import replaced_places
 from fer_jax.errors import UserError
 
-CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: a file of configs/.')
 LONGEST_MESSAGE = 400  # characters of a message that are shown
+MISSING = '--config is missing; for example --config quickstart'
+
+
+class NamedConfigParser(flags.ArgumentParser):
+    """Loads a config by its path or its name."""
+
+    config = ConfigDict()  # the one that was loaded last
+
+    def parse(self, given: str) -> ConfigDict:
+        self.config = get_config(given).lock()
+        return self.config
+
+
+_argv: list[str] = []  # where ml_collections looks for overrides, in place of sys.argv
+_parser = NamedConfigParser()
+CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment: NAME or FILE, or NAME:FORM.', sys_argv=_argv)
+flags.FLAGS['config'].parser = _parser
 
 
 def keys(config: Any, prefix: str = 'config') -> Iterator[str]:
@@ -33,16 +49,75 @@ def keys(config: Any, prefix: str = 'config') -> Iterator[str]:
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parses the flags; what absl and ml_collections say in tracebacks becomes one message."""
-    try:
-        rest = flags.FLAGS(argv)
-    except flags.Error as error:
-        raise UserError(_expectation(str(error)) or str(error)[:LONGEST_MESSAGE]) from None
-    except Exception as error:  # the config file runs arbitrary code
-        raise _explained(argv, error) from error
+    """Parses the flags, whatever earlier calls have parsed.
+
+    Args:
+      argv: the name of the program and its flags.
+
+    Returns:
+      The name of the program.
+
+    Raises:
+      UserError: flags or fields of the config are wrong, all of which are named.
+    """
+    mistakes: list[str] = []
+    while True:
+        try:
+            rest = _parse(argv)
+            break
+        except UserError as error:
+            raise_mistakes([*mistakes, str(error)])
+        except flags.Error as error:
+            name = _flag_of(error)
+            if name.startswith('config.') and not flags.FLAGS['config'].present:
+                raise UserError(MISSING) from None
+            mistakes.append(_expectation(str(error)) or str(error)[:LONGEST_MESSAGE])
+        except Exception as error:  # whatever ml_collections raises for an unknown key
+            name = next(filter(_is_unknown, _overridden(argv)), '')
+            mistakes.append(_unknown(name) if name else f'the flags cannot be parsed: {type(error).__name__}: {error}')
+        shorter = _without(argv, name)
+        if len(shorter) == len(argv):
+            raise_mistakes(mistakes)
+        argv = shorter
     if len(rest) > 1:
-        raise UserError(f'unexpected argument {rest[1]!r}; a flag reads --name=value')
+        mistakes.append(f'unexpected argument {rest[1]!r}; a flag reads --name=value')
+    if mistakes and CONFIG.value:
+        mistakes += find_mistakes(plain_config(CONFIG.value))
+    raise_mistakes(mistakes)
     return rest
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parses the flags once, without those of an earlier call."""
+    for name in [name for name in flags.FLAGS if name.startswith('config.')]:
+        delattr(flags.FLAGS, name)
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        for flag in defined if module.startswith('fer_jax.') else ():
+            flag.unparse()
+    _argv[:] = argv
+    return flags.FLAGS(argv)
+
+
+def _flag_of(error: flags.Error) -> str:
+    """The name of the flag that is wrong; '' where the error is of no single one."""
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return error.flagname
+    found = re.match(r'flag --([^=]+)=', str(error))
+    return found[1] if found else ''
+
+
+def _without(argv: list[str], name: str) -> list[str]:
+    """The arguments without a flag and its value."""
+    left, of_flag = argv[:1], False
+    for argument in argv[1:]:
+        if of_flag and not argument.startswith('--'):
+            of_flag = False
+            continue
+        key, equals, _ = argument.partition('=')
+        found = argument.startswith('-') and key.lstrip('-') in (name, f'no{name}')
+        of_flag = found and not equals
+        left += [] if found else [argument]
+    return left
 
 
 def _expectation(message: str) -> str | None:
@@ -56,43 +131,43 @@ def _expectation(message: str) -> str | None:
     return f'{given}; what lies below it has flags of its own, which --help_config lists'
 
 
-def _explained(argv: list[str], error: Exception) -> UserError:
-    """An override of an unknown key names its nearest; another failure is the config file's own."""
-    pairs = zip(argv, [*argv[1:], ''], strict=True)
-    chosen = [
-        argument.partition('=')[2] or following
-        for argument, following in pairs
-        if argument.partition('=')[0] in ('--config', '-config')
-    ]
-    path = chosen[-1] if chosen else ''
+def _overridden(argv: list[str]) -> list[str]:
+    """The keys of overrides, as they are typed: 'config.phases[0].epochs'."""
+    found = (re.match(r'--?(?:no)?(config\.[^=]*)', argument) for argument in argv[1:])
+    return [match[1] for match in found if match]
+
+
+def _is_unknown(key: str) -> bool:
     try:
-        known = list(keys(ConfigFileFlagParser('config').parse(path)))
-    except Exception as failure:  # the config file runs arbitrary code
-        return UserError(f'--config={path} cannot be loaded: {type(failure).__name__}: {failure}')
-    for argument in argv[1:]:
-        key = argument.lstrip('-').partition('=')[0]
-        if key.startswith('config.') and key not in known:
-            alike = [name for name in known if name.rpartition('.')[2] == key.rpartition('.')[2]]
-            ordered = [name for names in (alike, known) for name in difflib.get_close_matches(key[:80], names, 3, 0.0)]
-            names = ', '.join(f'--{name}' for name in list(dict.fromkeys(ordered))[:3])
-            return UserError(f'--{key[:80]} is not a config key; the nearest are {names}')
-    return UserError(f'the flags cannot be parsed: {type(error).__name__}: {error}')
+        config_path.get_type(key.removeprefix('config.'), _parser.config)
+    except Exception:  # which one depends on what it ends in
+        return True
+    return False
+
+
+def _unknown(key: str) -> str:
+    """Names the nearest keys of the config, those of the same last part first."""
+    known = list(keys(_parser.config))
+    alike = [name for name in known if name.rpartition('.')[2] == key.rpartition('.')[2]]
+    ordered = [name for names in (alike, known) for name in difflib.get_close_matches(key[:80], names, 3, 0.0)]
+    names = ', '.join(f'--{name}' for name in list(dict.fromkeys(ordered))[:3])
+    return f'--{key[:80]} is not a config key; the nearest are {names}'
 
 
 def checked_config() -> ConfigDict:
-    """The config that the flags give.
+    """Returns the config that the flags give; a place of data that they name takes the place of others.
 
     Raises:
-      UserError: there is none, it is none, or fields of it are wrong, all of which are named.
+      UserError: there is none, or fields of it are wrong, all of which are named.
     """
     if not flags.FLAGS['config'].present:
-        raise UserError('--config is missing; for example --config configs/quickstart.py')
-    path = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')[0]
-    if not os.path.isfile(path):  # False of what cannot be a path, too
-        there = ', '.join(sorted(str(file) for file in Path('configs').glob('*.py')))
-        raise UserError(f'--config={path!r} is not a file' + (f'; there are {there}' if there else ''))
-    config = CONFIG.value
-    if not isinstance(config, ConfigDict):
-        raise UserError(f'--config={path}: get_config() gives {type(config).__name__}; it has to give a ConfigDict')
-    check_config(plain_config(config))
-    return config
+        raise UserError(MISSING)
+    plain = plain_config(CONFIG.value)
+    check_config(plain)
+    given = [name.removeprefix('config.') for name in _overridden(_argv)]
+    for path, place in replaced_places(plain, given):
+        group = CONFIG.value
+        for part in path.split('.'):
+            group = group[part]
+        group[place] = ''
+    return CONFIG.value

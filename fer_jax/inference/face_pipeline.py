@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fer_jax.data.imaging import crop_folder, faces
+from fer_jax.data.imaging.codec import fit_square
 from fer_jax.data.imaging.crop_folder import Cut
 from fer_jax.data.imaging.faces import Detector, Face
 from fer_jax.data.sources import prepared
@@ -27,10 +28,17 @@ Classify = Callable[[np.ndarray], np.ndarray]  # uint8 [B, size, size, 3] -> flo
 
 
 class FacePrediction(NamedTuple):
-    """One face and the probabilities of its classes, float32 [classes]."""
+    """One face and what it shows.
+
+    Attributes:
+      face: where it is.
+      probabilities: float32 [classes].
+      face_id: number of its person in a video, None where faces are not tracked.
+    """
 
     face: Face
     probabilities: np.ndarray
+    face_id: int | None = None
 
 
 class Trained(NamedTuple):
@@ -69,19 +77,23 @@ class Cutting(NamedTuple):
       margin: see `faces.crop`, `faces.align`.
       grey: crops lose their colour.
       description: that, and where it is known from, in words.
+      aligned: by the five points of the detector.
+      whole: pictures are faces, and are read as in evaluation: the middle square.
     """
 
     margin: float
     grey: bool = False
     description: str = ''
+    aligned: bool = False
+    whole: bool = False
 
 
 def cutting(workdir: Path, margin: float | None, *, aligns: bool) -> Cutting:
-    """As the faces were that the run was trained on, where it tells; else with `MARGIN`.
+    """Returns how to cut out faces for a run: as its training faces were where it tells, else with `MARGIN`.
 
     Args:
       margin: one that is wanted instead.
-      aligns: whether the detector finds points, by which faces are then aligned.
+      aligns: whether to align faces where the run does not tell.
     """
     cut, grey, place = trained_on(workdir)
     if margin is not None:
@@ -94,18 +106,20 @@ def cutting(workdir: Path, margin: float | None, *, aligns: bool) -> Cutting:
     else:
         margin = MARGIN
         description = f'margin {margin:g}: the run does not tell how its faces were cut out; --margin sets another'
-    if cut and cut.aligned != aligns:
-        description += '; those were aligned by five points' if cut.aligned else '; those were not aligned'
-        description += ', these are not: --yunet does it' if cut.aligned else ', as --yunet does it here'
-    return Cutting(margin, grey, description + ('; made grey, as those are' if grey else ''))
+    aligned = cut.aligned if cut else aligns
+    if aligned:
+        description += '; aligned by five points' + (', as those are' if cut else '')
+    return Cutting(margin, grey, description + ('; made grey, as those are' if grey else ''), aligned)
 
 
 def cut_out(image: np.ndarray, face: Face, size: int, cutting: Cutting) -> np.ndarray:
-    """uint8 [size, size, 3]: the face as the network is to see it, aligned where the detector found its points."""
-    if face.landmarks is None:
-        cut = faces.crop(image, face.box, cutting.margin, size)
-    else:
+    """Cuts a face out as the network is to see it: uint8 [size, size, 3]."""
+    if cutting.whole:
+        cut = fit_square(image, size)
+    elif cutting.aligned and face.landmarks is not None:
         cut = faces.align(image, face.landmarks, size, cutting.margin)
+    else:
+        cut = faces.crop(image, face.box, cutting.margin, size)
     if not cutting.grey:
         return cut
     import cv2
@@ -127,7 +141,7 @@ def look(
     for that, but none of a camera.
 
     Args:
-      detect: see `faces.detector`.
+      detect: see `faces.detector`; for frames whose faces are not known already.
       classify: see `Classify`.
       size: side of the crops in pixels.
     """
@@ -145,7 +159,9 @@ def look(
         crops.clear()
 
     for frame in frames:
-        found = [] if frame.image is None else detect(frame.image)
+        found = frame.faces or []
+        if frame.faces is None and frame.image is not None:
+            found = detect(frame.image)
         waiting.append((frame, found))
         if frame.image is not None:
             crops += [cut_out(frame.image, face, size, cutting) for face in found]
@@ -178,6 +194,7 @@ def record(
     return {
         **place(frame),
         'face': number,
+        **({} if prediction.face_id is None else {'face_id': prediction.face_id}),
         'box': [round(value, 1) for value in prediction.face.box],
         'detector': round(prediction.face.confidence, 4),
         'label': classes[best],
@@ -190,5 +207,5 @@ def record(
 def place(frame: Frame) -> dict[str, Any]:
     """{'file', 'frame', 'seconds'}: which picture; a photograph has no frames."""
     if not frame.source.moves:
-        return {'file': frame.source.name}
-    return {'file': frame.source.name, 'frame': frame.number, 'seconds': round(frame.seconds, 3)}
+        return {'file': frame.source.label}
+    return {'file': frame.source.label, 'frame': frame.number, 'seconds': round(frame.seconds, 3)}

@@ -9,11 +9,11 @@ import numpy as np
 from fer_jax.data.augmentation.geometry import resize
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.models.network import DTYPES, Network
-from fer_jax.models.parameters import Flat
+from fer_jax.models.parameters import Variables
 
 
 def grad_cam(
-    network: Network, params: Flat, batch_stats: Flat, images: np.ndarray, classes: np.ndarray, *, task: str = PRIMARY
+    network: Network, variables: Variables, images: np.ndarray, classes: np.ndarray, *, task: str = PRIMARY
 ) -> np.ndarray:
     """Grad-CAM (Selvaraju et al. 2017) at what enters the stage `pool`, the last map of every network here.
 
@@ -28,10 +28,10 @@ def grad_cam(
       float32 [B, h, w], the resolution of the last map, 0 or more, in units of the logit per cell.
     """
     compute = functools.partial(_cam, network=network, task=task)
-    return np.asarray(jax.jit(compute)(params, batch_stats, images, classes))
+    return np.asarray(jax.jit(compute)(variables, images, classes))
 
 
-def class_maps(network: Network, params: Flat, batch_stats: Flat, images: np.ndarray) -> np.ndarray:
+def class_maps(network: Network, variables: Variables, images: np.ndarray) -> np.ndarray:
     """The evidence for and against every class, by place (class activation maps, Zhou et al. 2016).
 
     Args:
@@ -50,19 +50,20 @@ def class_maps(network: Network, params: Flat, batch_stats: Flat, images: np.nda
     @jax.jit
     def compute(images: jax.Array) -> jax.Array:
         x = network.normalise(resize(images, network.spec.image_size)).astype(DTYPES[network.spec.dtype])
-        maps = network.forward(params, batch_stats, x, tell='pool')[2].astype(jnp.float32)
-        return jnp.einsum('bhwc,ck->bkhw', maps, params[f'head.{PRIMARY}.kernel']) / (maps.shape[1] * maps.shape[2])
+        maps = network.forward(variables, x, tell='pool')[2].astype(jnp.float32)
+        kernel = variables.params[f'head.{PRIMARY}.kernel']
+        return jnp.einsum('bhwc,ck->bkhw', maps, kernel) / (maps.shape[1] * maps.shape[2])
 
     return np.asarray(compute(images))
 
 
 def explain(
-    network: Network, params: Flat, batch_stats: Flat, images: np.ndarray, classes: np.ndarray
+    network: Network, variables: Variables, images: np.ndarray, classes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """(as `grad_cam`, as `class_maps` where the head is `readable`): the former out of the latter where there are."""
     if not readable(network):
-        return grad_cam(network, params, batch_stats, images, classes), None
-    maps = class_maps(network, params, batch_stats, images)
+        return grad_cam(network, variables, images, classes), None
+    maps = class_maps(network, variables, images)
     return np.maximum(maps[np.arange(len(images)), classes], 0), maps
 
 
@@ -72,15 +73,13 @@ def readable(network: Network) -> bool:
     return list(network.stages)[-2:] == ['pool', 'head'] and spec.head == 'linear' and not spec.head_inputs
 
 
-def _cam(
-    params: Flat, batch_stats: Flat, images: jax.Array, classes: jax.Array, *, network: Network, task: str
-) -> jax.Array:
+def _cam(variables: Variables, images: jax.Array, classes: jax.Array, *, network: Network, task: str) -> jax.Array:
     x = network.normalise(resize(images, network.spec.image_size)).astype(DTYPES[network.spec.dtype])
     order = list(network.stages)
     last = order[order.index('pool') - 1]
 
     def evidence(change: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits, _, maps = network.forward(params, batch_stats, x, tell='pool', add={last: change})
+        logits, _, maps = network.forward(variables, x, tell='pool', add={last: change})
         return jnp.take_along_axis(logits[task], classes[:, None], axis=1).sum(), maps
 
     maps = jax.eval_shape(evidence, jnp.zeros(()))[1]

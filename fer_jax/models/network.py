@@ -14,7 +14,7 @@ from fer_jax import models
 from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
 from fer_jax.models import registry
-from fer_jax.models.parameters import Flat, flatten, split_module, unflatten
+from fer_jax.models.parameters import Flat, Variables, flatten, merge_module, split_module
 from fer_jax.models.preprocessing import Preprocessing
 
 log = logging.getLogger('fer_jax')
@@ -103,31 +103,31 @@ class Network:
     batch_stats: dict[str, jax.ShapeDtypeStruct]
     remat: tuple[str, ...] = ()
 
-    def init(self, seed: int, prefix: str = '') -> tuple[Flat, Flat]:
-        """Fresh (params, batch_stats), initialised as the source framework does it; those below `prefix` alone."""
+    @property
+    def variables(self) -> Variables:
+        """The shapes of all variables."""
+        return Variables(self.params, self.batch_stats)
+
+    def init(self, seed: int, prefix: str = '') -> Variables:
+        """Makes fresh variables, initialised as the source framework does it; those below `prefix` alone."""
 
         @jax.jit
-        def make(key: jax.Array) -> tuple[Flat, Flat]:
-            _, *trees = split_module(self.spec.create(nnx.Rngs(key)))
-            params, stats = ({path: leaf for path, leaf in tree.items() if path.startswith(prefix)} for tree in trees)
-            return params, stats
+        def make(key: jax.Array) -> Variables:
+            _, trees = split_module(self.spec.create(nnx.Rngs(key)))
+            kept = ({path: leaf for path, leaf in tree.items() if path.startswith(prefix)} for tree in trees)
+            return Variables(*kept)
 
         return make(jax.random.key(seed))
 
-    def abstract(self, sharding: jax.sharding.Sharding) -> tuple[Flat, Flat]:
-        """(params, batch_stats) as shapes placed by `sharding`: the target of a restore."""
-
-        def place(tree: Flat) -> Flat:
-            return {
-                path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding) for path, leaf in tree.items()
-            }
-
-        return place(self.params), place(self.batch_stats)
+    def abstract(self, sharding: jax.sharding.Sharding) -> Variables:
+        """Gives the variables as shapes placed by `sharding`: the target of a restore."""
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), self.variables
+        )
 
     def forward(
         self,
-        params: Flat,
-        batch_stats: Flat,
+        variables: Variables,
         x: jax.Array,
         *,
         start: str | None = None,
@@ -139,7 +139,7 @@ class Network:
         """Runs the stages from `start` on.
 
         Args:
-          params, batch_stats: flat trees; those of stages below `start` may be left out.
+          variables: those of stages below `start` may be left out.
           x: float [B, H, W, C], normalised, or activations at `start`.
           train: stages that run in training mode.
           key: of dropout.
@@ -149,16 +149,15 @@ class Network:
         Returns:
           Logits {task: float32 [B, classes]}, the given statistics after the pass, and what entered `tell`, [B, ...].
         """
-        whole = (_filled(params, self.params), _filled(batch_stats, self.batch_stats))
-        model = nnx.merge(self.graphdef, *map(unflatten, whole), copy=True)
+        model = merge_module(self.graphdef, Variables(*map(_filled, variables, self.variables)))
         seen: dict[str, jax.Array] = {}
         logits = models.run(model, x, start=start, train=train, key=key, seen=seen, add=add, remat=self.remat)
         after = flatten(nnx.state(model, nnx.BatchStat))
-        return logits, {path: after[path] for path in batch_stats}, seen[tell]
+        return logits, {path: after[path] for path in variables.batch_stats}, seen[tell]
 
-    def outputs(self, params: Flat, batch_stats: Flat, x: jax.Array, stages: Collection[str]) -> dict[str, jax.Array]:
-        """What these stages, none of them the head, give in evaluation mode; x as in `forward`."""
-        model = nnx.merge(self.graphdef, unflatten(params), unflatten(batch_stats), copy=True)
+    def outputs(self, variables: Variables, x: jax.Array, stages: Collection[str]) -> dict[str, jax.Array]:
+        """Returns what these stages, none of them the head, give in evaluation mode; x as in `forward`."""
+        model = merge_module(self.graphdef, variables)
         found, start, order = {}, None, list(self.stages)
         for stage in order:
             if stage in stages:
@@ -198,5 +197,5 @@ def build(spec: ModelSpec, kernels: str = 'auto') -> Network:
         spec = dataclasses.replace(spec, dtype='float32')
     models.check_size(models.CONSTRUCTORS[spec.name], spec.image_size)
     model: Any = nnx.eval_shape(lambda: spec.create(nnx.Rngs(0), kernels))
-    graphdef, params, stats = split_module(model)
-    return Network(spec, graphdef, dict(model.stages), params, stats)
+    graphdef, variables = split_module(model)
+    return Network(spec, graphdef, dict(model.stages), *variables)

@@ -12,7 +12,7 @@ from fer_jax.models.preprocessing import Preprocessing
 from fer_jax.pretrained.matching import Reading, attempt, body_size, choose, expected, readings, rename
 from fer_jax.pretrained.name_tables import keras_names, matconvnet_names, torch_names
 from fer_jax.pretrained.name_tables.keras_names import KerasSource
-from fer_jax.pretrained.name_tables.torch_names import IGNORED, Source
+from fer_jax.pretrained.name_tables.torch_names import IGNORED, INNER_WRAPPER, Source
 from fer_jax.pretrained.transfer import _few
 from fer_jax.pretrained.weights import Weights
 
@@ -162,11 +162,13 @@ def _torch_reading(entries: Mapping[str, np.ndarray], source: Source) -> Reading
     def path_of(name: str) -> str | None:
         module, _, leaf = name.rpartition('.')
         leaves = TORCH_LEAVES | {'weight': 'scale' if entries[name].ndim == 1 else 'kernel'}
-        path = source.module_path(module)
+        path = source.module_path(INNER_WRAPPER.sub('', module))
         return f'{path}.{leaves[leaf]}' if path and leaf in leaves else None
 
     ignored = {name for name in entries if IGNORED.fullmatch(name)}
-    named, unknown = rename(entries, ignored, path_of, '.', lambda name: source.has_rule(name.rpartition('.')[0]))
+    named, unknown = rename(
+        entries, ignored, path_of, '.', lambda name: source.has_rule(INNER_WRAPPER.sub('', name.rpartition('.')[0]))
+    )
     return Reading(named, unknown, f'{len(ignored)} num_batches_tracked', _from_torch, source.preprocessing)
 
 

@@ -19,6 +19,7 @@ from fer_jax.pretrained.readers.matlab_file import MATLAB, read_matconvnet
 from fer_jax.pretrained.readers.torch_file import read_entries
 from fer_jax.pretrained.readers.unpack import unpacked
 from fer_jax.pretrained.weights import Weights, is_converted, load, save
+from fer_jax.utils.paths import user_path
 
 LONGEST_NOTE = 300  # characters of what is said about entries that were left
 
@@ -38,7 +39,7 @@ def resolve(
       UserError: there are none, with what was tried; or they are another model's, with both named.
     """
     if weights not in {known.weights for known in published}:
-        return _from_file(Path(weights).expanduser(), model)
+        return _from_file(user_path(weights), model)
     registry.check_name(model)
     cached = cached_file(model, cache, weights)
     if cached.is_file():
@@ -170,7 +171,8 @@ def convert_file(
     try:
         return into(entries, model, metadata=metadata, preprocessing=preprocessing, key=key)
     except UserError as error:
-        raise UserError(f'{file}: {error}') from error
+        beside = f'; it also holds {metadata["beside"]}' if 'beside' in metadata else ''
+        raise UserError(f'{file}: {error}{beside}') from error
 
 
 def describe_left(entries: Entries) -> dict[str, str]:

@@ -84,7 +84,7 @@ def digest_of(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) ->
     for name in sorted(tensors):
         leaf = tensors[name]
         digest.update(f'{name}\0{leaf.shape}\0{leaf.dtype}\0'.encode())
-        digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+        digest.update(memoryview(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)))  # type: ignore[arg-type]
     return digest.hexdigest()
 
 

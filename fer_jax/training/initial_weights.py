@@ -16,11 +16,12 @@ from fer_jax.distributed import processes
 from fer_jax.distributed.sharding import put
 from fer_jax.errors import UserError
 from fer_jax.models.network import Network
-from fer_jax.models.parameters import Flat, stage_of
+from fer_jax.models.parameters import Flat, Variables, stage_of
 from fer_jax.pretrained import Preprocessing, Weights
 from fer_jax.runs import restore
 from fer_jax.runs.restore import weights_of_run
 from fer_jax.utils import cache
+from fer_jax.utils.paths import user_path
 
 log = logging.getLogger('fer_jax')
 STATISTICS_SAMPLE = 2048
@@ -39,8 +40,8 @@ def source(weights: str, model: str, *, partial: bool = False) -> Weights | None
         return None
     if (restore.resolve_workdir(weights) / 'checkpoints').is_dir():
         return weights_of_run(Path(weights), None if partial else model)
-    if partial and Path(weights).expanduser().is_file():
-        return pretrained.load(Path(weights).expanduser(), None)
+    if partial and user_path(weights).is_file():
+        return pretrained.load(user_path(weights), None)
     with processes.main_process_first():
         return pretrained.resolve(weights, model, cache=cache.root())
 
@@ -98,8 +99,8 @@ def taken_by_stage(network: Network, weights: Weights) -> str:
 
 def initial(
     network: Network, weights: Weights | None, seed: int, sharding: NamedSharding, *, partial: bool = False
-) -> tuple[Flat, Flat]:
-    """(params, batch_stats) of step 0, on all devices.
+) -> Variables:
+    """Makes the variables of step 0, on all devices.
 
     Args:
       weights: all but the head are taken; with `partial` they need not be all that the network has.
@@ -108,10 +109,11 @@ def initial(
         params, stats = network.init(seed)
         if weights is not None:
             params, stats = params | dict(weights.params), stats | dict(weights.stats)
-        return put((params, stats), sharding)
+        return put(Variables(params, stats), sharding)
     prefixes = pretrained.fresh_prefixes(network.params, weights)
     if len(prefixes) > 1:
         log.warning('the weights have no fc6 and fc7, which start fresh as the head does; model.head=mlp needs neither')
-    fresh = network.init(seed, 'head.' if len(prefixes) == 1 else '')[0]
-    params = network.params | {path: leaf for path, leaf in fresh.items() if path.startswith(prefixes)}
-    return pretrained.fill(params, network.batch_stats, weights, head=False, sharding=sharding)
+    fresh = network.init(seed, 'head.' if len(prefixes) == 1 else '').params
+    fresh = {path: leaf for path, leaf in fresh.items() if path.startswith(prefixes)}
+    own = Variables(network.params | fresh, network.batch_stats)
+    return pretrained.fill(own, weights, head=False, sharding=sharding)

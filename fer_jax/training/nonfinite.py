@@ -1,8 +1,6 @@
 """What is left behind when a step gives a number that is not finite: the step, its examples, how to look into it."""
 
 import json
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,12 +40,11 @@ def report_nonfinite(
             json.dumps({'step': step, 'learning_rate': rate, 'examples': examples}, indent=1) + '\n'
         )
         image_grid.write_image_grid(name.with_suffix('.png'), ids, labels, images)
-    command = f'JAX_DEBUG_NANS=1 python -m fer_jax.main {shlex.join(sys.argv[1:])}'
     return UserError(
         f'step {step} gives numbers that are not finite, at learning rate {rate:g}; its update was not kept, and the '
         f'last checkpoint is good. Its examples are in {name}.png and .json. Lower the learning rate, set '
-        'phases[i].clip, or leave such steps out with --config.on_nonfinite=skip. To see which operation it is: '
-        f'{command}'
+        'phases[i].clip, or leave such steps out with --config.on_nonfinite=skip. To see which operation it '
+        'is, run the same command with JAX_DEBUG_NANS=1 in its environment'
     )
 
 

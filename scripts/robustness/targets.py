@@ -5,7 +5,6 @@ import gzip
 import io
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,7 +141,6 @@ def read_overrides(data: bytes, folder: Path) -> None:
             raise RuntimeError(said or f'status {status}')
         return
     try:
-        sys.argv = arguments  # where ml_collections looks for overrides
         main.parse(arguments)
         main.checked_config().to_json()
         said = 'read'

@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from fer_jax.data.quality import contact_sheet, examination, findings
-from fer_jax.data.sets import fer2013
 from fer_jax.errors import UserError
 from tests.data.test_near_duplicates import compressed, smooth
 from tests.data.test_open_image import encoded
@@ -245,32 +244,6 @@ def test_the_sheets_show_every_class_and_every_kind(report, tmp_path):
     assert np.abs(patches.astype(int) - np.asarray(tile)).mean((2, 3)).min() == 0
     before = [path.read_bytes() for path in paths]
     assert [path.read_bytes() for path in contact_sheet.write_sheets(report, report.data, tmp_path)] == before
-
-
-@pytest.mark.slow
-def test_fer2013(shared_data):
-    rows = list(fer2013.rows(shared_data / 'fer2013' / 'fer2013.csv.gz'))
-    ids, splits = np.array([f'row{row.number:05d}' for row in rows]), np.array([row.split for row in rows])
-    labels, subjects = np.array([row.label for row in rows]), np.full(len(rows), '')
-
-    def read(at):
-        return b'P5 48 48 255\n' + rows[at].pixels.tobytes()
-
-    data = examination.Inspected(ids, splits, labels, subjects, fer2013.CLASSES, read, fer2013.PUBLISHED)
-    report = examination.examine(data, workers=2)
-    found = report.to_json()
-    assert report.constant.sum() == 12
-    exact = found['duplicates']
-    assert (exact['groups'], exact['conflicting'], exact['across_splits']) == (1514, 57, 557)
-    assert exact['leaks']['test']['train'] == 288 and exact['leaks']['test']['any'] == 314
-    assert exact['leaks']['validation'] == {'any': 280, 'train': 280}
-    assert 'all 21 are the official ones' in report.table()
-    pixels = np.stack([row.pixels for row in rows if row.split == 'train']) / 255
-    np.testing.assert_allclose([*report.mean, *report.std], [pixels.mean(), pixels.std()], atol=1e-6)
-    assert not {'unreadable', 'tiny', 'odd_shaped', 'unusual'} & {kind for kind, value in found.items() if value}
-    left = ~report.dropped(['leaks', 'duplicates', 'conflicts', 'blank'])
-    counted = {row.pixels.tobytes() for row, keep in zip(rows, left, strict=True) if keep}
-    assert len(counted) == left.sum()
 
 
 def test_ck48(shared_data):

@@ -1,5 +1,6 @@
 import gzip
 import io
+import json
 import tarfile
 import tracemalloc
 import zipfile
@@ -153,9 +154,21 @@ def test_the_real_set_has_the_published_counts(shared_data, tmp_path, capsys):
     assert 'all 21 are the official ones' in printed
     assert 'test, clean: 3,275 of 3,589' in printed
     data = dataset.load_dataset(name='fer2013', splits=ROLES, image_size=64, channels=3, root=tmp_path)
-    assert data.splits['train'].shape == (48, 48, 1)
-    row = next(fer2013.rows(source))
     train = data.splits['train']
-    at = list(train.ids).index('row00001')
-    np.testing.assert_array_equal(train.read(np.array([at]))[0, ..., 0], row.pixels)
-    assert train.labels[at] == row.label
+    assert train.shape == (48, 48, 1)
+    row = next(fer2013.rows(source))
+    index = list(train.ids).index('row00001')
+    images = train.read(np.arange(len(train.labels)))
+    np.testing.assert_array_equal(images[index, ..., 0], row.pixels)
+    assert train.labels[index] == row.label
+
+    findings = json.loads(next(tmp_path.rglob('findings.json')).read_text())
+    assert sum(blank['constant'] for blank in findings['blank']) == 12
+    exact = findings['duplicates']
+    assert (exact['groups'], exact['conflicting'], exact['across_splits']) == (1514, 57, 557)
+    assert exact['leaks']['test']['train'] == 288 and exact['leaks']['test']['any'] == 314
+    assert exact['leaks']['validation'] == {'any': 280, 'train': 280}
+    statistics = findings['statistics']
+    whole = images / 255
+    np.testing.assert_allclose([*statistics['mean'], *statistics['std']], [whole.mean(), whole.std()], atol=1e-6)
+    assert not {'unreadable', 'tiny', 'odd_shaped', 'unusual'} & {kind for kind, value in findings.items() if value}

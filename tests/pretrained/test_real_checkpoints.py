@@ -82,11 +82,22 @@ WRAPPERS = {
     'a defaultdict': (lambda s: collections.defaultdict(dict, {'model': s}), 'model.'),
     'a module registered twice': (lambda s: {'state_dict': prefixed('model.', s) | prefixed('backbone.', s)},
                                   'state_dict.model.'),
+    'a compiled stage': (lambda s: {n.replace('layer1.', 'layer1._orig_mod.'): v for n, v in s.items()}, None),
+    'of SparK': (lambda s: {'arch': 'resnet18', 'module': s, 'is_pretrain': True}, 'module.'),
+    'Lightning around a wrapper': (lambda s: {'state_dict': prefixed('model.model.backbone.', s)},
+                                   'state_dict.model.model.backbone.'),
+    'FSDP': (lambda s: prefixed('_fsdp_wrapped_module.', s), '_fsdp_wrapped_module.'),
+    'the same averages beside': (lambda s: {'model': s, 'ema': {n: v.clone() for n, v in s.items()}}, 'model.'),
+    'class names of numpy': (lambda s: {'model': s, 'classes': np.array(['a', 'b'])}, 'model.'),
+    'without counts of batches': (lambda s: {n: v for n, v in s.items() if 'num_batches' not in n}, None),
+    'channels last': (lambda s: {n: v.to(memory_format=torch.channels_last) if v.ndim == 4 else v
+                                 for n, v in s.items()}, None),
     'metrics and a loss beside': (lambda s: {'state_dict': prefixed('model.', s) | {'criterion.weight': torch.ones(7)}},
                                   'state_dict.model.'),
 }  # fmt: skip
 
 
+# from public issues of timm, torchvision, Lightning, SparK, OpenTAD, EfficientFace and EmotiEffLib
 @pytest.mark.parametrize('kind', WRAPPERS)
 def test_the_state_dict_is_found_in_wrappers(kind, module, tmp_path):
     wrap, prefix = WRAPPERS[kind]
@@ -319,3 +330,18 @@ def test_a_config_may_name_the_file_itself(module, tmp_path, capsys):
         UserError, match='--key ema; .*python -m fer_jax.convert_weights --model resnet18 --source .*x.pth'
     ):
         pretrained.resolve(str(path), 'resnet18', cache=tmp_path)
+
+
+def test_a_quantised_layer_is_named(module, tmp_path):
+    state = dict(module.state_dict())
+    state['conv1.weight'] = torch.quantize_per_tensor(state['conv1.weight'], 0.1, 0, torch.qint8)
+    with pytest.raises(
+        UserError, match=r'1 missing \(conv1.kernel\).*also holds conv1.weight \(torch._utils._rebuild_qt'
+    ):
+        convert(save(tmp_path, state))
+
+
+def test_numpy_archives_are_named_with_the_remedy(tmp_path):
+    np.savez(tmp_path / 'x.npz', a=np.ones(2))
+    with pytest.raises(UserError, match=r'is a .npz of numpy; in Python run pickle.dump'):
+        convert(tmp_path / 'x.npz')

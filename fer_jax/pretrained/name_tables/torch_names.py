@@ -173,8 +173,8 @@ TIMM_LEGACY_SENET = Source(
 TORCHVISION_VGG = Source(
     (
         (r'features\.\d+', r'\g<0>'),
-        (r'classifier\.0', 'fc6'),
-        (r'classifier\.3', 'fc7'),
+        (r'classifier\.[01]', 'fc6'),  # 1 and 4 before torchvision 0.2
+        (r'classifier\.[34]', 'fc7'),
         (r'classifier\.6', 'head.primary'),
     ),
     back=((r'fc6', 'classifier.0'), (r'fc7', 'classifier.3'), *renamed_head('classifier.6')),
@@ -241,3 +241,5 @@ TABLES: dict[str, Mapping[str, Source]] = {
     'inception_resnet_v2': {'timm': TIMM_INCEPTION_RESNET_V2},
 }
 IGNORED = re.compile(r'(.*\.)?(num_batches_tracked|n_averaged)')
+# what torch.compile and FSDP put between the names of modules; before all names it is a prefix
+INNER_WRAPPER = re.compile(r'(?<=\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.')

@@ -6,6 +6,9 @@ SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.h5', '.hdf5', '.ke
 SAVE_STATE_DICT = 'in PyTorch run torch.save(model.state_dict(), "x.pth") and give that file'
 SAVE_H5 = 'in Keras run model.save("x.h5") and give that file'
 UNPACK = 'unpack it and give the file of weights in it'
+NUMPY_ARCHIVE = (
+    'a .npz of numpy; in Python run pickle.dump(dict(numpy.load("x.npz")), open("x.pkl", "wb")) and give that file'
+)
 # beginning -> what the file is
 BEGINNINGS: dict[bytes, str] = {
     b'version https://git-lfs': 'a Git LFS pointer in place of the file; run git lfs pull',

@@ -181,6 +181,10 @@ def _pop(machine: PickleMachine, _: Any) -> None:
         machine.stack.pop()
 
 
+def _pop_marked(machine: PickleMachine, _: Any) -> None:
+    machine.pop_marked()
+
+
 def _dict(machine: PickleMachine, _: Any) -> None:
     pairs = machine.pop_marked()
     machine.stack.append({})
@@ -263,7 +267,7 @@ _ACTIONS: dict[str, Callable[[PickleMachine, Any], None]] = {
     'EMPTY_TUPLE': _constant(()),
     'EMPTY_DICT': _made(dict),
     'MARK': lambda machine, _: machine.marks.append(len(machine.stack)),
-    'POP_MARK': lambda machine, _: machine.pop_marked() and None,
+    'POP_MARK': _pop_marked,
     'POP': _pop,
     'DUP': lambda machine, _: machine.stack.append(machine.stack[-1]),
     'TUPLE': _marked(tuple),

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fer_jax.errors import UserError
-from fer_jax.pretrained.readers.foreign import SUFFIX_KINDS, SUFFIXES, describe_foreign
+from fer_jax.pretrained.readers.foreign import NUMPY_ARCHIVE, SUFFIX_KINDS, SUFFIXES, describe_foreign
 from fer_jax.utils import weight_limits as limits
 from fer_jax.utils.weight_limits import LimitError, check_limit, unpacked_limit
 
@@ -88,6 +88,8 @@ def _inner_member(path: Path, archive: Path) -> str:
     files = [member for member in members if member.endswith((*SUFFIXES, '.gz')) and '__MACOSX' not in member]
     if len(files) == 1:
         return files[0]
+    if members and all(member.endswith('.npy') for member in members):
+        raise UserError(f'{path} is {NUMPY_ARCHIVE}')
     listed = ', '.join(files[:5]) or ', '.join(members[:5]) or 'nothing'
     raise UserError(f'{path} is a zip archive of {listed}; unpack it and give one file of weights')
 
