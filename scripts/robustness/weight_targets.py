@@ -121,10 +121,10 @@ def pickles() -> list[bytes]:
 
 
 def read_pickle(data: bytes, folder: Path) -> None:
-    from fer_jax.pretrained.readers.numpy_file import read_arrays
+    from fer_jax.pretrained.readers.torch_file import read_torch
 
     (folder / 'x.pkl').write_bytes(data)
-    for array in read_arrays(folder / 'x.pkl').values():
+    for array in read_torch(folder / 'x.pkl').values():
         array.sum()
 
 
