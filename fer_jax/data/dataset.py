@@ -15,7 +15,7 @@ from fer_jax.data.imaging import crop_folder
 from fer_jax.data.imaging.codec import decode
 from fer_jax.data.imaging.crop_folder import Cut
 from fer_jax.data.sources import folder, manifest, prepared
-from fer_jax.data.tables import class_names, splitting
+from fer_jax.data.tables import class_names, label_text, splitting
 from fer_jax.data.tables import soft_labels as target_modes
 from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
@@ -74,6 +74,16 @@ class Split:
             return self.levels
         return self.labels if self.attributes is None else self.attributes
 
+    @property
+    def learned(self) -> np.ndarray:
+        """What the split is trained on: `truth`, or float32 [N, classes] distributions."""
+        return self.truth if self.distributions is None else self.distributions
+
+    @property
+    def kind(self) -> str:
+        """What float labels are, as `label_text.describe_label` takes it."""
+        return 'levels' if self.levels is not None else 'shares' if self.attributes is None else 'attributes'
+
     def take(self, positions: np.ndarray) -> 'Split':
         """The examples at `positions` [M], in that order."""
         cut: dict[str, Any] = {'read': lambda index: self.read(positions[index])}
@@ -114,12 +124,10 @@ class Dataset:
         images = split.read(np.unique(np.linspace(0, len(split.labels) - 1, GREY_SAMPLE).astype(int)))
         return {'grey': bool((images == images[..., :1]).all())} | ({} if self.cut is None else self.cut._asdict())
 
-    def label_of(self, role: str, at: int) -> str:
-        """The label of one example in words, or its attributes."""
-        truth = self.splits[role].truth[at]
-        if truth.ndim:
-            return ', '.join(name for name, value in zip(self.classes, truth, strict=True) if value > 0)
-        return self.classes[truth] if truth >= 0 else 'unknown'
+    def describe_example(self, role: str, index: int) -> str:
+        """Returns what an example is trained on in one line, see `label_text.describe_label`."""
+        split = self.splits[role]
+        return label_text.describe_label(split.learned[index], self.classes, kind=split.kind).replace('\n', ', ')
 
     def unscored(self, digests: np.ndarray) -> 'Dataset':
         """The set without the scored examples of these images, uint8 [M, 32].
