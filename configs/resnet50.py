@@ -1,6 +1,6 @@
 """ResNet-50 from ImageNet weights: first the head, then everything.
 
-fer-jax train --config resnet50 --config.data.name= --config.data.dir=DIR
+fer-jax train --config resnet50 --config.data.dir=DIR
 """
 
 from ml_collections import ConfigDict

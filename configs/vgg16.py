@@ -1,6 +1,6 @@
 """VGG-16 with the classic recipe: ImageNet's features frozen, a fresh 4096-4096 classifier, then the last block too.
 
-fer-jax train --config vgg16 --config.data.name= --config.data.dir=DIR
+fer-jax train --config vgg16 --config.data.dir=DIR
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,7 @@
 """The classic transfer recipe: VGG16's ImageNet features frozen, a fresh 4096-4096 classifier with dropout 0.5.
 
     fer-jax train --config vgg16_transfer
-    fer-jax train --config vgg16_transfer --config.data.name= --config.data.dir=DIR
+    fer-jax train --config vgg16_transfer --config.data.dir=DIR
     fer-jax train --config vgg16_transfer:joint
 
 SGD, batch 128, cross-entropy, the best checkpoint by validation accuracy. FER2013 is to be prepared, see

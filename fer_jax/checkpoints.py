@@ -9,6 +9,7 @@ from fer_jax import cli
 from fer_jax.runs import checksums
 from fer_jax.runs.checkpoints import digest, step_folders
 from fer_jax.utils.moved import forward
+from fer_jax.utils.paths import path_argument
 
 __getattr__ = forward(
     __name__, dict.fromkeys(('SELECTABLE', 'Checkpoints', 'parse_select', 'read_spec'), 'fer_jax.runs.checkpoints')
@@ -18,7 +19,7 @@ __getattr__ = forward(
 def main(argv: list[str] | None = None) -> int:
     """Lists a run's checkpoints; returns the exit status: 0, 1 where one is damaged, 2 where the input is wrong."""
     parser = argparse.ArgumentParser(prog='fer-jax checkpoints', description='Lists and verifies checkpoints.')
-    parser.add_argument('workdir', type=Path, help='folder of the run')
+    parser.add_argument('workdir', type=path_argument, help='folder of the run')
     parser.add_argument('--digest', action='store_true', help='also sha256 of the arrays: equal bits, equal digests')
     arguments = parser.parse_args(argv)
     cli.quiet_logs()

@@ -7,12 +7,12 @@ Nothing in the source file is executed, and neither torch nor Keras is needed.
 
 import argparse
 import math
-from pathlib import Path
 
 from fer_jax import models, pretrained
 from fer_jax.cli import run_and_exit, run_command
 from fer_jax.errors import UserError
 from fer_jax.utils import cache
+from fer_jax.utils.paths import path_argument
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,9 +21,11 @@ def main(argv: list[str] | None = None) -> int:
         prog='fer-jax convert', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--model', required=True, help=f'one of {", ".join(models.NAMES)}')
-    parser.add_argument('--source', required=True, type=Path, help='.pth, .pt, .safetensors, .h5, .mat or .pkl')
+    parser.add_argument(
+        '--source', required=True, type=path_argument, help='.pth, .pt, .safetensors, .h5, .mat or .pkl'
+    )
     parser.add_argument('--weights', default='imagenet', help='their name in the cache, where model.weights finds them')
-    parser.add_argument('--output', type=Path, help='default: in the cache')
+    parser.add_argument('--output', type=path_argument, help='default: in the cache')
     parser.add_argument('--licence', default='unknown', help="the weights' licence, kept in the file")
     meaning = "how the network wants its images; default: the source framework's"
     parser.add_argument('--mean', type=float, nargs='+', help=f'of x / 255, in the order of --order; {meaning}')

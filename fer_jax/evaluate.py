@@ -5,7 +5,7 @@ predictions, a csv of probabilities, are scored beside them by the same rules.
 """
 
 import argparse
-from pathlib import Path
+import sys
 
 from fer_jax.cli import run_and_exit, run_command
 from fer_jax.errors import UserError
@@ -13,39 +13,55 @@ from fer_jax.evaluation import comparison, summary
 from fer_jax.evaluation.evaluate_runs import evaluate, evaluate_together
 from fer_jax.runs import restore
 from fer_jax.runs import results as run_results
+from fer_jax.utils.paths import path_argument
 
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where the input is wrong."""
     parser = argparse.ArgumentParser(prog='fer-jax evaluate', description=__doc__)
-    parser.add_argument('--workdir', nargs='+', default=[], type=Path, help='of a run or release; several are compared')
+    parser.add_argument(
+        '--workdir', nargs='+', default=[], type=path_argument, help='of a run or release; several are compared'
+    )
     parser.add_argument('--split', default='test', help='train, validation or test')
     parser.add_argument('--data', default='', help='another set: NAME, FOLDER or MANIFEST[:SPLIT]')
     parser.add_argument(
         '--tta', default='none', help='views of each image: none, flip, tencrop, or so many random ones'
     )
     parser.add_argument(
-        '--predictions', nargs='+', default=[], type=Path, metavar='CSV', help="others' probabilities: id, classes"
+        '--predictions',
+        nargs='+',
+        default=[],
+        type=path_argument,
+        metavar='CSV',
+        help="others' probabilities: id, classes",
     )
-    parser.add_argument('--output', default='', help='write the results there as JSON')
+    parser.add_argument('--output', type=path_argument, help='write the results there as JSON')
     arguments = parser.parse_args(argv)
     workdirs, peers = [restore.resolve_workdir(workdir) for workdir in arguments.workdir], arguments.predictions
     asked = {'dataset': arguments.data, 'tta': arguments.tta}
 
-    def command() -> None:
+    def command() -> int:
         if not (workdirs or peers):
             raise UserError('give --workdir DIR, or --predictions CSV with --data SET')
         if len(workdirs) == 1 and not peers and not sorted(workdirs[0].glob('seed-*')):
             results = evaluate(workdirs[0], arguments.split, **asked)
             print(summary.summary(results))
+            each = [results]
             if left := results.get('left_out'):
                 print('left out: ' + ', '.join(f'{count:,} {why}' for why, count in left.items()))
         else:
             results = evaluate_together(workdirs, arguments.split, **asked, predictions=peers)
             print(comparison.table(results))
+            each = list(results['runs'].values())
+        for line in dict.fromkeys(line for one in each for line in one.get('not_left_out', ())):
+            print(f'warning: {line}')
         if arguments.output:
-            Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)
-            run_results.write_results(Path(arguments.output), results)
+            arguments.output.parent.mkdir(parents=True, exist_ok=True)
+            run_results.write_results(arguments.output, results)
+        unreadable = max((one.get('left_out', {}).get('unreadable', 0) for one in each), default=0)
+        if unreadable:
+            print(f'fer_jax: {unreadable:,} images of {arguments.data} could not be read', file=sys.stderr)
+        return 2 if unreadable else 0
 
     return run_command(command, OSError)
 

@@ -9,10 +9,10 @@ beside it, such as faces.onnx.md. A graph is verified on real images before anyt
 """
 
 import argparse
-from pathlib import Path
 
 from fer_jax.cli import run_and_exit, run_command
 from fer_jax.exporters.export_run import GRAPHS, OWN, export
+from fer_jax.utils.paths import path_argument
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,9 +20,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog='fer-jax export', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--workdir', required=True, type=Path, help='of a run with an evaluated checkpoint, or release')
+    parser.add_argument(
+        '--workdir', required=True, type=path_argument, help='of a run with an evaluated checkpoint, or release'
+    )
     parser.add_argument('--format', required=True, help=f'{", ".join(GRAPHS)}, {OWN}, or a framework with the network')
-    parser.add_argument('--output', required=True, type=Path)
+    parser.add_argument('--output', required=True, type=path_argument)
     parser.add_argument(
         '--images', default='', help="to verify a graph on: a folder or set; the run's validation split"
     )

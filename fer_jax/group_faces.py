@@ -10,6 +10,7 @@ rest, and train on the manifest.
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 
 import jax
@@ -17,16 +18,20 @@ import numpy as np
 
 from fer_jax.cli import run_and_exit, run_command
 from fer_jax.data import dataset
+from fer_jax.data.imaging.image_files import printable
 from fer_jax.data.loading.loader import SplitLoader
+from fer_jax.data.quality.unreadable import split_unreadable
 from fer_jax.data.sources import folder, manifest
 from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
 from fer_jax.feature_cache import loader as feature_loader
 from fer_jax.feature_cache.recipe import boundary_spec
 from fer_jax.models.network import build
+from fer_jax.models.parameters import Variables
 from fer_jax.runs import restore
 from fer_jax.runs.checkpoints import read_spec
 from fer_jax.utils import cache, image_grid
+from fer_jax.utils.paths import path_argument
 
 MOST_SHOWN = 48  # images of a sheet
 
@@ -36,23 +41,36 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog='fer-jax group', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--workdir', required=True, type=Path, help='of a finished run')
-    parser.add_argument('--data', required=True, type=Path, help='a folder with images of faces anywhere below it')
+    parser.add_argument('--workdir', required=True, type=path_argument, help='of a finished run')
+    parser.add_argument(
+        '--data', required=True, type=path_argument, help='a folder with images of faces anywhere below it'
+    )
     parser.add_argument('--groups', type=int, default=7)
-    parser.add_argument('--output', required=True, type=Path, help='folder to write')
+    parser.add_argument('--output', required=True, type=path_argument, help='folder to write')
     parser.add_argument('--seed', type=int, default=0, help='of the first centres')
     arguments = parser.parse_args(argv)
 
-    def command() -> None:
-        sizes = write_groups(arguments.workdir, arguments.data, arguments.groups, arguments.output, arguments.seed)
+    def command() -> int:
+        options = {'groups': arguments.groups, 'seed': arguments.seed}
+        sizes, unreadable = write_groups(arguments.workdir, arguments.data, output=arguments.output, **options)
         print(f'{arguments.output}/groups.csv and a sheet a group: ' + ', '.join(f'{size:,}' for size in sizes))
+        for name, reason in unreadable.items():
+            print(f'fer_jax: left out: {printable(name)} ({reason})', file=sys.stderr)
+        return 2 if unreadable else 0
 
     return run_command(command)
 
 
-def write_groups(workdir: Path, directory: Path, groups: int, output: Path, seed: int = 0) -> list[int]:
-    """Writes the manifest and the sheets; returns the groups' sizes, the largest first."""
-    table, spec = folder.unlabelled(directory), read_spec(workdir)
+def write_groups(
+    workdir: Path, directory: Path, *, groups: int, output: Path, seed: int = 0
+) -> tuple[list[int], dict[str, str]]:
+    """Writes the manifest and the sheets.
+
+    Returns:
+      The sizes of the groups, the largest first, and id -> reason of the images that cannot be read.
+    """
+    whole, spec = folder.unlabelled(directory), read_spec(workdir)
+    table, unreadable = split_unreadable(whole)
     if not 2 <= groups <= len(table):
         raise UserError(f'--groups={groups}; {directory} has {len(table)} images: give 2 up to that')
     data = dataset.load_dataset(
@@ -62,6 +80,7 @@ def write_groups(workdir: Path, directory: Path, groups: int, output: Path, seed
         image_size=spec.image_size,
         channels=spec.channels,
         root=cache.root() / 'datasets',
+        held_out=whole.digests[np.isin(whole.ids, list(unreadable))],
     )
     split = data.splits['train']
     rows = embeddings(workdir, data, SplitLoader(split, placement='auto', mesh=sharding.make_mesh(), role='train'))
@@ -77,17 +96,18 @@ def write_groups(workdir: Path, directory: Path, groups: int, output: Path, seed
         )
     proposed = dataclasses.replace(table, classes=names, labels=member.astype(np.int32))
     manifest.write_manifest(output / 'groups.csv', proposed, np.ones(len(table), bool), directory)
-    return np.bincount(member, minlength=groups).tolist()
+    return np.bincount(member, minlength=groups).tolist(), unreadable
 
 
 def embeddings(workdir: Path, data: dataset.Dataset, images: SplitLoader) -> np.ndarray:
     """float32 [N, D]: what enters the head, of length 1."""
     spec, weights, mesh = read_spec(workdir), restore.weights_of_run(workdir), sharding.make_mesh()
     network = build(spec)
-    params, stats = jax.device_put((dict(weights.params), dict(weights.stats)), sharding.replicated(mesh))
+    own = Variables(dict(weights.params), dict(weights.stats))
+    variables = jax.device_put(own, sharding.replicated(mesh))
     feature_spec = boundary_spec(network, 'head', spec.image_size)
     rows = feature_loader.make_feature_loader(
-        network, feature_spec, params, stats, images, fingerprint=data.fingerprint, role='train', mesh=mesh
+        network, feature_spec, variables, images, fingerprint=data.fingerprint, role='train', mesh=mesh
     ).features
     flat = np.asarray(rows, np.float32).reshape(len(rows), -1)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import sys
-from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -17,6 +16,8 @@ from fer_jax.config.files import config_names
 from fer_jax.config.flags import checked_config, parse
 from fer_jax.distributed import launch, processes
 from fer_jax.errors import UserError
+from fer_jax.utils.output import lasting_output
+from fer_jax.utils.paths import user_path
 from fer_jax.utils.signals import stop_request
 
 WORKDIR = flags.DEFINE_string('workdir', '', 'Folder of the run; the same folder again resumes. Empty: a new one.')
@@ -26,7 +27,8 @@ LARGEST_BATCH = flags.DEFINE_bool('largest_batch', False, 'Print the largest dat
 
 SEEDS = flags.DEFINE_list('seeds', [], '0,1,2: a run a seed in WORKDIR/seed-<n>, pooled.')
 FOLDS = flags.DEFINE_enum('folds', None, ['all'], 'All folds of config.data.folds in WORKDIR/fold-<n>, pooled.')
-ALLOW_CHANGES = flags.DEFINE_bool('allow_changes', False, 'Go on with a run under another config, or on other data.')
+ALLOW_CHANGES = flags.DEFINE_bool('allow_changes', False, 'Go on with a run under another config.')
+ALLOW_OTHER_DATA = flags.DEFINE_bool('allow_other_data', False, 'Go on with a run on other images or labels.')
 HELP_CONFIG = flags.DEFINE_bool('help_config', False, 'Print every field of a config: type, default, meaning; stop.')
 COORDINATOR = flags.DEFINE_string('coordinator', '', 'Several processes: host:port of process 0, see docs/cluster.md.')
 NUM_PROCESSES = flags.DEFINE_integer('num_processes', 0, 'How many there are; SLURM and Open MPI say so themselves.')
@@ -53,12 +55,13 @@ def run(config: ConfigDict) -> None:
     if PROFILE.value and (SEEDS.value or FOLDS.value or 'probe' in plain):
         raise UserError('--profile is of one training run; leave out --seeds, --folds and probes')
     if DRY_RUN.value or not (SEEDS.value or FOLDS.value):
-        options = {'dry_run': DRY_RUN.value, 'profile': PROFILE.value, 'allow_changes': ALLOW_CHANGES.value}
-        train.train(plain, WORKDIR.value, **options)
+        options = {'dry_run': DRY_RUN.value, 'profile': PROFILE.value}
+        allowed = {'allow_changes': ALLOW_CHANGES.value, 'allow_other_data': ALLOW_OTHER_DATA.value}
+        train.train(plain, WORKDIR.value, **options, **allowed)
         return
-    if ALLOW_CHANGES.value:
-        raise UserError('--allow_changes is of one run; leave out --seeds and --folds')
-    workdir = Path(WORKDIR.value) if WORKDIR.value else train.free_workdir(plain)
+    if ALLOW_CHANGES.value or ALLOW_OTHER_DATA.value:
+        raise UserError('--allow_changes and --allow_other_data are of one run; leave out --seeds and --folds')
+    workdir = user_path(WORKDIR.value) if WORKDIR.value else train.free_workdir(plain)
     if FOLDS.value:
         repeats.train_folds(plain, workdir)
         return
@@ -77,7 +80,7 @@ def command(argv: list[str]) -> None:
     if {'--help_config', '-help_config'} & set(argv[1:]):
         print(reference.help_text())
         return
-    with stop_request():
+    with lasting_output(), stop_request():
         parse(argv)
         run(checked_config())
 
@@ -94,7 +97,8 @@ def main(argv: list[str] | None = None) -> int:
     status, said = cli.outcome(lambda: command(list(sys.argv if argv is None else argv)))
     processes.leave(status, said)
     if said:
-        print(said, file=sys.stderr)
+        with lasting_output():
+            print(said, file=sys.stderr)
     return status
 
 

@@ -3,18 +3,18 @@
     python -m fer_jax.predict --workdir runs/x photo.jpg holiday/ film.mp4 camera:0 --out seen
 
 finds the faces and says what each shows: JSON lines on standard output or, with --out, in predictions.jsonl there,
-beside annotated copies of the pictures and a timeline of each video.
+beside annotated copies of the pictures and, of each video, a timeline and the means of every person (persons.jsonl).
 """
 
 import argparse
 import os
 import sys
-from pathlib import Path
 
 from fer_jax.cli import run_and_exit, run_command
 from fer_jax.errors import UserError
 from fer_jax.inference.predict_files import predict_files
 from fer_jax.utils.moved import forward
+from fer_jax.utils.paths import path_argument
 from fer_jax.utils.signals import Stopped, stop_request
 
 __getattr__ = forward(__name__, dict.fromkeys(('Predictor', 'load'), 'fer_jax.inference.predictor'))
@@ -25,13 +25,24 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog='fer-jax predict', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('paths', nargs='+', metavar='PATH', help='photograph, video, folder of them, or camera:0')
+    paths_help = 'photograph, video, folder of them, rtsp://... or http://..., or camera:0'
+    parser.add_argument('paths', nargs='+', metavar='PATH', help=paths_help)
     parser.add_argument('--workdir', required=True, help='of a run with an evaluated checkpoint, or release')
-    parser.add_argument('--out', type=Path, help='folder for predictions.jsonl and annotated copies')
+    parser.add_argument('--out', type=path_argument, help='folder for predictions, annotated copies, timelines')
     parser.add_argument('--margin', type=float, help="around each face, as a share of it; the training data's, or 0.2")
     parser.add_argument('--abstain_below', type=float, default=0.0, help='probability below which it does not say')
     parser.add_argument('--every', type=int, default=1, help='of a video, look at every so many frames')
-    parser.add_argument('--yunet', type=Path, help="ONNX file of OpenCV's YuNet: faces are aligned by its landmarks")
+    parser.add_argument(
+        '--yunet', type=path_argument, help="ONNX file of OpenCV's YuNet: faces are aligned by its landmarks"
+    )
+    parser.add_argument(
+        '--faces',
+        default='detect',
+        metavar='detect|given|CSV',
+        help='detect them; given: each picture is a face; or a table of boxes: file,x,y,width,height and frame',
+    )
+    parser.add_argument('--format', default='jsonl', help='of the predictions: jsonl, csv or parquet')
+    parser.add_argument('--smooth', type=float, default=0.0, help='seconds to average each person of a video over')
     parser.add_argument('--tta', default='none', help='views of each face: none, flip, tencrop or a number')
     arguments = parser.parse_args(argv)
 

@@ -23,12 +23,15 @@ import numpy as np
 from fer_jax.cli import run_and_exit, run_command
 from fer_jax.data.imaging import faces
 from fer_jax.data.imaging.crop_folder import LOG, WITHOUT, crop_folder
+from fer_jax.data.imaging.image_files import describe_left_out
 from fer_jax.data.quality import contact_sheet, examination
 from fer_jax.data.quality.findings import KINDS, Inspected, Report
 from fer_jax.data.sources import folder, manifest, prepared
+from fer_jax.data.tables import class_names
 from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
 from fer_jax.utils import cache
+from fer_jax.utils.paths import path_argument
 
 UNPREPARED = ('folder', 'unlabelled', 'manifest')
 
@@ -40,19 +43,21 @@ def main(argv: list[str] | None = None) -> int:
     )
     known = ', '.join((*prepared.SETS, *UNPREPARED))
     parser.add_argument('--dataset', required=True, help=f'one of {known}')
-    parser.add_argument('--source', type=Path, help='what was downloaded: a file or a folder')
-    parser.add_argument('--root', type=Path, default=cache.root() / 'datasets', help='where to write')
+    parser.add_argument('--source', type=path_argument, help='what was downloaded: a file or a folder')
+    parser.add_argument('--root', type=path_argument, default=cache.root() / 'datasets', help='where to write')
     parser.add_argument('--check', action='store_true', help='only examine what is prepared already')
     parser.add_argument('--drop', help=f'kinds to leave out from now on, of {",".join(KINDS)},uncertain; "" for none')
-    parser.add_argument('--keep', type=Path, help='folder, manifest: list what is left in this new manifest')
+    parser.add_argument('--keep', type=path_argument, help='folder, manifest: list what is left in this new manifest')
     parser.add_argument('--subject', default='', help='folder: a regular expression that finds the subject in a path')
-    parser.add_argument('--align', type=int, default=0, help='px: align the faces of a set that has landmarks')
-    parser.add_argument('--crop_faces', type=Path, help='folder: find the faces of photographs and put them here')
+    parser.add_argument('--align', type=int, default=0, help='px: align faces by landmarks of the set or --crop_faces')
+    parser.add_argument(
+        '--crop_faces', type=path_argument, help='folder: find the faces of photographs and put them here'
+    )
     parser.add_argument('--margin', type=float, default=0.2, help='around aligned or cropped faces, as a share')
     parser.add_argument('--size', type=int, default=224, help='px, of cropped faces')
     parser.add_argument('--pick', default='largest', help='crop which faces of a photograph: largest, central or all')
-    parser.add_argument('--yunet', type=Path, help='ONNX file: detect by YuNet, and align what it finds')
-    parser.add_argument('--out', type=Path, help='folder of the report and its pictures; else beside the data')
+    parser.add_argument('--yunet', type=path_argument, help='ONNX file: detect by YuNet, and align what it finds')
+    parser.add_argument('--out', type=path_argument, help='folder of the report and its pictures; else beside the data')
     arguments = parser.parse_args(argv)
 
     def command() -> int:
@@ -95,7 +100,7 @@ def run(arguments: argparse.Namespace) -> None:
             base = arguments.source.parent if name == 'manifest' else arguments.source
             manifest.write_manifest(arguments.keep, table, ~left_out, base)
             print(f'{(~left_out).sum():,} of {len(table):,} images are listed in {arguments.keep}')
-            print(f'train on them with --config.data.name= --config.data.manifest={arguments.keep}')
+            print(f'train on them with --config.data.manifest={arguments.keep}')
         elif kinds:
             raise UserError('--drop leaves nothing out of a folder or a manifest without --keep FILE.csv')
         return
@@ -135,9 +140,9 @@ def crop(arguments: argparse.Namespace) -> None:
         arguments.crop_faces,
         detect=faces.detector(arguments.yunet),
         margin=arguments.margin,
-        size=arguments.size,
+        size=arguments.align or arguments.size,
         pick=arguments.pick,
-        align=arguments.yunet is not None,
+        align=bool(arguments.align) or arguments.yunet is not None,
     )
     print(f'{summary} are in {arguments.crop_faces}')
     if summary.without_face:
@@ -165,10 +170,11 @@ def examine(table: Table, out: Path) -> Report:
             here = mask[table.splits == split]
             if 0 < here.sum() < len(here):
                 print(f'{split}, {name}: {here.sum():,} of {len(here):,}')
-    for note in table.notes:
+    for note in (*table.notes, *describe_left_out(table.left_out), *class_names.alike(table.classes)):
         print(note)
     out.mkdir(parents=True, exist_ok=True)
-    (out / 'findings.json').write_text(json.dumps(report.to_json(), indent=1) + '\n')
+    findings = report.to_json() | {'left_out': {reason: list(names) for reason, names in table.left_out.items()}}
+    (out / 'findings.json').write_text(json.dumps(findings, indent=1) + '\n')
     sheets = contact_sheet.write_sheets(report, data, out)
     print(f'findings.json and {", ".join(sheet.name for sheet in sheets)} are in {out}')
     return report

@@ -24,6 +24,7 @@ from fer_jax.data.loading.sampler import indices
 from fer_jax.data.tables.label_text import describe_label
 from fer_jax.errors import UserError
 from fer_jax.utils import cache
+from fer_jax.utils.paths import path_argument
 
 CELL, LINE, GAP = 96, 12, 4  # pixels: least side of an image, height of a line of text, distance
 MIN_LINES, MOST_LINES, MOST_CHARACTERS = 2, 8, 18  # of text below an image
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument('--out', type=Path, default=Path('augmentation.png'), help='the picture to write')
+    parser.add_argument('--out', type=path_argument, default=Path('augmentation.png'), help='the picture to write')
     parser.add_argument('--rows', type=int, default=8, help='examples')
     parser.add_argument('--draws', type=int, default=8, help='augmented images of each')
     parser.add_argument('--phase', type=int, default=0, help='whose augmentation, counted from 0')

@@ -1,7 +1,7 @@
 """Labels for images that have none, by a trained network, where it is sure enough.
 
     python -m fer_jax.pseudo_label --workdir runs/x --data unlabelled --output pseudo.csv --threshold 0.9
-    python -m fer_jax.main --config fer2013_resnet18 --config.data.name= --config.data.manifest=pseudo.csv
+    python -m fer_jax.main --config fer2013_resnet18 --config.data.manifest=pseudo.csv
 
 Confidence is calibrated: logits are divided by the temperature that is best on the run's validation split. What is kept
 goes into a manifest, for training, below the labelled images, each of which has its split written down: those of the
@@ -16,6 +16,7 @@ same threshold gives on the run's validation and test split, whose labels are kn
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ import numpy as np
 import fer_jax
 from fer_jax.cli import run_and_exit, run_command
 from fer_jax.data import dataset
-from fer_jax.data import tasks as data_tasks
+from fer_jax.data.imaging.image_files import describe_left_out, printable
+from fer_jax.data.quality.unreadable import split_unreadable
 from fer_jax.data.sources import folder, manifest
 from fer_jax.data.tables import class_names, splitting
 from fer_jax.data.tables.table import Table
@@ -35,6 +37,7 @@ from fer_jax.runs import config as run_config
 from fer_jax.runs import data as run_data
 from fer_jax.runs import results as run_results
 from fer_jax.utils import cache
+from fer_jax.utils.paths import path_argument, user_path
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,18 +45,30 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog='fer-jax pseudo-label', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--workdir', required=True, type=Path, help='of a finished run')
-    parser.add_argument('--data', required=True, type=Path, help='a folder with images of faces anywhere below it')
-    parser.add_argument('--output', required=True, type=Path, help='.csv to write')
-    parser.add_argument('--labelled', type=Path, help='a manifest with splits; without it the images of the run itself')
+    parser.add_argument('--workdir', required=True, type=path_argument, help='of a finished run')
+    parser.add_argument(
+        '--data', required=True, type=path_argument, help='a folder with images of faces anywhere below it'
+    )
+    parser.add_argument('--output', required=True, type=path_argument, help='.csv to write')
+    parser.add_argument(
+        '--labelled', type=path_argument, help='a manifest with splits; without it the images of the run itself'
+    )
     parser.add_argument('--threshold', type=float, default=0.9, help='of the calibrated confidence')
     parser.add_argument('--most', type=int, default=0, help='images a class, the surest; 0: all above the threshold')
     arguments = parser.parse_args(argv)
-    return run_command(lambda: print(label(arguments)), OSError)
+
+    def command() -> int:
+        text, unreadable = label(arguments)
+        print(text)
+        if unreadable:
+            print(f'fer_jax: {unreadable:,} images of {arguments.data} could not be read, see above', file=sys.stderr)
+        return 2 if unreadable else 0
+
+    return run_command(command, OSError)
 
 
-def label(arguments: argparse.Namespace) -> str:
-    """Writes the manifest and its provenance; what was done, in words."""
+def label(arguments: argparse.Namespace) -> tuple[str, int]:
+    """Writes the manifest and its provenance; returns what was done, in words, and how many images are unreadable."""
     if not 0 <= arguments.threshold < 1 or arguments.most < 0:
         raise UserError(
             f'--threshold={arguments.threshold}, --most={arguments.most}: expected a share below 1, and 0 or more'
@@ -64,13 +79,15 @@ def label(arguments: argparse.Namespace) -> str:
     source = run_config.read_run_config(arguments.workdir)['data']
     labelled, below, digests = labelled_images(arguments.labelled, source)
     for given in filter(None, (arguments.labelled, source['manifest'])):
-        if arguments.output.resolve() == Path(given).resolve():
+        if arguments.output.resolve() == user_path(given).resolve():
             raise UserError(f'--output={arguments.output} is the list of labelled images; give another name')
     temperature, predictor = results['calibrated']['temperature'], fer_jax.load(arguments.workdir)
     classes = predictor.classes
     if odd := set(labelled.classes) - set(classes):
         raise UserError(f'{labelled.name} has classes that the run does not know: {", ".join(sorted(odd))}')
-    table, left_out = unseen(folder.unlabelled(arguments.data), held_out(arguments.workdir), digests)
+    given, unreadable = split_unreadable(folder.unlabelled(arguments.data))
+    table, left_out = unseen(given, held_out(arguments.workdir), digests)
+    left_out['unreadable'] = len(unreadable)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     predicted, confidence = sure(predictor.of_table(table), temperature)
     keep = surest(predicted, confidence, arguments.threshold, arguments.most)
@@ -97,11 +114,13 @@ def label(arguments: argparse.Namespace) -> str:
         f'{arguments.threshold:g} or more, temperature {temperature:.2f}',
         ', '.join(f'{name} {count:,}' for name, count in kept.items()),
         'left out: ' + ', '.join(f'{count:,} {why}' for why, count in left_out.items()),
+        *(f'unreadable: {printable(name)} ({reason})' for name, reason in unreadable.items()),
+        *describe_left_out(table.left_out),
     ]
     for split in scored:
         right = summary.share(record[split]['precision'], record[split]['precision_ci95'])
         lines.append(f'on the {split} split: {100 * record[split]["coverage"]:.1f} % kept, of which {right} are right')
-    return '\n'.join(lines)
+    return '\n'.join(lines), len(unreadable)
 
 
 def known(workdir: Path) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
@@ -131,18 +150,22 @@ def labelled_images(given: Path | None, source: Mapping[str, Any]) -> tuple[Tabl
             f'--labelled is missing: the run was trained on the prepared set {source["name"]}, whose images are no '
             'files; give a manifest of labelled images with the column split'
         )
+    canonical = source.get('canonical_classes', False) and not source['name']
     if given is None or (source['manifest'] and given.resolve() == Path(source['manifest']).resolve()):
         fields = {name: source[name] for name in ('name', 'dir', 'manifest', 'subject')}
         whole = dataset.open_table(**fields, root=cache.root() / 'datasets')
-        table = class_names.without(class_names.renamed(whole, source.get('rename', ())), source['drop_classes'])
+        names = class_names.canonical_names(whole.classes) if canonical else {}
+        table = class_names.named(whole, names, source.get('rename', ()), source['drop_classes'])
         dealt = splitting.assign(table, **{name: source[name] for name in ('folds', 'fold', 'split_seed')})
         splits = np.full(len(table), 'train', '<U10')
         for split, positions in dealt.items():
             splits[positions] = split
-        table, below = dataclasses.replace(table, splits=splits), Path(source['dir'] or source['manifest'])
+        table, below = dataclasses.replace(table, splits=splits), user_path(source['dir'] or source['manifest'])
         below = below if source['dir'] else below.parent
     else:
-        whole = table = manifest.read_manifest(given)
+        whole = manifest.read_manifest(given)
+        names = class_names.canonical_names(whole.classes) if canonical else {}
+        table = class_names.named(whole, names, (), ())
         if 'validation' not in table.splits:
             raise UserError(
                 f'--labelled={given} does not say which images select: give it the column split with train and '
@@ -155,8 +178,9 @@ def labelled_images(given: Path | None, source: Mapping[str, Any]) -> tuple[Tabl
 
 
 def held_out(workdir: Path) -> np.ndarray:
-    """uint8 [M, 32]: digests of the images on which the run was selected or tested, in any of its tasks."""
-    return np.concatenate([data_tasks.eval_digests(data) for data in run_data.data_of_run(workdir).values()])
+    """Returns uint8 [M, 32]: digests of the images on which the run was selected or tested, in any of its tasks."""
+    digests = run_data.image_digests(workdir)
+    return np.concatenate([digests['validation'], digests['test']])
 
 
 def unseen(table: Table, held: np.ndarray, labelled: np.ndarray) -> tuple[Table, dict[str, int]]:

@@ -12,13 +12,14 @@ from fer_jax.inference.predictor import Predictor
 from fer_jax.reporting.html_report import compare, write_report
 from fer_jax.runs import data as run_data
 from fer_jax.runs.results import read_results
+from fer_jax.utils.paths import path_argument
 
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 where the input is wrong."""
     parser = argparse.ArgumentParser(prog='fer-jax report', description=__doc__)
-    parser.add_argument('workdir', nargs='+', type=Path, help='of a finished run; several are compared')
-    parser.add_argument('--output', type=Path, default=Path('comparison.html'), help='of a comparison')
+    parser.add_argument('workdir', nargs='+', type=path_argument, help='of a finished run; several are compared')
+    parser.add_argument('--output', type=path_argument, default=Path('comparison.html'), help='of a comparison')
     arguments = parser.parse_args(argv)
 
     def command() -> None:

@@ -33,7 +33,7 @@ def restored(workdir, best=False) -> dict[str, Flat]:
     store = checkpoints.Checkpoints(workdir, spec, read_only=True)
     step = store.best_step() if best else store.latest_step()
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    params, stats = store.restore_model(step, *build(spec).abstract(device))
+    params, stats = store.restore_model(step, build(spec).abstract(device))
     return {'params': params, 'stats': stats}
 
 

@@ -18,6 +18,7 @@ from fer_jax.data.imaging import codec
 from fer_jax.evaluation import evaluate_runs
 from fer_jax.inference import tta as inference_tta
 from fer_jax.models.network import build
+from fer_jax.models.parameters import Variables
 from fer_jax.runs import checkpoints
 from fer_jax.runs import results as run_results
 from tests.lazy import lazy
@@ -89,7 +90,7 @@ def test_views_at_test_time_are_averaged(finished, faces, tta):
             seen.append(np.concatenate(one_by_one))
     shares = []
     for one in seen:
-        logits = network.forward(model['params'], model['stats'], network.normalise(one))[0]['primary']
+        logits = network.forward(Variables(*model.values()), network.normalise(one))[0]['primary']
         shares.append(jax.nn.softmax(logits))
     expected = np.mean(shares, 0)
     np.testing.assert_allclose(fer_jax.load(workdir, tta=tta)(looks), expected, atol=2e-3 if tta == 'tencrop' else 1e-5)

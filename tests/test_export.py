@@ -13,7 +13,7 @@ def test_a_run_goes_back_to_torchvision(of_resnet18, tmp_path, capsys):
     output = tmp_path / 'resnet18.safetensors'
     command = ['--workdir', str(of_resnet18), '--output', str(output)]
     assert export.main([*command, '--format', 'torchvision']) == 0
-    assert 'classes  anger, happy, surprise\nimages   grey, 32 px' in capsys.readouterr().out
+    assert 'classes  angry, happy, surprise\nimages   grey, 32 px' in capsys.readouterr().out
     again = pretrained.convert_file(output, 'resnet18', source='x', licence='none')
     source = restored(of_resnet18, best=True)
     for path, leaf in (source['params'] | source['stats']).items():

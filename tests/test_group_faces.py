@@ -1,5 +1,6 @@
 """The group_faces command."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from fer_jax.data.imaging import codec
 from fer_jax.data.sources import manifest
 from fer_jax.errors import UserError
 from fer_jax.models.network import build
+from fer_jax.models.parameters import Variables
 from fer_jax.runs import checkpoints
 from tests.lazy import lazy
 from tests.small_run import restored
@@ -31,11 +33,19 @@ def test_faces_are_grouped_by_what_a_run_makes_of_them(finished, faces, tmp_path
     spec, model = checkpoints.read_spec(workdir), restored(workdir, best=True)
     network = build(spec)
     looks = np.stack([codec.decode(Path(name).read_bytes(), 32, 1, '') for name in table.ids])
-    entered = network.forward(model['params'], model['stats'], network.normalise(looks.astype(np.float32)))[2]
+    entered = network.forward(Variables(*model.values()), network.normalise(looks.astype(np.float32)))[2]
     rows = np.asarray(entered) / np.linalg.norm(entered, axis=1, keepdims=True)
     means = np.stack([rows[table.labels == number].mean(0) for number in range(4)])
     nearest = np.linalg.norm(rows[:, None] - means, axis=-1).argmin(1)
     assert np.mean(nearest == table.labels) > 0.95
+    broken = Path(shutil.copytree(faces, tmp_path / 'broken'))
+    for path, content in zip(sorted(broken.rglob('*.png'))[:2], (b'', b'no image'), strict=True):
+        path.write_bytes(content)
+    command[3] = str(broken)
+    capsys.readouterr()
+    assert group_faces.main([*command, '--output', str(tmp_path / 'three')]) == 2
+    assert 'left out: anger/S010_004_00000017.png (an empty file)' in capsys.readouterr().err
+    assert len(manifest.read_manifest(tmp_path / 'three' / 'groups.csv')) == 88
     assert all((tmp_path / 'one' / f'{name}.png').stat().st_size > 1000 for name in table.classes)
     assert group_faces.main([*command[:4], '--groups', '91', '--output', str(tmp_path)]) == 2
     assert '--groups=91' in capsys.readouterr().err

@@ -105,7 +105,7 @@ def test_a_run_starts_without_what_it_may_not_need():
     loaded = loaded_by('from fer_jax import evaluate; from fer_jax.training import train')
     assert 'fer_jax.training.train' in loaded
     readers = {'PIL', 'array_record', 'cv2', 'grain', 'h5py', 'safetensors', 'tensorflow_datasets'}
-    writers = {'clu', 'jinja2', 'matplotlib', 'onnx', 'tensorboardX'}
+    writers = {'jinja2', 'matplotlib', 'onnx', 'tensorboardX'}
     assert not roots(loaded) & (readers | writers | {'tensorflow', 'torch', 'scipy', 'sklearn'})
 
 

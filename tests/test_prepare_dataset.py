@@ -1,7 +1,10 @@
 """The command, its examination, and what it leaves out."""
 
 import json
+import os
+import shlex
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +12,8 @@ from PIL import Image
 
 from fer_jax import prepare_dataset
 from fer_jax.data import dataset
+from fer_jax.errors import UserError
+from tests.data.images import link_ck48
 
 ROLES = {role: role for role in ('train', 'validation', 'test')}
 
@@ -82,6 +87,35 @@ def test_of_a_folder_what_is_left_is_a_manifest(tmp_path, capsys):
     assert call('--dataset', 'manifest', '--source', tmp_path / 'kept.csv', '--out', tmp_path / 'again') == 0
     assert call(*where, '--drop', 'blank') == 2
     assert 'without --keep' in capsys.readouterr().err
+
+
+def test_the_command_that_a_broken_folder_is_answered_with_leaves_out_what_is_broken(
+    shared_data, tmp_path, capsys, monkeypatch
+):
+    """Of a manifest, which names missing files and a pipe too, as of a folder."""
+    monkeypatch.chdir(tmp_path)
+    linked = link_ck48(shared_data, tmp_path / 'linked', ('happy', 'anger'), 12)
+    faces = Path(shutil.copytree(linked, tmp_path / 'faces'))
+    paths = sorted(faces.rglob('*.png'))
+    paths[0].write_bytes(b'')
+    paths[1].write_bytes(paths[1].read_bytes()[:300])
+    (faces / 'happy' / 'notes.txt').write_text('stray')
+    os.mkfifo(tmp_path / 'pipe.png')
+    with (tmp_path / 'list.csv').open('w') as file:
+        file.write('path,label\n/dev/zero,happy\npipe.png,happy\nlost.png,happy\n')
+        file.writelines(f'{path},{path.parent.name}\n' for path in paths)
+    settings = {'splits': ROLES, 'image_size': 48, 'channels': 1, 'root': tmp_path}
+    for source, broken in (({'dir': 'faces'}, 2), ({'manifest': 'list.csv'}, 5)):
+        with pytest.raises(UserError, match=f'{broken} of the {22 + broken} images of') as caught:
+            dataset.load_dataset(**source, **settings)
+        command, _, train = str(caught.value).split('leave them out: ')[1].partition(', then train on ')
+        assert call(*shlex.split(command)[3:]) == 0
+        kept = train.removeprefix('--config.data.manifest=')
+        data = dataset.load_dataset(manifest=kept, **settings)
+        assert sum(len(split.ids) for split in data.splits.values()) == 22
+    findings = json.loads((tmp_path / 'examination' / 'faces' / 'findings.json').read_text())
+    assert findings['left_out'] == {'no image by its suffix': ['happy/notes.txt']}
+    assert 'left out: 1 (no image by its suffix): happy/notes.txt' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

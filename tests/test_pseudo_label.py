@@ -1,6 +1,7 @@
 """The pseudo_label command."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,29 @@ def test_a_run_labels_what_it_is_sure_of(finished, faces, tmp_path, capsys):
     assert 'holds no finished run' in capsys.readouterr().err
 
 
+def test_what_is_broken_is_passed_over_and_counted(finished, faces, tmp_path, capsys):
+    """By the digests that the run keeps of its images; its data need not be there for that."""
+    workdir, labelled = tmp_path / 'copy', tmp_path / 'labelled.csv'
+    shutil.copytree(finished[0], workdir)
+    config = json.loads((workdir / 'config.json').read_text())
+    config['data']['dir'] = str(tmp_path / 'gone')
+    (workdir / 'config.json').write_text(json.dumps(config))
+    photos = Path(shutil.copytree(faces, tmp_path / 'photos'))
+    paths = sorted(photos.rglob('*.png'))
+    paths[0].write_bytes(b'')
+    paths[1].write_bytes(b'no image')
+    for path in paths[2:]:
+        Image.fromarray(np.asarray(Image.open(path)) ^ np.uint8(1)).save(path)
+    labelled.write_text(f'path,split,label\n{paths[2]},validation,ANGRY\n')
+    command = ['--workdir', str(workdir), '--data', str(photos), '--output', str(tmp_path / 'pseudo.csv')]
+    assert pseudo_label.main([*command, '--labelled', str(labelled), '--threshold', '0']) == 2
+    written = capsys.readouterr()
+    assert '2 images of' in written.err and 'anger/S010_004_00000017.png (an empty file)' in written.out
+    record = json.loads((tmp_path / 'pseudo.json').read_text())
+    assert record['left_out'] == {'of validation or test': 0, 'labelled already': 1, 'unreadable': 2}
+    assert record['images'] == 87
+
+
 def test_labels_of_its_own_making_neither_select_nor_test(finished, faces, tmp_path, capsys):
     """Labelled images keep the splits in which the run had them; what is scored or labelled gets no second label."""
     workdir, _ = finished
@@ -58,7 +82,10 @@ def test_labels_of_its_own_making_neither_select_nor_test(finished, faces, tmp_p
     command = ['--workdir', str(workdir), '--data', str(unlabelled), '--threshold', '0']
     assert pseudo_label.main([*command, '--output', str(output)]) == 0
     record, table = json.loads(output.with_suffix('.json').read_text()), manifest.read_manifest(output)
-    assert record['left_out'] == {'of validation or test': 24, 'labelled already': 66} and record['images'] == 30
+    assert (
+        record['left_out'] == {'of validation or test': 24, 'labelled already': 66, 'unreadable': 0}
+        and record['images'] == 30
+    )
     splits = setup.prepare(json.loads((workdir / 'config.json').read_text())).data.splits
     for role, split in splits.items():
         real = {(faces / name).resolve() for name in split.ids}
@@ -76,4 +103,7 @@ def test_labels_of_its_own_making_neither_select_nor_test(finished, faces, tmp_p
     assert pseudo_label.main([*given, '--output', str(tmp_path / 'x.json')]) == 2
     assert pseudo_label.main([*given, '--output', str(tmp_path / 'x.csv')]) == 0
     record = json.loads((tmp_path / 'x.json').read_text())
-    assert record['left_out'] == {'of validation or test': 24, 'labelled already': 1} and record['images'] == 95
+    assert (
+        record['left_out'] == {'of validation or test': 24, 'labelled already': 1, 'unreadable': 0}
+        and record['images'] == 95
+    )

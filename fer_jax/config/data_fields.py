@@ -18,6 +18,10 @@ SOURCE = (
         'none',
     ),
     Field(
+        'data.canonical_classes', 'bool', True, 'of data.dir and data.manifest: Happiness, SAD and other spellings of '
+        'an expression become its canonical name',
+    ),
+    Field(
         'data.rename', 'list of (str, str)', (), "(class, new name), such as ('contempt', 'neutral'); classes of one "
         'name become one',
     ),

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from fer_jax.errors import UserError
 from fer_jax.utils.choices import nearest
+from fer_jax.utils.paths import user_path
 
 
 def config_folders() -> tuple[Path, Path]:
@@ -38,6 +39,7 @@ def find_config(given: str) -> str:
       UserError: there is no such file.
     """
     name, colon, argument = given.partition(':')
+    name = str(user_path(name)) if name.startswith('~') else name
     paths = [name]
     if os.path.basename(name) == name:
         paths += [str(folder / f'{name}.py') for folder in config_folders()]

@@ -13,6 +13,7 @@ from fer_jax.config import schema
 from fer_jax.config.check import check_config, find_mistakes, plain_config, raise_mistakes
 from fer_jax.config.field import expected
 from fer_jax.config.files import get_config
+from fer_jax.config.source import replaced_places
 from fer_jax.errors import UserError
 
 LONGEST_MESSAGE = 400  # characters of a message that are shown
@@ -154,12 +155,19 @@ def _unknown(key: str) -> str:
 
 
 def checked_config() -> ConfigDict:
-    """The config that the flags give.
+    """Returns the config that the flags give; a place of data that they name takes the place of others.
 
     Raises:
       UserError: there is none, or fields of it are wrong, all of which are named.
     """
     if not flags.FLAGS['config'].present:
         raise UserError(MISSING)
-    check_config(plain_config(CONFIG.value))
+    plain = plain_config(CONFIG.value)
+    check_config(plain)
+    given = [name.removeprefix('config.') for name in _overridden(_argv)]
+    for path, place in replaced_places(plain, given):
+        group = CONFIG.value
+        for part in path.split('.'):
+            group = group[part]
+        group[place] = ''
     return CONFIG.value

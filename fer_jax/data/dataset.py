@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,88 +13,24 @@ from fer_jax.config.choices import LABELS
 from fer_jax.data.imaging import crop_folder
 from fer_jax.data.imaging.codec import decode
 from fer_jax.data.imaging.crop_folder import Cut
-from fer_jax.data.sources import folder, manifest, prepared
+from fer_jax.data.imaging.image_files import describe_left_out
+from fer_jax.data.quality import unreadable
+from fer_jax.data.sources import files, folder, manifest, prepared
+from fer_jax.data.split import Split
 from fer_jax.data.tables import class_names, label_text, splitting
 from fer_jax.data.tables import soft_labels as target_modes
 from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
 from fer_jax.utils import cache
+from fer_jax.utils.paths import user_path
 
 # fields of `config.data` that say what is loaded, as `load_dataset` takes them
 SOURCE = (
-    'name', 'dir', 'manifest', 'subject', 'label', 'target', 'annotation', 'rename', 'drop_classes', 'train_examples',
-    'folds', 'fold', 'split_seed',
+    'name', 'dir', 'manifest', 'subject', 'label', 'target', 'annotation', 'canonical_classes', 'rename',
+    'drop_classes', 'train_examples', 'folds', 'fold', 'split_seed',
 )  # fmt: skip
 SMALL_PIXELS = 96 * 96  # pixels; for the interpreter's lock, threads that decode no more than this are slower than one
 GREY_SAMPLE = 64  # images that tell whether a set is grey
-
-
-@dataclass(frozen=True)
-class Split:
-    """One split, its labels in memory, its images by index.
-
-    Attributes:
-      ids: str [N], unique in the set.
-      digests: uint8 [N, 32], sha256 of the encoded images.
-      labels: int32 [N], what predictions are scored against where there are no attributes; -1 where there is none.
-      attributes: float32 [N, classes] of 0, 1 or NaN where unknown, trained on and scored in place of labels, or None.
-      levels: float32 [N, classes] of numbers, NaN where unknown, trained on and scored in place of labels, or None.
-      shape: (H, W, C) of every image.
-      read: int [B] indices -> uint8 [B, H, W, C]; a pure function, safe in threads.
-      weights: float32 [N], of each example in the loss.
-      distributions: float32 [N, classes] to train on in place of labels, or None.
-      subjects, groups: str [N], '' where unknown.
-      subsets: name -> bool [N], parts that are scored apart.
-      targets: name -> float32 [N, K], further annotations.
-      teacher_outputs: name -> float32 [N, K], see `fer_jax.training.distillation`.
-      readers: with how many threads `read` is fastest.
-    """
-
-    ids: np.ndarray
-    digests: np.ndarray
-    labels: np.ndarray
-    attributes: np.ndarray | None
-    levels: np.ndarray | None
-    shape: tuple[int, int, int]
-    read: Callable[[np.ndarray], np.ndarray]
-    weights: np.ndarray
-    distributions: np.ndarray | None
-    subjects: np.ndarray
-    groups: np.ndarray
-    subsets: Mapping[str, np.ndarray]
-    targets: Mapping[str, np.ndarray]
-    teacher_outputs: Mapping[str, np.ndarray] = field(default_factory=dict)
-    readers: int = 1
-
-    @property
-    def truth(self) -> np.ndarray:
-        """What predictions are scored against: int32 [N] labels, or float32 [N, classes] attributes or levels."""
-        if self.levels is not None:
-            return self.levels
-        return self.labels if self.attributes is None else self.attributes
-
-    @property
-    def learned(self) -> np.ndarray:
-        """What the split is trained on: `truth`, or float32 [N, classes] distributions."""
-        return self.truth if self.distributions is None else self.distributions
-
-    @property
-    def kind(self) -> str:
-        """What float labels are, as `label_text.describe_label` takes it."""
-        return 'levels' if self.levels is not None else 'shares' if self.attributes is None else 'attributes'
-
-    def take(self, positions: np.ndarray) -> 'Split':
-        """The examples at `positions` [M], in that order."""
-        cut: dict[str, Any] = {'read': lambda index: self.read(positions[index])}
-        for name in ('ids', 'digests', 'labels', 'weights', 'subjects', 'groups'):
-            cut[name] = getattr(self, name)[positions]
-        for name in ('attributes', 'levels', 'distributions'):
-            rows = getattr(self, name)
-            cut[name] = None if rows is None else rows[positions]
-        for name in ('subsets', 'targets', 'teacher_outputs'):
-            cut[name] = {key: rows[positions] for key, rows in getattr(self, name).items()}
-        cut['subsets'] = {key: rows for key, rows in cut['subsets'].items() if rows.any()}
-        return dataclasses.replace(self, **cut)
 
 
 @dataclass(frozen=True)
@@ -108,6 +43,7 @@ class Dataset:
       fingerprint: sha256 over ids, labels, distributions, weights and encoded images of these splits.
       left_out: role -> examples that are not scored, as another task trains on their images.
       cut: how its faces were cut out of photographs; None where that is unknown.
+      notes: lines that a user should know: what was left out, what classes are called, what a split lacks.
     """
 
     name: str
@@ -117,6 +53,7 @@ class Dataset:
     fingerprint: str
     left_out: Mapping[str, int] = field(default_factory=dict)
     cut: Cut | None = None
+    notes: tuple[str, ...] = ()
 
     def faces(self) -> dict[str, bool | float]:
         """How its faces look: 'grey', by a few images of the training split; 'margin' and 'aligned' where known."""
@@ -159,8 +96,8 @@ def open_table(*, name: str, dir: str, manifest: str, subject: str, root: Path) 
     if subject and not dir:
         raise UserError(f'data.subject={subject!r} is for data.dir; {name or manifest} has a column for subjects')
     if dir:
-        return folder.scan(Path(dir), subject=subject)
-    return _manifest(Path(manifest)) if manifest else prepared.open_table(name, root)
+        return folder.scan(user_path(dir), subject=subject)
+    return _manifest(user_path(manifest)) if manifest else prepared.open_table(name, root)
 
 
 _manifest = manifest.read_manifest
@@ -180,6 +117,7 @@ def load_dataset(
     target: str = 'label',
     annotation: str = '',
     levels: bool = False,
+    canonical_classes: bool = False,
     rename: Sequence[tuple[str, str]] = (),
     drop_classes: tuple[str, ...] = (),
     train_examples: int = 0,
@@ -205,6 +143,8 @@ def load_dataset(
       annotation: a further annotation of the set, such as 'action_units', whose columns become attributes to tell in
         place of classes: present above 0, unknown where NaN. '' for none.
       levels: learn the annotation's numbers themselves.
+      canonical_classes: names of expressions in any spelling, of a folder or a manifest, become the canonical ones, see
+        `class_names.canonical_names`.
       rename: (class, new name) pairs; classes of one name become one, and the votes for them add up.
       drop_classes: classes, by their new names, whose examples are left out.
       train_examples: of the role 'train', a fixed choice that keeps the shares of its classes; 0 for all of them. A
@@ -220,15 +160,24 @@ def load_dataset(
         raise UserError(f'data.label={label!r} is unknown; choose {", ".join(LABELS)}')
     whole = label == 'none' and dir != ''
     if whole:
-        table = folder.unlabelled(Path(dir))
+        table = folder.unlabelled(user_path(dir))
     else:
         table = open_table(name=name, dir=dir, manifest=manifest, subject=subject, root=root)
     if label == 'none':
         table = dataclasses.replace(table, classes=(), labels=np.full(len(table), -1, np.int32))
         splits = {role: own for role, own in splits.items() if role == 'train'}
-    table = class_names.without(class_names.renamed(table, rename), drop_classes)
+    notes = [*table.notes, *describe_left_out(table.left_out)]
+    names = class_names.canonical_names(table.classes) if canonical_classes and not name else {}
+    notes += class_names.describe_canonical(names)
+    table = class_names.named(table, names, rename, drop_classes)
     if classes:
         table = class_names.numbered(table, classes)
+    if label == 'class' and not annotation:
+        notes += class_names.alike(table.classes)
+        if len(table.classes) < 2:
+            layout = f'; {folder.describe_layout(user_path(dir))}' if dir else ''
+            have = f'the one class {table.classes[0]!r}' if table.classes else 'no class'
+            raise UserError(f'{table.name} has {have}; two or more are needed{layout}')
     if label == 'subject':
         table = splitting.of_subjects(table, split_seed=split_seed)
     train_on, usable = target_modes.distributions(table, target)
@@ -253,21 +202,44 @@ def load_dataset(
     shape = (side, side, channels)
     digest = hashlib.sha256()
     opened = {}
+    chosen: dict[str, np.ndarray] = {}
     for role, own in splits.items():
+        if own not in available:
+            own = splitting.split_name(own)
         if own not in available:
             if role == own == 'test':
                 continue
+            own = splits[role]
             raise UserError(f'data.splits.{role}={own!r} is no split of {table.name}; it has {", ".join(available)}')
         kept = available[own]
         kept = kept[usable[kept] if role == 'train' or annotation else table.labels[kept] >= 0]
         if not len(kept):
             raise UserError(f'data.splits.{role}={own!r} of {table.name} has no labelled example')
         if held_out is not None and role == 'train':
-            kept = kept[~among(table.digests[kept], held_out)]
+            fresh = ~among(table.digests[kept], held_out)
+            if not fresh.all():
+                notes.append(
+                    f'left out: {int((~fresh).sum()):,} of {len(kept):,} training images, on which the primary task is '
+                    'selected or tested'
+                )
+            kept = kept[fresh]
             if not len(kept):
                 raise UserError(f'data.splits.train={own!r} of {table.name}: all its images are held out for scoring')
         if train_examples and role == 'train':
             kept = splitting.stratified(table, kept, train_examples, split_seed)
+        chosen[role] = kept
+    used = table.take(np.unique(np.concatenate(list(chosen.values()))))
+    kind = 'manifest' if manifest else 'unlabelled' if whole else 'folder' if dir else name
+    remedy = unreadable.Remedy(kind, dir or manifest, subject, root)
+
+    def explain(error: UserError) -> UserError:
+        return UserError(unreadable.describe_unreadable(used, remedy) or str(error))
+
+    if among(used.digests, np.frombuffer(files.UNREADABLE + files.EMPTY, np.uint8).reshape(2, 32)).any():
+        raise explain(UserError(f'{table.name} changes while it is read; run this again'))
+    if label == 'class' and not annotation and not classes:
+        notes += class_names.describe_missing(table, chosen, dealt=bool(folds) or 'train' not in table.splits)
+    for role, kept in chosen.items():
         part = table.take(kept)
         opened[role] = Split(
             ids=part.ids,
@@ -276,7 +248,7 @@ def load_dataset(
             attributes=None if attributes is None else attributes[kept],
             levels=None if levels_of is None else levels_of[kept],
             shape=shape,
-            read=_reader(part, shape, None if fits else side),
+            read=_reader(part, shape, None if fits else side, explain),
             weights=part.weights.astype(np.float32),
             distributions=None if train_on is None or role != 'train' else train_on[kept],
             subjects=part.subjects,
@@ -289,10 +261,10 @@ def load_dataset(
     if name:
         cut = prepared.cut_of(name, table.notes)
     else:  # the log lies in the folder, of which a manifest may list images
-        places = ((Path(dir) if dir else Path(manifest).parent) / table.ids[0]).parents[:3]
+        places = ((user_path(dir) if dir else user_path(manifest).parent) / table.ids[0]).parents[:3]
         cut = next(filter(None, map(crop_folder.logged, places)), None)
     told = table.columns.get(annotation, table.classes)
-    return Dataset(table.name, told, opened, table.columns, digest.hexdigest(), cut=cut)
+    return Dataset(table.name, told, opened, table.columns, digest.hexdigest(), cut=cut, notes=tuple(notes))
 
 
 def among(digests: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -301,11 +273,16 @@ def among(digests: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.array([row.tobytes() in known for row in digests], bool)
 
 
-def _reader(part: Table, shape: tuple[int, int, int], size: int | None) -> Callable[[np.ndarray], np.ndarray]:
+def _reader(
+    part: Table, shape: tuple[int, int, int], size: int | None, explain: Callable[[UserError], UserError]
+) -> Callable[[np.ndarray], np.ndarray]:
     def read(index: np.ndarray) -> np.ndarray:
         images = np.empty((len(index), *shape), np.uint8)
-        for position, (at, data) in enumerate(zip(index, part.fetch(index), strict=True)):
-            images[position] = decode(data, size, shape[-1], f'{part.name}/{part.ids[at]}')
+        try:
+            for position, (at, data) in enumerate(zip(index, part.fetch(index), strict=True)):
+                images[position] = decode(data, size, shape[-1], f'{part.name}/{part.ids[at]}')
+        except UserError as error:
+            raise explain(error) from None
         return images
 
     return read
@@ -326,12 +303,14 @@ def _add_to(digest: 'hashlib._Hash', role: str, part: Table, split: Split) -> No
 def open_split(name: str) -> Table:
     """The examples of one split of a set, with labels."""
     source, _, split = name.partition(':')
-    path = Path(source)
+    path = user_path(source)
     kind = 'dir' if path.is_dir() else 'manifest' if path.is_file() else 'name'
     which = {'name': '', 'dir': '', 'manifest': '', kind: source}
     table = open_table(**which, subject='', root=cache.root() / 'datasets')
     available = splitting.assign(table) if set(table.splits) != {'all'} else {'all': np.arange(len(table))}
     split = split or ('test' if 'test' in available else 'all')
+    usual = splitting.split_name(split)
+    split = usual if split not in available and usual in available else split
     if split not in available:
         raise UserError(f'--data={name}: no split {split!r}; there are {", ".join(available)}')
     kept = available[split]

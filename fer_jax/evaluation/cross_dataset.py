@@ -19,37 +19,43 @@ from fer_jax.runs import restore
 
 
 def trained_on(workdir: Path) -> set[bytes]:
-    """Digests of the images on which the run was trained or selected, of all its tasks, or a run that it learnt from.
+    """Returns the digests of `seen_images`; of images that cannot be known a line is printed."""
+    seen, unknown = seen_images(workdir)
+    for line in unknown:
+        print(line)
+    return seen
 
-    That is the run from whose weights it started, its teachers, and in turn what they learnt from. Of one whose images
-    cannot be known a line is printed.
 
-    Raises:
-      UserError: the run's own images are not where they were.
+def seen_images(workdir: Path) -> tuple[set[bytes], list[str]]:
+    """Finds the images on which the run was trained or selected, in all its tasks, and each run that it learnt from.
+
+    That is the run from whose weights it started, its teachers, and in turn what they learnt from.
+
+    Returns:
+      Digests, and a line for each network whose images cannot be known.
     """
     seen: set[bytes] = set()
+    unknown: list[str] = []
     waiting, met = [workdir], {workdir.resolve()}
     while waiting:
         run = waiting.pop()
-        for earlier in _learnt_from(run):
+        for earlier in _learnt_from(run, unknown):
             if earlier.resolve() not in met:
                 met.add(earlier.resolve())
                 waiting.append(earlier)
         try:
-            data = run_data.data_of_run(run)
+            digests = run_data.image_digests(run)
         except UserError as error:
-            if run == workdir:
-                raise
-            print(f'{workdir} learnt from {run}, whose images cannot be left out: {error}')
+            whose = 'its training images' if run == workdir else f'it learnt from {run}, whose images'
+            unknown.append(f'{workdir}: {whose} cannot be left out: {error}')
             continue
-        for task in data.values():
-            for role in {'train', 'validation'} & task.splits.keys():
-                seen |= {row.tobytes() for row in task.splits[role].digests}
-    return seen
+        for role in ('train', 'validation'):
+            seen |= {row.tobytes() for row in digests[role]}
+    return seen, unknown
 
 
-def _learnt_from(workdir: Path) -> Iterator[Path]:
-    """Folders of the run whose weights this one started from, and of its teachers."""
+def _learnt_from(workdir: Path, unknown: list[str]) -> Iterator[Path]:
+    """Yields the folders of the run whose weights this one started from, and of its teachers."""
     config = run_config.read_run_config(workdir)
     others = {'scratch', *(known.weights for known in published_weights.PUBLISHED)}
     for name in (config['model']['weights'], *config.get('distil', {}).get('teachers', ())):
@@ -57,7 +63,9 @@ def _learnt_from(workdir: Path) -> Iterator[Path]:
         if (folder / 'config.json').is_file():
             yield folder
         elif name not in others and not Path(name).expanduser().is_file():
-            print(f'{workdir} learnt from {name!r}, which is no run here: the images that it saw cannot be left out')
+            unknown.append(
+                f'{workdir}: it learnt from {name!r}, which is no run here: the images that it saw cannot be left out'
+            )
 
 
 def predict_unseen(predictor: Predictor, table: Table, seen: set[bytes]) -> tuple[Predictions, dict[str, int]]:

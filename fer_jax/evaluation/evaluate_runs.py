@@ -9,6 +9,7 @@ import numpy as np
 
 from fer_jax.data import dataset as data_dataset
 from fer_jax.data import tasks as data_tasks
+from fer_jax.data.quality.unreadable import split_unreadable
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
@@ -48,7 +49,8 @@ def evaluate(workdir: str | Path, split: str = 'test', *, dataset: str = '', tta
       tta: 'none', 'flip', 'tencrop' or a number of random views, see `inference.tta.views`.
 
     Returns:
-      As results.json: `selected_on`, `step`, `classes` and `splits`; of another set also `left_out`.
+      As results.json: `selected_on`, `step`, `classes` and `splits`; of another set also `left_out`, {why: images}, and
+      `not_left_out`, a line for each network whose training images are not known, so that they may be among the scored.
 
     Raises:
       UserError: there is no run, no evaluated checkpoint, or no such split.
@@ -134,7 +136,13 @@ def _of_run(workdir: Path, split: str, tta: str) -> Evaluated:
     roles = [role for role, name in config['data']['splits'].items() if name]
     if split not in roles:
         raise UserError(f'--split={split!r} is not a split of this run; it has {", ".join(roles)}')
-    data = run_data.data_of_run(workdir)
+    try:
+        data = run_data.data_of_run(workdir)
+    except UserError as error:
+        raise UserError(
+            f'the data of {workdir} cannot be loaded: {error}. Where they have moved, run the training command once '
+            'with their new place; or score another set by --data'
+        ) from None
     for name, classes in data_tasks.heads(config, data).items():
         if classes != spec.classes[name]:
             raise UserError(
@@ -143,14 +151,14 @@ def _of_run(workdir: Path, split: str, tta: str) -> Evaluated:
             )
     batch_size, placement = config['data']['batch_size'], config['data']['placement']
     mesh = sharding.mesh_for(batch_size)
-    network, step, params, stats = restore.restore_selected(workdir, sharding.replicated(mesh))
+    network, step, variables = restore.restore_selected(workdir, sharding.replicated(mesh))
     splits: dict[str, Any] = {}
     predictions = None
     for name, task in data_tasks.task_configs(config).items():
         if split in data[name].splits and data[name].classes:
             place: dict[str, Any] = {'batch_size': batch_size, 'placement': placement, 'mesh': mesh}
             scorer = Scorer(network, data[name], **place, task=name, head=task['head'], tta=tta)
-            logits = scorer.logits(split, params, stats)
+            logits = scorer.logits(split, variables)
             splits |= scorer.scores(split, logits)
             if name == PRIMARY and data[name].splits[split].levels is None:
                 part = data[name].splits[split]
@@ -180,15 +188,16 @@ def _calibrated(workdir: Path, split: str, predictions: Predictions | None) -> d
 
 def _elsewhere(workdir: Path, name: str, tta: str) -> Evaluated:
     predictor, config = Predictor(workdir, tta=tta), run_config.read_run_config(workdir)
-    predictions, left_out = cross_dataset.predict_unseen(
-        predictor, data_dataset.open_split(name), cross_dataset.trained_on(workdir)
-    )
+    table, unreadable = split_unreadable(data_dataset.open_split(name))
+    seen, unknown = cross_dataset.seen_images(workdir)
+    predictions, left_out = cross_dataset.predict_unseen(predictor, table, seen)
     results = {
         'selected_on': config['checkpoint']['select'],
         'step': predictor.step,
         'classes': list(predictions.classes),
         'splits': {Path(name).name: comparison.scores(predictions)},
         'calibrated': _calibrated(workdir, Path(name).name, predictions),
-        'left_out': left_out,
+        'left_out': left_out | {'unreadable': len(unreadable)},
+        'not_left_out': unknown,
     }
     return Evaluated(results, predictions, {})

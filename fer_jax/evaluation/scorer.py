@@ -18,7 +18,7 @@ from fer_jax.feature_cache import recipe as feature_recipe
 from fer_jax.feature_cache.loader import FeatureLoader
 from fer_jax.inference.eval_step import eval_step
 from fer_jax.models.network import Network
-from fer_jax.models.parameters import Flat
+from fer_jax.models.parameters import Variables
 from fer_jax.runs import results as run_results
 
 
@@ -47,25 +47,24 @@ class Scorer:
         self._network, self._task = network, task
         of_batch = functools.partial(eval_step, network=network, task=head or task, tta=tta)
 
-        def steps(params: Flat, batch_stats: Flat, batches: Any, count: jax.Array, start: str | None) -> jax.Array:
-            of = functools.partial(of_batch, params, batch_stats, start=start)
-            return batch_loop.map_batches(of, batches, count)
+        def steps(variables: Variables, batches: Any, count: jax.Array, start: str | None) -> jax.Array:
+            return batch_loop.map_batches(functools.partial(of_batch, variables, start=start), batches, count)
 
         self._steps = jax.jit(steps, static_argnames='start', out_shardings=sharding.replicated(mesh))
         self._loaders: dict[tuple[str, str | None], SplitLoader | FeatureLoader] = {}
 
-    def logits(self, role: str, params: Flat, batch_stats: Flat, start: str | None = None) -> np.ndarray:
+    def logits(self, role: str, variables: Variables, start: str | None = None) -> np.ndarray:
         """float32 [N, classes] of the split, in its order.
 
         Args:
           start: a stage below which nothing changes between calls: what enters it is computed once.
         """
         split = self._data.splits[role]
-        loader, fetch = self._loader(role, params, batch_stats, start), batch_fetcher(self._mesh)
+        loader, fetch = self._loader(role, variables, start), batch_fetcher(self._mesh)
         parts, kept = [], []
         for host_batches, weight in loader.in_order(self._batch_size, batch_loop.of_images()):
             count, batches = batch_loop.filled(weight), fetch(loader.device_data, host_batches)
-            parts.append((self._steps(params, batch_stats, batches, count, start=start), weight))
+            parts.append((self._steps(variables, batches, count, start=start), weight))
             processes.step_finished()
         for part, weight in parts:
             kept.append(np.asarray(part)[weight > 0])
@@ -76,7 +75,7 @@ class Scorer:
             raise RuntimeError(f'{len(rows)} of {len(split.labels)} examples of {role} were scored')
         return rows
 
-    def _loader(self, role: str, params: Flat, batch_stats: Flat, start: str | None) -> SplitLoader | FeatureLoader:
+    def _loader(self, role: str, variables: Variables, start: str | None) -> SplitLoader | FeatureLoader:
         if (role, start) not in self._loaders:
             if start is None:
                 split = self._data.splits[role]
@@ -85,12 +84,11 @@ class Scorer:
                 )
             else:
                 spec = self._network.spec
-                images: Any = self._loader(role, params, batch_stats, None)
+                images: Any = self._loader(role, variables, None)
                 loader = feature_loader.make_feature_loader(
                     self._network,
                     feature_recipe.boundary_spec(self._network, start, spec.image_size, dtype=spec.dtype),
-                    params,
-                    batch_stats,
+                    variables,
                     images,
                     fingerprint=self._data.fingerprint,
                     role=role,
@@ -104,9 +102,9 @@ class Scorer:
         """To be called when a phase begins: what lies below its boundary may have changed."""
         self._loaders = {key: loader for key, loader in self._loaders.items() if key[1] is None}
 
-    def score(self, role: str, params: Flat, batch_stats: Flat, start: str | None = None) -> dict[str, dict[str, Any]]:
+    def score(self, role: str, variables: Variables, start: str | None = None) -> dict[str, dict[str, Any]]:
         """{role: scores} and, for each subset of the split, {role_subset: scores}; see `scores` and `logits`."""
-        return self.scores(role, self.logits(role, params, batch_stats, start))
+        return self.scores(role, self.logits(role, variables, start))
 
     def scores(self, role: str, logits: np.ndarray) -> dict[str, dict[str, Any]]:
         """As `score`, of logits that are known already."""

@@ -23,6 +23,7 @@ from fer_jax.models.network import build
 from fer_jax.runs import data as run_data
 from fer_jax.runs import restore
 from fer_jax.runs.checkpoints import read_spec
+from fer_jax.utils.paths import user_path
 
 INPUT, OUTPUT = 'faces', 'probabilities'
 MOST_IMAGES = 1000
@@ -85,14 +86,14 @@ class Exported:
         def function(images: jax.Array) -> jax.Array:
             with jax.default_matmul_precision('float32'):  # a GPU's default is TF32
                 x = plain.normalise(images.astype(jnp.float32))
-                return probabilities(plain.forward(found.params, found.stats, x)[0][PRIMARY])
+                return probabilities(plain.forward(found.variables, x)[0][PRIMARY])
 
         scores = jax.jit(functools.partial(eval_step, network=usual))
 
         def own(images: np.ndarray) -> np.ndarray:
             batch = {'x': images, 'id': np.arange(len(images), dtype=np.int32)}
             with jax.default_matmul_precision('float32'):
-                return np.asarray(probabilities(scores(found.params, found.stats, batch)))
+                return np.asarray(probabilities(scores(found.variables, batch)))
 
         self._function, self._own = function, own
 
@@ -158,7 +159,7 @@ def real_images(workdir: Path, named: str) -> np.ndarray:
     """
     size = read_spec(workdir).image_size
     if named:
-        table = folder.unlabelled(Path(named)) if Path(named).is_dir() else dataset.open_split(named)
+        table = folder.unlabelled(user_path(named)) if user_path(named).is_dir() else dataset.open_split(named)
         index = _spaced(len(table))
         encoded = zip(index, table.fetch(index), strict=True)
         return np.stack([_coloured(decode(data, size, 3, str(table.ids[at]))) for at, data in encoded])

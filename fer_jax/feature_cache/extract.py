@@ -17,17 +17,15 @@ from fer_jax.distributed import sharding
 from fer_jax.feature_cache.recipe import FeatureSpec
 from fer_jax.models.layers import adaptive_average_pool
 from fer_jax.models.network import DTYPES, Network
-from fer_jax.models.parameters import Flat
+from fer_jax.models.parameters import Variables
 
 VIEWS = 0x76696577  # a stream of random numbers that nothing else draws from
 Compute = Callable[[Mapping[str, Any], Mapping[str, Any], np.int32, int], jax.Array]
 
 
-def extract(
-    network: Network, feature_spec: FeatureSpec, params: Flat, batch_stats: Flat, images: jax.Array
-) -> jax.Array:
+def extract(network: Network, feature_spec: FeatureSpec, variables: Variables, images: jax.Array) -> jax.Array:
     """The features of images, float [B, H, W, C] of 0..255, in the network's type."""
-    outputs = network.outputs(params, batch_stats, network.normalise(images), feature_spec.stages)
+    outputs = network.outputs(variables, network.normalise(images), feature_spec.stages)
     if not feature_spec.pool:
         (features,) = outputs.values()
         return features
@@ -41,26 +39,24 @@ def shape_of(network: Network, feature_spec: FeatureSpec) -> tuple[int, ...]:
         (1, feature_spec.image_size, feature_spec.image_size, network.spec.channels), jnp.float32
     )
     made = functools.partial(extract, network, feature_spec)
-    return jax.eval_shape(made, network.params, network.batch_stats, images).shape[1:]
+    return jax.eval_shape(made, network.variables, images).shape[1:]
 
 
-def compute(network: Network, feature_spec: FeatureSpec, params: Flat, batch_stats: Flat, mesh: Mesh) -> Compute:
+def compute(network: Network, feature_spec: FeatureSpec, variables: Variables, mesh: Mesh) -> Compute:
     """(device_data, host_batches, count, view) -> the features of the first `count` of several batches, [K, B, ...].
 
     A view depends on (seed, view, example) alone, so neither on the batch nor on the number of devices.
     """
 
     @functools.partial(jax.jit, static_argnames='plain', out_shardings=sharding.replicated(mesh))
-    def features(
-        params: Flat, batch_stats: Flat, batches: Any, count: jax.Array, view: jax.Array, *, plain: bool
-    ) -> jax.Array:
+    def features(variables: Variables, batches: Any, count: jax.Array, view: jax.Array, *, plain: bool) -> jax.Array:
         def of(batch: Any) -> jax.Array:
             images = resize(batch['x'], feature_spec.image_size)
             if not plain:
                 key = jax.random.fold_in(jax.random.fold_in(jax.random.key(feature_spec.seed), VIEWS), view)
                 keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch['id'])
                 images = augment(batch['x'], keys, feature_spec.image_size, feature_spec.settings)
-            return extract(network, feature_spec, params, batch_stats, images).astype(DTYPES[feature_spec.dtype])
+            return extract(network, feature_spec, variables, images).astype(DTYPES[feature_spec.dtype])
 
         return batch_loop.map_batches(of, batches, count)
 
@@ -68,6 +64,6 @@ def compute(network: Network, feature_spec: FeatureSpec, params: Flat, batch_sta
         device_data: Mapping[str, Any], host_batches: Mapping[str, Any], count: np.int32, view: int
     ) -> jax.Array:
         batches = batch_fetcher(mesh)(device_data, host_batches)
-        return features(params, batch_stats, batches, count, np.int32(view), plain=view == 0)
+        return features(variables, batches, count, np.int32(view), plain=view == 0)
 
     return computed

@@ -10,9 +10,9 @@ from fer_jax.data.loading.loader import SplitLoader, annotations, in_order, keep
 from fer_jax.distributed import sharding
 from fer_jax.feature_cache.extract import compute, shape_of
 from fer_jax.feature_cache.recipe import FeatureSpec
-from fer_jax.feature_cache.store import cache_key, load_or_compute
-from fer_jax.models.network import Network
-from fer_jax.models.parameters import Flat
+from fer_jax.feature_cache.store import FeatureFile, cache_key, feature_path, load_or_compute
+from fer_jax.models.network import DTYPES, Network
+from fer_jax.models.parameters import Variables
 
 OFFSETS = 0x6F666673  # a stream of random numbers that nothing else draws from
 FEATURE_BATCH_SIZE = 64
@@ -76,8 +76,7 @@ class TrainFeatureLoader:
 def make_feature_loader(
     network: Network,
     feature_spec: FeatureSpec,
-    params: Flat,
-    batch_stats: Flat,
+    variables: Variables,
     images: SplitLoader,
     *,
     fingerprint: str,
@@ -92,15 +91,9 @@ def make_feature_loader(
     """
     batch_size = -(-batch_size // mesh.size) * mesh.size
     data = {'fingerprint': fingerprint, 'role': role, 'stored': images.split.shape, 'batch': batch_size}
-    array = load_or_compute(
-        images,
-        compute(network, feature_spec, params, batch_stats, mesh),
-        key=cache_key(network, feature_spec, params, batch_stats, **data),
-        views=feature_spec.views,
-        shape=shape_of(network, feature_spec),
-        dtype=feature_spec.dtype,
-        batch_size=batch_size,
-        mesh=mesh,
-        what=role,
-    )
+    path = feature_path(cache_key(network, feature_spec, variables, **data))
+    rows = feature_spec.views * len(images.split.ids)
+    shape, dtype = (rows, *shape_of(network, feature_spec)), np.dtype(DTYPES[feature_spec.dtype])
+    program = compute(network, feature_spec, variables, mesh)
+    array = load_or_compute(images, program, FeatureFile(path, shape, dtype, role), batch_size=batch_size)
     return FeatureLoader(images, array, views=feature_spec.views, seed=feature_spec.seed, mesh=mesh)

@@ -1,11 +1,13 @@
-"""What was found, drawn: boxes on photographs and videos, a timeline of a video."""
+"""Annotated copies of photographs and videos with boxes and labels, and timelines of videos."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fer_jax.inference import video
 from fer_jax.utils import plotting
 from fer_jax.utils.atomic_files import atomic_write
 
@@ -14,15 +16,18 @@ COLOURS = ('#c83c50', '#806230', '#7b4fa3', '#9a6f00', '#1f6fb4', '#b85412', '#5
 UNSURE = '#6c7178'
 LONGEST_SIDE = 4096  # px: a larger annotated picture helps nobody
 MOST_POINTS = 4000  # of a timeline
+MOST_PANELS = 6  # of a timeline, one a person
+
+Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 def colours(classes: Sequence[str]) -> dict[str, str]:
-    """One for each class."""
-    return {name: COLOURS[at % len(COLOURS)] for at, name in enumerate(classes)}
+    """Returns a colour for each class."""
+    return {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(classes)}
 
 
-def drawn(image: np.ndarray, records: Sequence[dict[str, Any]]) -> np.ndarray:
-    """A picture with the box, the label and the confidence of every face.
+def draw_faces(image: np.ndarray, records: Sequence[dict[str, Any]]) -> np.ndarray:
+    """Draws the box of every face, and a label of its number, class and confidence that covers no other label.
 
     Args:
       image: uint8 RGB [H, W, 3].
@@ -43,23 +48,75 @@ def drawn(image: np.ndarray, records: Sequence[dict[str, Any]]) -> np.ndarray:
     text = max(10, round(max(picture.size) / 55))
     font = ImageFont.load_default(text)
     shades = colours(list(records[0]['probabilities'])) if records else {}
-    for record in records:
-        x, y, width, height = (shrink * value for value in record['box'])
-        colour = UNSURE if record['abstained'] else shades[record['label']]
-        said = '?' if record['abstained'] else f'{record["label"]} {record["confidence"]:.0%}'
-        line = max(2, text // 7)
-        pen.rectangle((x, y, x + width, y + height), outline=colour, width=line)
-        left, top, right, bottom = pen.textbbox((0, 0), said, font=font)
-        broad, tall = right - left + text // 2, bottom - top + text // 2
-        at_x = min(max(0.0, x), max(0.0, picture.width - broad))
-        at_y = y - tall if y >= tall else min(y + height, picture.height - tall)
-        pen.rectangle((at_x, at_y, at_x + broad, at_y + tall), fill=colour)
-        pen.text((at_x + text // 4 - left, at_y + text // 4 - top), said, fill='white', font=font)
+    shade = [UNSURE if record['abstained'] else shades[record['label']] for record in records]
+    boxes = [_corners(*(shrink * value for value in record['box'])) for record in records]
+    for box, colour in zip(boxes, shade, strict=True):
+        pen.rectangle(box, outline=colour, width=max(2, text // 7))
+    placed: list[Rectangle] = []
+    for record, box, colour in zip(records, boxes, shade, strict=True):
+        label = label_text(record)
+        left, top, right, bottom = pen.textbbox((0, 0), label, font=font)
+        extent = right - left + text // 2, bottom - top + text // 2
+        place = place_label(box, extent, picture.size, placed, [other for other in boxes if other != box])
+        placed.append(place)
+        pen.rectangle(place, fill=colour)
+        pen.text((place[0] + text // 4 - left, place[1] + text // 4 - top), label, fill='white', font=font)
     return np.asarray(picture)
 
 
+def label_text(record: dict[str, Any]) -> str:
+    """Returns the text at a face: its number as in the records, class and confidence, `?` where it abstained."""
+    number = record.get('face_id', record['face'])
+    return f'{number} ?' if record['abstained'] else f'{number} {record["label"]} {record["confidence"]:.0%}'
+
+
+def place_label(
+    box: Rectangle,
+    extent: tuple[float, float],
+    size: tuple[int, int],
+    labels: Sequence[Rectangle],
+    boxes: Sequence[Rectangle],
+) -> Rectangle:
+    """Chooses the place of a label at a box: above it, else below, inside or beside it, in rows further away at last.
+
+    Args:
+      box: of the face: left, top, right, bottom in pixels.
+      extent: width and height of the label.
+      size: width and height of the picture.
+      labels: those placed already, which it covers least of all.
+      boxes: of the other faces, which it covers little of.
+
+    Returns:
+      Left, top, right and bottom of the label, inside the picture where it fits.
+    """
+    wide, high = extent
+    left, top, right, bottom = box
+    corners = [(left, top - high), (left, bottom), (left, top), (left, bottom - high), (right, top), (left - wide, top)]
+    corners += [(left, top - row * high) for row in range(2, 5)] + [(left, bottom + row * high) for row in range(1, 20)]
+    best, best_cost = None, 0.0
+    for x, y in corners:
+        x, y = min(max(0.0, x), max(0.0, size[0] - wide)), min(max(0.0, y), max(0.0, size[1] - high))
+        place = (x, y, x + wide, y + high)
+        cost = 1000 * sum(_shared_area(place, label) for label in labels)
+        cost += sum(_shared_area(place, other) for other in boxes)
+        if best is None or cost < best_cost:
+            best, best_cost = place, cost
+    assert best is not None
+    return best
+
+
+def _corners(x: float, y: float, width: float, height: float) -> Rectangle:
+    return x, y, x + width, y + height
+
+
+def _shared_area(first: Rectangle, second: Rectangle) -> float:
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    return max(0.0, width) * max(0.0, height)
+
+
 def save_jpeg(path: Path, image: np.ndarray) -> None:
-    """Whole or not at all."""
+    """Writes a JPEG file, whole or not at all."""
     from PIL import Image
 
     with atomic_write(path, sync=False) as scratch:
@@ -67,7 +124,7 @@ def save_jpeg(path: Path, image: np.ndarray) -> None:
 
 
 class Film:
-    """An annotated copy of a video, `NAME_annotated.mp4`, and its timeline, `NAME_timeline.png`.
+    """An annotated copy of a video, `NAME_annotated.mp4`, and a timeline of each person, `NAME_timeline.png`.
 
     Both are whole at every moment at which the block is left, and have their names then. Of however long a video the
     timeline keeps at most `MOST_POINTS` points.
@@ -77,76 +134,80 @@ class Film:
         self.path, self._rate, self._classes = folder / f'{name}_annotated.mp4', rate, classes
         self._title, self._timeline = name, folder / f'{name}_timeline.png'
         self._scratch = folder / f'.{self.path.name}'
-        self._writer: Any = None
+        self._writer: video.Writer | None = None
         self._size = (0, 0)
-        self._points: list[tuple[float, np.ndarray]] = []
+        self._points: list[tuple[float, dict[int, np.ndarray]]] = []
         self._seen, self._every = 0, 1
 
     def __enter__(self) -> 'Film':
         return self
 
-    def add(self, image: np.ndarray, seconds: float, largest: np.ndarray | None) -> None:
-        """One frame more.
+    def add(self, image: np.ndarray, seconds: float, persons: dict[int, np.ndarray]) -> None:
+        """Adds a frame.
 
         Args:
           image: uint8 RGB [H, W, 3]; every other is resized to the first.
           seconds: since the beginning.
-          largest: float [classes], the probabilities of its largest face; None without a face.
+          persons: float [classes], the probabilities, by the `face_id` of everybody in the frame.
         """
-        self._write(image)
+        self._write(image, seconds)
         if self._seen % self._every == 0:
-            self._points.append((seconds, np.zeros(len(self._classes)) if largest is None else largest))
+            self._points.append((seconds, persons))
         self._seen += 1
         if len(self._points) > MOST_POINTS:
             self._points, self._every = self._points[::2], 2 * self._every
 
-    def _write(self, image: np.ndarray) -> None:
+    def _write(self, image: np.ndarray, seconds: float) -> None:
         import cv2
 
         if self._writer is None:
             height, width = (side - side % 2 or 2 for side in image.shape[:2])
             self._size = (width, height)
-            fourcc = cv2.VideoWriter.fourcc(*'mp4v')
-            self._writer = cv2.VideoWriter(str(self._scratch), cv2.CAP_FFMPEG, fourcc, self._rate, self._size)
-            if not self._writer.isOpened():
-                raise OSError(f'{self.path} cannot be written as a video of {width} x {height} pixels')
+            self._writer = video.Writer(self._scratch, self._size, self._rate)
         if (image.shape[1], image.shape[0]) != self._size:
             image = cv2.resize(image, self._size)
-        self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        self._writer.add(image, seconds)
 
     def __exit__(self, *error: object) -> None:
         if self._writer is not None:
-            self._writer.release()
-            if self._scratch.exists():
-                self._scratch.replace(self.path)
-        if any(values.any() for _, values in self._points):
-            seconds, values = zip(*self._points, strict=True)
-            timeline_png(self._timeline, np.array(seconds), np.stack(values), self._classes, self._title)
+            self._writer.close()
+            self._scratch.replace(self.path)
+        counts = Counter(number for _, persons in self._points for number in persons)
+        shown = sorted(number for number, _ in counts.most_common(MOST_PANELS))
+        if shown:
+            missing = np.zeros(len(self._classes))
+            values = {number: np.stack([row.get(number, missing) for _, row in self._points]) for number in shown}
+            left_out = len(counts) - len(shown)
+            title = self._title + (f' ({left_out} more persons, each seen less)' if left_out else '')
+            timeline_png(self._timeline, np.array([at for at, _ in self._points]), values, self._classes, title)
 
 
 def timeline_png(
-    path: Path, seconds: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], title: str
+    path: Path, seconds: np.ndarray, persons: dict[int, np.ndarray], classes: Sequence[str], title: str
 ) -> None:
-    """The probabilities of the largest face over time, one on the other, blank where there is none.
+    """Draws the probabilities over time, a panel for each person, blank where the person is not there.
 
     Args:
       seconds: float [N].
-      probabilities: float [N, classes], of attributes, which do not add up to 1, drawn as lines; 0 without a face.
+      persons: by `face_id` float [N, classes], 0 without the face; of attributes, which do not add up to 1, drawn as
+        lines.
     """
-    figure = plotting.figure(10, 3.6)
-    axes = figure.add_subplot()
+    figure = plotting.figure(10, 1.6 + 2.0 * len(persons))
+    panels = figure.subplots(len(persons), 1, sharex=True, squeeze=False)[:, 0]
     shades = colours(classes)
-    if probabilities.sum(1).max() < 1.01:
-        axes.stackplot(seconds, probabilities.T, labels=list(classes), colors=list(shades.values()))
-    else:
-        for name, values in zip(classes, probabilities.T, strict=True):
-            axes.plot(seconds, values, label=name, color=shades[name])
-    axes.set_xlim(seconds[0], max(seconds[-1], seconds[0] + 1e-3))
-    axes.set_ylim(0, 1)
-    axes.set_xlabel('seconds')
-    axes.yaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
-    axes.set_title(f'{title}: the largest face', loc='left')
-    axes.spines[['top', 'right']].set_visible(False)
-    handles, names = axes.get_legend_handles_labels()
+    for axes, (number, probabilities) in zip(panels, persons.items(), strict=True):
+        if probabilities.sum(1).max() < 1.01:
+            axes.stackplot(seconds, probabilities.T, labels=list(classes), colors=list(shades.values()))
+        else:
+            for name, values in zip(classes, probabilities.T, strict=True):
+                axes.plot(seconds, values, label=name, color=shades[name])
+        axes.set_xlim(seconds[0], max(seconds[-1], seconds[0] + 1e-3))
+        axes.set_ylim(0, 1)
+        axes.yaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
+        axes.set_ylabel(f'face {number}')
+        axes.spines[['top', 'right']].set_visible(False)
+    panels[0].set_title(title, loc='left')
+    panels[-1].set_xlabel('seconds')
+    handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc='outside lower center', ncols=min(len(names), 8), frameon=False, fontsize=8)
     figure.savefig(path)

@@ -9,12 +9,11 @@ import jax.numpy as jnp
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.inference.tta import views
 from fer_jax.models.network import DTYPES, Network
-from fer_jax.models.parameters import Flat
+from fer_jax.models.parameters import Variables
 
 
 def eval_step(
-    params: Flat,
-    batch_stats: Flat,
+    variables: Variables,
     batch: Mapping[str, Any],
     *,
     network: Network,
@@ -22,19 +21,23 @@ def eval_step(
     task: str = PRIMARY,
     tta: str = 'none',
 ) -> jax.Array:
-    """Logits float32 [B, classes] of one task's head, images resized with antialiasing and otherwise as they are.
+    """Computes the logits of one task's head.
 
     Args:
-      batch: 'x' and 'id', see `data.loading.loader.assemble_batch`.
-      start: the stage that the batch's features enter, where it holds those.
-      tta: see `views`: the logits of the mean of the probabilities of several views of each image.
+      variables: see `Network.forward`.
+      batch: 'x' and 'id', see `data.loading.loader.assemble_batch`; images are resized with antialiasing.
+      start: the stage that the batch's features enter, where it holds features in place of images.
+      tta: see `views`.
+
+    Returns:
+      float32 [B, classes]: the logits, or those of the mean of the probabilities of several views.
     """
     x = batch['x']
     seen = [x] if start is not None else views(x, batch['id'], network.spec.image_size, tta)
     if start is None:
         seen = [network.normalise(view) for view in seen]
     entering = jnp.concatenate(seen) if len(seen) > 1 else seen[0]
-    logits = network.forward(params, batch_stats, entering.astype(DTYPES[network.spec.dtype]), start=start)[0][task]
+    logits = network.forward(variables, entering.astype(DTYPES[network.spec.dtype]), start=start)[0][task]
     if len(seen) == 1:
         return logits
     each = logits.reshape(len(seen), -1, logits.shape[-1])

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fer_jax.data.imaging import crop_folder, faces
+from fer_jax.data.imaging.codec import fit_square
 from fer_jax.data.imaging.crop_folder import Cut
 from fer_jax.data.imaging.faces import Detector, Face
 from fer_jax.data.sources import prepared
@@ -27,14 +28,21 @@ Classify = Callable[[np.ndarray], np.ndarray]  # uint8 [B, size, size, 3] -> flo
 
 
 class FacePrediction(NamedTuple):
-    """One face and the probabilities of its classes, float32 [classes]."""
+    """One face and what it shows.
+
+    Attributes:
+      face: where it is.
+      probabilities: float32 [classes].
+      face_id: number of its person in a video, None where faces are not tracked.
+    """
 
     face: Face
     probabilities: np.ndarray
+    face_id: int | None = None
 
 
 class Trained(NamedTuple):
-    """What a run tells of the faces that it was trained on.
+    """The training faces of a run, as the run records them.
 
     Attributes:
       cut: how they were cut out, None where it does not tell.
@@ -48,7 +56,7 @@ class Trained(NamedTuple):
 
 
 def trained_on(workdir: Path) -> Trained:
-    """By what was recorded when it began; of a run of an earlier version by its data, where they were."""
+    """Reads how the training faces of a run were cut out: from its record, or for an earlier version from its data."""
     with contextlib.suppress(KeyError, TypeError, ValueError):
         found = provenance.read_environment(workdir / 'environment.json')['data']['faces']
         cut = Cut(float(found['margin']), bool(found['aligned'])) if 'margin' in found else None
@@ -69,19 +77,23 @@ class Cutting(NamedTuple):
       margin: see `faces.crop`, `faces.align`.
       grey: crops lose their colour.
       description: that, and where it is known from, in words.
+      aligned: by the five points of the detector.
+      whole: pictures are faces, and are read as in evaluation: the middle square.
     """
 
     margin: float
     grey: bool = False
     description: str = ''
+    aligned: bool = False
+    whole: bool = False
 
 
 def cutting(workdir: Path, margin: float | None, *, aligns: bool) -> Cutting:
-    """As the faces were that the run was trained on, where it tells; else with `MARGIN`.
+    """Returns how to cut out faces for a run: as its training faces were where it tells, else with `MARGIN`.
 
     Args:
       margin: one that is wanted instead.
-      aligns: whether the detector finds points, by which faces are then aligned.
+      aligns: whether to align faces where the run does not tell.
     """
     cut, grey, place = trained_on(workdir)
     if margin is not None:
@@ -94,18 +106,20 @@ def cutting(workdir: Path, margin: float | None, *, aligns: bool) -> Cutting:
     else:
         margin = MARGIN
         description = f'margin {margin:g}: the run does not tell how its faces were cut out; --margin sets another'
-    if cut and cut.aligned != aligns:
-        description += '; those were aligned by five points' if cut.aligned else '; those were not aligned'
-        description += ', these are not: --yunet does it' if cut.aligned else ', as --yunet does it here'
-    return Cutting(margin, grey, description + ('; made grey, as those are' if grey else ''))
+    aligned = cut.aligned if cut else aligns
+    if aligned:
+        description += '; aligned by five points' + (', as those are' if cut else '')
+    return Cutting(margin, grey, description + ('; made grey, as those are' if grey else ''), aligned)
 
 
 def cut_out(image: np.ndarray, face: Face, size: int, cutting: Cutting) -> np.ndarray:
-    """uint8 [size, size, 3]: the face as the network is to see it, aligned where the detector found its points."""
-    if face.landmarks is None:
-        cut = faces.crop(image, face.box, cutting.margin, size)
-    else:
+    """Cuts a face out as the network is to see it: uint8 [size, size, 3]."""
+    if cutting.whole:
+        cut = fit_square(image, size)
+    elif cutting.aligned and face.landmarks is not None:
         cut = faces.align(image, face.landmarks, size, cutting.margin)
+    else:
+        cut = faces.crop(image, face.box, cutting.margin, size)
     if not cutting.grey:
         return cut
     import cv2
@@ -121,13 +135,13 @@ def look(
     size: int,
     cutting: Cutting,
 ) -> Iterator[tuple[Frame, list[FacePrediction]]]:
-    """Every picture, in order, with its faces, the most certain first.
+    """Yields every picture, in order, with its faces, the most certain first.
 
     Faces of several pictures are classified together; at most `MOST_WAITING` pictures, of `MOST_WAITING_BYTES`, wait
     for that, but none of a camera.
 
     Args:
-      detect: see `faces.detector`.
+      detect: see `faces.detector`; for frames whose faces are not known already.
       classify: see `Classify`.
       size: side of the crops in pixels.
     """
@@ -137,7 +151,7 @@ def look(
 
     def classified() -> Iterator[tuple[Frame, list[FacePrediction]]]:
         starts = range(0, len(crops), FACE_BATCH_SIZE)
-        parts = [_classified(classify, crops[at : at + FACE_BATCH_SIZE]) for at in starts]
+        parts = [_classified(classify, crops[start : start + FACE_BATCH_SIZE]) for start in starts]
         rows = iter(np.concatenate(parts) if parts else ())
         for frame, found in waiting:
             yield frame, [FacePrediction(face, next(rows)) for face in found]
@@ -145,7 +159,9 @@ def look(
         crops.clear()
 
     for frame in frames:
-        found = [] if frame.image is None else detect(frame.image)
+        found = frame.faces or []
+        if frame.faces is None and frame.image is not None:
+            found = detect(frame.image)
         waiting.append((frame, found))
         if frame.image is not None:
             crops += [cut_out(frame.image, face, size, cutting) for face in found]
@@ -164,7 +180,7 @@ def _classified(classify: Classify, crops: list[np.ndarray]) -> np.ndarray:
 
 
 def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Of softmax: those of the logits divided by `temperature`, float32 [..., classes]."""
+    """Divides the logits of probabilities by `temperature`; returns the new softmax, float32 [..., classes]."""
     logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)) / temperature
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     return (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
@@ -173,11 +189,12 @@ def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 def record(
     frame: Frame, prediction: FacePrediction, classes: tuple[str, ...], *, number: int, abstain_below: float
 ) -> dict[str, Any]:
-    """One face as it is written: a line of JSON."""
+    """Returns one face as it is written: a line of JSON."""
     best = int(prediction.probabilities.argmax())
     return {
         **place(frame),
         'face': number,
+        **({} if prediction.face_id is None else {'face_id': prediction.face_id}),
         'box': [round(value, 1) for value in prediction.face.box],
         'detector': round(prediction.face.confidence, 4),
         'label': classes[best],
@@ -188,7 +205,7 @@ def record(
 
 
 def place(frame: Frame) -> dict[str, Any]:
-    """{'file', 'frame', 'seconds'}: which picture; a photograph has no frames."""
+    """Returns {'file', 'frame', 'seconds'} of a picture; a photograph has no frames."""
     if not frame.source.moves:
-        return {'file': frame.source.name}
-    return {'file': frame.source.name, 'frame': frame.number, 'seconds': round(frame.seconds, 3)}
+        return {'file': frame.source.label}
+    return {'file': frame.source.label, 'frame': frame.number, 'seconds': round(frame.seconds, 3)}

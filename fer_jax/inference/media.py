@@ -1,9 +1,9 @@
-"""Pictures to look at, one after the other: photographs, folders of them, videos, a camera."""
+"""Pictures to look at, one after the other: photographs, folders of them, videos, streams, a camera."""
 
 import math
-import os
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,15 +11,22 @@ import numpy as np
 
 from fer_jax.data.imaging import faces
 from fer_jax.data.imaging.codec import IMAGE_SUFFIXES
+from fer_jax.data.imaging.faces import Face
 from fer_jax.errors import UserError
+from fer_jax.inference import video
+from fer_jax.utils.paths import user_path
 
-VIDEOS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm', '.wmv')
+VIDEO_SUFFIXES = (
+    *('.3g2', '.3gp', '.asf', '.avi', '.f4v', '.flv', '.m2t', '.m2ts', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg'),
+    *('.mts', '.mxf', '.ogv', '.ts', '.vob', '.webm', '.wmv'),
+)
+TRANSPORT_STREAM = b'G'  # its first byte; other files end in .ts as well
 CAMERA = 'camera:'
 SHORT_VIDEO = 1.0, 0.02  # seconds, and share, by which a video may end before its header says: many only estimate
 
 
 class Source(NamedTuple):
-    """One photograph, video or camera.
+    """One photograph, video, stream or camera.
 
     Attributes:
       name: as it was given, or as it was found in a folder.
@@ -37,7 +44,12 @@ class Source(NamedTuple):
 
     @property
     def live(self) -> bool:
-        return self.name.startswith(CAMERA)
+        return self.name.startswith(CAMERA) or (self.name.startswith(video.STREAMS) and not self.frames)
+
+    @property
+    def label(self) -> str:
+        """The name without the user and the password of an address."""
+        return re.sub('(?<=://)[^/@]*@', '', self.name) if self.name.startswith(video.STREAMS) else self.name
 
 
 class Frame(NamedTuple):
@@ -48,6 +60,7 @@ class Frame(NamedTuple):
       seconds: since its beginning.
       image: uint8 RGB [H, W, 3], upright; None where it cannot be read.
       error: why not; '' where it can.
+      faces: where they are known already, None where they are to be detected.
     """
 
     source: Source
@@ -55,73 +68,103 @@ class Frame(NamedTuple):
     seconds: float
     image: np.ndarray | None
     error: str = ''
+    faces: list[Face] | None = None
+
+
+def printable(text: str) -> str:
+    """Returns text that can be encoded: bytes of a file's name that are not UTF-8 are escaped by backslashes."""
+    return text.encode('utf-8', 'backslashreplace').decode()
 
 
 def sources(paths: Sequence[str]) -> list[Source]:
-    """What the arguments name: files as they are, all photographs and videos below folders, `camera:N`; each once.
+    """Lists what the arguments name, each once: files, streams, cameras, and all photographs and videos below folders.
 
     Raises:
       UserError: one is not there, a folder holds none, or a camera cannot be opened.
     """
-    found: list[Source] = []
+    result: list[Source] = []
     for given in paths:
-        path = Path(given)
+        path = user_path(given)
         if given.startswith(CAMERA):
-            found.append(_opened(given))
-        elif path.is_dir():
-            suffixes = (*sorted(IMAGE_SUFFIXES), *VIDEOS)
-            below = sorted(
-                file
-                for file in path.rglob('*')
-                if file.suffix.lower() in suffixes and file.is_file() and not file.name.startswith('.')
-            )
+            result.append(_camera(given))
+        elif given.startswith(video.STREAMS):
+            result.append(_video(given))
+        elif _is(path, Path.is_dir):
+            below = sorted(file for file in path.rglob('*') if _belongs(file))
             if not below:
-                raise UserError(f'{given!r} holds no photographs and no videos ({", ".join(suffixes)})')
-            found += map(_of_file, below)
-        elif path.is_file():
-            found.append(_of_file(path))
+                suffixes = ', '.join((*sorted(IMAGE_SUFFIXES), *VIDEO_SUFFIXES))
+                raise UserError(f'{given!r} holds no photographs and no videos ({suffixes})')
+            result += map(_of_file, below)
+        elif _is(path, Path.is_file):
+            result.append(_of_file(path))
         else:
             raise UserError(f'{given!r} is no file and no folder; give photographs, videos, folders or camera:0')
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(result))
+
+
+def _is(path: Path, kind: Callable[[Path], bool]) -> bool:
+    try:
+        return kind(path)
+    except (OSError, ValueError):  # of a name that is too long, or holds a null character
+        return False
+
+
+def _belongs(file: Path) -> bool:
+    """Whether a file below a folder is a photograph or a video, by its name."""
+    suffix = file.suffix.lower()
+    if suffix not in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) or file.name.startswith('.') or not file.is_file():
+        return False
+    return suffix != '.ts' or _first_byte(file) in (TRANSPORT_STREAM, b'')
+
+
+def _first_byte(file: Path) -> bytes:
+    try:
+        with file.open('rb') as opened:
+            return opened.read(1)
+    except OSError:
+        return b''
 
 
 def _of_file(path: Path) -> Source:
-    return _opened(str(path)) if path.suffix.lower() in VIDEOS else Source(str(path), 1, 0.0)
+    suffix = path.suffix.lower()
+    if suffix in VIDEO_SUFFIXES:
+        return _video(str(path))
+    header = None if suffix in IMAGE_SUFFIXES else video.read_header(str(path))
+    return Source(str(path), *header) if header else Source(str(path), 1, 0.0)
 
 
-def _opened(name: str) -> Source:
-    """Looks into a video or asks a camera; a video that cannot be opened has no frames, which reading it tells."""
+def _video(name: str) -> Source:
+    """Reads the header of a video; one that cannot be opened has no frames, and reading it gives the reason."""
+    return Source(name, *(video.read_header(name) or video.Header(0, video.DEFAULT_RATE)))
+
+
+def _camera(name: str) -> Source:
     import cv2
 
     capture = _capture(name)
-    count, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
-    opened = capture.isOpened()
+    rate, opened = capture.get(cv2.CAP_PROP_FPS), capture.isOpened()
     capture.release()
-    if not opened and name.startswith(CAMERA):
+    if not opened:
         raise UserError(f'{name!r} cannot be opened; is it there, and may this user read it? ls /dev/video*')
-    usable = rate if math.isfinite(rate) and 0 < rate <= 1000 else 25.0
-    return Source(name, int(count) if 0 < count < 2**31 else 0, usable)
+    return Source(name, 0, rate if math.isfinite(rate) and 0 < rate <= video.MOST_RATE else video.DEFAULT_RATE)
 
 
 def _capture(name: str) -> Any:
-    """OpenCV's reader; it and its decoders print nothing, for what is wrong with a file is told here."""
-    os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
+    """Opens a camera by OpenCV, which prints nothing meanwhile."""
     import cv2
 
     number = name.removeprefix(CAMERA)
-    live = name.startswith(CAMERA)
-    if live and not (number.isascii() and number.isdecimal() and len(number) < 4):
+    if not (number.isascii() and number.isdecimal() and len(number) < 4):
         raise UserError(f'{name!r} is no camera; give camera:0 for the first')
     before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        # Other readers than FFmpeg's would take x_01.mp4 for one of numbered photographs.
-        return cv2.VideoCapture(int(number)) if live else cv2.VideoCapture(name, cv2.CAP_FFMPEG)
+        return cv2.VideoCapture(int(number))
     finally:
         cv2.utils.logging.setLogLevel(before)
 
 
 def read_frames(source: Source, *, every: int = 1) -> Iterator[Frame]:
-    """Its frames, one at a time; what cannot be read is a frame with an `error`, the last one.
+    """Yields the frames of a source, one at a time; the last one has an `error` where something cannot be read.
 
     Args:
       every: of a video or camera, only every so many frames are given.
@@ -132,27 +175,43 @@ def read_frames(source: Source, *, every: int = 1) -> Iterator[Frame]:
         except UserError as error:
             yield Frame(source, 0, 0.0, None, str(error))
         return
+    camera = source.name.startswith(CAMERA)
+    pictures = _camera_pictures(source.name) if camera else video.read_pictures(source.name, source.rate)
+    number, seconds, reason = 0, 0.0, ''
+    try:
+        for seconds, pixels in pictures:
+            if number % every == 0:
+                yield Frame(source, number, seconds, pixels())
+            number += 1
+    except video.Damaged as damaged:
+        reason = str(damaged)
+    message = _describe_loss(source, number, seconds, reason)
+    if message:
+        yield Frame(source, number, seconds, None, message)
+
+
+def _camera_pictures(name: str) -> Iterator[video.Picture]:
     import cv2
 
-    capture = _capture(source.name)
+    capture = _capture(name)
     start = time.monotonic()
-    number, seconds = 0, 0.0
+
+    def pixels() -> np.ndarray:
+        return cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB)
+
     try:
         while capture.grab():
-            stamp = time.monotonic() - start if source.live else capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            seconds = stamp if stamp > 0 else number / source.rate
-            if number % every == 0:
-                fine, image = capture.retrieve()
-                if not fine:
-                    break
-                yield Frame(source, number, seconds, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-            number += 1
+            yield video.Picture(time.monotonic() - start, pixels)
     finally:
         capture.release()
-    missing = f'{source.name} cannot be read as a video; it is damaged, empty, or of an unknown kind'
-    if number:
-        ends, whole = seconds + 1 / source.rate, source.frames / source.rate
-        missing = f'{source.name} ends after {ends:.1f} of its {whole:.1f} seconds; it is cut off or damaged'
-        if whole - ends <= max(SHORT_VIDEO[0], SHORT_VIDEO[1] * whole):
-            return
-    yield Frame(source, number, seconds, None, missing)
+
+
+def _describe_loss(source: Source, number: int, seconds: float, reason: str) -> str:
+    """Says what of a video could not be read, after `number` frames up to `seconds`; '' where it is whole."""
+    if not number:
+        kind = f' ({reason})' if reason else ''
+        return f'{source.label} cannot be read as a video{kind}; it is damaged, empty, or of an unknown kind'
+    ends, whole = seconds + 1 / source.rate, source.frames / source.rate
+    if whole - ends > max(SHORT_VIDEO[0], SHORT_VIDEO[1] * whole):
+        return f'{source.label} ends after {ends:.1f} of its {whole:.1f} seconds; it is cut off or damaged'
+    return f'{source.label} is damaged ({reason}); what could be read was looked at' if reason else ''

@@ -1,7 +1,9 @@
-"""A trained network as a function of images."""
+"""The trained network of a run as a function of images."""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,25 +11,27 @@ import numpy as np
 from fer_jax.data.imaging.codec import decode
 from fer_jax.data.tables.table import Table
 from fer_jax.data.tasks import PRIMARY
-from fer_jax.inference import face_pipeline, saliency
+from fer_jax.inference import face_pipeline, host_batches, saliency
 from fer_jax.inference.eval_step import eval_step
-from fer_jax.inference.tta import check_views
+from fer_jax.inference.host_batches import check_images
+from fer_jax.inference.tta import check_views, input_size
 from fer_jax.runs import restore
 from fer_jax.utils import progress
+from fer_jax.utils.forked import check_not_forked
 
 PREDICT_BATCH_SIZE = 256
 TINY = np.finfo(np.float32).tiny
 
 
 class Predictor:
-    """Images in, probabilities out.
+    """Classifies face crops with the selected checkpoint of a run.
 
     Attributes:
       classes: class names, in the order of the probabilities.
-      image_size: side at which faces were scored; others are resized to it.
-      step: of the checkpoint.
-      folder: of the run.
-      temperature: that calibrates it, fitted on the selecting split; 1 where none is known.
+      image_size: side in pixels to which images are resized.
+      step: training step of the checkpoint.
+      folder: workdir of the run.
+      temperature: fitted on the validation split; 1 where the run has none.
     """
 
     def __init__(self, workdir: str | Path, *, tta: str = 'none'):
@@ -38,42 +42,60 @@ class Predictor:
             ones, see `inference.tta.views`.
 
         Raises:
-          UserError: there is no run, or no evaluated checkpoint yet, or no such views.
+          UserError: there is no run, no evaluated checkpoint yet, no such views, or the process is a fork of one in
+            which JAX had started.
         """
+        check_not_forked()
         check_views(tta)
         self.folder = restore.resolve_workdir(workdir)
-        network, self.step, self._params, self._stats = restore.restore_selected(workdir)
-        spec, self._network = network.spec, network
-        self._step = jax.jit(functools.partial(eval_step, network=network, tta=tta))
+        network, self.step, self._variables = restore.restore_selected(workdir)
+        spec, self._network, self._tta = network.spec, network, tta
         self._activation = jax.nn.sigmoid if spec.activation == 'sigmoid' else jax.nn.softmax
+        self._step = jax.jit(lambda *inputs: self._activation(eval_step(*inputs, network=network, tta=tta)))
         self.classes = spec.classes[PRIMARY]
         self.image_size, self._channels = spec.image_size, spec.channels
         self.temperature = restore.temperature(self.folder)
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Classifies aligned face crops.
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the workdir; the receiving process loads the checkpoint again."""
+        return functools.partial(Predictor, tta=self._tta), (self.folder,)
+
+    def __call__(self, images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+        """Classifies face crops.
+
+        Images are resized on the host and batches are padded to one of `host_batches.BATCH_SIZES`: a program is
+        compiled at the first call of each of these, and none for other sizes of images and batches.
 
         Args:
-          images: uint8 [B, H, W, 1 or 3] of any one size, grey or RGB; one image [H, W, C] and
-            grey ones [B, H, W] are understood too.
+          images: uint8 [B, H, W, 1 or 3], grey or RGB; or one image [H, W, C], grey ones [B, H, W], or a list of
+            images of different sizes, each [H, W, C] or [H, W].
 
         Returns:
           Probabilities float32 [B, classes], of each attribute where the run learnt attributes.
 
         Raises:
-          ValueError: the array is not uint8 or has another shape.
+          ValueError: an image is not uint8 or has another shape.
+          UserError: the process is a fork of one in which JAX had started.
         """
-        images = np.asarray(images)
-        if images.ndim == 3:
-            images = images[None] if images.shape[-1] in (1, 3) else images[..., None]
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
-            raise ValueError(f'expected uint8 images [B, H, W, 1 or 3], got {images.dtype} {list(images.shape)}')
-        batch = {'x': images, 'id': np.arange(len(images), dtype=np.int32)}
-        logits = self._step(self._params, self._stats, batch)
-        return np.asarray(self._activation(logits))
+        check_not_forked()
+        batch = check_images(images)
+        side = input_size(self.image_size, self._tta)
+        rows = [np.zeros((0, len(self.classes)), np.float32)]
+        for first, last, size in host_batches.split_into_parts(len(batch)):
+            part = host_batches.pad_batch(host_batches.stack_images(batch[first:last], side), size)
+            inputs = {'x': part, 'id': np.arange(first, first + size, dtype=np.int32)}
+            rows.append(np.asarray(self._step(self._variables, inputs))[: last - first])
+        return np.concatenate(rows)
 
     def calibrated(self, images: np.ndarray) -> np.ndarray:
-        """As a call, with the run's temperature: a probability is then a share of right answers."""
+        """Classifies images as a call does, and divides the logits by the run's temperature.
+
+        Args:
+          images: see `__call__`.
+
+        Returns:
+          Calibrated probabilities float32 [B, classes]; of attributes as a call gives them.
+        """
         probabilities = self(images)
         if self._activation is jax.nn.sigmoid:
             return probabilities
@@ -86,10 +108,14 @@ class Predictor:
           images: uint8 [B, H, W, C].
           classes: int [B], numbers in `classes`.
         """
-        return saliency.explain(self._network, self._params, self._stats, images, classes)
+        return saliency.explain(self._network, self._variables, images, classes)
 
     def of_table(self, table: Table) -> np.ndarray:
-        """Logits float32 [N, classes], up to a constant a row, of every image of a table, decoded as in training."""
+        """Classifies every image of a table, decoded as in training.
+
+        Returns:
+          Logits float32 [N, classes], up to a constant a row.
+        """
         height, width, channels = table.shape
         own = height is not None and height == width and height <= self.image_size
         size = None if own else self.image_size
@@ -98,8 +124,8 @@ class Predictor:
             for first in range(0, len(table), PREDICT_BATCH_SIZE):
                 index = np.arange(first, min(first + PREDICT_BATCH_SIZE, len(table)))
                 faces = [
-                    decode(data, size, min(self._channels, channels), f'{table.name}/{table.ids[at]}')
-                    for at, data in zip(index, table.fetch(index), strict=True)
+                    decode(data, size, min(self._channels, channels), f'{table.name}/{table.ids[row]}')
+                    for row, data in zip(index, table.fetch(index), strict=True)
                 ]
                 parts.append(np.log(np.maximum(self(np.stack(faces)), TINY)))
                 shown.update(len(index))
@@ -107,5 +133,13 @@ class Predictor:
 
 
 def load(workdir: str | Path, *, tta: str = 'none') -> Predictor:
-    """`fer_jax.load('runs/x')(images)`: the selected checkpoint of a run as a function."""
+    """Loads the selected checkpoint of a run as a function of images: `fer_jax.load('runs/x')(images)`.
+
+    Args:
+      workdir: of a run with an evaluated checkpoint, or 'release'.
+      tta: see `Predictor`.
+
+    Raises:
+      UserError: see `Predictor`.
+    """
     return Predictor(workdir, tta=tta)

@@ -10,7 +10,7 @@ import numpy as np
 from fer_jax.data.augmentation.geometry import resize
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.models.network import Network
-from fer_jax.models.parameters import Flat
+from fer_jax.models.parameters import Variables
 
 CELLS = 8  # a side of a map
 PATCH_CELLS = 2  # a side of what is hidden at once
@@ -35,7 +35,7 @@ class Explanation(NamedTuple):
 
 
 def explain(
-    network: Network, params: Flat, batch_stats: Flat, images: np.ndarray, classes: np.ndarray, *, task: str = PRIMARY
+    network: Network, variables: Variables, images: np.ndarray, classes: np.ndarray, *, task: str = PRIMARY
 ) -> Explanation:
     """Computes occlusion maps (Zeiler and Fergus 2014), and tests them by deletion (Petsiuk et al. 2018).
 
@@ -51,13 +51,13 @@ def explain(
     patches = _patches()
     everywhere = np.broadcast_to(patches[:, None], (len(patches), len(images), CELLS, CELLS))
     none = np.zeros((1, len(images), CELLS, CELLS), bool)
-    logits = np.asarray(compute(params, batch_stats, images, np.concatenate([none, everywhere])))
+    logits = np.asarray(compute(variables, images, np.concatenate([none, everywhere])))
     of_class = functools.partial(_log_probability, classes=classes, activation=network.spec.activation)
     before = of_class(logits[0])
     covered = patches.sum(0)
     heats = np.einsum('pb,pij->bij', before - of_class(logits[1:]), patches) / covered
     maps = np.einsum('pbc,pij->bcij', logits[0] - logits[1:], patches) / covered
-    hidden = np.asarray(compute(params, batch_stats, images, deletion_masks(heats)))
+    hidden = np.asarray(compute(variables, images, deletion_masks(heats)))
     losses = before - of_class(hidden)
     return Explanation(heats.astype(np.float32), maps.astype(np.float32), losses[0], losses[1:].mean(0))
 
@@ -94,9 +94,7 @@ def _patches() -> np.ndarray:
     return (inside[:, None, :, None] & inside[None, :, None, :]).reshape(-1, CELLS, CELLS)
 
 
-def _hide(
-    params: Flat, batch_stats: Flat, images: jax.Array, masks: jax.Array, *, network: Network, task: str
-) -> jax.Array:
+def _hide(variables: Variables, images: jax.Array, masks: jax.Array, *, network: Network, task: str) -> jax.Array:
     """Logits float32 [M, B, classes] of images whose cells are hidden by bool [M, B, CELLS, CELLS]."""
     size = network.spec.image_size
     pixels = resize(images, size)
@@ -107,7 +105,7 @@ def _hide(
     def logits(mask: jax.Array) -> jax.Array:
         hidden = mask[:, cell][:, :, cell][..., None]
         x = network.normalise(jnp.where(hidden, colour, pixels))
-        return network.forward(params, batch_stats, x)[0][task].astype(jnp.float32)
+        return network.forward(variables, x)[0][task].astype(jnp.float32)
 
     return jax.lax.map(logits, masks)
 

@@ -14,7 +14,8 @@ from fer_jax import models
 from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
 from fer_jax.models import registry
-from fer_jax.models.parameters import Flat, flatten, split_module, unflatten
+from fer_jax.models.layers import freeze_norms
+from fer_jax.models.parameters import Flat, Variables, flatten, merge_module, split_module
 from fer_jax.models.preprocessing import Preprocessing
 
 log = logging.getLogger('fer_jax')
@@ -103,62 +104,66 @@ class Network:
     batch_stats: dict[str, jax.ShapeDtypeStruct]
     remat: tuple[str, ...] = ()
 
-    def init(self, seed: int, prefix: str = '') -> tuple[Flat, Flat]:
-        """Fresh (params, batch_stats), initialised as the source framework does it; those below `prefix` alone."""
+    @property
+    def variables(self) -> Variables:
+        """The shapes of all variables."""
+        return Variables(self.params, self.batch_stats)
+
+    def init(self, seed: int, prefix: str = '') -> Variables:
+        """Makes fresh variables, initialised as the source framework does it; those below `prefix` alone."""
 
         @jax.jit
-        def make(key: jax.Array) -> tuple[Flat, Flat]:
-            _, *trees = split_module(self.spec.create(nnx.Rngs(key)))
-            params, stats = ({path: leaf for path, leaf in tree.items() if path.startswith(prefix)} for tree in trees)
-            return params, stats
+        def make(key: jax.Array) -> Variables:
+            _, trees = split_module(self.spec.create(nnx.Rngs(key)))
+            kept = ({path: leaf for path, leaf in tree.items() if path.startswith(prefix)} for tree in trees)
+            return Variables(*kept)
 
         return make(jax.random.key(seed))
 
-    def abstract(self, sharding: jax.sharding.Sharding) -> tuple[Flat, Flat]:
-        """(params, batch_stats) as shapes placed by `sharding`: the target of a restore."""
-
-        def place(tree: Flat) -> Flat:
-            return {
-                path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding) for path, leaf in tree.items()
-            }
-
-        return place(self.params), place(self.batch_stats)
+    def abstract(self, sharding: jax.sharding.Sharding) -> Variables:
+        """Gives the variables as shapes placed by `sharding`: the target of a restore."""
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), self.variables
+        )
 
     def forward(
         self,
-        params: Flat,
-        batch_stats: Flat,
+        variables: Variables,
         x: jax.Array,
         *,
         start: str | None = None,
         train: frozenset[str] = frozenset(),
+        frozen_norms: Collection[str] = (),
         key: jax.Array | None = None,
         tell: str = 'head',
         add: Mapping[str, jax.Array] | None = None,
+        seen: dict[str, jax.Array] | None = None,
     ) -> tuple[dict[str, jax.Array], Flat, jax.Array]:
         """Runs the stages from `start` on.
 
         Args:
-          params, batch_stats: flat trees; those of stages below `start` may be left out.
+          variables: those of stages below `start` may be left out.
           x: float [B, H, W, C], normalised, or activations at `start`.
           train: stages that run in training mode.
+          frozen_norms: paths of BatchNorms that use their running statistics there too, and keep them.
           key: of dropout.
           tell: the stage of which is told what entered it.
           add: is added to what these stages give, for derivatives by it.
+          seen: is filled with what enters each stage.
 
         Returns:
           Logits {task: float32 [B, classes]}, the given statistics after the pass, and what entered `tell`, [B, ...].
         """
-        whole = (_filled(params, self.params), _filled(batch_stats, self.batch_stats))
-        model = nnx.merge(self.graphdef, *map(unflatten, whole), copy=True)
-        seen: dict[str, jax.Array] = {}
+        model = merge_module(self.graphdef, Variables(*map(_filled, variables, self.variables)))
+        freeze_norms(model, frozen_norms)
+        seen = {} if seen is None else seen
         logits = models.run(model, x, start=start, train=train, key=key, seen=seen, add=add, remat=self.remat)
         after = flatten(nnx.state(model, nnx.BatchStat))
-        return logits, {path: after[path] for path in batch_stats}, seen[tell]
+        return logits, {path: after[path] for path in variables.batch_stats}, seen[tell]
 
-    def outputs(self, params: Flat, batch_stats: Flat, x: jax.Array, stages: Collection[str]) -> dict[str, jax.Array]:
-        """What these stages, none of them the head, give in evaluation mode; x as in `forward`."""
-        model = nnx.merge(self.graphdef, unflatten(params), unflatten(batch_stats), copy=True)
+    def outputs(self, variables: Variables, x: jax.Array, stages: Collection[str]) -> dict[str, jax.Array]:
+        """Returns what these stages, none of them the head, give in evaluation mode; x as in `forward`."""
+        model = merge_module(self.graphdef, variables)
         found, start, order = {}, None, list(self.stages)
         for stage in order:
             if stage in stages:
@@ -198,5 +203,5 @@ def build(spec: ModelSpec, kernels: str = 'auto') -> Network:
         spec = dataclasses.replace(spec, dtype='float32')
     models.check_size(models.CONSTRUCTORS[spec.name], spec.image_size)
     model: Any = nnx.eval_shape(lambda: spec.create(nnx.Rngs(0), kernels))
-    graphdef, params, stats = split_module(model)
-    return Network(spec, graphdef, dict(model.stages), params, stats)
+    graphdef, variables = split_module(model)
+    return Network(spec, graphdef, dict(model.stages), *variables)

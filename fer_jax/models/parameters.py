@@ -6,13 +6,25 @@ are dict comprehensions and a rule is a regular expression on a string.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import nnx
 
 Flat = dict[str, Any]
 Stages = Mapping[str, Sequence[str]]
+
+
+class Variables(NamedTuple):
+    """All that a network computes with, arrays or their shapes, as flat trees.
+
+    Attributes:
+      params: {path: parameter}.
+      batch_stats: {path: running mean or variance of a BatchNorm}.
+    """
+
+    params: Flat
+    batch_stats: Flat
 
 
 def flatten(state: nnx.State) -> Flat:
@@ -23,11 +35,16 @@ def flatten(state: nnx.State) -> Flat:
     return flat
 
 
-def split_module(module: nnx.Module) -> tuple[nnx.GraphDef, Flat, Flat]:
-    """(graphdef, params, batch_stats); a network holds nothing else."""
+def split_module(module: nnx.Module) -> tuple[nnx.GraphDef, Variables]:
+    """Splits a network into its graph and its variables; it holds nothing else."""
     split: Any = nnx.split(module, nnx.Param, nnx.BatchStat)
     graphdef, params, stats = split
-    return graphdef, flatten(params), flatten(stats)
+    return graphdef, Variables(flatten(params), flatten(stats))
+
+
+def merge_module(graphdef: nnx.GraphDef, variables: Variables) -> Any:
+    """Makes the network that `split_module` has split, around copies of its arrays."""
+    return nnx.merge(graphdef, *map(unflatten, variables), copy=True)
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict:

@@ -10,7 +10,7 @@ from flax import nnx
 
 from fer_jax.errors import UserError
 from fer_jax.models import registry, vgg
-from fer_jax.models.parameters import Flat, split_module
+from fer_jax.models.parameters import Flat, Variables, split_module
 from fer_jax.models.preprocessing import Preprocessing
 from fer_jax.pretrained.name_tables import keras_names, matconvnet_names, torch_names
 from fer_jax.pretrained.name_tables.keras_names import KerasSource
@@ -148,10 +148,10 @@ def _strictly(
 
 @functools.cache
 @functools.cache  # a conversion asks for the same network once a name table
-def expected(model: str, classes: int) -> tuple[Flat, Flat]:
-    """Shapes of (params, batch_stats) of a network with one head of `classes`; not to be written to."""
+def expected(model: str, classes: int) -> Variables:
+    """Gives the shapes of the variables of a network with one head of `classes`; not to be written to."""
     made = nnx.eval_shape(lambda: registry.create(model, classes=classes, rngs=nnx.Rngs(0)))
-    return split_module(made)[1:]
+    return split_module(made)[1]
 
 
 class Attempt(NamedTuple):

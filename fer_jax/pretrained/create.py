@@ -8,7 +8,7 @@ from flax import nnx
 
 from fer_jax.errors import UserError
 from fer_jax.models import registry
-from fer_jax.models.parameters import split_module, unflatten
+from fer_jax.models.parameters import Variables, merge_module, split_module
 from fer_jax.pretrained.locate import resolve
 from fer_jax.pretrained.transfer import fill
 from fer_jax.utils import cache
@@ -58,11 +58,10 @@ def create_model(
     def make(key: jax.Array) -> Any:
         return registry.create(name, classes=count, rngs=nnx.Rngs(key), **options)
 
-    graphdef, params, stats = split_module(nnx.eval_shape(lambda: make(key)))
+    graphdef, (params, stats) = split_module(nnx.eval_shape(lambda: make(key)))
     if not keep:
-        params |= jax.jit(lambda key: _heads(split_module(make(key))[1]))(key)
-    params, stats = fill(params, stats, found, head=keep)
-    network = nnx.merge(graphdef, unflatten(params), unflatten(stats), copy=True)
+        params |= jax.jit(lambda key: _heads(split_module(make(key))[1].params))(key)
+    network = merge_module(graphdef, fill(Variables(params, stats), found, head=keep))
     network.preprocessing = found.preprocessing
     return network
 

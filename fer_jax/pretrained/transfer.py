@@ -7,7 +7,7 @@ import numpy as np
 
 from fer_jax.distributed.sharding import put
 from fer_jax.errors import UserError
-from fer_jax.models.parameters import Flat
+from fer_jax.models.parameters import Flat, Variables
 from fer_jax.pretrained.weights import Weights
 
 
@@ -21,12 +21,12 @@ def _few(what: str, names: list[str]) -> str:
 
 
 def fill(
-    params: Flat, stats: Flat, weights: Weights, *, head: bool, sharding: jax.sharding.Sharding | None = None
-) -> tuple[Flat, Flat]:
+    variables: Variables, weights: Weights, *, head: bool, sharding: jax.sharding.Sharding | None = None
+) -> Variables:
     """Replaces parameters and statistics by those of `weights`, strictly in both directions, one after the other.
 
     Args:
-      params, stats: of what is replaced, shapes are enough.
+      variables: of what is replaced, shapes are enough.
       head: whether to take the head too; otherwise this network's own stays, and the weights' is left out, with those
         layers that this head has in their place (fc6 and fc7 of a VGG).
       sharding: where each is put; the first device if None.
@@ -35,7 +35,7 @@ def fill(
       UserError: a leaf is missing in either, or the shapes differ. A stem for colour fills one for grey: its kernel is
         summed over the input channels, which gives equal channels the same response.
     """
-    own_head = {path for path in params if path.startswith('head.')}
+    own_head = {path for path in variables.params if path.startswith('head.')}
     replaced = {path.removeprefix('head.') for path in own_head}
 
     def take(own: Flat, source: Mapping[str, np.ndarray]) -> Flat:
@@ -52,7 +52,7 @@ def fill(
             found[path] = put(leaf, sharding) if sharding else jax.device_put(leaf)
         return found
 
-    return take(params, weights.params), take(stats, weights.stats)
+    return Variables(take(variables.params, weights.params), take(variables.batch_stats, weights.stats))
 
 
 def _fitted(path: str, leaf: np.ndarray | jax.Array, shape: tuple[int, ...]) -> np.ndarray | jax.Array:

@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from fer_jax.distributed import processes
 from fer_jax.errors import UserError
 from fer_jax.models.network import ModelSpec
-from fer_jax.models.parameters import Flat
+from fer_jax.models.parameters import Variables
 from fer_jax.runs import checksums
 from fer_jax.utils import atomic_files
 
@@ -153,10 +153,9 @@ class Checkpoints:
             processes.barrier(f'without {other} of {self.directory}')
             self._manager.delete(other)
 
-    def restore_model(self, step: int, params: Any, batch_stats: Any) -> tuple[Flat, Flat]:
-        """(params, batch_stats) of `step`, placed as the abstract trees say (`jax.ShapeDtypeStruct` with sharding)."""
-        restored = self._restore(step, 'model', {'params': params, 'batch_stats': batch_stats})
-        return restored['params'], restored['batch_stats']
+    def restore_model(self, step: int, abstract: Variables) -> Variables:
+        """Restores the variables of `step`, placed as `abstract` says (`jax.ShapeDtypeStruct` with sharding)."""
+        return Variables(**self._restore(step, 'model', abstract._asdict()))
 
     def restore_train(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:
         """The item 'train' of `step`, of the shapes, types and places of the arrays in `like`."""

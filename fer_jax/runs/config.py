@@ -1,21 +1,25 @@
 """What has changed in the config of a run that goes on."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fer_jax.errors import UserError
+from fer_jax.runs import provenance
 
 # Another way to the same result, up to the rounding of another number of devices
 FREE = ('log_every', 'data.placement', 'data.workers')
+PLACE = re.compile(r'(^|\.)data\.(name|dir|manifest)$')  # where the data lie
 
 
 def check_run_config(workdir: Path, config: Mapping[str, Any], *, allow: bool = False) -> list[str]:
     """What differs between `config` and that of the run in `workdir`, one line each; nothing for a new run.
 
-    A last phase of more epochs, and further phases, train a run longer. A key that the earlier config does not have
-    came with a newer version and is not compared.
+    A last phase of more epochs, and further phases, train a run longer. Where the data lie may change as well: their
+    fingerprint is compared, see `provenance.other_data`. A key that the earlier config does not have came with a newer
+    version and is not compared.
 
     Args:
       allow: what would make it another run is told as well, not refused.
@@ -28,6 +32,7 @@ def check_run_config(workdir: Path, config: Mapping[str, Any], *, allow: bool = 
     before = dict(flat(read_run_config(workdir)))
     now = dict(flat(config))
     last = max((int(key.split('[')[1].split(']')[0]) for key in before if key.startswith('phases[')), default=0)
+    recorded = 'fingerprint' in (provenance.read_environment(workdir / 'environment.json').get('data') or {})
     notes: list[str] = []
     refused: list[str] = []
     for key, old in before.items():
@@ -35,7 +40,9 @@ def check_run_config(workdir: Path, config: Mapping[str, Any], *, allow: bool = 
             added = [name for name in now if name.startswith(f'{key}.')]
             line = f'{key}: {old!r} -> {now.get(key, added or "removed")!r}'
             longer = key == f'phases[{last}].epochs' and isinstance(old, int | float) and now.get(key, 0) > old
-            (notes if key in FREE or key.startswith('parallel.') or longer else refused).append(line)
+            moved = recorded and PLACE.search(key) is not None
+            free = key in FREE or key.startswith('parallel.') or longer or moved
+            (notes if free else refused).append(line)
     count = len(config['phases'])
     if count > last + 1:
         notes.append(f'{count - last - 1} more phases, from phases[{last + 1}] on')

@@ -1,15 +1,60 @@
-"""The data of a finished run."""
+"""The data of a finished run: as long as they are where they were, and the digests that it keeps of them."""
 
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
 
 from fer_jax.data.dataset import Dataset
 from fer_jax.data.tasks import load_tasks
 from fer_jax.runs import config as run_config
+from fer_jax.utils.atomic_files import atomic_write
+
+DIGESTS = 'image_digests.npz'
+ROLES = ('train', 'validation', 'test')
 
 
 def data_of_run(workdir: Path) -> dict[str, Dataset]:
-    """The data of every task of a run, as long as they are where they were."""
+    """Loads the data of every task of a run, as long as they are where they were.
+
+    Raises:
+      UserError: they are not, or cannot be read.
+    """
     from fer_jax.runs.checkpoints import read_spec  # a step does not need Orbax
 
     spec = read_spec(workdir)
     return load_tasks(run_config.read_run_config(workdir), image_size=spec.image_size, channels=spec.channels)
+
+
+def write_image_digests(workdir: Path, data: Mapping[str, Dataset]) -> None:
+    """Keeps the digests of the images of all tasks, by role; those that a run on other data left stay among them."""
+    kept = _stored(workdir)
+    for role in ROLES:
+        parts = [task.splits[role].digests for task in data.values() if role in task.splits]
+        kept[role] = np.unique(np.concatenate([kept[role], *parts]), axis=0)
+    with atomic_write(workdir / DIGESTS) as scratch, scratch.open('wb') as file:
+        np.savez(file, **kept)  # type: ignore[arg-type]
+
+
+def image_digests(workdir: Path) -> dict[str, np.ndarray]:
+    """Returns role -> uint8 [N, 32], sha256 of the encoded images of all tasks of a run.
+
+    Raises:
+      UserError: the run has not kept them, and its data are not where they were.
+    """
+    stored = _stored(workdir)
+    if any(map(len, stored.values())):
+        return stored
+    for task in data_of_run(workdir).values():
+        for role, split in task.splits.items():
+            stored[role] = np.concatenate([stored[role], split.digests])
+    return stored
+
+
+def _stored(workdir: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(workdir / DIGESTS) as file:
+            return {role: file[role].astype(np.uint8).reshape(-1, 32) for role in ROLES}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return {role: np.empty((0, 32), np.uint8) for role in ROLES}

@@ -13,11 +13,12 @@ import numpy as np
 from fer_jax import pretrained
 from fer_jax.errors import UserError
 from fer_jax.models.network import Network, build
-from fer_jax.models.parameters import Flat
+from fer_jax.models.parameters import Variables
 from fer_jax.pretrained import Preprocessing, Weights
 from fer_jax.runs import provenance
 from fer_jax.runs.checkpoints import Checkpoints, read_spec
 from fer_jax.utils import cache
+from fer_jax.utils.paths import user_path
 
 RELEASE = 'release'  # the name of the network that comes with fer_jax
 FILE = 'release.safetensors'  # beside model.json, in place of checkpoints
@@ -28,18 +29,17 @@ class Selected(NamedTuple):
 
     Attributes:
       step: of the checkpoint.
-      params, stats: flat trees, float32.
+      variables: float32.
     """
 
     network: Network
     step: int
-    params: Flat
-    stats: Flat
+    variables: Variables
 
 
 def resolve_workdir(workdir: str | Path) -> Path:
     """The folder; of 'release', where nothing of that name is here, that of the network which comes with fer_jax."""
-    folder = Path(workdir)
+    folder = user_path(workdir)
     return cache.PACKAGE / RELEASE if str(workdir) == RELEASE and not folder.exists() else folder
 
 
@@ -61,13 +61,13 @@ def restore_selected(workdir: str | Path, sharding: jax.sharding.Sharding | None
     if released.is_file():
         weights = pretrained.load(released, spec.name)
         whole = dataclasses.replace(weights, params=_float32(weights.params), stats=_float32(weights.stats))
-        params, stats = pretrained.fill(network.params, network.batch_stats, whole, head=True, sharding=sharding)
-        return Selected(network, int(weights.metadata['step']), params, stats)
+        variables = pretrained.fill(network.variables, whole, head=True, sharding=sharding)
+        return Selected(network, int(weights.metadata['step']), variables)
     store = Checkpoints(folder, spec, read_only=True)
     step = store.best_step()
     if step is None:
         raise UserError(f'{str(workdir)!r} holds no evaluated checkpoint yet; let that run reach its first evaluation')
-    return Selected(network, step, *store.restore_model(step, *network.abstract(sharding)))
+    return Selected(network, step, store.restore_model(step, network.abstract(sharding)))
 
 
 def _float32(tree: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -99,7 +99,7 @@ def weights_of_run(workdir: Path, model: str | None = None) -> Weights:
     spec = read_spec(folder)
     if model and spec.name != model:
         raise UserError(f'model.weights={str(workdir)!r} is a run of {spec.name}, model.name is {model!r}')
-    _, step, params, stats = restore_selected(workdir)
+    _, step, variables = restore_selected(workdir)
     metadata = {'source': str(workdir), 'step': str(step)}
     before = provenance.read_environment(folder / 'environment.json').get('weights')
     before = before if isinstance(before, dict) else {}
@@ -109,8 +109,8 @@ def weights_of_run(workdir: Path, model: str | None = None) -> Weights:
         metadata['licence'] = str(before['licence'])
     return Weights(
         model=spec.name,
-        params={path: np.asarray(leaf) for path, leaf in params.items()},
-        stats={path: np.asarray(leaf) for path, leaf in stats.items()},
+        params={path: np.asarray(leaf) for path, leaf in variables.params.items()},
+        stats={path: np.asarray(leaf) for path, leaf in variables.batch_stats.items()},
         preprocessing=Preprocessing(spec.mean, spec.std, spec.order, spec.image_size),
         metadata=metadata,
     )

@@ -23,7 +23,7 @@ from fer_jax.errors import UserError
 from fer_jax.feature_cache import loader as feature_loader
 from fer_jax.feature_cache.recipe import FeatureSpec, boundary_spec
 from fer_jax.models.network import build
-from fer_jax.models.parameters import digest_of
+from fer_jax.models.parameters import Variables, digest_of
 from fer_jax.pretrained import Weights
 from fer_jax.runs import restore
 from fer_jax.runs.checkpoints import read_spec
@@ -105,14 +105,14 @@ def teacher_logits(
     if not np.array_equal(data.splits['train'].ids, split.ids):
         raise RuntimeError(f'{workdir} would see other images than its student')
     images = SplitLoader(data.splits['train'], placement=config['data']['placement'], mesh=mesh, role='train')
-    own = dict(weights.params), dict(weights.stats)
-    params, stats = sharding.put(own, sharding.replicated(mesh))
+    own = Variables(dict(weights.params), dict(weights.stats))
+    variables = sharding.put(own, sharding.replicated(mesh))
 
     def outputs(feature_spec: FeatureSpec) -> np.ndarray:
         place: dict[str, Any] = {'fingerprint': data.fingerprint, 'role': 'train', 'mesh': mesh}
-        return feature_loader.make_feature_loader(network, feature_spec, params, stats, images, **place).features
+        return feature_loader.make_feature_loader(network, feature_spec, variables, images, **place).features
 
-    predict = jax.jit(lambda x: network.forward(*own, x, start='head')[0][PRIMARY])
+    predict = jax.jit(lambda x: network.forward(own, x, start='head')[0][PRIMARY])
     entering = outputs(boundary_spec(network, 'head', spec.image_size))
     starts = range(0, len(entering), TEACHER_BATCH_SIZE)
     logits = np.concatenate([predict(jnp.asarray(entering[at : at + TEACHER_BATCH_SIZE])) for at in starts])

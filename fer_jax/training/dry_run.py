@@ -18,9 +18,11 @@ from fer_jax.errors import UserError
 from fer_jax.feature_cache import extract as feature_extract
 from fer_jax.models.network import DTYPES
 from fer_jax.training import memory, parameter_table
+from fer_jax.training.phase_program import PhaseProgram
 from fer_jax.training.phases import Phase
 from fer_jax.training.run import Run
 from fer_jax.utils import cache
+from fer_jax.utils.paths import user_path
 
 MOST_CHECKPOINTS = 3  # checkpoints on disk at most: the newest, the best, and the one that is being written
 
@@ -37,7 +39,7 @@ def rehearse(run: Run, workdir: Path) -> dict[str, Any]:
       UserError: a phase needs more memory than a device has free.
     """
     free = loader.free_memory(run.mesh)
-    params, stats = run.initial()
+    variables = run.initial()
     print(f'{run.describe()}\n{parameter_table.parameter_table(run.network, run.phases)}')
     print('\n'.join(describe_data(run)))
     print(f'weights: {describe_weights(run)}')
@@ -50,11 +52,12 @@ def rehearse(run: Run, workdir: Path) -> dict[str, Any]:
     )
     sizes, checkpoint, cached = {}, 0, 0
     for phase in run.phases:
-        state, fixed = run.init_phase_state(phase, phase.first, params, stats)
+        program = PhaseProgram(run, phase)
+        state, fixed = program.init_state(phase.first, variables)
         checkpoint = max(checkpoint, nbytes((state, fixed.frozen)))
         begun = time.perf_counter()
-        program = run.jitted_step(phase)
-        used = program.lower(state, fixed, *run.abstract_batch(phase)).compile().memory_analysis()
+        lowered = program.jitted_step().lower(state, fixed, *program.abstract_batch())
+        used = lowered.compile().memory_analysis()
         taken = time.perf_counter() - begun
         kept = features_of(run, phase)
         cached = max(cached, kept)
@@ -117,7 +120,7 @@ def place_of(data: Mapping[str, Any]) -> Path:
     """The folder of a task's images, or the manifest that lists them."""
     if data['name']:
         return prepared.folder(data['name'], cache.root() / 'datasets')
-    return Path(data['dir'] or data['manifest'])
+    return user_path(data['dir'] or data['manifest'])
 
 
 def tree_size(folder: Path) -> int:
@@ -129,7 +132,7 @@ def describe_weights(run: Run) -> str:
     if run.weights is None:
         return 'none, it starts from scratch'
     model = run.config['model']
-    places = (pretrained.cached_file(model['name'], cache.root(), model['weights']), Path(model['weights']))
+    places = (pretrained.cached_file(model['name'], cache.root(), model['weights']), user_path(model['weights']))
     for path in places:
         if path.is_file():
             return f'present, {path}, {path.stat().st_size / 1e6:.1f} MB'

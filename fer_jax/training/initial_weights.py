@@ -15,11 +15,12 @@ from fer_jax.distributed import processes
 from fer_jax.distributed.sharding import put
 from fer_jax.errors import UserError
 from fer_jax.models.network import Network
-from fer_jax.models.parameters import Flat, stage_of
+from fer_jax.models.parameters import Flat, Variables, stage_of
 from fer_jax.pretrained import Preprocessing, Weights
 from fer_jax.runs import restore
 from fer_jax.runs.restore import weights_of_run
 from fer_jax.utils import cache
+from fer_jax.utils.paths import user_path
 
 STATISTICS_SAMPLE = 2048
 
@@ -37,8 +38,8 @@ def source(weights: str, model: str, *, partial: bool = False) -> Weights | None
         return None
     if (restore.resolve_workdir(weights) / 'checkpoints').is_dir():
         return weights_of_run(Path(weights), None if partial else model)
-    if partial and Path(weights).is_file():
-        return pretrained.load(Path(weights), None)
+    if partial and user_path(weights).is_file():
+        return pretrained.load(user_path(weights), None)
     with processes.main_process_first():
         return pretrained.resolve(weights, model, cache=cache.root())
 
@@ -96,8 +97,8 @@ def taken_by_stage(network: Network, weights: Weights) -> str:
 
 def initial(
     network: Network, weights: Weights | None, seed: int, sharding: NamedSharding, *, partial: bool = False
-) -> tuple[Flat, Flat]:
-    """(params, batch_stats) of step 0, on all devices.
+) -> Variables:
+    """Makes the variables of step 0, on all devices.
 
     Args:
       weights: all but the head are taken; with `partial` they need not be all that the network has.
@@ -106,6 +107,6 @@ def initial(
         params, stats = network.init(seed)
         if weights is not None:
             params, stats = params | dict(weights.params), stats | dict(weights.stats)
-        return put((params, stats), sharding)
-    params = network.params | network.init(seed, 'head.')[0]
-    return pretrained.fill(params, network.batch_stats, weights, head=False, sharding=sharding)
+        return put(Variables(params, stats), sharding)
+    own = Variables(network.params | network.init(seed, 'head.').params, network.batch_stats)
+    return pretrained.fill(own, weights, head=False, sharding=sharding)

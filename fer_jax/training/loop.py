@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from fer_jax.models.parameters import Flat
 from fer_jax.runs.checkpoints import SELECTABLE, Checkpoints
 from fer_jax.training import nonfinite, train_state
 from fer_jax.training.multi_step import StepsPerCall
+from fer_jax.training.phase_program import PhaseProgram
 from fer_jax.training.phases import Phase
 from fer_jax.training.recorder import Recorder
 from fer_jax.training.run import Run
@@ -26,6 +28,16 @@ from fer_jax.utils.signals import Stopped, StopRequest
 
 Scorers = Mapping[str, Scorer]
 RECORDED = ('accuracy', 'balanced_accuracy', 'macro_f1', 'nll')
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a run reads and writes while it trains."""
+
+    store: Checkpoints
+    scorers: Scorers
+    recorder: Recorder
+    stop: StopRequest
 
 
 def train_phases(
@@ -38,63 +50,49 @@ def train_phases(
     if step:
         longer = f'; to train longer raise phases[{run.phases[-1].index}].epochs' if step >= total else ''
         print(f'resuming at step {step} of {total}{longer}')
-        params, stats = store.restore_model(step, *run.network.abstract(run.replicated))
+        variables = store.restore_model(step, run.network.abstract(run.replicated))
     else:
-        params, stats = run.initial()
+        variables = run.initial()
     recorder = Recorder(workdir, step=step, total=total, batch_size=run.batch_size, profile=profile)
+    session = Session(store, scorers, recorder, stop)
     ema: dict[str, Flat] = {}
     try:
         for phase in run.phases:
             if step > phase.last:
                 continue
-            state, fixed = run.init_phase_state(phase, max(step, phase.first), params, stats, ema)
+            program = PhaseProgram(run, phase)
+            state, fixed = program.init_state(max(step, phase.first), variables, ema)
             if step > phase.first:
                 item = store.restore_train(step, train_state.train_item(state))
                 state = train_state.with_item(state, item)
-            state = train_phase(run, phase, state, fixed, store, scorers, recorder, stop)
-            params, stats, ema = train_state.all_params(state, fixed), state.batch_stats, state.ema
-            step = phase.last
+            state = train_phase(program, state, fixed, session)
+            variables, ema, step = train_state.all_variables(state, fixed), state.ema, phase.last
         store.wait()
     finally:
         recorder.close()
 
 
-def train_phase(
-    run: Run,
-    phase: Phase,
-    state: TrainState,
-    fixed: FrozenState,
-    store: Checkpoints,
-    scorers: Scorers,
-    recorder: Recorder,
-    stop: StopRequest,
-) -> TrainState:
-    """Goes on with `phase` to its end, or until its scores stall.
+def train_phase(program: PhaseProgram, state: TrainState, fixed: FrozenState, session: Session) -> TrainState:
+    """Goes on with a phase to its end, or until its scores stall.
 
     Raises:
       Stopped: asked to; the state is on disk.
     """
-    for scorer in scorers.values():
+    run, phase, recorder = program.run, program.phase, session.recorder
+    for scorer in session.scorers.values():
         scorer.forget_features()
     if phase.features and phase.features.views == 1 and phase.augment != Augment():
         print(f'phase {phase.index} trains on plain images: cache_views=1 keeps no augmented view')
-    loader = run.loader_for(phase, state, fixed)
-    cached, every = phase.features is not None, run.config['log_every']
-    pace = StepsPerCall(features=cached, last=phase.last, ends=run.evaluations, every=every)
-    take_steps = run.step_function(phase)
-    role, metric = run.select
-    sign = 1 if SELECTABLE[metric] else -1
+    loader, take_steps = program.make_loader(state, fixed), program.step_function()
+    every = run.config['log_every']
+    pace = StepsPerCall(features=program.cached, last=phase.last, ends=run.evaluations, every=every)
     step = int(state.step)
-    scores = [
-        sign * entry[metric]
-        for entry in recorder.history(step)
-        if (entry['split'], entry['phase']) == (role, phase.index)
-    ]
-    consensus = StopConsensus(run.mesh, stop)
-    with stop.waiting():
+    scores = past_scores(program, step, recorder)
+    consensus = StopConsensus(run.mesh, session.stop)
+    with session.stop.waiting():
         while step < phase.last:
             if phase.stalled(scores):
-                enough = f'{phase.stop_after} evaluations brought no better {metric}'
+                enough = f'{phase.stop_after} evaluations brought no better {run.select[1]}'
                 recorder.say(f'phase {phase.index} ends early: {enough}')
                 break
             count = pace.count(step)
@@ -106,26 +104,58 @@ def train_phase(
             step += count
             recorder.stepped(count)
             recorder.trace(count, state.step)
-            if step % run.config['log_every'] == 0 or step in run.evaluations:
+            if step % every == 0 or step in run.evaluations:
                 state = record(run, phase, state, step, recorder)
             if step in run.evaluations:
-                processes.step_finished(more=False)
-                value = evaluate(run, phase, state, fixed, step, scorers, recorder)
-                scores.append(sign * value)
-                state = state._replace(scale=sharding.put(np.float32(phase.scale(scores)), run.replicated))
-                with recorder.timed('checkpoint'):
-                    store.save(train_state.to_items(state, fixed), value)
+                state = score_and_save(program, state, fixed, step, session, scores)
             if consensus.after_step():
-                processes.step_finished(more=False)
-                nonfinite.check_finite(run, phase, state, recorder.workdir)
-                store.save(train_state.to_items(state, fixed))
-                store.wait()
-                said = f'stopped by {stop.whom} after step {step}, saved'
-                raise Stopped(f'{said}; the same command with --workdir goes on')
+                save_and_stop(program, state, fixed, step, session)
         if consensus.at_end():
-            stop.stop()
+            session.stop.stop()
         processes.step_finished(more=False)
     return state
+
+
+def past_scores(program: PhaseProgram, step: int, recorder: Recorder) -> list[float]:
+    """Reads the phase's selecting scores up to `step`, larger being better."""
+    role, metric = program.run.select
+    place = (role, program.phase.index)
+    entries = [entry for entry in recorder.history(step) if (entry['split'], entry['phase']) == place]
+    return [sign_of(metric) * entry[metric] for entry in entries]
+
+
+def sign_of(metric: str) -> int:
+    """1 where a larger score is better, else -1."""
+    return 1 if SELECTABLE[metric] else -1
+
+
+def score_and_save(
+    program: PhaseProgram, state: TrainState, fixed: FrozenState, step: int, session: Session, scores: list[float]
+) -> TrainState:
+    """Evaluates, adds the score to `scores`, saves, and gives the state its share of the learning rate."""
+    run = program.run
+    processes.step_finished(more=False)
+    value = evaluate(program, state, fixed, step, session)
+    scores.append(sign_of(run.select[1]) * value)
+    state = state._replace(scale=sharding.put(np.float32(program.phase.scale(scores)), run.replicated))
+    with session.recorder.timed('checkpoint'):
+        session.store.save(train_state.to_items(state, fixed), value)
+    return state
+
+
+def save_and_stop(
+    program: PhaseProgram, state: TrainState, fixed: FrozenState, step: int, session: Session
+) -> NoReturn:
+    """Saves where the run was asked to stop, and stops it.
+
+    Raises:
+      Stopped: always.
+    """
+    processes.step_finished(more=False)
+    nonfinite.check_finite(program.run, program.phase, state, session.recorder.workdir)
+    session.store.save(train_state.to_items(state, fixed))
+    session.store.wait()
+    raise Stopped(f'stopped by {session.stop.whom} after step {step}, saved; the same command with --workdir goes on')
 
 
 def record(run: Run, phase: Phase, state: TrainState, step: int, recorder: Recorder) -> TrainState:
@@ -151,17 +181,16 @@ def record(run: Run, phase: Phase, state: TrainState, step: int, recorder: Recor
     return state._replace(sums=sharding.put(train_state.zero_sums(run.tasks), run.replicated))
 
 
-def evaluate(
-    run: Run, phase: Phase, state: TrainState, fixed: FrozenState, step: int, scorers: Scorers, recorder: Recorder
-) -> float:
+def evaluate(program: PhaseProgram, state: TrainState, fixed: FrozenState, step: int, session: Session) -> float:
     """Scores the selecting split of every task, records it, and returns the selecting metric."""
+    run, phase, recorder = program.run, program.phase, session.recorder
     role, metric = run.select
     begun = time.perf_counter()
-    start = phase.partition.boundary if phase.features else None
+    variables = train_state.eval_variables(state, fixed)
     found: dict[str, dict[str, Any]] = {}
-    for name, scorer in scorers.items():
+    for name, scorer in session.scorers.items():
         if role in run.tasks[name].data.splits:
-            found |= {name: scorer.score(role, *train_state.eval_params(state, fixed), start=start)[scorer.named(role)]}
+            found[name] = scorer.score(role, variables, start=program.start)[scorer.named(role)]
     recorder.took(step, 'evaluate', time.perf_counter() - begun)
     epoch, scores = run.evaluations[step], found.pop(PRIMARY)
     values = {name: scores[name] for name in (*RECORDED, 'accuracy_ci95')}

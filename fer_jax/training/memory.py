@@ -9,6 +9,7 @@ import numpy as np
 from fer_jax.data.loading import loader
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.training import setup
+from fer_jax.training.phase_program import PhaseProgram
 from fer_jax.training.phases import Phase
 from fer_jax.training.run import Run
 
@@ -48,12 +49,13 @@ def largest_batch(config: Mapping[str, Any]) -> int:
 
 def needs(run: Run, phase: Phase) -> Callable[[int], int]:
     """batch size -> bytes a device of a step: its arguments, and what it works with, see `working`."""
-    state, fixed = jax.eval_shape(lambda: run.init_phase_state(phase, phase.first, *run.network.init(0)))
+    program = PhaseProgram(run, phase)
+    state, fixed = jax.eval_shape(lambda: program.init_state(phase.first, run.network.init(0)))
     shapes = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=run.replicated), (state, fixed)
     )
-    device_data, host_batches, count = run.abstract_batch(phase)
-    step, known = run.jitted_step(phase), {}
+    device_data, host_batches, count = program.abstract_batch()
+    step, known = program.jitted_step(), {}
 
     def resized(leaf: Any, batch_size: int) -> jax.ShapeDtypeStruct:
         placed = getattr(leaf, 'sharding', None)

@@ -72,7 +72,7 @@ class StepsPerCall:
         return next((count for count in range(1, most) if step + count in self._ends), most)
 
     def batch(self, loader: Any, step: int, count: int) -> tuple[Any, np.int32]:
-        """(host_batches, count) of the program, see `Run.step_function`."""
+        """(host_batches, count) of the program, see `PhaseProgram.step_function`."""
         steps = [step + min(at, count - 1) for at in range(self.rows)]  # the last one stands in for what is not taken
         return loader.host_batches(steps), np.int32(count)
 

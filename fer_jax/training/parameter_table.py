@@ -1,36 +1,45 @@
 """The table of parameters: how many each stage has, and what each phase does with them."""
 
-import math
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+from fer_jax.models.layers import norm_paths
 from fer_jax.models.network import Network
 from fer_jax.models.parameters import stage_of
 from fer_jax.training.phases import Phase
 
 
 def parameter_table(network: Network, phases: Sequence[Phase]) -> str:
-    """Stages in order: their parameters, and what each phase does with them."""
-    rows: dict[str, list[str]] = {stage: [] for stage in network.stages}
+    """Lists the stages in order, their parameters, and what each phase does with them."""
+    from clu import parameter_overview
+
+    columns = ('stage', 'tensors', 'parameters', *(f'phase_{phase.index}' for phase in phases))
+    row: Any = dataclasses.make_dataclass('Row', columns)
+
+    def count(paths: Iterable[str]) -> int:
+        return int(parameter_overview.count_parameters({path: network.params[path] for path in paths}))
+
+    by_stage: dict[str, list[str]] = {}
     for path in network.params:
-        rows[stage_of(path, network.stages)].append(path)
-    header = f'{"stage":<12}{"tensors":>8}{"parameters":>13}' + ''.join(f'  {f"phase {p.index}":<18}' for p in phases)
-    lines = [header, '-' * len(header)]
-    for stage, paths in rows.items():
-        if paths:
-            count = sum(math.prod(network.params[path].shape) for path in paths)
-            cells = ''.join(f'  {_rates(phase, paths):<18}' for phase in phases)
-            lines.append(f'{stage:<12}{len(paths):>8}{count:>13,}{cells}')
-    total = sum(math.prod(leaf.shape) for leaf in network.params.values())
-    cells = ''
-    for phase in phases:
-        trained = sum(math.prod(network.params[path].shape) for path, rate in phase.partition.rates.items() if rate > 0)
-        cells += f'  {f"{trained:,} train":<18}'
-    lines += ['-' * len(header), f'{"total":<12}{len(network.params):>8}{total:>13,}{cells}']
-    return '\n'.join(line.rstrip() for line in lines)
+        by_stage.setdefault(stage_of(path, network.stages), []).append(path)
+    rows = []
+    for stage in filter(by_stage.get, network.stages):
+        paths = by_stage[stage]
+        rows.append(
+            row(stage, len(paths), count(paths), *(describe_stage(network, stage, phase, paths) for phase in phases))
+        )
+    trained = (count(phase.partition.split(network.params)[0]) for phase in phases)
+    rows.append(row('total', len(network.params), count(network.params), *(f'{number:,} train' for number in trained)))
+    return parameter_overview.make_table(rows).replace('Phase_', 'Phase ')
 
 
-def _rates(phase: Phase, paths: list[str]) -> str:
+def describe_stage(network: Network, stage: str, phase: Phase, paths: Sequence[str]) -> str:
+    """Says what a phase does with a stage: 'frozen', or 'train x' the rates, and how many BatchNorms are frozen."""
     rates = sorted({phase.partition.rates[path] for path in paths})
     if rates == [0]:
         return 'frozen'
-    return 'train x ' + ', '.join(f'{rate:g}' for rate in rates)
+    norms = [path for path in norm_paths(network.batch_stats) if stage_of(path, network.stages) == stage]
+    frozen = len(phase.frozen_norms.intersection(norms))
+    few = f'{frozen} of {len(norms)} ' if frozen < len(norms) else ''
+    return 'train x ' + ', '.join(f'{rate:g}' for rate in rates) + (f', {few}BatchNorm frozen' if frozen else '')

@@ -93,7 +93,7 @@ def fit(run: Run, fields: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(f'joint has {", ".join(list(run.tasks)[1:])}, but a probe trains one task; set joint to {{}}')
     begun = time.perf_counter()
     views = 2 if fields['mirror'] else 1
-    params, stats = run.initial()
+    variables = run.initial()
     feature_spec = FeatureSpec(
         tuple(fields['stages']),
         run.network.spec.image_size,
@@ -110,7 +110,7 @@ def fit(run: Run, fields: Mapping[str, Any]) -> dict[str, Any]:
         split = run.data.splits[role]
         images = train if role == 'train' else SplitLoader(split, placement=train.placement, mesh=run.mesh, role=role)
         found = feature_loader.make_feature_loader(
-            run.network, feature_spec, params, stats, images, fingerprint=run.data.fingerprint, role=role, mesh=run.mesh
+            run.network, feature_spec, variables, images, fingerprint=run.data.fingerprint, role=role, mesh=run.mesh
         )
         rows = found.features
         return rows.reshape(views, len(split.ids), -1)

@@ -1,16 +1,22 @@
 """Everything that follows from a config before a step is taken: data, network, phases, loss, loaders."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+from jax.sharding import Mesh
+
 from fer_jax.data import tasks as data_tasks
+from fer_jax.data.dataset import Dataset
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes, sharding
 from fer_jax.errors import UserError
 from fer_jax.inference import saliency
-from fer_jax.models.network import ModelSpec, Network, build
+from fer_jax.models.network import DTYPES, ModelSpec, Network, build
+from fer_jax.pretrained import Weights
 from fer_jax.runs import checkpoints
 from fer_jax.training import distillation, initial_weights, objectives, phases
 from fer_jax.training.objectives import HINTS, Task
@@ -28,74 +34,102 @@ def prepare(config: Mapping[str, Any]) -> Run:
     Raises:
       UserError: fields of the config do not go together, or not with the data.
     """
-    model, settings = config['model'], config['data']
-    cache.use_compilation_cache()
-    if config['deterministic']:
-        os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_gpu_deterministic_ops=true'
-    check_roles(settings['splits'], config['checkpoint']['select'])
-    mesh = sharding.make_mesh(config['parallel']['devices'])
-    batch_size = settings['batch_size']
-    weights = initial_weights.source(model['weights'], model['name'], partial=model['partial'])
+    set_up_jax(config)
+    check_roles(config['data']['splits'], config['checkpoint']['select'])
     distillation.check_distillation(config)
-    with processes.main_process_first():
-        data = data_tasks.load_tasks(config, image_size=model['image_size'], channels=model['channels'])
+    mesh = sharding.make_mesh(config['parallel']['devices'])
+    model = config['model']
+    data = load_data(config)  # before weights are downloaded, which a wrong folder would waste
+    weights = initial_weights.source(model['weights'], model['name'], partial=model['partial'])
     data[PRIMARY], teachers = distillation.with_teacher_outputs(config, data[PRIMARY], mesh)
-    train = data[PRIMARY].splits['train']
-    taught = train.teacher_outputs
-    hints = {HINTS: tuple(map(str, range(taught[HINTS].shape[1])))} if HINTS in taught else {}
-    preprocessing = initial_weights.preprocessing(weights, train, model['channels'])
-    network = build(
-        ModelSpec(
-            name=model['name'],
-            classes=data_tasks.heads(config, data) | hints,
-            image_size=model['image_size'],
-            channels=model['channels'],
-            head=model['head'],
-            head_inputs=tuple(model['head_inputs']),
-            dropout=model['dropout'],
-            stochastic_depth=model['stochastic_depth'],
-            dtype=model['dtype'],
-            mean=preprocessing.mean,
-            std=preprocessing.std,
-            order=preprocessing.order,
-            activation='softmax' if train.attributes is None else 'sigmoid',
-        )
-    )
-    network = dataclasses.replace(network, remat=check_remat(config['parallel']['remat'], network))
+    network = build_network(config, data, weights)
     if model['partial'] and weights is not None:
         weights = initial_weights.agreeing(weights, network)
-    lengths = {'examples': len(train.labels), 'batch_size': batch_size}
-    planned = phases.plan(config['phases'], network, augment=settings['augment'], seed=config['seed'], **lengths)
-    fields = data_tasks.task_configs(config)
-    for phase in planned:
-        for name, task in fields.items():
-            where = '' if name == PRIMARY else f'joint.{name}.'
-            sharding.check_batch(mesh, task['data']['batch_size'], phase.accumulate, where=where)
-        objectives.check_aligned(fields, phase.accumulate)
-        if phase.l2_sp and weights is None:
-            raise UserError(
-                f'phases[{phase.index}].l2_sp={phase.l2_sp} pulls toward the source weights, but model.weights is '
-                "'scratch'; set it to 0, or give weights"
-            )
-    check_consistency(config['loss']['consistency'], network, planned)
+    lengths = {'examples': len(data[PRIMARY].splits['train'].labels), 'batch_size': config['data']['batch_size']}
+    augment = config['data']['augment']
+    planned = phases.plan(config['phases'], network, augment=augment, seed=config['seed'], **lengths)
+    check_phases(config, planned, network, mesh, weights)
     return Run(
         config=config,
         mesh=mesh,
         weights=weights,
-        tasks={
-            name: Task(
-                data[name],
-                objectives.objective(name, task, data[name], config['distil']),
-                objectives.make_train_loader(name, task, data[name], config, mesh),
-            )
-            for name, task in fields.items()
-        },
+        tasks=make_tasks(config, data, mesh),
         network=network,
         phases=planned,
         evaluations=phases.evaluation_steps(planned, every=config['checkpoint']['every'], **lengths),
         select=checkpoints.parse_select(config['checkpoint']['select']),
         teachers=teachers,
     )
+
+
+def set_up_jax(config: Mapping[str, Any]) -> None:
+    """Turns the compilation cache on, and determinism where the config asks for it."""
+    cache.use_compilation_cache()
+    if config['deterministic']:
+        os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_gpu_deterministic_ops=true'
+
+
+def load_data(config: Mapping[str, Any]) -> dict[str, Dataset]:
+    """Loads {task: its data}."""
+    model = config['model']
+    with processes.main_process_first():
+        return data_tasks.load_tasks(config, image_size=model['image_size'], channels=model['channels'])
+
+
+def build_network(config: Mapping[str, Any], data: Mapping[str, Dataset], weights: Weights | None) -> Network:
+    """Builds the network with a head for each task, and one for the hints of teachers."""
+    model, train = config['model'], data[PRIMARY].splits['train']
+    taught = train.teacher_outputs
+    hints = {HINTS: tuple(map(str, range(taught[HINTS].shape[1])))} if HINTS in taught else {}
+    preprocessing = initial_weights.preprocessing(weights, train, model['channels'])
+    spec = ModelSpec(
+        name=model['name'],
+        classes=data_tasks.heads(config, data) | hints,
+        image_size=model['image_size'],
+        channels=model['channels'],
+        head=model['head'],
+        head_inputs=tuple(model['head_inputs']),
+        dropout=model['dropout'],
+        stochastic_depth=model['stochastic_depth'],
+        dtype=model['dtype'],
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        order=preprocessing.order,
+        activation='softmax' if train.attributes is None else 'sigmoid',
+    )
+    network = build(spec)
+    return dataclasses.replace(network, remat=check_remat(config['parallel']['remat'], network))
+
+
+def make_tasks(config: Mapping[str, Any], data: Mapping[str, Dataset], mesh: Mesh) -> dict[str, Task]:
+    """Makes each task's objective and loader of training images."""
+    return {
+        name: Task(
+            data[name],
+            objectives.objective(name, task, data[name], config['distil']),
+            objectives.make_train_loader(name, task, data[name], config, mesh),
+        )
+        for name, task in data_tasks.task_configs(config).items()
+    }
+
+
+def check_phases(
+    config: Mapping[str, Any], planned: Sequence[Phase], network: Network, mesh: Mesh, weights: Weights | None
+) -> None:
+    """Raises UserError where a phase does not go together with the batches, the devices, the weights or the loss."""
+    tasks = data_tasks.task_configs(config)
+    for phase in planned:
+        for name, task in tasks.items():
+            where = '' if name == PRIMARY else f'joint.{name}.'
+            sharding.check_batch(mesh, task['data']['batch_size'], phase.accumulate, where=where)
+        objectives.check_aligned(tasks, phase.accumulate)
+        check_batch_norm(config, phase, network)
+        if phase.l2_sp and weights is None:
+            raise UserError(
+                f'phases[{phase.index}].l2_sp={phase.l2_sp} pulls toward the source weights, but model.weights is '
+                "'scratch'; set it to 0, or give weights"
+            )
+    check_consistency(config['loss']['consistency'], network, planned)
 
 
 def check_roles(splits: Mapping[str, str], select: str) -> None:
@@ -114,7 +148,7 @@ def check_roles(splits: Mapping[str, str], select: str) -> None:
         raise UserError(f'data.splits.test={splits["test"]!r} is the training split; its score would say nothing')
 
 
-def check_consistency(strength: float, network: Network, planned: list[Phase]) -> None:
+def check_consistency(strength: float, network: Network, planned: Sequence[Phase]) -> None:
     """Refuses it where the head does not read the global average of a map, or a phase trains on features."""
     if not strength:
         return
@@ -123,6 +157,33 @@ def check_consistency(strength: float, network: Network, planned: list[Phase]) -
         raise UserError(f'loss.consistency={strength}: the head of {name} does not read its last map; set it to 0')
     if any(phase.features for phase in planned):
         raise UserError(f'loss.consistency={strength} needs images and their mirror images; set cache_views to 0')
+
+
+def check_batch_norm(config: Mapping[str, Any], phase: Phase, network: Network) -> None:
+    """Raises UserError where a BatchNorm would get one value a channel: one image, on a map of one cell.
+
+    By its own statistics any such value is 0, so that nothing that it says reaches the next layer. All images of a
+    microbatch count, whichever tasks and devices they belong to.
+    """
+    tasks = data_tasks.task_configs(config)
+    images = sum(task['data']['batch_size'] for task in tasks.values()) // phase.accumulate
+    if images > 1 or config['loss']['consistency']:
+        return
+    seen: dict[str, jax.Array] = {}
+    shape = (images, phase.image_size, phase.image_size, network.spec.channels)
+    trace = functools.partial(
+        network.forward, train=phase.partition.stages, frozen_norms=phase.frozen_norms, key=jax.random.key(0), seen=seen
+    )
+    try:
+        jax.eval_shape(trace, network.variables, jax.ShapeDtypeStruct(shape, DTYPES[network.spec.dtype]))
+    except UserError as error:
+        stage, size = list(seen)[-1], config['data']['batch_size']
+        raise UserError(
+            f'phases[{phase.index}]: {error}, in {stage} of {network.spec.name}, which {list(seen[stage].shape)} '
+            f'enters: a microbatch is one image of {phase.image_size} px (data.batch_size={size}, '
+            f'accumulate={phase.accumulate}). Raise data.batch_size, lower accumulate, or set '
+            f"phases[{phase.index}].batch_norm='frozen'"
+        ) from None
 
 
 def check_remat(stages: Sequence[str], network: Network) -> tuple[str, ...]:

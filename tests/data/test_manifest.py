@@ -1,10 +1,12 @@
 import json
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fer_jax.data import dataset
+from fer_jax.data.imaging.codec import decode
 from fer_jax.data.sources import folder, manifest
 from fer_jax.errors import UserError
 
@@ -109,18 +111,17 @@ def test_a_folder_without_labels(images):
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('file,label\n00.png,a\n', 'has no column path; it has file, label'),
-        ('path,label,colour\n00.png,a,red\n', "unknown column 'colour'"),
+        ('file,label\n00.png,a\n', "it has no column path; it has file, label; rename its column 'file' to path"),
+        ('path,label,colour\n00.png,a,red\n', "remove its column 'colour'"),
         ('path,label\n00.png,a\n01.png\n', 'row 2: 2 cells expected'),
         ('path,label\n00.png,a\n,b\n', 'row 2: 2 cells expected, a path'),
-        ('path,label,split\n00.png,a,train\n01.png,b,\n', "row 2: split is ''"),
+        ('path,label,split\n00.png,a,train\n01.png,b,\n', 'row 2: split is empty'),
         ('path,label,weight\n00.png,a,-1\n', "row 1: weight is '-1'"),
         ('path,p_a,p_b\n00.png,1,x\n', "row 1: p_b is 'x'"),
         ('path,label,p_a\n00.png,b,1\n', 'both a label'),
-        ('path,label\n00.png,a\n00.png,b\n', "lists '00.png' 2 times"),
-        ('path,label\n00.png,a\nlost.png,b\n', 'lost.png cannot be read'),
+        ('path,label\n00.png,a\n00.png,b\n', "'00.png' stands there more than once"),
         ('path,label\n', 'has no rows'),
-        ('path,label\n0\0.png,a\n', 'row 1: 2 cells expected, a path'),
+        ('path,label\n0\0.png,a\n', 'is no text'),
     ],
 )
 def test_a_malformed_manifest_is_named(images, text, message):
@@ -151,3 +152,76 @@ def test_one_source_at_a_time(images):
         load(images / 'faces.csv', dir=str(images))
     with pytest.raises(UserError, match='give one, the others empty'):
         load(images / 'faces.csv', manifest='')
+
+
+LINES = [f'{at:02d}.png,{"ab"[at % 2]},{("train", "val", "Test")[at // 4]}' for at in range(12)]
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        '\n'.join(['path;label;split', *(line.replace(',', ';') for line in LINES)]).encode(),
+        '\n'.join(['path\tlabel\tsplit', *(line.replace(',', '\t') for line in LINES)]).encode(),
+        '\n'.join([',path,label,split', *(f'{at},{line}' for at, line in enumerate(LINES))]).encode(),
+        '\n'.join(['Unnamed: 0,path,label,split', *(f'{at},{line}' for at, line in enumerate(LINES))]).encode(),
+        '\r\n'.join(['path,label,split', *LINES, ',,', '']).encode('utf-16'),
+        '\ufeff"path", "label", "split"\n'.encode()
+        + '\n'.join('"' + line.replace(',', '", "') + '"' for line in LINES).encode(),
+        '\n'.join(['path,label,split,', *(f'.\\{line},' for line in LINES)]).encode(),
+        '\n'.join(['path , label,split ', *(line.replace(',', ' , ') for line in LINES)]).encode(),
+    ],
+    ids=['semicolons', 'tabs', 'index', 'named index', 'Excel', 'quotes', 'Windows', 'spaces'],
+)
+def test_manifests_as_other_programs_write_them(images, content):
+    (images / 'faces.csv').write_bytes(content)
+    table = manifest.read_manifest(images / 'faces.csv')
+    assert table.labels.tolist() == [0, 1] * 6 and table.classes == ('a', 'b')
+    assert table.splits.tolist() == ['train'] * 4 + ['validation'] * 4 + ['test'] * 4
+    assert [decode(data, None, 1, '')[0, 0, 0] for data in table.fetch(np.arange(12))] == [20 * at for at in range(12)]
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        (
+            'filename,emotion,Usage\n00.png,a,train\n',
+            "'filename' to path; rename its column 'emotion' to label; rename",
+        ),
+        ('path,label\nC:\\faces\\00.png,a\n', r"'C:\\faces\\00.png' is a path of Windows; write paths relative"),
+        ('path,label\nhttps://example.org/00.png,a\n', 'is a URL; download the image'),
+        ('path,label,weight\n00.png,a,"0,5"\n', 'expected a number of at least 0, with a decimal point'),
+        ('path,label\n' + ','.join(100_000 * 'x') + '\n', '2 cells expected, a path among them; it has 100000'),
+        (','.join(f'p_{at}' for at in range(100_000)) + '\n', '100,000 columns, more than 1,000'),
+        ('path,label,label\n00.png,a,b\n', "it has the column 'label' twice"),
+        ('path,label,split\n00.png,a,train\n01.png,,holdout\n', "row 2: split is 'holdout', expected one of train"),
+        ('path,label\n' + 'x' * 2_000_000, 'a line of 1,048,576 characters or more'),
+        ('path,label\n00.png,a\n,b\n' + 'x\n' * 9, 'row 2: 2 cells'),
+    ],
+)
+def test_a_manifest_that_cannot_be_read_is_answered_by_the_cure(images, text, message):
+    with pytest.raises(UserError) as caught:
+        manifest.read_manifest(write(images, text))
+    assert message in str(caught.value)
+    if text.count('x\n') == 9:
+        assert 'row 3' in str(caught.value) and 'and 5 more' in str(caught.value)
+
+
+def test_a_label_in_another_encoding_is_named(images):
+    (images / 'faces.csv').write_bytes('path,label\n00.png,fâché\n01.png,b\n'.encode('latin-1'))
+    with pytest.raises(UserError, match='row 1: the label .* is no UTF-8; save the file as UTF-8'):
+        manifest.read_manifest(images / 'faces.csv')
+
+
+def test_what_is_no_file_of_this_size_is_refused_without_being_read(images):
+    os.mkfifo(images / 'pipe.png')
+    with (images / 'sparse.png').open('wb') as file:
+        file.truncate(1 << 40)
+    names = ['/dev/zero', 'pipe.png', 'sparse.png', *(f'{at:02d}.png' for at in range(9))]
+    write(images, 'path,label\n' + ''.join(f'{name},{"ab"[at % 2]}\n' for at, name in enumerate(names)))
+    with pytest.raises(UserError, match='3 of the 12 images') as caught:
+        load(images / 'faces.csv')
+    message = str(caught.value)
+    assert message.count('it is no regular file') == 2 and '1,099,511,627,776 bytes are more than' in message
+    os.truncate(images / 'faces.csv', 1 << 40)
+    with pytest.raises(UserError, match='is no text'):
+        manifest.read_manifest(images / 'faces.csv')

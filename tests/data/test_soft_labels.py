@@ -1,5 +1,9 @@
 """FER+ votes become targets as in the published code of Barsoum et al. 2016, here written out row by row."""
 
+import gzip
+import tarfile
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -91,6 +95,34 @@ def test_wrong_targets_are_named(votes):
         soft_labels.distributions(table(votes), 'soft')
     with pytest.raises(UserError, match='needs votes, made has labels'):
         soft_labels.distributions(table_of('train', [0, 1]), 'probability')
+
+
+@pytest.mark.parametrize('archive', ['archive.zip', 'fer2013.tar.gz', 'fer2013.csv.gz', 'icml_face_data.csv'])
+def test_votes_lie_beside_an_archive_of_the_images(tmp_path, archive):
+    usages = ['Training', 'PublicTest', 'PrivateTest'] * 3
+    pixels = [' '.join(map(str, np.random.default_rng(at).integers(0, 256, 48 * 48))) for at in range(9)]
+    images = 'emotion,pixels,Usage\n' + ''.join(f'0,{row},{usage}\n' for row, usage in zip(pixels, usages, strict=True))
+    (tmp_path / 'notes.zip').write_bytes(b'no archive')
+    if archive.endswith('.zip'):
+        with zipfile.ZipFile(tmp_path / archive, 'w') as packed:
+            packed.writestr('fer2013/fer2013.csv', images)
+    elif archive.endswith('.tar.gz'):
+        (tmp_path / 'unpacked').write_text(images)
+        with tarfile.open(tmp_path / archive, 'w:gz') as tar:
+            tar.add(tmp_path / 'unpacked', 'fer2013/fer2013.csv')
+    else:
+        (tmp_path / archive).write_bytes(gzip.compress(images.encode()) if 'gz' in archive else images.encode())
+    counts = ','.join(map(str, [8, 2, *[0] * 8]))
+    (tmp_path / 'FERPlus').mkdir()
+    (tmp_path / 'FERPlus' / 'fer2013new.csv').write_text(
+        'Usage,Image name,'
+        + ','.join(ferplus.COLUMNS)
+        + '\n'
+        + ''.join(f'{usage},x.png,{counts}\n' for usage in usages)
+    )
+    reading = ferplus.read(tmp_path)
+    assert reading.splits == {'train': 3, 'validation': 3, 'test': 3}
+    assert {example.label for example in reading.examples('train')} == {0}
 
 
 @pytest.mark.slow

@@ -25,12 +25,13 @@ def test_eight_devices_train_as_one(shared_data, tmp_path):
     script = """
 import json, sys, jax, numpy as np
 from fer_jax.training import setup
+from fer_jax.training.phase_program import PhaseProgram
 config = json.load(open(sys.argv[1])); config['parallel']['devices'] = int(sys.argv[2])
 run = setup.prepare(config)
 assert run.mesh.size == int(sys.argv[2])
-params, stats = run.initial()
-state, fixed = run.init_phase_state(run.phases[0], 0, params, stats)
-step, losses = run.step_function(run.phases[0]), []
+program = PhaseProgram(run, run.phases[0])
+state, fixed = program.init_state(0, run.initial())
+step, losses = program.step_function(), []
 for index in range(20):
     state = step(state, fixed, run.loader.device_data, run.loader.host_batches([index]), 1)
     losses.append(float(state.sums['primary/loss']))

@@ -19,7 +19,9 @@ jax.config.update('jax_num_cpu_devices', 8)
 assert jax.device_count() == 8
 from configs import default
 from fer_jax.models import network; from fer_jax.training import multi_step, setup
-from fer_jax.training.train_step import train_step
+from fer_jax.training.phase_program import PhaseProgram
+from fer_jax.models.parameters import Variables
+from fer_jax.training.train_step import StepProgram, train_step
 if double:
     network.DTYPES['float32'] = jnp.float64
 config = json.load(open(sys.argv[1]))
@@ -42,12 +44,12 @@ for devices, how in json.loads(sys.argv[4]):
     assert run.mesh.size == devices
     phase, task = run.phases[0], run.tasks['primary']
     wide = lambda tree: {path: leaf.astype(jnp.float64) if double else leaf for path, leaf in tree.items()}
-    state, fixed = run.init_phase_state(phase, 0, *map(wide, run.initial()))
+    program = PhaseProgram(run, phase)
+    state, fixed = program.init_state(0, Variables(*map(wide, run.initial())))
     loss = {'loss': cross_entropy} if double else {}
-    bound = functools.partial(
-        train_step, network=run.network, phase=phase, seed=0, objectives={'primary': task.objective._replace(**loss)}
-    )
-    step = jax.jit(multi_step.loop_steps(bound), donate_argnums=0, out_shardings=run.state_shardings(phase))
+    objectives = {'primary': task.objective._replace(**loss)}
+    bound = functools.partial(train_step, program=StepProgram(run.network, phase, objectives, seed=0))
+    step = jax.jit(multi_step.loop_steps(bound), donate_argnums=0, out_shardings=program.state_shardings())
     for index in range(5):
         state = step(state, fixed, run.loader.device_data, run.loader.host_batches([index]), 1)
     held = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
@@ -99,6 +101,7 @@ import jax
 jax.config.update('jax_num_cpu_devices', 8)
 assert jax.device_count() == 8
 import numpy as np
+from fer_jax.models.parameters import Variables
 from fer_jax.training import setup
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.evaluation.scorer import Scorer
@@ -113,7 +116,7 @@ for devices in (1, 8):
     for placement in ('device', 'stream'):
         scorer = Scorer(run.network, run.data, batch_size=8, placement=placement, mesh=run.mesh)
         for role in run.data.splits:
-            logits = scorer.logits(role, params, stats)
+            logits = scorer.logits(role, Variables(params, stats))
             scores = scorer.scores(role, logits)[role]
             found[f'{devices} {placement} {role}'] = logits
             found[f'{devices} {placement} {role} confusion'] = np.asarray(scores['confusion'])
@@ -163,7 +166,7 @@ def test_the_watchdog_is_armed_while_a_split_is_scored(tmp_path, monkeypatch):
     run, said = setup.prepare(load_config(write_config(tmp_path))), []
     scorer = Scorer(run.network, run.data, batch_size=8, placement='device', mesh=run.mesh)
     monkeypatch.setattr(processes, '_peers', Watched())
-    scorer.logits('train', *run.initial())
+    scorer.logits('train', run.initial())
     assert said == [True] * 4 + [False]  # five batches in two programs: each is sent off, and comes back
 
 

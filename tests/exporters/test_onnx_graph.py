@@ -11,6 +11,7 @@ from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
 from fer_jax.exporters import onnx_graph
 from fer_jax.models.network import ModelSpec, build
+from fer_jax.models.parameters import Variables
 from tests.lazy import lazy
 
 onnxruntime = lazy('onnxruntime', optional=True)
@@ -46,7 +47,7 @@ def test_a_network_says_the_same_for_any_batch(name, size, options):
     stats = {path: leaf + random.uniform(0, 0.1, leaf.shape).astype(np.float32) for path, leaf in stats.items()}
 
     def scores(images, network):
-        return network.forward(params, stats, network.normalise(images.astype(jnp.float32)))[0][PRIMARY]
+        return network.forward(Variables(params, stats), network.normalise(images.astype(jnp.float32)))[0][PRIMARY]
 
     graph = in_onnxruntime(functools.partial(scores, network=plain), (size, size, 3))
     images = random.integers(0, 256, (3, size, size, 3), np.uint8)

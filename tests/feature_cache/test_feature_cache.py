@@ -29,8 +29,10 @@ from fer_jax.feature_cache.recipe import FeatureSpec
 from fer_jax.models.kernels import choose
 from fer_jax.models.layers import adaptive_average_pool
 from fer_jax.models.network import Network
+from fer_jax.models.parameters import Variables
 from fer_jax.models.preprocessing import Preprocessing
 from fer_jax.training import setup
+from fer_jax.training.phase_program import PhaseProgram
 from tests.data.images import link_ck48
 
 REPOSITORY = Path(__file__).parents[2]
@@ -65,8 +67,9 @@ def prepared(config):
 def losses_of(config, steps):
     run = prepared(config)
     phase = run.phases[0]
-    state, fixed = run.init_phase_state(phase, 0, *run.initial())
-    loader, step = run.loader_for(phase, state, fixed), run.step_function(phase)
+    program = PhaseProgram(run, phase)
+    state, fixed = program.init_state(0, run.initial())
+    loader, step = program.make_loader(state, fixed), program.step_function()
     losses = []
     for number in range(steps):
         state = step(state, fixed, loader.device_data, loader.host_batches([number]), 1)
@@ -113,16 +116,18 @@ def test_a_run_from_the_cache_scores_as_one_without_and_the_next_run_computes_no
 def opened(faces, **phase):
     config = config_of(faces, cache_views=1, **phase)
     run = prepared(config)
-    state, fixed = run.init_phase_state(run.phases[0], 0, *run.initial())
+    program = PhaseProgram(run, run.phases[0])
+    state, fixed = program.init_state(0, run.initial())
     return run, state, fixed
 
 
 def test_a_step_without_the_leaves_below_the_boundary_is_the_step_of_all(faces):
     run, _, _ = opened(faces)
     phase, after = run.phases[0], []
-    for step in (run.step_function(phase), run.jitted_step(phase)):
-        state, fixed = run.init_phase_state(phase, 0, *run.initial())
-        loader = run.loader_for(phase, state, fixed)
+    program = PhaseProgram(run, phase)
+    for step in (program.step_function(), program.jitted_step()):
+        state, fixed = program.init_state(0, run.initial())
+        loader = program.make_loader(state, fixed)
         for number in range(3):
             state = step(state, fixed, loader.device_data, loader.host_batches([number]), 1)
         after.append(state)
@@ -134,10 +139,10 @@ def test_views_come_in_turn_and_depend_on_the_example_alone(faces):
     """Over three epochs every example shows its plain view once and its two others once."""
     run, state, fixed = opened(faces)
     feature_spec = FeatureSpec(('pool',), 32, views=3, settings=Augment(flip=0.5, shift=0.2), seed=5)
-    params = state.trainable | fixed.frozen
+    variables = Variables(state.trainable | fixed.frozen, state.batch_stats)
     place = {'fingerprint': 'f', 'role': 'train', 'mesh': run.mesh}
     loader = feature_loader.make_feature_loader(
-        run.network, feature_spec, params, state.batch_stats, run.tasks['primary'].loader, **place
+        run.network, feature_spec, variables, run.tasks['primary'].loader, **place
     )
     count = len(run.data.splits['train'].ids)
     everything = np.arange(count)
@@ -146,7 +151,7 @@ def test_views_come_in_turn_and_depend_on_the_example_alone(faces):
     assert (rows % count == everything).all() and len(set((rows[0] // count).tolist())) == 3
     values = np.asarray(loader.features).reshape(3, count, -1)
     assert (np.abs(values[1] - values[0]).max(1) > 1e-4).all() and (np.abs(values[2] - values[1]).max(1) > 1e-4).all()
-    compute = feature_extract.compute(run.network, feature_spec, params, state.batch_stats, run.mesh)
+    compute = feature_extract.compute(run.network, feature_spec, variables, run.mesh)
     backwards = everything[::-1][:16]
     images = run.tasks['primary'].loader
     host_batches = images.batches(backwards.reshape(2, 8), np.ones((2, 8)))
@@ -159,11 +164,12 @@ def test_steps_that_one_program_takes_are_those_of_any_other_number_of_programs(
     """To the bit, on images and on features; and those of the program of one batch up to rounding."""
     run = prepared(config_of(faces, epochs=20, cache_views=views))
     (phase,) = run.phases
-    state, fixed = run.init_phase_state(phase, 0, *run.initial())
-    loader, take = run.loader_for(phase, state, fixed), run.step_function(phase)
+    program = PhaseProgram(run, phase)
+    state, fixed = program.init_state(0, run.initial())
+    loader, take = program.make_loader(state, fixed), program.step_function()
     after = []
     for cuts in ((4,), (1, 3), (1, 1, 1, 1)):
-        state, step = run.init_phase_state(phase, 0, *run.initial())[0], 0
+        state, step = program.init_state(0, run.initial())[0], 0
         for count in cuts:
             host_batches = loader.host_batches([step + min(at, count - 1) for at in range(4)])
             state, step = take(state, fixed, loader.device_data, host_batches, count), step + count
@@ -171,7 +177,7 @@ def test_steps_that_one_program_takes_are_those_of_any_other_number_of_programs(
     assert int(after[0].step) == 4 and float(after[0].sums['primary/loss']) > 0
     jax.tree.map(np.testing.assert_array_equal, after[0], after[1])
     jax.tree.map(np.testing.assert_array_equal, after[0], after[2])
-    state, _ = run.init_phase_state(phase, 0, *run.initial())
+    state, _ = program.init_state(0, run.initial())
     for step in range(4):
         state = take(state, fixed, loader.device_data, loader.host_batches([step]), 1)
     for left, right in zip(jax.tree.leaves(after[0]), jax.tree.leaves(state), strict=True):
@@ -184,7 +190,7 @@ def test_the_key_covers_all_that_features_depend_on(faces, tmp_path, monkeypatch
 
     def key(feature_spec=feature_spec, params=fixed.frozen, stats=stats, network=run.network, **data):
         return feature_store.cache_key(
-            network, feature_spec, params, stats, **{'fingerprint': 'f', 'role': 'train'} | data
+            network, feature_spec, Variables(params, stats), **{'fingerprint': 'f', 'role': 'train'} | data
         )
 
     def changed(tree, path):
@@ -229,7 +235,7 @@ def test_the_key_covers_all_that_features_depend_on(faces, tmp_path, monkeypatch
 def test_a_damaged_cache_is_computed_again(faces, own_cache, harm):
     def rows():
         run, state, fixed = opened(faces)
-        return run.loader_for(run.phases[0], state, fixed).device_data['primary']['x']
+        return PhaseProgram(run, run.phases[0]).make_loader(state, fixed).device_data['primary']['x']
 
     before = np.array(rows())  # on a CPU the features may be the mapped file itself
     (path,) = own_cache.glob('*.bin')
@@ -266,9 +272,12 @@ def test_killed_while_it_is_written_it_is_not_used(faces, tmp_path):
     (tmp_path / 'config.json').write_text(config.to_json())
     script = """
 import json, os, signal, sys
-from fer_jax.feature_cache import loader as feature_loader; from fer_jax.training import setup
+from fer_jax.feature_cache import loader as feature_loader
+from fer_jax.training import setup
+from fer_jax.training.phase_program import PhaseProgram
 run = setup.prepare(json.load(open(sys.argv[1])))
-state, fixed = run.init_phase_state(run.phases[0], 0, *run.initial())
+program = PhaseProgram(run, run.phases[0])
+state, fixed = program.init_state(0, run.initial())
 compute = feature_loader.compute
 def killed(*arguments):
     function = compute(*arguments)
@@ -279,7 +288,7 @@ def killed(*arguments):
     call.count = 0
     return call
 feature_loader.compute = killed
-run.loader_for(run.phases[0], state, fixed)
+program.make_loader(state, fixed)
 """
     environment = os.environ | {'FER_JAX_CACHE': str(tmp_path / 'cache')}
     command = [sys.executable, '-c', script, str(tmp_path / 'config.json')]
@@ -287,10 +296,9 @@ run.loader_for(run.phases[0], state, fixed)
     assert not list((tmp_path / 'cache' / 'features').glob('*.json'))
     assert not list((tmp_path / 'cache' / 'features').glob('[!.]*.bin'))
     run = prepared(config)
-    state, fixed = run.init_phase_state(run.phases[0], 0, *run.initial())
-    assert len(run.loader_for(run.phases[0], state, fixed).device_data['primary']['x']) == len(
-        run.data.splits['train'].ids
-    )
+    program = PhaseProgram(run, run.phases[0])
+    state, fixed = program.init_state(0, run.initial())
+    assert len(program.make_loader(state, fixed).device_data['primary']['x']) == len(run.data.splits['train'].ids)
 
 
 @pytest.mark.slow
@@ -299,11 +307,13 @@ def test_two_processes_may_fill_the_same_cache(faces, tmp_path):
     (tmp_path / 'config.json').write_text(config_of(faces, cache_views=1).to_json())
     script = """
 import json, sys
-from fer_jax.feature_cache import loader as feature_loader; from fer_jax.training import setup
+from fer_jax.training import setup
+from fer_jax.training.phase_program import PhaseProgram
 run = setup.prepare(json.load(open(sys.argv[1])))
-state, fixed = run.init_phase_state(run.phases[0], 0, *run.initial())
+program = PhaseProgram(run, run.phases[0])
+state, fixed = program.init_state(0, run.initial())
 print('ready', flush=True); sys.stdin.readline()
-run.loader_for(run.phases[0], state, fixed)
+program.make_loader(state, fixed)
 """
     environment = os.environ | {'FER_JAX_CACHE': str(tmp_path / 'cache')}
     command = [sys.executable, '-c', script, str(tmp_path / 'config.json')]
@@ -327,7 +337,7 @@ def test_what_a_killed_process_left_is_swept_after_a_day(faces, own_cache):
         path.write_bytes(b'x')
     os.utime(old, (0, 0))
     run, state, fixed = opened(faces)
-    run.loader_for(run.phases[0], state, fixed)
+    PhaseProgram(run, run.phases[0]).make_loader(state, fixed)
     assert not old.exists() and new.exists()
 
 
@@ -351,7 +361,7 @@ def test_a_disk_that_is_too_small_is_named(faces, monkeypatch):
     run, state, fixed = opened(faces)
     monkeypatch.setattr(feature_store.shutil, 'disk_usage', lambda path: type('Usage', (), {'free': 1000})())
     with pytest.raises(UserError, match=r'the feature cache needs 0.0 GB in .*lower cache_views, set cache_dtype'):
-        run.loader_for(run.phases[0], state, fixed)
+        PhaseProgram(run, run.phases[0]).make_loader(state, fixed)
 
 
 def test_a_dry_run_compiles_the_step_and_computes_no_features(faces, own_cache, capsys):

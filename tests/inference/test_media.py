@@ -1,12 +1,22 @@
 """Photographs, folders, videos and cameras as pictures one after the other."""
 
+import functools
+import http.server
+import os
+import re
+import struct
+import threading
+from fractions import Fraction
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from fer_jax.errors import UserError
-from fer_jax.inference import media
+from fer_jax.inference import media, video
+
+av = pytest.importorskip('av')
 
 
 def write_video(path, count, *, rate=25.0, size=(64, 48), codec='mp4v'):
@@ -15,6 +25,25 @@ def write_video(path, count, *, rate=25.0, size=(64, 48), codec='mp4v'):
     for number in range(count):
         writer.write(np.full((size[1], size[0], 3), number % 200, np.uint8))
     writer.release()
+    return path
+
+
+def encode_video(path, form, codec, seconds, *, picture=None, aspect=None):
+    """By PyAV, with the times given; frame k is grey of level 5 k, or the picture moved by 2 k px."""
+    seconds = list(seconds)
+    with av.open(str(path), 'w', format=form) as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, 'yuv420p'
+        if aspect:
+            stream.codec_context.sample_aspect_ratio = aspect
+        base = Fraction(1, 25) if codec in ('mpeg2video', 'libvpx') else Fraction(1, 1000)
+        stream.codec_context.time_base = base
+        for number, second in enumerate(seconds):
+            image = np.full((96, 128, 3), 5 * number, np.uint8) if picture is None else np.roll(picture, 2 * number, 1)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format='rgb24')
+            frame.pts, frame.time_base = round(second / base), base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
     return path
 
 
@@ -33,7 +62,9 @@ def test_folders_are_searched_and_nothing_comes_twice(tmp_path):
 def test_what_is_not_there_is_named(tmp_path):
     for given, message in (
         (str(tmp_path / 'absent.jpg'), 'absent.jpg.* is no file and no folder; give photographs'),
-        (str(tmp_path), r'holds no photographs and no videos \(.bmp, .gif, .*.webm'),
+        (str(tmp_path), r'holds no photographs and no videos \(.*.bmp, .gif, .*.webm'),
+        ('x' * 300, 'xxx.* is no file and no folder'),
+        ('a\0b', 'a.*b.* is no file and no folder'),
         ('camera:63', 'camera:63.* cannot be opened; is it there'),
         ('camera:front', 'camera:front.* is no camera; give camera:0'),
         ('camera:', 'is no camera'),
@@ -80,3 +111,140 @@ def test_what_is_no_video_is_said(tmp_path):
         (source,) = media.sources([str(tmp_path / 'x_01.mp4')])
         (frame,) = media.read_frames(source)
         assert frame.image is None and 'x_01.mp4 cannot be read as a video' in frame.error
+
+
+@pytest.mark.parametrize(
+    ('name', 'form', 'codec'),
+    [
+        ('x.MTS', 'mpegts', 'libx264'),
+        ('x.ts', 'mpegts', 'mpeg2video'),
+        ('x.m2ts', 'mpegts', 'libx264'),
+        ('x.3gp', '3gp', 'libx264'),
+        ('x.flv', 'flv', 'flv'),
+        ('x.ogv', 'ogg', 'libvpx'),
+        ('x.webm', 'webm', 'libvpx-vp9'),
+        ('x.mkv', 'matroska', 'libx264'),
+        ('x.mov', 'mov', 'mpeg4'),
+        ('x.m4v', 'mp4', 'mpeg4'),
+        ('x.wmv', 'asf', 'wmv2'),
+        ('x.mp4', 'mp4', 'libsvtav1'),
+        ('clip', 'mp4', 'libx264'),  # with no suffix, given by its name
+    ],
+)
+def test_containers_of_phones_and_camcorders_are_read(tmp_path, name, form, codec):
+    if codec not in av.codecs_available:
+        pytest.skip(f'this build of PyAV has no encoder {codec}')
+    path = encode_video(tmp_path / name, form, codec, np.arange(30) / 25)
+    (source,) = media.sources([str(path) if name == 'clip' else str(tmp_path)])
+    frames = list(media.read_frames(source))
+    assert [frame.error for frame in frames] == [''] * 30 and abs(source.rate - 25) < 0.1 and source.frames == 30
+    np.testing.assert_allclose([frame.seconds for frame in frames], np.arange(30) / 25, atol=2e-3)
+    np.testing.assert_allclose([frame.image.mean() for frame in frames], 5 * np.arange(30), atol=8)
+
+
+def test_source_code_in_a_folder_is_no_video(tmp_path):
+    (tmp_path / 'code.ts').write_text('export const x = 1;')
+    Image.new('RGB', (8, 8)).save(tmp_path / 'x.png')
+    assert [source.name for source in media.sources([str(tmp_path)])] == [str(tmp_path / 'x.png')]
+
+
+def test_frames_of_a_variable_rate_keep_their_times(tmp_path):
+    seconds = [0.0, 0.04, 0.08, 1.0, 1.04, 3.0, 3.04]
+    for name, form in (('x.mkv', 'matroska'), ('x.mp4', 'mp4')):
+        (source,) = media.sources([str(encode_video(tmp_path / name, form, 'libx264', seconds))])
+        np.testing.assert_allclose([frame.seconds for frame in media.read_frames(source)], seconds, atol=1e-3)
+
+
+def test_a_written_video_keeps_the_times_of_its_frames(tmp_path):
+    seconds = [0.0, 1 / 30, 2 / 30, 1.5, 1.5 + 1001 / 30000, 4.0]
+    writer = video.Writer(tmp_path / 'x.mp4', (64, 48), 2.0)
+    for number, second in enumerate(seconds):
+        writer.add(np.full((48, 64, 3), 40 * number, np.uint8), second)
+    writer.close()
+    with av.open(str(tmp_path / 'x.mp4')) as container:
+        frames = [(frame.time, frame.to_ndarray(format='gray').mean()) for frame in container.decode(video=0)]
+    np.testing.assert_allclose([time for time, _ in frames], seconds, atol=1e-4)
+    assert np.all(np.diff([level for _, level in frames]) > 20)
+
+
+@pytest.mark.parametrize('quarter_turns', [0, 1, 2, 3])
+def test_a_video_is_turned_upright(tmp_path, quarter_turns):
+    """As by the matrix in the header of the track, which a phone writes; by its rows as ISO 14496-12 has them."""
+    picture = np.zeros((96, 128, 3), np.uint8)
+    picture[:48, :64] = 255
+    path = encode_video(tmp_path / 'x.mp4', 'mp4', 'libx264', [0.0], picture=picture)
+    cos, sin = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarter_turns]  # clockwise
+    data = path.read_bytes()
+    rows = (cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30)
+    start = data.index(b'tkhd') + 4 + 40
+    path.write_bytes(data[:start] + struct.pack('>9i', *rows) + data[start + 36 :])
+    (frame,) = media.read_frames(media.sources([str(path)])[0])
+    np.testing.assert_allclose(frame.image, np.rot90(picture, -quarter_turns), atol=80)
+    assert np.abs(frame.image.astype(int) - np.rot90(picture, -quarter_turns)).mean() < 3
+
+
+def test_pixels_become_square(tmp_path):
+    path = encode_video(tmp_path / 'x.mts', 'mpegts', 'libx264', np.arange(5) / 25, aspect=Fraction(4, 3))
+    assert {frame.image.shape for frame in media.read_frames(media.sources([str(path)])[0])} == {(96, 171, 3)}
+
+
+def test_a_name_that_is_not_utf8_is_read(tmp_path):
+    path = tmp_path / os.fsdecode(b'film\xff.mp4')
+    os.replace(write_video(tmp_path / 'film.mp4', 5), path)
+    (source,) = media.sources([str(tmp_path)])
+    assert len([frame.image for frame in media.read_frames(source)]) == source.frames == 5
+    path.write_bytes(b'hello')
+    (frame,) = media.read_frames(source)
+    assert 'cannot be read as a video' in frame.error
+
+
+def test_a_title_that_is_not_utf8_is_no_damage(tmp_path):
+    path = tmp_path / 'film.avi'
+    with av.open(str(path), 'w') as container:
+        container.metadata['title'] = 'xyzzy'
+        stream = container.add_stream('mpeg4', rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
+        for _ in range(5):
+            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format='rgb24')
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    data = path.read_bytes()
+    assert b'xyzzy' in data
+    path.write_bytes(data.replace(b'xyzzy', b'\xe9t\xe9\xff '))
+    assert [frame.error for frame in media.read_frames(media.sources([str(path)])[0])] == [''] * 5
+
+
+def test_a_video_that_is_damaged_in_its_middle_gives_the_rest_and_says_so(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    path = encode_video(tmp_path / 'x.mkv', 'matroska', 'libx264', np.arange(50) / 25, picture=noise)
+    data = bytearray(path.read_bytes())
+    third = len(data) // 3
+    data[third : third + 3000] = np.random.default_rng(1).integers(0, 256, 3000, np.uint8).tobytes()
+    path.write_bytes(data)
+    *frames, last = media.read_frames(media.sources([str(path)])[0])
+    assert len(frames) > 30 and all(frame.image is not None for frame in frames) and frames[-1].seconds > 1.9
+    assert last.image is None and re.search(r'x.mkv is damaged \(\d+ of its packets', last.error)
+
+
+def test_a_playlist_opens_nothing_else(tmp_path):
+    write_video(tmp_path / 'film.mp4', 5)
+    (tmp_path / 'list.mkv').write_text(f'#EXTM3U\n#EXTINF:1,\n{tmp_path}/film.mp4\n#EXT-X-ENDLIST\n')
+    (tmp_path / 'list.mp4').write_text(f"ffconcat version 1.0\nfile '{tmp_path}/film.mp4'\n")
+    for name in ('list.mkv', 'list.mp4'):
+        (frame,) = media.read_frames(media.sources([str(tmp_path / name)])[0])
+        assert 'cannot be read as a video' in frame.error
+
+
+def test_a_stream_is_read_and_its_password_kept_out_of_names(tmp_path):
+    encode_video(tmp_path / 'x.mkv', 'matroska', 'libx264', np.arange(10) / 25)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f'http://user:secret@127.0.0.1:{server.server_port}'
+        here, absent = media.sources([f'{address}/x.mkv', f'{address}/absent.mkv'])
+        assert [frame.error for frame in media.read_frames(here)] == [''] * 10 and not here.live
+        (frame,) = media.read_frames(absent)
+        server.shutdown()
+    assert 'absent.mkv cannot be read as a video' in frame.error and 'secret' not in frame.error
+    assert here.label == f'http://127.0.0.1:{server.server_port}/x.mkv'
+    assert media.Source('rtsp://camera/1', 0, 25.0).live

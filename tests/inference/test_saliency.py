@@ -22,7 +22,7 @@ class Sums:
     def normalise(self, images):
         return images / 255
 
-    def forward(self, params, batch_stats, x):
+    def forward(self, variables, x):
         return {'primary': (x * self.weights).sum((1, 2))}, {}, None
 
 
@@ -35,7 +35,7 @@ def test_a_map_is_bright_where_the_class_is_decided(size):
     network = Sums(np.stack([np.zeros_like(cell), 4 * cell], -1))
     image = np.zeros((1, size, size, 1), np.uint8)
     image[0, cell > 0] = 255
-    found = saliency.explain(network, {}, {}, image, np.array([1]))
+    found = saliency.explain(network, None, image, np.array([1]))
     mean = image.mean() / 255
     assert np.unravel_index(found.heats.argmax(), (8, 8)) == (5, 2)
     np.testing.assert_allclose(found.maps[0, 1, 5, 2], 4 * (1 - mean), rtol=1e-4)
@@ -52,7 +52,7 @@ def test_attributes_are_explained_one_by_one():
     weights[:2, :2, 0] = 1
     image = np.zeros((1, 16, 16, 1), np.uint8)
     image[0, :2, :2] = 255
-    found = saliency.explain(Sums(weights, 'sigmoid'), {}, {}, image, np.array([0]))
+    found = saliency.explain(Sums(weights, 'sigmoid'), None, image, np.array([0]))
     left = 4 * image.mean() / 255
     np.testing.assert_allclose(found.heats[0, 0, 0], np.log1p(np.exp(-left)) - np.log1p(np.exp(-4)), rtol=1e-4)
 

@@ -14,8 +14,8 @@ def test_bfloat16_is_near_float32_on_real_weights(tmp_path):
     for dtype in ('float32', 'bfloat16'):
         classes = {PRIMARY: tuple(map(str, range(1000)))}
         network = build(ModelSpec('efficientnet_lite0', classes, 64, dtype=dtype))
-        params, stats = pretrained.fill(network.params, network.batch_stats, weights, head=True)
-        forward = jax.jit(lambda x, n=network, p=params, s=stats: n.forward(p, s, n.normalise(x))[0][PRIMARY])
+        variables = pretrained.fill(network.variables, weights, head=True)
+        forward = jax.jit(lambda x, n=network, v=variables: n.forward(v, n.normalise(x))[0][PRIMARY])
         logits[dtype] = np.asarray(forward(x))
         assert logits[dtype].dtype == np.float32
     error = np.abs(logits['bfloat16'] - logits['float32']).max() / np.abs(logits['float32']).max()

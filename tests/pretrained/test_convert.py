@@ -9,6 +9,7 @@ from fer_jax import convert_weights, pretrained
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
 from fer_jax.models.network import ModelSpec, build
+from fer_jax.models.parameters import Variables
 from fer_jax.pretrained import locate, published_weights
 from fer_jax.pretrained.convert import expected
 from tests.torch_reference import declare_torchvision_operators, state_of, timm_model, torch_logits, torchvision_model
@@ -114,7 +115,7 @@ def test_weights_of_a_package_are_recognised_as_another_models():
 def test_a_filled_network_keeps_its_own_head(resnet18):
     weights = pretrained.load(resnet18, 'resnet18')
     params, stats = network('resnet18', 7).init(0)
-    filled, filled_stats = pretrained.fill(params, stats, weights, head=False)
+    filled, filled_stats = pretrained.fill(Variables(params, stats), weights, head=False)
     assert set(filled) == set(params) and set(filled_stats) == set(stats)
     for path in filled:
         taken = params if path.startswith('head.') else weights.params
@@ -130,7 +131,7 @@ def test_a_filled_network_is_filled_whole():
         changed = {path: leaf for path, leaf in (weights.params | changes).items() if leaf is not None}
         other = pretrained.Weights('resnet18', changed, weights.stats, weights.preprocessing, {})
         with pytest.raises(UserError, match=message):
-            pretrained.fill(ours.params, ours.batch_stats, other, head=head)
+            pretrained.fill(ours.variables, other, head=head)
 
     refused({'bn1.bias': None}, r'1 missing \(bn1.bias\); 0 not used')
     refused({'extra.bias': np.zeros(1)}, r'0 missing; 1 not used \(extra.bias\)')
@@ -143,7 +144,7 @@ def test_a_head_of_its_own_takes_the_place_of_the_classifier(model):
     """head='mlp': fc6 and fc7 of a VGG are the fresh head's, all else is filled."""
     ours = network(model, 7, head='mlp')
     own = {p: np.broadcast_to(np.float32(7), leaf.shape) if 'head.' in p else leaf for p, leaf in ours.params.items()}
-    filled, _ = pretrained.fill(own, ours.batch_stats, constant(model, 1000), head=False)
+    filled, _ = pretrained.fill(Variables(own, ours.batch_stats), constant(model, 1000), head=False)
     kept = {path for path, leaf in filled.items() if leaf.ravel()[0] == 7}
     assert kept == {f'head.{layer}.{leaf}' for layer in ('fc6', 'fc7', 'primary') for leaf in ('kernel', 'bias')}
 
@@ -163,9 +164,9 @@ def test_a_grey_network_answers_grey_images_as_the_colour_one_does(resnet18):
     logits = []
     for channels in (1, 3):
         ours = network('resnet18', 11, channels)
-        params, stats = pretrained.fill(ours.params, ours.batch_stats, weights, head=True)
+        params, stats = pretrained.fill(ours.variables, weights, head=True)
         assert params['conv1.kernel'].shape == (7, 7, channels, 64)
-        forward = jax.jit(lambda *arguments, ours=ours: ours.forward(*arguments)[0][PRIMARY])
+        forward = jax.jit(lambda params, stats, x, ours=ours: ours.forward(Variables(params, stats), x)[0][PRIMARY])
         logits.append(np.asarray(forward(params, stats, np.repeat(x, channels, -1))))
     assert np.abs(logits[0] - logits[1]).max() < 1e-4 * np.abs(logits[1]).max()
 
@@ -287,10 +288,10 @@ def test_imagenet_weights_name_the_sample_as_torch_does(shared_data, tmp_path, m
     ours = build(
         ModelSpec(model, {PRIMARY: tuple(map(str, range(1000)))}, size, mean=preprocessing.mean, std=preprocessing.std)
     )
-    params, stats = pretrained.fill(ours.params, ours.batch_stats, weights, head=True)
+    params, stats = pretrained.fill(ours.variables, weights, head=True)
     paths = sorted((shared_data / 'imagenet_sample').glob('*.JPEG'))
     images = np.stack([centre_crop(path, size) for path in paths]).astype(np.float32)
-    forward = jax.jit(lambda x: ours.forward(params, stats, ours.normalise(x))[0][PRIMARY])
+    forward = jax.jit(lambda x: ours.forward(Variables(params, stats), ours.normalise(x))[0][PRIMARY])
     logits = np.concatenate([forward(images[first : first + 25]) for first in (0, 25)])
     # ImageNet numbers its classes by their sorted wnids; in that order the sample has every 20th
     right = np.count_nonzero(logits.argmax(-1) == range(9, 1000, 20))

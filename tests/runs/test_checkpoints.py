@@ -14,6 +14,7 @@ import pytest
 from fer_jax import checkpoints as fer_jax_checkpoints
 from fer_jax.errors import UserError
 from fer_jax.models.network import ModelSpec
+from fer_jax.models.parameters import Variables
 from fer_jax.runs import checkpoints, checksums
 from fer_jax.runs.checkpoints import parse_select
 from fer_jax.training import train_state
@@ -71,7 +72,7 @@ def test_the_newest_and_the_best_are_kept_and_restored(workdir):
     ]  # fmt: skip
     store = opened(workdir)
     assert (store.latest_step(), store.best_step()) == (5, 3)
-    restored, stats = store.restore_model(3, *target())
+    restored, stats = store.restore_model(3, Variables(*target()))
     assert np.array_equal(restored['kernel'], params(3)['kernel']) and stats['mean'][0] == 3
     entered = train_state.create(5, restored, stats, TX)
     item = store.restore_train(5, train_state.train_item(entered))
@@ -199,7 +200,7 @@ def test_another_type_shape_or_structure_is_refused(saved, change, said):
     fields |= {key: value for key, value in change.items() if key != 'name'}
     wanted[name] = jax.ShapeDtypeStruct(**fields)
     with pytest.raises(UserError, match=f'is of another configuration: params/{said}'):
-        opened(saved, read_only=True).restore_model(5, wanted, stats)
+        opened(saved, read_only=True).restore_model(5, Variables(wanted, stats))
 
 
 def test_equal_bits_have_equal_digests_and_others_do_not(saved, tmp_path, capsys):

@@ -9,8 +9,10 @@ import pytest
 
 from configs import default
 from fer_jax.errors import UserError
+from fer_jax.models.parameters import Variables
 from fer_jax.training import auxiliary_losses, setup
 from fer_jax.training.losses import cross_entropy
+from fer_jax.training.phase_program import PhaseProgram
 from tests.data.images import link_ck48
 
 
@@ -58,7 +60,8 @@ def test_a_step_adds_it_to_the_loss_of_the_plain_images(config, accumulate):
     config.phases = (default.phase(optimizer='sgd', accumulate=accumulate),)
     run = setup.prepare(json.loads(config.to_json()))
     params, stats = run.initial()
-    state, fixed = run.init_phase_state(run.phases[0], 0, params, stats)
+    program = PhaseProgram(run, run.phases[0])
+    state, fixed = program.init_state(0, Variables(params, stats))
     index, split = run.tasks['primary'].loader.indices(0), run.data.splits['train']
 
     @jax.jit
@@ -66,7 +69,7 @@ def test_a_step_adds_it_to_the_loss_of_the_plain_images(config, accumulate):
         x = run.network.normalise(images.astype(jnp.float32))
         both = jnp.concatenate([x, x[:, :, ::-1]])
         logits, stats, maps = run.network.forward(
-            params, stats, both, train=run.phases[0].partition.stages, key=jax.random.key(0), tell='pool'
+            Variables(params, stats), both, train=run.phases[0].partition.stages, key=jax.random.key(0), tell='pool'
         )
         count = len(labels)
         fixed_kernel = jax.lax.stop_gradient(params['head.primary.kernel'])
@@ -81,7 +84,7 @@ def test_a_step_adds_it_to_the_loss_of_the_plain_images(config, accumulate):
         gradients.append(slope)
     mean = {path: sum(np.asarray(one[path]) for one in gradients) / accumulate for path in params}
     norm = np.sqrt(sum(np.square(leaf.astype(np.float64)).sum() for leaf in mean.values()))
-    state = run.step_function(run.phases[0])(state, fixed, run.loader.device_data, run.loader.host_batches([0]), 1)
+    state = program.step_function()(state, fixed, run.loader.device_data, run.loader.host_batches([0]), 1)
     assert state.sums['gradient_norm'] == pytest.approx(norm, rel=1e-3)
 
 

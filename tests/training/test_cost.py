@@ -7,14 +7,14 @@ import jax
 import numpy as np
 import optax
 import pytest
-from flax import nnx
 from ml_collections import ConfigDict
 
 import fer_jax
 from configs import default
 from fer_jax import models
-from fer_jax.models.parameters import unflatten
+from fer_jax.models.parameters import Variables, merge_module
 from fer_jax.training import setup
+from fer_jax.training.phase_program import PhaseProgram
 from fer_jax.training.train_state import FrozenState
 from tests.small_run import config_of
 
@@ -48,7 +48,7 @@ def test_a_step_costs_a_forward_pass_and_the_backward_pass_of_what_trains(faces,
         return jax.jit(function).lower(*arguments).compile().cost_analysis()['flops']
 
     def up_to(stage, params, stats, x):
-        network = nnx.merge(run.network.graphdef, unflatten(params), unflatten(stats), copy=True)
+        network = merge_module(run.network.graphdef, Variables(params, stats))
         return models.run(network, run.network.normalise(x.astype(np.float32)), stop=stage)
 
     costs, expected = [], []
@@ -56,15 +56,23 @@ def test_a_step_costs_a_forward_pass_and_the_backward_pass_of_what_trains(faces,
         trainable, frozen = phase.partition.split(params)
         create = functools.partial(fer_jax.training.train_state.create, 0, tx=phase.tx, tasks=['primary'])
         state = jax.eval_shape(create, trainable, stats)
+        step = PhaseProgram(run, phase).jitted_step()
         costs.append(
-            flops(run.jitted_step(phase), state, FrozenState(frozen, {}), {'primary': {}}, {'primary': batch}, 1)
+            flops(
+                step,
+                state,
+                FrozenState(frozen, {}),
+                {'primary': {}},
+                {'primary': batch},
+                1,
+            )
         )
         below = functools.partial(up_to, phase.partition.boundary)
         x = jax.eval_shape(below, params, stats, images)
 
         def loss(trainable, frozen, stats, x, phase=phase):
             where = {'start': phase.partition.boundary, 'train': phase.partition.stages, 'key': jax.random.key(0)}
-            logits, stats, _ = run.network.forward(trainable | frozen, stats, x, **where)
+            logits, stats, _ = run.network.forward(Variables(trainable | frozen, stats), x, **where)
             return -jax.nn.log_softmax(logits['primary'])[:, 0].mean(), stats
 
         def update(gradients, state, phase=phase):

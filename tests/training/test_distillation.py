@@ -17,6 +17,7 @@ from fer_jax.evaluation import evaluate_runs
 from fer_jax.models import registry
 from fer_jax.runs import provenance
 from fer_jax.training import auxiliary_losses, setup
+from fer_jax.training.phase_program import PhaseProgram
 from tests.data.images import link_ck48
 
 
@@ -121,8 +122,9 @@ def test_a_student_learns_from_its_teachers_alone(faces, teacher, tmp_path):
         config.data.placement = placement
         config.phases = (default.phase(rates=default.HEAD_ONLY, optimizer='sgd', learning_rate=0.1, cache_views=views),)
         run = setup.prepare(plain(config))
-        state, fixed = run.init_phase_state(run.phases[0], 0, *run.initial())
-        loader, step = run.loader_for(run.phases[0], state, fixed), run.step_function(run.phases[0])
+        program = PhaseProgram(run, run.phases[0])
+        state, fixed = program.init_state(0, run.initial())
+        loader, step = program.make_loader(state, fixed), program.step_function()
         for index in range(3):
             state = step(state, fixed, loader.device_data, loader.host_batches([index]), 1)
         found.append(jax.device_get((state.trainable, state.sums)))
@@ -137,16 +139,17 @@ def test_shares_and_hints_enter_the_loss_as_they_are_weighted(faces, teacher):
     config.data.augment = default.augment('none')
     config.phases = (default.phase(rates=default.HEAD_ONLY),)
     run = setup.prepare(plain(config))
-    params, stats = run.initial()
-    state, fixed = run.init_phase_state(run.phases[0], 0, params, stats)
+    variables = run.initial()
+    program = PhaseProgram(run, run.phases[0])
+    state, fixed = program.init_state(0, variables)
     index, split = run.tasks['primary'].loader.indices(0), run.data.splits['train']
     x = run.network.normalise(split.read(index).astype(np.float32))
-    logits = jax.tree.map(np.asarray, run.network.forward(params, stats, x)[0])
+    logits = jax.tree.map(np.asarray, run.network.forward(variables, x)[0])
     own = -jax.nn.log_softmax(logits['primary'])[np.arange(16), split.labels[index]]
     p, log_q = split.teacher_outputs['probabilities'][index], jax.nn.log_softmax(logits['primary'] / 2)
     taught = 4 * (p * (np.log(p) - log_q)).sum(1)
     hints = np.square(logits['hints'] - split.teacher_outputs['hints'][index]).mean(1)
-    state = run.step_function(run.phases[0])(state, fixed, run.loader.device_data, run.loader.host_batches([0]), 1)
+    state = program.step_function()(state, fixed, run.loader.device_data, run.loader.host_batches([0]), 1)
     assert state.sums['primary/loss'] == pytest.approx(float(np.mean(0.7 * own + 0.3 * taught + 0.1 * hints)), rel=1e-4)
 
 
@@ -175,7 +178,7 @@ def test_what_teaching_cannot_be(faces, teacher, change, message):
 def test_a_teacher_knows_all_classes(faces, teacher, shared_data, tmp_path):
     for name in ('happy', 'fear'):
         (tmp_path / name).symlink_to(shared_data / 'ck48' / name)
-    with pytest.raises(UserError, match=r'knows no fear; it has anger, happy, surprise'):
+    with pytest.raises(UserError, match=r'knows no fear; it has angry, happy, surprise'):
         setup.prepare(plain(student_of(tmp_path, teacher)))
 
 

@@ -9,7 +9,9 @@ import pytest
 import fer_jax
 from configs import default
 from fer_jax.errors import UserError
+from fer_jax.models.parameters import Variables
 from fer_jax.training import setup
+from fer_jax.training.phase_program import PhaseProgram
 from tests.small_run import config_of
 
 
@@ -23,11 +25,12 @@ def test_frozen_parameters_and_statistics_stand_still(faces, tmp_path):
     params, stats = run.initial()
     before = jax.device_get((params, stats))
     phase = run.phases[0]
-    state, fixed = run.init_phase_state(phase, 0, params, stats)
+    program = PhaseProgram(run, phase)
+    state, fixed = program.init_state(0, Variables(params, stats))
     assert {leaf.shape for leaf in jax.tree.leaves(state.opt_state)} == {()} | {
         leaf.shape for leaf in state.trainable.values()
     }
-    step = run.step_function(phase)
+    step = program.step_function()
     for index in range(50):
         state = step(state, fixed, run.loader.device_data, run.loader.host_batches([index]), 1)
     for path, leaf in (state.trainable | fixed.frozen).items():
@@ -46,8 +49,9 @@ def test_a_phase_trains_at_a_size_of_its_own(faces):
     assert [phase.image_size for phase in run.phases] == [32, 64] and run.network.spec.image_size == 64
     costs = []
     for phase in run.phases:
-        state, fixed = run.init_phase_state(phase, 0, *run.initial())
-        lowered = run.jitted_step(phase).lower(state, fixed, run.loader.device_data, run.loader.host_batches([0]), 1)
+        program = PhaseProgram(run, phase)
+        state, fixed = program.init_state(0, run.initial())
+        lowered = program.jitted_step().lower(state, fixed, run.loader.device_data, run.loader.host_batches([0]), 1)
         costs.append(lowered.compile().cost_analysis()['flops'])
     assert costs[0] == pytest.approx(costs[1] / 4, rel=0.1)
     config.phases[0].image_size = 65

@@ -27,9 +27,10 @@ from fer_jax.runs import results as run_results
 from fer_jax.training import losses, optimizers, setup, train_state
 from fer_jax.training.freezing import Partition
 from fer_jax.training.objectives import Objective
+from fer_jax.training.phase_program import PhaseProgram
 from fer_jax.training.phases import Phase
 from fer_jax.training.train_state import FrozenState
-from fer_jax.training.train_step import train_step
+from fer_jax.training.train_step import StepProgram, train_step
 from tests.data.images import link_ck48
 
 RNG = np.random.default_rng(0)
@@ -45,8 +46,8 @@ BATCHES = {
 }
 
 
-def forward(params, stats, x, **_):
-    rows = x.reshape(len(x), -1)
+def forward(variables, x, **_):
+    rows, (params, stats) = x.reshape(len(x), -1), variables
     return {name: rows @ kernel for name, kernel in params.items()}, stats, rows @ params[PRIMARY]
 
 
@@ -69,7 +70,7 @@ def stepped(objectives, *, accumulate=1):
     partition = Partition({}, frozenset(), '')
     phase = Phase(0, 0, 10, 1.0, partition, tx, lambda _: RATE, Augment(), SIZE, accumulate=accumulate)
     state = train_state.create(0, jax.tree.map(jnp.asarray, KERNELS), {}, tx, tasks=objectives)
-    step = functools.partial(train_step, network=NETWORK, phase=phase, objectives=objectives, seed=0, guard=0)
+    step = functools.partial(train_step, program=StepProgram(NETWORK, phase, objectives, seed=0, guard=0))
     after = jax.jit(step)(
         state, FrozenState({}, {}), dict.fromkeys(objectives, {}), {name: BATCHES[name] for name in objectives}
     )
@@ -140,7 +141,7 @@ def config_of(faces):
     config.model.update({'name': 'resnet8_small', 'weights': 'scratch', 'image_size': 32, 'channels': 1})
     config.data.update({'name': '', 'dir': str(faces / 'ours'), 'batch_size': 16})
     config.joint.theirs = default.task(0.5, head='primary', name='', dir=str(faces / 'theirs'), batch_size=8)
-    config.joint.theirs.data.rename = (('contempt', 'anger'),)
+    config.joint.theirs.data.rename = (('contempt', 'angry'),)
     config.joint.smiles = default.task(0.25, name='', dir=str(faces / 'theirs'), batch_size=8)
     config.joint.faces = default.task(name='', dir=str(faces / 'ours'), label='none', align=0.1, batch_size=16)
     config.phases = (default.phase(epochs=1, learning_rate=1e-3),)
@@ -156,7 +157,7 @@ def test_three_tasks_beside_the_primary_one(faces, tmp_path, capsys):
     assert list(results['splits']['test/smiles']['per_class']) == ['contempt', 'happy']
     assert results['splits']['test/theirs']['per_class']['surprise']['n'] == 0
     spec = checkpoints.read_spec(tmp_path / 'run')
-    assert spec.classes == {PRIMARY: ('anger', 'happy', 'surprise'), 'smiles': ('contempt', 'happy')}
+    assert spec.classes == {PRIMARY: ('angry', 'happy', 'surprise'), 'smiles': ('contempt', 'happy')}
     records = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
     assert {'loss', 'theirs/loss', 'smiles/accuracy', 'faces/loss'} <= set(records[-2])
     assert 'faces/accuracy' not in records[-2] and 'theirs/macro_f1' in records[-1]
@@ -177,6 +178,8 @@ def test_nothing_trains_on_what_the_primary_task_is_scored_on(faces):
     everything = [path.resolve().read_bytes() for path in (faces / 'ours').rglob('*.png')]
     left = [image for image in everything if hashlib.sha256(image).digest() not in scored]
     assert len(data['faces'].splits['train'].ids) == len(left) < len(everything) == 60
+    note = f'left out: {60 - len(left)} of 60 training images, on which the primary task is selected or tested'
+    assert note in data['faces'].notes
 
 
 def test_no_joint_task_is_scored_on_what_another_trains_on(faces):
@@ -190,7 +193,7 @@ def test_no_joint_task_is_scored_on_what_another_trains_on(faces):
         image_size=32,
         channels=1,
         root=faces,
-        rename=(('contempt', 'anger'),),
+        rename=(('contempt', 'angry'),),
         classes=data[PRIMARY].classes,
         split_seed=1,
     )
@@ -216,8 +219,9 @@ def test_each_task_has_its_own_order_and_the_frozen_part_is_cached(faces):
         config.phases = (default.phase(rates=default.HEAD_ONLY, optimizer='sgd', learning_rate=0.1, cache_views=views),)
         run = setup.prepare(json.loads(config.to_json()))
         phase = run.phases[0]
-        state, fixed = run.init_phase_state(phase, 0, *run.initial())
-        loader, step = run.loader_for(phase, state, fixed), run.step_function(phase)
+        program = PhaseProgram(run, phase)
+        state, fixed = program.init_state(0, run.initial())
+        loader, step = program.make_loader(state, fixed), program.step_function()
         for index in range(3):
             state = step(state, fixed, loader.device_data, loader.host_batches([index]), 1)
         found.append(jax.device_get((state.trainable, state.sums)))
@@ -257,8 +261,8 @@ def test_levels_are_learnt_beside_expressions(faces, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'data.rename': ()}, r'joint.theirs: theirs has the classes contempt, which are not among anger, happy'),
-        ({'data.rename': (('smirk', 'anger'),)}, r'joint.theirs: data.rename: smirk is no class'),
+        ({'data.rename': ()}, r'joint.theirs: theirs has the classes contempt, which are not among angry, happy'),
+        ({'data.rename': (('smirk', 'angry'),)}, r'joint.theirs: data.rename: smirk is no class'),
         ({'data.label': 'none'}, r'joint.theirs: without labels there is only align'),
         ({'align': 0.1, 'data.batch_size': 1}, r'joint.theirs.data.batch_size=1 in 1 microbatches: align compares'),
         ({'data.batch_size': 999}, r'joint.theirs: data.batch_size=999 is larger'),

@@ -16,6 +16,7 @@ from fer_jax.errors import UserError
 from fer_jax.models import network
 from fer_jax.models.network import ModelSpec
 from fer_jax.training import memory, setup, train_state
+from fer_jax.training.phase_program import PhaseProgram
 
 COUNT, BATCH, SIZE = 64, 8, 16
 STAGES = ('stem', 'layer1', 'layer2', 'layer3')
@@ -44,8 +45,9 @@ def prepared(faces, rates=default.ALL, dtype='float32', frozen_dtype='float32', 
 def stepped(run, steps=2):
     """(state, fixed) after some steps."""
     phase = run.phases[0]
-    state, fixed = run.init_phase_state(phase, 0, *run.initial())
-    step = run.step_function(phase)
+    program = PhaseProgram(run, phase)
+    state, fixed = program.init_state(0, run.initial())
+    step = program.step_function()
     for at in range(steps):
         state = step(state, fixed, run.loader.device_data, run.loader.host_batches([at]), 1)
     return jax.device_get(state), fixed
@@ -66,8 +68,9 @@ def test_stages_computed_again_train_alike(faces):
 
 def lowered(run):
     phase = run.phases[0]
-    step = run.jitted_step(phase)
-    return step.lower(*run.init_phase_state(phase, 0, *run.initial()), *run.abstract_batch(phase)).as_text()
+    program = PhaseProgram(run, phase)
+    step = program.jitted_step()
+    return step.lower(*program.init_state(0, run.initial()), *program.abstract_batch()).as_text()
 
 
 def test_a_stage_that_is_none_is_one_message(faces):
@@ -83,7 +86,7 @@ def test_frozen_kernels_in_half_the_width_train_alike(faces, dtype, tolerance):
     assert one.sums['primary/loss'] == pytest.approx(other.sums['primary/loss'], rel=tolerance, abs=0)
     sizes = [sum(leaf.nbytes for leaf in fixed.frozen.values()) for fixed in (whole, half)]
     assert sizes[1] < 0.51 * sizes[0]
-    scored = train_state.eval_params(other, half)[0]
+    scored = train_state.eval_variables(other, half).params
     assert {leaf.dtype for leaf in scored.values()} == {np.dtype('float32')}
     np.testing.assert_allclose(scored['conv1.kernel'], whole.frozen['conv1.kernel'], rtol=2**-8)
     assert not np.array_equal(scored['conv1.kernel'], whole.frozen['conv1.kernel'])

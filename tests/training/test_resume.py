@@ -4,12 +4,16 @@ import json
 import os
 import shutil
 import signal
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import fer_jax
 from configs import default
 from fer_jax.errors import UserError
+from fer_jax.runs import data as run_data
 from fer_jax.training import multi_step, setup
 from fer_jax.training import run as training_run
 from fer_jax.utils.signals import Stopped
@@ -93,12 +97,35 @@ def test_other_data_and_other_versions_are_noticed(finished, faces, tmp_path, ca
     before = json.loads(path.read_text())
     before['versions']['jax'], before['data']['fingerprint'] = '0.1.0', '0' * 64
     path.write_text(json.dumps(before))
-    with pytest.raises(UserError, match='holds a run on other data.*--allow_changes'):
-        fer_jax.train(config_of(faces), tmp_path / 'run')
+    with pytest.raises(UserError, match='holds a run on other data.*--allow_other_data'):
+        fer_jax.train(config_of(faces), tmp_path / 'run', allow_changes=True)
     assert json.loads(path.read_text()) == before
-    fer_jax.train(config_of(faces), tmp_path / 'run', allow_changes=True)
+    fer_jax.train(config_of(faces), tmp_path / 'run', allow_other_data=True)
     assert 'began with other versions, jax 0.1.0 -> ' in capsys.readouterr().out
     assert json.loads(path.read_text())['earlier'] == [before]
+
+
+def test_data_that_have_moved_are_the_same_data(finished, faces, tmp_path, capsys):
+    """Their fingerprint decides, not their path; other images at the new path are refused."""
+    workdir, results = finished
+    shutil.copytree(workdir, tmp_path / 'run')
+    moved = Path(shutil.copytree(faces, tmp_path / 'scratch' / 'of the job'))
+    assert fer_jax.train(config_of(moved), tmp_path / 'run')['splits'] == results['splits']
+    assert 'changed since this run began: data.dir: ' in capsys.readouterr().out
+    assert json.loads((tmp_path / 'run' / 'config.json').read_text())['data']['dir'] == str(moved)
+    kept, digests = run_data.image_digests(tmp_path / 'run'), run_data.image_digests(workdir)
+    data = run_data.data_of_run(workdir)['primary']
+    for role, split in data.splits.items():
+        assert {row.tobytes() for row in kept[role]} == {row.tobytes() for row in digests[role]}
+        assert {row.tobytes() for row in kept[role]} == {row.tobytes() for row in split.digests}
+    scored = moved / data.splits['test'].ids[0]
+    Image.fromarray(np.asarray(Image.open(scored)) ^ np.uint8(1)).save(scored)
+    with pytest.raises(UserError, match='holds a run on other data'):
+        fer_jax.train(config_of(moved), tmp_path / 'run', allow_changes=True)
+    environment = tmp_path / 'run' / 'environment.json'
+    environment.unlink()
+    with pytest.raises(UserError, match=r'holds a run of another config; data\.dir: '):
+        fer_jax.train(config_of(faces), tmp_path / 'run')
 
 
 def test_a_checkpoint_of_another_model_or_class_list_is_refused(finished, faces, tmp_path):
@@ -110,5 +137,5 @@ def test_a_checkpoint_of_another_model_or_class_list_is_refused(finished, faces,
     (tmp_path / 'faces').mkdir()
     for name in ('happy', 'surprise'):
         (tmp_path / 'faces' / name).symlink_to(faces / name)
-    with pytest.raises(UserError, match='its classes is primary: anger, happy, surprise, this run has primary: happy'):
+    with pytest.raises(UserError, match='its classes is primary: angry, happy, surprise, this run has primary: happy'):
         fer_jax.train(config_of(tmp_path / 'faces'), workdir)

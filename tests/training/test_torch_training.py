@@ -17,7 +17,7 @@ from fer_jax.training.freezing import partition
 from fer_jax.training.objectives import Objective
 from fer_jax.training.phases import Phase
 from fer_jax.training.train_state import FrozenState
-from fer_jax.training.train_step import train_step
+from fer_jax.training.train_step import StepProgram, train_step
 from tests.torch_reference import state_of, torchvision_model
 
 STEPS, BATCH, SIZE, CLASSES = 3, 8, 96, 7
@@ -58,7 +58,7 @@ def torch_steps(reference, images, labels, rate):
 def jax_steps(name, weights, images, labels, rates, rate):
     """The same by the step that a run takes."""
     network = build(ModelSpec(name, {PRIMARY: tuple('abcdefg')}, SIZE, mean=MEAN, std=STD))
-    params, stats = fill(network.params, network.batch_stats, weights, head=True)
+    params, stats = fill(network.variables, weights, head=True)
     split = partition(list(params), network.stages, rates)
     trainable, frozen = split.split(jax.tree.map(jnp.asarray, params))
     tx = optimizers.make(
@@ -70,16 +70,8 @@ def jax_steps(name, weights, images, labels, rates, rate):
         weight_decay=DECAY,
     )
     phase = Phase(0, 0, STEPS, 1.0, split, tx, lambda _: rate, Augment(), SIZE)
-    step = jax.jit(
-        functools.partial(
-            train_step,
-            network=network,
-            phase=phase,
-            objectives={PRIMARY: Objective(losses.make('cross_entropy'))},
-            seed=0,
-            guard=0,
-        )
-    )
+    objectives = {PRIMARY: Objective(losses.make('cross_entropy'))}
+    step = jax.jit(functools.partial(train_step, program=StepProgram(network, phase, objectives, seed=0, guard=0)))
     state = train_state.create(0, trainable, jax.tree.map(jnp.asarray, stats), tx, tasks=[PRIMARY])
     found = []
     for batch, target in zip(images, labels, strict=True):

@@ -16,7 +16,7 @@ from fer_jax.training.freezing import Partition
 from fer_jax.training.objectives import Objective
 from fer_jax.training.phases import Phase
 from fer_jax.training.train_state import FrozenState
-from fer_jax.training.train_step import train_step
+from fer_jax.training.train_step import StepProgram, train_step
 
 COUNT, SIZE, CLASSES, RATE = 24, 6, 3, 0.5
 IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, SIZE, SIZE, 1), np.uint8)
@@ -24,8 +24,8 @@ LABELS = (np.arange(COUNT) % CLASSES).astype(np.int32)
 KERNEL = np.random.default_rng(1).normal(size=(SIZE * SIZE, CLASSES)).astype(np.float32)
 
 
-def forward(params, stats, x, **_):
-    return {PRIMARY: x.reshape(len(x), -1) @ params['kernel']}, stats, x
+def forward(variables, x, **_):
+    return {PRIMARY: x.reshape(len(x), -1) @ variables.params['kernel']}, variables.batch_stats, x
 
 
 NETWORK = SimpleNamespace(
@@ -42,14 +42,8 @@ def stepped(settings=Augment(), *, sam=0.0, fields=None, source=None, scale=1.0,
     averages = {} if phase.ema else None
     state = train_state.create(5, {'kernel': jnp.asarray(KERNEL)}, {}, tx, tasks=[PRIMARY], ema=averages)
     state = state._replace(scale=scale, health=state.health | (health or {}))
-    step = functools.partial(
-        train_step,
-        network=NETWORK,
-        phase=phase,
-        objectives={PRIMARY: Objective(losses.make('cross_entropy', **loss))},
-        seed=3,
-        guard=2,
-    )
+    objectives = {PRIMARY: Objective(losses.make('cross_entropy', **loss))}
+    step = functools.partial(train_step, program=StepProgram(NETWORK, phase, objectives, seed=3, guard=2))
     run = jax.jit(step, compiler_options={'xla_backend_optimization_level': 0})  # compiled quickly
     batch = {'x': IMAGES, 'y': LABELS, 'weight': np.full(COUNT, weight, np.float32)}
     return jax.device_get(run(state, FrozenState({}, source or {}), {PRIMARY: {}}, {PRIMARY: batch}))
@@ -141,7 +135,7 @@ def test_averages_go_on_in_the_next_phase_and_new_leaves_enter_as_they_are():
     earlier = {'params': {'old': jnp.zeros(2), 'frozen since': jnp.zeros(2)}, 'batch_stats': {}}
     state = train_state.create(0, trainable, {'mean': jnp.ones(1)}, optax.identity(), ema=earlier)
     assert {path: float(leaf[0]) for path, leaf in state.ema['params'].items()} == {'old': 0, 'new': 3}
-    params, stats = train_state.eval_params(state, FrozenState({'frozen since': jnp.full(2, 7.0)}, {}))
+    params, stats = train_state.eval_variables(state, FrozenState({'frozen since': jnp.full(2, 7.0)}, {}))
     assert {path: float(leaf[0]) for path, leaf in (params | stats).items()} == {
         'old': 0, 'new': 3, 'frozen since': 7, 'mean': 1,
     }  # fmt: skip

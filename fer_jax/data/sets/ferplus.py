@@ -15,12 +15,13 @@ from fer_jax.errors import UserError
 VERSION = '1.0.0'
 CLASSES = ('neutral', 'happy', 'surprise', 'sad', 'angry', 'disgust', 'fear', 'contempt')  # the order of the votes
 COLUMNS = ('neutral', 'happiness', 'surprise', 'sadness', 'anger', 'disgust', 'fear', 'contempt', 'unknown', 'NF')
+ARCHIVES = ('.zip', '.tar', '.tar.gz', '.tgz')
 VOTES, UNCERTAIN = 'fer2013new.csv', 'uncertain_rows.txt'
 PUBLISHED = {'train': 28561, 'validation': 3579, 'test': 3574}  # rows of fer2013new.csv that name an image
 
 
 def read(source: Path) -> Reading:
-    """Joins the two csv files, found anywhere below the folder `source`, row by row.
+    """Joins the two csv files, found anywhere below the folder `source`, row by row; FER2013's may be in an archive.
 
     Images that FER+ left out (no name, not a face) are left out here. The label is the majority after single votes are
     removed, -1 where there is none or it is no expression; the votes are a target. Test images without a copy elsewhere
@@ -30,7 +31,7 @@ def read(source: Path) -> Reading:
     Raises:
       UserError: a file is missing, or the two do not belong together.
     """
-    csv_path, votes_path = _one(source, 'fer2013.csv*'), _one(source, VOTES)
+    csv_path, votes_path = _images(source), _one(source, VOTES)
     rows = list(fer2013.rows(csv_path))
     votes, named = _votes(votes_path, [row.split for row in rows])
     labels = soft_labels.majority(votes, len(CLASSES))
@@ -62,6 +63,14 @@ def read(source: Path) -> Reading:
         image_shape=(fer2013.SIDE, fer2013.SIDE, 1),
         notes=(f'{len(rows) - len(kept)} rows have no FER+ image; {int((labels[kept] < 0).sum())} have no majority',),
     )
+
+
+def _images(source: Path) -> Path:
+    """Finds fer2013.csv, as it is, or in the first archive that holds it."""
+    files = sorted(path for path in source.rglob('*') if path.is_file()) if source.is_dir() else []
+    named = [path for path in files if path.name.removesuffix('.gz') in fer2013.CSVS]
+    packed = (path for path in files if path.name.endswith(ARCHIVES) and fer2013.holds_csv(path))
+    return named[0] if named else next(packed, None) or _one(source, 'fer2013.csv*')
 
 
 def _one(source: Path, pattern: str) -> Path:

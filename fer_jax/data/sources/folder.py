@@ -1,81 +1,136 @@
 """A folder of labelled images: `DIR/<class>/*`, or `DIR/<split>/<class>/*`; or of images without labels."""
 
 import re
+import unicodedata
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from fer_jax.data.imaging.codec import IMAGE_SUFFIXES
+from fer_jax.data.imaging.image_files import describe_left_out, is_hidden, list_image_files, printable
 from fer_jax.data.sources import files
+from fer_jax.data.tables.splitting import split_name
 from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
 
-SPLIT_NAMES = {'train': 'train', 'training': 'train', 'validation': 'validation', 'valid': 'validation'}
-SPLIT_NAMES |= {'val': 'validation', 'test': 'test'}
+BESIDE = 'beside the class folders'
+MOST_FOLDERS = 8  # folders that a message names
 
-Found = list[tuple[str, str, int]]  # path relative to the folder, split, label
+Found = list[tuple[str, str, str]]  # path relative to the folder, split, class
 
 
 def scan(directory: Path, *, subject: str = '') -> Table:
-    """Every image below the class folders; classes in sorted order.
+    """Lists every image below the class folders, however deep; classes in sorted order, in Unicode's composed form.
 
     Args:
       subject: a regular expression that finds the subject in the relative path, by its first group or as a whole.
 
     Raises:
-      UserError: the folder is missing, has no class folders, a class has no image, classes differ between splits, or
-        a path shows no subject.
+      UserError: the folder is missing, has no class folders, a class has no image at all, splits cannot be told from
+        classes, or a path shows no subject.
     """
     _check(directory)
+    listing = list_image_files(directory)
     top = _folders(directory)
     if not top:
-        files_here = sum(1 for entry in directory.iterdir() if entry.is_file())
+        count = sum(1 for entry in directory.iterdir() if entry.is_file())
         raise UserError(
-            f'data.dir={str(directory)!r} has no class folders (found {files_here} files); '
+            f'data.dir={str(directory)!r} has no class folders (found {count} files); '
             f'expected {directory}/<class>/<image>'
         )
-    if {folder.name.lower() for folder in top} <= set(SPLIT_NAMES):
-        classes, found = _with_splits(directory, top)
+    if _has_splits(directory, top, listing.images):
+        classes, found = _with_splits(directory, top, listing.images)
     else:
-        classes = tuple(folder.name for folder in top)
-        found = [(name, 'all', label) for label, folder in enumerate(top) for name in _images(directory, folder)]
-    found.sort()
+        classes = {_composed(folder.name): folder for folder in top}
+        found = [(name, 'all', _composed(name.split('/')[0])) for name in listing.images if '/' in name]
+    filled = {name for _, _, name in found}
+    if not filled:
+        raise UserError(
+            '; '.join(
+                [
+                    f'data.dir={str(directory)!r} has no images ({", ".join(sorted(IMAGE_SUFFIXES))})',
+                    *describe_left_out(listing.left_out),
+                    describe_layout(directory),
+                ]
+            )
+        )
+    if len(filled) > 1 and (empty := [folder for name, folder in classes.items() if name not in filled]):
+        below = {
+            reason: [name for name in names if any((directory / name).is_relative_to(folder) for folder in empty)]
+            for reason, names in listing.left_out.items()
+        }
+        notes = describe_left_out({reason: names for reason, names in below.items() if names})
+        raise UserError(
+            '; '.join(
+                [
+                    f'{", ".join(map(str, empty))} has no images ({", ".join(sorted(IMAGE_SUFFIXES))})',
+                    *notes,
+                    'add some or remove the folder',
+                ]
+            )
+        )
+    left_out = dict(listing.left_out)
+    if beside := sorted(set(listing.images) - {name for name, _, _ in found}):
+        left_out[BESIDE] = beside
     ids = np.array([name for name, _, _ in found], np.str_)
     digests, fetch = files.open_files(directory, ids)
+    names = tuple(sorted(filled))
+    number = {name: index for index, name in enumerate(names)}
     return Table(
         name=directory.resolve().name,
-        classes=classes,
+        classes=names,
         ids=ids,
         splits=np.array([split for _, split, _ in found], np.str_),
-        labels=np.array([label for _, _, label in found], np.int32),
+        labels=np.array([number[name] for _, _, name in found], np.int32),
         digests=digests,
         fetch=fetch,
         subjects=subjects_of(ids, subject),
+        left_out=left_out,
     )
 
 
 def unlabelled(directory: Path) -> Table:
-    """Every image anywhere below the folder, with label -1.
+    """Lists every image anywhere below the folder, with label -1.
 
     Raises:
       UserError: the folder is missing or holds no image.
     """
     _check(directory)
-    found = sorted(
-        str(path.relative_to(directory))
-        for path in directory.rglob('*')
-        if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith('.')
-    )
-    if not found:
-        raise UserError(f'{directory} holds no images ({", ".join(sorted(IMAGE_SUFFIXES))})')
-    ids = np.array(found, np.str_)
+    listing = list_image_files(directory)
+    if not listing.images:
+        notes = describe_left_out(listing.left_out)
+        raise UserError('; '.join([f'{directory} holds no images ({", ".join(sorted(IMAGE_SUFFIXES))})', *notes]))
+    ids = np.array(listing.images, np.str_)
     digests, fetch = files.open_files(directory, ids)
     labels = np.full(len(ids), -1, np.int32)
-    return Table(directory.resolve().name, (), ids, np.full(len(ids), 'all'), labels, digests, fetch)
+    splits = np.full(len(ids), 'all')
+    return Table(directory.resolve().name, (), ids, splits, labels, digests, fetch, left_out=listing.left_out)
+
+
+def describe_layout(directory: Path) -> str:
+    """Returns which folders lie in a folder, to a depth of two, and how many images below each."""
+    images = list_image_files(directory).images
+    folders = [below for folder in _folders(directory) for below in (_folders(folder) or [folder])]
+    paths = [folder.relative_to(directory).as_posix() for folder in folders]
+    counts = Counter('/'.join(name.split('/')[:-1][:2]) for name in images)
+    shown = ', '.join(f'{printable(path)}/ ({counts[path]:,} images)' for path in paths[:MOST_FOLDERS])
+    text = f'found {shown}{" ..." if len(paths) > MOST_FOLDERS else ""} in {directory}'
+    parents = {folder.parent for folder in folders if counts[folder.relative_to(directory).as_posix()]}
+    if len(parents) == 1 and len(folders) > 1 and (parent := parents.pop()) != directory:
+        return f'{text}; perhaps data.dir={str(parent)!r} is meant'
+    return f'{text}; expected {directory}/<class>/<image>, or {directory}/<train|validation|test>/<class>/<image>'
 
 
 def subjects_of(ids: np.ndarray, pattern: str) -> np.ndarray:
-    """str [N]: the subject that `pattern` finds in each id, '' without a pattern.
+    """Finds a subject in each id, by a regular expression.
+
+    Args:
+      ids: str [N].
+      pattern: its first group is the subject, or what it finds as a whole.
+
+    Returns:
+      str [N], '' without a pattern.
 
     Raises:
       UserError: the pattern is no regular expression, or finds nothing in an id.
@@ -95,42 +150,67 @@ def subjects_of(ids: np.ndarray, pattern: str) -> np.ndarray:
 
 def _check(directory: Path) -> None:
     if not directory.is_dir():
-        raise UserError(f'data.dir={str(directory)!r} is not a folder; expected {directory}/<class>/<image>')
+        kind = 'is a file, not a folder; an archive has to be unpacked' if directory.is_file() else 'is not a folder'
+        raise UserError(f'data.dir={str(directory)!r} {kind}; expected {directory}/<class>/<image>')
 
 
-def _with_splits(directory: Path, top: list[Path]) -> tuple[tuple[str, ...], Found]:
-    found: Found = []
-    classes: tuple[str, ...] = ()
-    seen: dict[str, Path] = {}
+def _has_splits(directory: Path, top: list[Path], images: list[str]) -> bool:
+    """Tells folders of splits from folders of classes, by their names.
+
+    Raises:
+      UserError: a training split with class folders lies beside folders of other names.
+    """
+    filled = {name.split('/')[0] for name in images if '/' in name}
+    splits = [folder.name for folder in top if split_name(folder.name)]
+    others = [folder.name for folder in top if folder.name in filled and not split_name(folder.name)]
+    if not splits or not others:
+        return bool(splits)
+    if any(split_name(name) == 'train' and _nested(name, images) for name in splits):
+        raise UserError(
+            f'{directory} holds the splits {", ".join(splits)} and beside them {", ".join(others[:MOST_FOLDERS])}; '
+            'move these elsewhere, or name them train, validation or test'
+        )
+    return False
+
+
+def _nested(folder: str, images: list[str]) -> bool:
+    """Whether all images of a folder lie in folders of their own."""
+    own = [name for name in images if name.startswith(f'{folder}/')]
+    return bool(own) and all(name.count('/') > 1 for name in own)
+
+
+def _with_splits(directory: Path, top: list[Path], images: list[str]) -> tuple[dict[str, Path], Found]:
+    seen: dict[str, str] = {}
+    classes: dict[str, Path] = {}
     for folder in top:
-        split = SPLIT_NAMES[folder.name.lower()]
-        names = tuple(sub.name for sub in _folders(folder))
-        if not names:
-            raise UserError(f'{folder} has no class folders; expected {folder}/<class>/<image>')
-        if classes and names != classes:
-            odd = sorted(set(names) ^ set(classes))
-            raise UserError(f'{folder} and {top[0]} differ in the classes {", ".join(odd)}; each split needs them all')
-        if split in seen:
-            raise UserError(f'{directory} has two folders for the split {split}; keep one')
-        classes, seen[split] = names, folder
-        for label, sub in enumerate(_folders(folder)):
-            found += [(name, split, label) for name in _images(directory, sub)]
-    if 'train' not in seen:
+        split = split_name(folder.name)
+        if not split:
+            continue
+        below = _folders(folder)
+        if not below:
+            count = sum(name.startswith(f'{folder.name}/') for name in images)
+            raise UserError(
+                f'{folder} has no class folders (found {count:,} images); expected {folder}/<class>/<image>. Images '
+                'without labels have to be moved elsewhere'
+            )
+        if split in seen.values():
+            twice = ', '.join(name for name, other in seen.items() if other == split)
+            raise UserError(f'{directory} has two folders for the split {split}, {twice} and {folder.name}; keep one')
+        seen[folder.name] = split
+        classes = {_composed(sub.name): sub for sub in below} | classes
+    if 'train' not in seen.values():
         raise UserError(f'{directory} has no train folder (found {", ".join(folder.name for folder in top)})')
+    found = [
+        (name, seen[parts[0]], _composed(parts[1]))
+        for name in images
+        if len(parts := name.split('/')) > 2 and parts[0] in seen
+    ]
     return classes, found
 
 
 def _folders(directory: Path) -> list[Path]:
-    return sorted(entry for entry in directory.iterdir() if entry.is_dir() and not entry.name.startswith('.'))
+    return sorted(entry for entry in directory.iterdir() if entry.is_dir() and not is_hidden(entry.name))
 
 
-def _images(directory: Path, folder: Path) -> list[str]:
-    """Images of a class folder, relative to `directory`."""
-    found = [
-        str(entry.relative_to(directory))
-        for entry in folder.iterdir()
-        if entry.is_file() and entry.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith('.')
-    ]
-    if not found:
-        raise UserError(f'{folder} has no images ({", ".join(sorted(IMAGE_SUFFIXES))}); add some or remove the folder')
-    return found
+def _composed(name: str) -> str:
+    return unicodedata.normalize('NFC', name)

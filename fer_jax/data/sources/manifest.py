@@ -1,66 +1,115 @@
 """A manifest: a csv or jsonl file that lists images with their labels, for sets of any other shape."""
 
 import csv
+import itertools
 import json
+import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 from fer_jax.data.sources import files
+from fer_jax.data.tables.splitting import split_name
 from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
+from fer_jax.utils.paths import user_path
 
 KNOWN = ('path', 'label', 'split', 'subject', 'group', 'weight')
 SHARE = 'p_'  # csv: the column `p_happy` holds the share of votes for happy
-SPLITS = ('train', 'validation', 'test')
+OTHER_NAMES = {
+    'path': (
+        'image',
+        'images',
+        'image_path',
+        'img',
+        'img_path',
+        'file',
+        'filename',
+        'filepath',
+        'file_name',
+        'file_path',
+    ),
+    'label': ('class', 'emotion', 'expression', 'target', 'labels', 'category'),
+    'split': ('usage', 'set', 'subset', 'partition', 'fold'),
+    'subject': ('person', 'identity', 'subject_id', 'id'),
+}  # what other tools call a column
+SHOWN_SPLITS = ('train', 'validation', 'test')
+DELIMITERS = ',;\t|'
+MOST_COLUMNS = 1000
+LONGEST_LINE = 1 << 20  # characters
+MOST_NAMED = 5  # mistakes that a message names
 
 
 def read_manifest(path: Path) -> Table:
-    """The rows of a manifest.
+    """Reads the rows of a manifest.
 
     Columns: `path` (absolute, or relative to the manifest), `label` (a class name, empty where there is none), or
     votes: in csv the columns `p_<class>`, in jsonl an object {class: votes} as label; and, where wanted, `split`
     (train, validation, test), `subject`, `group` and `weight` (in the loss). Classes are sorted by name, or in the
-    order of the votes.
+    order of the votes. A csv may be separated by commas, semicolons or tabs, in UTF-8 or UTF-16, and have the index
+    column that pandas writes.
 
     Raises:
-      UserError: a row is malformed; its number, counted from 1 without the header, is named.
+      UserError: rows are malformed; their numbers, counted from 1 without the header, are named.
     """
     if not path.is_file():
         raise UserError(f'data.manifest={str(path)!r} is not a file; give a .csv or .jsonl')
-    rows = list(_rows(path))
+    if path.suffix == '.json':
+        raise UserError(f'data.manifest={str(path)!r}: give a .csv, or a .jsonl with an object a line')
+    mistakes: list[str] = []
+    rows, given = [], []
+    for number, row in _rows(path):
+        try:
+            given.append(_checked(path.parent, row))
+            rows.append(row)
+        except ValueError as error:
+            mistakes.append(f'row {number}: {error}')
+    splits = [row['split'] for row in rows]
+    if any(splits) and not all(splits):
+        numbers = [number for number, split in enumerate(splits, 1) if not split]
+        mistakes.append(f'row {numbers[0]}: split is empty, and not in every row; give it in all, or in none')
+    twice = [name for name, count in Counter(row['path'] for row in rows).items() if count > 1]
+    mistakes += [f'{name!r} stands there more than once; keep one row a path' for name in twice]
+    if mistakes:
+        more = f'\nand {len(mistakes) - MOST_NAMED:,} more' if len(mistakes) > MOST_NAMED else ''
+        raise UserError(f'{path}: ' + '\n'.join(mistakes[:MOST_NAMED]) + f'{more}; mend or remove these rows')
     if not rows:
         raise UserError(f'data.manifest={str(path)!r} has no rows')
-    given = [_label(path, number, row) for number, row in enumerate(rows, 1)]
     classes = tuple(dict.fromkeys(name for votes in given for name in votes))
-    if not any(len(votes) > 1 for votes in given):
+    many = any(len(votes) > 1 for votes in given)
+    if not many:
         classes = tuple(sorted(classes))
-    votes = np.zeros((len(rows), len(classes)), np.float32)
-    for row_votes, target in zip(given, votes, strict=True):
-        for name, count in row_votes.items():
-            target[classes.index(name)] = count
-    soft = bool((votes > 0).sum(1).max(initial=0) > 1)
+    number_of = {name: index for index, name in enumerate(classes)}
+    labels = np.array([_most(votes, number_of) for votes in given], np.int32)
+    soft = any(sum(map(bool, votes.values())) > 1 for votes in given)
+    votes_of = np.zeros((len(rows) if soft else 0, len(classes)), np.float32)
+    for votes, target in zip(given, votes_of, strict=False):
+        target[[number_of[name] for name in votes]] = list(votes.values())
     ids = np.array([row['path'] for row in rows], np.str_)
-    twice, counts = np.unique(ids, return_counts=True)
-    if (counts > 1).any():
-        raise UserError(f'{path} lists {str(twice[counts.argmax()])!r} {counts.max()} times; keep one row a path')
     digests, fetch = files.open_files(path.parent, ids)
     return Table(
         name=path.stem,
         classes=classes,
         ids=ids,
-        splits=_splits(path, rows),
-        labels=np.where(votes.any(1), votes.argmax(1), -1).astype(np.int32) if classes else np.full(len(rows), -1),
+        splits=np.array(splits if any(splits) else ['all'] * len(rows), np.str_),
+        labels=labels,
         digests=digests,
         fetch=fetch,
-        subjects=np.array([row.get('subject', '') for row in rows], np.str_),
-        groups=np.array([row.get('group', '') for row in rows], np.str_),
-        weights=np.array([_number(path, at, row, 'weight', '1') for at, row in enumerate(rows, 1)], np.float32),
-        targets={'votes': votes} if soft else {},
+        subjects=np.array([row['subject'] for row in rows], np.str_),
+        groups=np.array([row['group'] for row in rows], np.str_),
+        weights=np.array([row['weight'] for row in rows], np.float32),
+        targets={'votes': votes_of} if soft else {},
         columns={'votes': classes} if soft else {},
     )
+
+
+def _most(votes: Mapping[str, float], number_of: Mapping[str, int]) -> int:
+    """Returns the class with the most votes, of equal ones the first; -1 for none."""
+    return min(((-count, number_of[name]) for name, count in votes.items() if count), default=(0.0, -1))[1]
 
 
 def write_manifest(path: Path, table: Table, keep: np.ndarray, directory: Path, *, more: bool = False) -> None:
@@ -85,70 +134,152 @@ def write_manifest(path: Path, table: Table, keep: np.ndarray, directory: Path, 
             writer.writerow([*shown, f'{table.weights[at]:g}', *values])
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields the number of a row, and column -> cell.
+
+    Raises:
+      UserError: the file cannot be read, or has other columns.
+    """
     try:
-        with path.open(encoding='utf-8-sig', errors='surrogateescape', newline='') as text:
-            if path.suffix == '.jsonl':
-                for number, line in enumerate(filter(str.strip, text), 1):
-                    try:
-                        row = json.loads(line)
-                        if '\\ud' in line:  # half of a character, which no file name and no csv can have
-                            json.dumps(row, ensure_ascii=False).encode('utf-8', 'surrogateescape')
-                    except (ValueError, RecursionError) as error:
-                        raise _wrong(path, number, f'no JSON: {error}') from None
-                    if not isinstance(row, dict) or not isinstance(row.get('path'), str) or '\0' in row['path']:
-                        raise _wrong(path, number, 'no object with a path')
-                    yield row
-            else:
-                reader = csv.DictReader(text, restkey='')
-                reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
-                if 'path' not in reader.fieldnames:
-                    raise UserError(f'{path} has no column path; it has {", ".join(reader.fieldnames) or "none"}')
-                odd = [key for key in reader.fieldnames if key not in KNOWN and not key.startswith(SHARE)]
-                if odd:
-                    raise UserError(f'{path} has an unknown column {odd[0]!r}; known: {", ".join(KNOWN)}, p_<class>')
-                for number, row in enumerate(reader, 1):
-                    if '' in row or not row['path'] or None in row.values() or '\0' in row['path']:
-                        raise _wrong(path, number, f'{len(reader.fieldnames)} cells expected, a path among them')
-                    yield row
-    except (OSError, csv.Error) as error:
+        with path.open('rb') as binary:
+            start = binary.read(4096)
+        encoding = 'utf-16' if start[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig'
+        if b'\0' in start and encoding != 'utf-16':
+            raise UserError(f'{path} is no text; give a .csv or .jsonl, of a spreadsheet its export as csv')
+        with path.open(encoding=encoding, errors='surrogateescape', newline='') as text:
+            yield from _json_rows(path, text) if path.suffix == '.jsonl' else _csv_rows(path, text)
+    except (OSError, UnicodeError, csv.Error) as error:
         raise UserError(f'{path} cannot be read: {error}') from error
 
 
-def _label(path: Path, number: int, row: Mapping[str, Any]) -> dict[str, float]:
-    """class -> votes."""
-    label = row.get('label', '')
-    if isinstance(label, Mapping):
-        votes = {str(name): _number(path, number, label, name) for name in label}
-    else:
-        votes = {key.removeprefix(SHARE): _number(path, number, row, key) for key in row if key.startswith(SHARE)}
-        if label is not None and str(label).strip():
-            if any(votes.values()):
-                raise _wrong(path, number, f'both a label ({label!r}) and votes; give one')
-            votes |= {str(label).strip(): 1.0}
+def _lines(path: Path, text: TextIO) -> Iterator[str]:
+    """Yields the lines, none of which fills the memory."""
+    while line := text.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise UserError(f'{path} has a line of {LONGEST_LINE:,} characters or more; it is no manifest')
+        yield line
+
+
+def _json_rows(path: Path, text: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(filter(str.strip, _lines(path, text)), 1):
+        try:
+            row = json.loads(line)
+            if '\\ud' in line:  # half of a character, which no file name and no csv can have
+                json.dumps(row, ensure_ascii=False).encode('utf-8', 'surrogateescape')
+        except (ValueError, RecursionError) as error:
+            raise UserError(f'{path}, row {number}: no JSON: {error}; mend or remove the row') from None
+        if not isinstance(row, dict) or not isinstance(row.get('path'), str):
+            raise UserError(f'{path}, row {number}: no object with a path; mend or remove the row')
+        yield number, row
+
+
+def _csv_rows(path: Path, text: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
+    lines = _lines(path, text)
+    head = next(lines, '')
+    delimiter = max(DELIMITERS, key=head.count)
+    reader = csv.reader(itertools.chain([head], lines), delimiter=delimiter, skipinitialspace=True)
+    columns = [name.strip() for name in next(reader, [])]
+    if len(columns) > MOST_COLUMNS:
+        raise UserError(f'{path} has {len(columns):,} columns, more than {MOST_COLUMNS:,}; list an image a row')
+    _check_columns(path, columns)
+    for number, cells in enumerate((cells for cells in reader if any(map(str.strip, cells))), 1):
+        row: dict[str, Any] = dict(zip(columns, cells, strict=False))
+        if len(cells) != len(columns):
+            row['path'] = None
+        row['cells'] = len(cells), len(columns)
+        yield number, row
+
+
+def _check_columns(path: Path, columns: list[str]) -> None:
+    """Refuses a csv without the column path, with a column twice or one that is not known; all of it at once."""
+    names = [name for name in columns if not _is_index(name)]
+    mistakes = []
+    for name in names:
+        if name not in KNOWN and not name.startswith(SHARE):
+            meant = [known for known, others in OTHER_NAMES.items() if name.lower() in (known, *others)]
+            meant = [known for known in meant if known not in names]
+            mistakes.append(f'rename its column {name!r} to {meant[0]}' if meant else f'remove its column {name!r}')
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        mistakes.append(f'it has the column {twice[0]!r} twice')
+    if 'path' not in names:
+        mistakes.insert(0, f'it has no column path; it has {", ".join(names[:MOST_NAMED]) or "none"}')
+    if mistakes:
+        known = f'{", ".join(KNOWN)} and p_<class> are known'
+        more = ['...'] if len(mistakes) > MOST_NAMED else []
+        raise UserError(f'{path}: {"; ".join([*mistakes[:MOST_NAMED], *more])} ({known})')
+
+
+def _is_index(name: str) -> bool:
+    """Whether a column is the index that pandas writes, or the nothing behind a last comma."""
+    return name in ('', 'index') or name.startswith('Unnamed: ')
+
+
+def _checked(directory: Path, row: dict[str, Any]) -> dict[str, float]:
+    """Brings the cells of a row into form, and returns class -> votes.
+
+    Raises:
+      ValueError: a cell is wrong.
+    """
+    found, expected = row.pop('cells', (0, 0))
+    if not row['path'] or '\0' in row['path']:
+        wanted = f'{expected} cells expected, a path among them; it has {found}'
+        raise ValueError(wanted if expected else 'no object with a path')
+    row['path'] = _located(directory, row['path'])
+    votes = _votes(row)
+    for name in votes:
+        if any('\ud800' <= letter <= '\udfff' for letter in name):
+            raise ValueError(f'the label {name!r} is no UTF-8; save the file as UTF-8')
+    row['weight'] = _number(row, 'weight', '1')
+    split = str(row.get('split') or '').strip()
+    row['split'] = split_name(split)
+    if split and not row['split']:
+        raise ValueError(f'split is {split!r}, expected one of {", ".join(SHOWN_SPLITS)}, or none in any row')
+    for key in ('subject', 'group'):
+        row[key] = str(row.get(key) or '').strip()
     return votes
 
 
-def _number(path: Path, number: int, row: Mapping[str, Any], key: str, default: str = '0') -> float:
+def _located(directory: Path, given: str) -> str:
+    """Returns the path of an image, of one that Windows wrote with slashes.
+
+    Raises:
+      ValueError: it cannot be one of this machine.
+    """
+    path = given.strip()
+    if path.startswith('~'):
+        return str(user_path(path))
+    if '\\' not in path and ':/' not in path or (directory / path).exists():
+        return path
+    if re.match(r'[A-Za-z]:|\\\\', path):
+        raise ValueError(f'{path!r} is a path of Windows; write paths relative to the manifest')
+    if re.match(r'\w+://', path):
+        raise ValueError(f'{path!r} is a URL; download the image and write its path')
+    return path.replace('\\', '/')
+
+
+def _votes(row: Mapping[str, Any]) -> dict[str, float]:
+    label = row.get('label', '')
+    if isinstance(label, Mapping):
+        return {_class_name(name): _number(label, name) for name in label}
+    votes = {_class_name(key.removeprefix(SHARE)): _number(row, key) for key in row if key.startswith(SHARE)}
+    if label is not None and str(label).strip():
+        if any(votes.values()):
+            raise ValueError(f'both a label ({label!r}) and votes; give one')
+        votes |= {_class_name(label): 1.0}
+    return votes
+
+
+def _class_name(name: Any) -> str:
+    return unicodedata.normalize('NFC', str(name).strip())
+
+
+def _number(row: Mapping[str, Any], key: str, default: str = '0') -> float:
     value = row.get(key, default)
     try:
         given = float(default if value in ('', None) else value)
     except (TypeError, ValueError, OverflowError):
         given = -1.0
     if not 0 <= given < float('inf'):
-        raise _wrong(path, number, f'{key} is {value!r}, expected a number of at least 0')
+        decimal = ', with a decimal point' if isinstance(value, str) and ',' in value else ''
+        raise ValueError(f'{key} is {value!r}, expected a number of at least 0{decimal}')
     return given
-
-
-def _splits(path: Path, rows: list[dict[str, Any]]) -> np.ndarray:
-    given = [row.get('split') or '' for row in rows]
-    if not any(given):
-        return np.full(len(rows), 'all')
-    for number, split in enumerate(given, 1):
-        if split not in SPLITS:
-            raise _wrong(path, number, f'split is {split!r}, expected one of {", ".join(SPLITS)}, or none in any row')
-    return np.array(given, np.str_)
-
-
-def _wrong(path: Path, number: int, what: str) -> UserError:
-    return UserError(f'{path}, row {number}: {what}; mend or remove the row')

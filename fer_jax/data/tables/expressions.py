@@ -3,19 +3,36 @@
 EXPRESSIONS = ('angry', 'disgust', 'fear', 'happy', 'sad', 'surprise', 'neutral', 'contempt')
 
 _SYNONYMS = {
-    'angry': ('anger', 'an', 'ang'),
-    'disgust': ('disgusted', 'di', 'dis'),
-    'fear': ('fearful', 'afraid', 'scared', 'fe', 'fea'),
-    'happy': ('happiness', 'joy', 'ha', 'hap'),
-    'sad': ('sadness', 'sa'),
-    'surprise': ('surprised', 'su', 'sur'),
-    'neutral': ('neutrality', 'calm', 'ne', 'neu'),
-    'contempt': ('contemptuous', 'co', 'con'),
+    'angry': ('anger',),
+    'disgust': ('disgusted',),
+    'fear': ('fearful', 'afraid', 'scared'),
+    'happy': ('happiness', 'joy'),
+    'sad': ('sadness',),
+    'surprise': ('surprised',),
+    'neutral': ('neutrality', 'calm'),
+    'contempt': ('contemptuous',),
 }
-_CANONICAL = {synonym: name for name, synonyms in _SYNONYMS.items() for synonym in (name, *synonyms)}
+_CODES = {
+    'angry': ('an', 'ang'),
+    'disgust': ('di', 'dis'),
+    'fear': ('fe', 'fea'),
+    'happy': ('ha', 'hap'),
+    'sad': ('sa',),
+    'surprise': ('su', 'sur'),
+    'neutral': ('ne', 'neu'),
+    'contempt': ('co', 'con'),
+}
+_WORDS = {word: name for name, words in _SYNONYMS.items() for word in (name, *words)}
+_CANONICAL = _WORDS | {code: name for name, codes in _CODES.items() for code in codes}
 
 
-def canonical(name: str) -> str:
-    """'Happiness', 'HA' and '4_happy' are 'happy'; a name that is no expression's comes back as it is."""
+def canonical(name: str, *, codes: bool = True) -> str:
+    """Returns the one spelling of an expression: 'happy' of 'Happiness', '4_happy' and the code 'HA'.
+
+    A name that is no expression's comes back as it is.
+
+    Args:
+      codes: whether codes of two or three letters count.
+    """
     plain = name.strip().lower().lstrip('0123456789').strip(' _-.')
-    return _CANONICAL.get(plain, name)
+    return (_CANONICAL if codes else _WORDS).get(plain, name)

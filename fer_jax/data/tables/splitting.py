@@ -6,6 +6,7 @@ split, but for rounding, and nobody stands in two splits.
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,6 +16,15 @@ from fer_jax.errors import UserError
 
 SHARES = {'validation': 0.15, 'test': 0.15}
 CARVED = {'validation': 0.10}
+SPLIT_NAMES = {'train': 'train', 'training': 'train', 'validation': 'validation', 'valid': 'validation'}
+SPLIT_NAMES |= {'val': 'validation', 'dev': 'validation', 'publictest': 'validation'}  # FER2013's public test selects
+SPLIT_NAMES |= {'test': 'test', 'testing': 'test', 'privatetest': 'test'}
+
+
+def split_name(name: str) -> str:
+    """Returns 'train', 'validation' or 'test' for a usual name of that split, such as 'Val_Set'; '' for other names."""
+    plain = re.sub(r'[\s_-]+', '', name.casefold())
+    return SPLIT_NAMES.get(plain) or SPLIT_NAMES.get(plain.removesuffix('set').removesuffix('split'), '')
 
 
 def assign(table: Table, *, folds: int = 0, fold: int = 0, split_seed: int = 0) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """A source of labelled images as it is found, before its examples are given roles."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,8 @@ class Table:
       subsets: name -> bool [N], parts of a split that are scored apart.
       targets: name -> float32 [N, K]; `columns` names the K.
       published: split -> official counts of its classes, or of the split.
+      notes: lines that a user should know.
+      left_out: reason -> files that lie at the source and are not read.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Table:
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     published: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    left_out: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, empty in (('subjects', ''), ('groups', ''), ('weights', np.float32(1))):

@@ -1,0 +1,87 @@
+"""Faces whose places are known already: pictures that are faces, or boxes in a CSV file."""
+
+import csv
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from fer_jax.data.imaging.faces import Face
+from fer_jax.errors import UserError
+from fer_jax.inference.media import Frame
+
+GIVEN = 'given'
+BOX = ('x', 'y', 'width', 'height')
+
+
+def take_whole_pictures(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """Yields the frames, each one face."""
+    for frame in frames:
+        if frame.image is None:
+            yield frame
+        else:
+            height, width = frame.image.shape[:2]
+            yield frame._replace(faces=[Face((0.0, 0.0, float(width), float(height)), 1.0, None)])
+
+
+class Boxes:
+    """Boxes of faces by picture, from a CSV file with the columns file, x, y, width and height, and perhaps others.
+
+    `frame` is the number of a frame of a video, from 0, and `detector` a confidence, 1 where it is missing.
+    """
+
+    def __init__(self, path: Path):
+        """Reads the file.
+
+        Raises:
+          UserError: it cannot be read, lacks a column, or a cell is no number.
+        """
+        self._path = path
+        self._faces: dict[tuple[str, int], list[Face]] = {}
+        try:
+            with path.open(encoding='utf-8-sig', errors='surrogateescape', newline='') as file:
+                rows = csv.DictReader(file)
+                missing = [name for name in ('file', *BOX) if name not in (rows.fieldnames or ())]
+                if missing:
+                    message = f'--faces={str(path)!r} has no column {missing[0]!r}; give file,x,y,width,height'
+                    raise UserError(message)
+                for row in rows:
+                    self._add(row, rows.line_num)
+        except (OSError, csv.Error) as error:
+            reason = getattr(error, 'strerror', None) or error
+            raise UserError(f'--faces={str(path)!r} cannot be read ({reason}); give "given" or a CSV file') from None
+
+    def _add(self, row: dict[str, str], line: int) -> None:
+        if not row['file'] or not any(row[name] for name in BOX):
+            return  # a picture without a face
+        try:
+            box = tuple(float(row[name]) for name in BOX)
+            frame = int(row.get('frame') or 0)
+            confidence = float(row.get('detector') or 1)
+            if not all(map(math.isfinite, (*box, confidence))) or box[2] <= 0 or box[3] <= 0:
+                raise ValueError
+        except (TypeError, ValueError):
+            cells = ','.join(str(row[name]) for name in BOX)
+            message = f'--faces={str(self._path)!r}, line {line}: {cells} is no box; give x,y,width,height in pixels'
+            raise UserError(message) from None
+        self._faces.setdefault((row['file'], frame), []).append(Face(box, confidence, None))  # type: ignore[arg-type]
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raises a UserError where no box is of one of these files."""
+        files = {file for file, _ in self._faces}
+        if files and not any(files.intersection(self._keys(name)) for name in names):
+            message = f'--faces={str(self._path)!r} has no boxes of the pictures given, but of {sorted(files)[0]!r}'
+            raise UserError(f'{message}; name files as they are given, or as they lie beside the table')
+
+    def _keys(self, name: str) -> list[str]:
+        """Returns how a file may be called in the table: as it is given, relative to the table, or by its own name."""
+        path = Path(name)
+        keys = [name, path.name]
+        if path.resolve().is_relative_to(self._path.resolve().parent):
+            keys.insert(1, path.resolve().relative_to(self._path.resolve().parent).as_posix())
+        return keys
+
+    def add_faces(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """Yields the frames with their boxes; none where the table has none of them."""
+        for frame in frames:
+            keys = ((key, frame.number) for key in self._keys(frame.source.name))
+            yield frame._replace(faces=next((self._faces[key] for key in keys if key in self._faces), []))

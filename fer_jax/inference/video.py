@@ -1,0 +1,184 @@
+"""Videos by PyAV, which is FFmpeg without its commands: frames with their times, read and written."""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fer_jax.errors import UserError
+
+STREAMS = ('http://', 'https://', 'rtmp://', 'rtsp://', 'rtsps://')
+STREAM_OPTIONS = {'rtsp_transport': 'tcp'}
+STREAM_TIMEOUT_SECONDS = 10.0
+NO_PROTOCOL = {'protocol_whitelist': 'none'}  # a playlist in a file may not open other files and addresses
+STILLS = ('image2', 'tty')  # and *_pipe: FFmpeg's readers of pictures and of text
+DEFAULT_RATE = 25.0  # frames a second, where a file does not tell
+MOST_RATE = 1000.0
+TIME_BASE = Fraction(1, 60_000)  # seconds; the periods of all usual rates are whole numbers of it
+MOST_ASPECT = 4.0  # of a pixel; more is a mistake in the header
+
+
+class Header(NamedTuple):
+    """What the header of a video tells.
+
+    Attributes:
+      frames: how many there are, about; 0 where it is unknown.
+      rate: frames a second, on average.
+    """
+
+    frames: int
+    rate: float
+
+
+class Picture(NamedTuple):
+    """One frame: its seconds since the beginning, and a function that gives uint8 RGB [H, W, 3], upright."""
+
+    seconds: float
+    pixels: Any
+
+
+class Damaged(Exception):
+    """Raised after the last frame of a video of which not all could be decoded; the message is the reason."""
+
+
+def read_header(name: str) -> Header | None:
+    """Reads the header of a video file or stream; returns None where it is no video that can be read."""
+    av = _import_av()
+    try:
+        with _open(name) as opened:
+            stream = opened.streams.best('video')
+            if stream is None or opened.format.name in STILLS or opened.format.name.endswith('_pipe'):
+                return None
+            rate = float(stream.average_rate or stream.guessed_rate or 0)
+            rate = rate if math.isfinite(rate) and 0 < rate <= MOST_RATE else DEFAULT_RATE
+            return Header(max(0, stream.frames or round((_seconds(opened, stream) or 0) * rate)), rate)
+    except (av.FFmpegError, OSError, ValueError):
+        return None
+
+
+def read_pictures(name: str, rate: float) -> Iterator[Picture]:
+    """Yields the frames of a video file or stream in the order of their times.
+
+    A frame that cannot be decoded is left out, and the next ones follow; pixels that are not square are made square.
+
+    Args:
+      rate: frames a second, for frames without a time.
+
+    Raises:
+      Damaged: after the last frame, where some are damaged or reading ended by an error.
+    """
+    av = _import_av()
+    damaged, seconds, begin = 0, -1 / rate, None
+    try:
+        with _open(name) as opened:
+            stream = opened.streams.best('video')
+            if stream is None:
+                raise Damaged('it has no pictures')
+            stream.thread_type = 'AUTO'
+            aspect = float(stream.sample_aspect_ratio or 1)
+            aspect = aspect if 1 / MOST_ASPECT <= aspect <= MOST_ASPECT else 1.0
+            for packet in opened.demux(stream):
+                damaged += packet.is_corrupt
+                try:
+                    decoded = packet.decode()
+                except av.FFmpegError:
+                    damaged += 1
+                    continue
+                for frame in decoded:
+                    damaged += frame.is_corrupt
+                    time = frame.time
+                    if begin is None and time is not None:
+                        begin = time - (seconds + 1 / rate)
+                    since = None if time is None or begin is None else time - begin
+                    seconds = since if since is not None and since > seconds else seconds + 1 / rate
+                    yield Picture(seconds, lambda frame=frame: _upright(frame, aspect))
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise Damaged(getattr(error, 'strerror', None) or str(error)) from None
+    if damaged:
+        raise Damaged(f'{damaged} of its packets are damaged')
+
+
+def _import_av() -> Any:
+    try:
+        import av
+    except ImportError:
+        raise UserError("videos need the package av; run pip install 'fer_jax[faces]'") from None
+    return av
+
+
+@contextlib.contextmanager
+def _open(name: str) -> Iterator[Any]:
+    """Opens a stream, or a file by Python: its name need not be UTF-8, nor be plain to FFmpeg."""
+    av = _import_av()
+    # A title need not be UTF-8 either; from 19 on PyAV takes any.
+    options: dict[str, Any] = {'metadata_errors': 'ignore'} if int(av.__version__.split('.')[0]) < 19 else {}
+    with contextlib.ExitStack() as stack:
+        if name.startswith(STREAMS):
+            timeout = (STREAM_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS)
+            opened = av.open(name, container_options=STREAM_OPTIONS, timeout=timeout, **options)
+        else:
+            file = stack.enter_context(Path(name).open('rb'))
+            opened = av.open(file, container_options=NO_PROTOCOL, **options)
+        yield stack.enter_context(opened)
+
+
+def _seconds(opened: Any, stream: Any) -> float | None:
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    return opened.duration / 1e6 if opened.duration else None
+
+
+def _upright(frame: Any, aspect: float) -> np.ndarray:
+    pixels = frame.to_ndarray(format='rgb24', width=max(1, round(frame.width * aspect)), height=frame.height)
+    return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+
+
+class Writer:
+    """Writes an MP4 of H.264, which players and browsers show, and in which every frame keeps its time."""
+
+    def __init__(self, path: Path, size: tuple[int, int], rate: float):
+        """Opens the file.
+
+        Args:
+          size: width and height in pixels, even numbers.
+          rate: frames a second, about.
+        """
+        av = _import_av()
+        self._av = av
+        self._file = path.open('wb')
+        try:
+            self._container = av.open(self._file, 'w', format='mp4')
+            codec = 'libx264' if 'libx264' in av.codecs_available else 'mpeg4'
+            self._stream = self._container.add_stream(codec, rate=Fraction(rate).limit_denominator(1001))
+            self._stream.width, self._stream.height = size
+            self._stream.pix_fmt = 'yuv420p'
+            self._stream.codec_context.time_base = TIME_BASE
+            if codec == 'libx264':
+                self._stream.options = {'preset': 'veryfast', 'tune': 'zerolatency', 'crf': '20'}
+            else:
+                self._stream.bit_rate = size[0] * size[1] * 4
+        except BaseException:
+            self._file.close()
+            raise
+        self._last = -1
+
+    def add(self, image: np.ndarray, seconds: float) -> None:
+        """Writes a frame, uint8 RGB [H, W, 3], at its seconds since the beginning, which grow."""
+        frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format='rgb24')
+        self._last = max(self._last + 1, round(seconds / TIME_BASE))
+        frame.pts, frame.time_base = self._last, TIME_BASE
+        for packet in self._stream.encode(frame):
+            self._container.mux(packet)
+
+    def close(self) -> None:
+        """Writes what is left and the header."""
+        try:
+            for packet in self._stream.encode(None):
+                self._container.mux(packet)
+            self._container.close()
+        finally:
+            self._file.close()
