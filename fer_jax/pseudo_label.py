@@ -216,9 +216,10 @@ def precision(part: dict[str, np.ndarray], temperature: float, threshold: float)
     """Counts what the same threshold would keep of images with known labels."""
     predicted, confidence = sure(part['logits'], temperature)
     keep = confidence >= threshold
-    right, n = int(np.count_nonzero(keep & (predicted == part['labels']))), int(keep.sum())
-    interval = intervals.wilson_interval(right, n)
-    return {'n': n, 'coverage': float(keep.mean()), 'precision': right / max(n, 1), 'precision_ci95': list(interval)}
+    right, n = predicted[keep] == part['labels'][keep], int(keep.sum())
+    interval, _ = intervals.rate_interval(right, part['subjects'][keep])
+    share = int(right.sum()) / max(n, 1)
+    return {'n': n, 'coverage': float(keep.mean()), 'precision': share, 'precision_ci95': interval}
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ from fer_jax.data.imaging.image_files import describe_left_out
 from fer_jax.data.quality import unreadable
 from fer_jax.data.sources import files, folder, manifest, prepared
 from fer_jax.data.split import Split
-from fer_jax.data.tables import class_names, splitting
+from fer_jax.data.tables import class_names, label_text, splitting
 from fer_jax.data.tables import soft_labels as target_modes
 from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
@@ -61,12 +61,10 @@ class Dataset:
         images = split.read(np.unique(np.linspace(0, len(split.labels) - 1, GREY_SAMPLE).astype(int)))
         return {'grey': bool((images == images[..., :1]).all())} | ({} if self.cut is None else self.cut._asdict())
 
-    def label_of(self, role: str, at: int) -> str:
-        """Returns the label of one example in words, or its attributes."""
-        truth = self.splits[role].truth[at]
-        if truth.ndim:
-            return ', '.join(name for name, value in zip(self.classes, truth, strict=True) if value > 0)
-        return self.classes[truth] if truth >= 0 else 'unknown'
+    def describe_example(self, role: str, index: int) -> str:
+        """Returns what an example is trained on in one line, see `label_text.describe_label`."""
+        split = self.splits[role]
+        return label_text.describe_label(split.learned[index], self.classes, kind=split.kind).replace('\n', ', ')
 
     def unscored(self, digests: np.ndarray) -> 'Dataset':
         """Leaves out the scored examples of these images, uint8 [M, 32].

@@ -85,22 +85,18 @@ def compare(
     return {'classes': list(first.classes), 'left_out': largest - len(ids), 'splits': splits}
 
 
-def gain(before: np.ndarray, after: np.ndarray, subjects: np.ndarray) -> tuple[float, list[float]]:
-    """What a classifier gained in accuracy over another on the same images, and its 95 % interval.
+def gain(before: np.ndarray, after: np.ndarray, subjects: np.ndarray) -> tuple[float, list[float] | None]:
+    """Computes what a classifier gained in accuracy over another on the same images, and its 95 % interval.
 
-    Differences are paired by image, so the interval is narrower than those of the two. Subjects are resampled where all
-    are known, as in `evaluation.scoring.scores`; otherwise it is Student's t over images.
+    Differences are paired by image, so the interval is narrower than those of the two. It is by subject where all are
+    known, and None where all images are of one person, see `evaluation.intervals.mean_interval`.
 
     Args:
       before, after: bool [N], whether they were right.
       subjects: str [N], '' where unknown.
     """
     change = after.astype(np.float64) - before
-    if not change.any() or len(change) < 2:
-        return float(change.mean()), [0.0, 0.0] if not change.any() else [-1.0, 1.0]
-    known = subjects.all() and len(np.unique(subjects)) > 1
-    interval = intervals.subject_interval(change, subjects) if known else intervals.t_interval(change.tolist())
-    return float(change.mean()), list(interval)
+    return float(change.mean()), intervals.mean_interval(change, subjects, bounds=(-1.0, 1.0))[0]
 
 
 def scores(predictions: Predictions, rows: np.ndarray | None = None) -> dict[str, Any]:
@@ -154,14 +150,19 @@ def table(found: Mapping[str, Any]) -> str:
     for part, one in found.get('seeds', {}).items():
         each = ', '.join(f'{100 * value:.1f}' for value in one['each']['accuracy'])
         lines.append(f'{part}, mean of the seeds: {summary.share(one["accuracy"], one["accuracy_ci95"])}, each {each}')
-    lines.append('gain: paired by image; p: of being right as often as the first (McNemar, exact)')
+    for part, contenders in found['splits'].items():
+        if note := summary.note(next(iter(contenders.values()))):
+            lines.append(f'{part}: {note}')
+    lines.append('gain: paired by image; p: of being right as often as the first (McNemar, exact, images independent)')
     if found['left_out']:
         lines.append(f'left out: {found["left_out"]:,} images about which not all were asked')
     return '\n'.join(lines)
 
 
-def points(value: float, interval: Sequence[float]) -> str:
-    """'+1.23 [0.9, 1.6]', in percentage points."""
+def points(value: float, interval: Sequence[float] | None) -> str:
+    """'+1.23 [0.9, 1.6]', in percentage points; without an interval where it is None."""
+    if interval is None:
+        return f'{100 * value:+.2f}'
     return f'{100 * value:+.2f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]'
 
 

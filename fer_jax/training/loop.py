@@ -197,9 +197,9 @@ def evaluate(program: PhaseProgram, state: TrainState, fixed: FrozenState, step:
     for task, other in found.items():
         values |= {f'{task}/{name}': other[name] for name in (*RECORDED, *scoring.OF_LEVELS) if name in other}
     recorder.metrics(step, epoch, phase.index, role, values)
-    low, high = scores['accuracy_ci95']
     recorder.say(
-        f'phase {phase.index}, epoch {epoch:g}: {role} accuracy {scores["accuracy"]:.2%} [{low:.2%}, {high:.2%}], '
+        f'phase {phase.index}, epoch {epoch:g}: {role} accuracy '
+        f'{summary.share(scores["accuracy"], scores["accuracy_ci95"])}, '
         f'macro F1 {scores["macro_f1"]:.3f}'
         + ''.join(f'; {task} {summary.headline(other)}' for task, other in found.items())
     )

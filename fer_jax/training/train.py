@@ -19,7 +19,7 @@ from fer_jax.errors import UserError
 from fer_jax.evaluation import scoring, summary
 from fer_jax.evaluation.scorer import Scorer
 from fer_jax.inference import saliency
-from fer_jax.reporting import figures, html_report
+from fer_jax.reporting import figures, html_report, tensorboard
 from fer_jax.runs import config as run_config
 from fer_jax.runs import data as run_data
 from fer_jax.runs import metrics_log, provenance
@@ -182,6 +182,7 @@ def finish(run: Run, workdir: Path, store: Checkpoints, scorers: Scorers) -> dic
     run_results.write_results(workdir / 'results.json', results)
     print(summary.summary(results))
     figures.write_figures(workdir, results, history)
+    tensorboard.write_final_results(workdir, results, run.data)
     html_report.write_report(
         workdir, run.data, functools.partial(saliency.explain, run.network, jax.device_get(variables))
     )

@@ -120,8 +120,8 @@ def test_unknown_attributes_do_not_count(tmp_path):
     labels = np.array([[1, 0, nan], [0, nan, nan], [1, 1, nan]], np.float32)
     logits = np.array([[1, 1, 5], [-1, 5, 5], [1, 1, 5.0]])
     one = scoring.scores(logits, labels, ('AU1', 'AU2', 'AU4'), np.array(['a', 'b', 'b']))
-    assert one['accuracy'] == pytest.approx((0.5 + 1 + 1) / 3) and one['interval'] == 'subjects'
-    assert one['accuracy_ci95'] == [0.5, 1.0]
+    assert one['accuracy'] == pytest.approx((0.5 + 1 + 1) / 3) and one['interval'] == 'by_subject'
+    assert one['accuracy_ci95'][0] < 0.5 and one['accuracy_ci95'][1] == 1 and one['subjects'] == 2
     assert {name: row['n'] for name, row in one['per_attribute'].items()} == {'AU1': 3, 'AU2': 2}
     results = {
         'selected_on': 'validation/accuracy',
@@ -165,3 +165,34 @@ def test_abstention_keeps_the_most_confident():
         kept = sure >= one['confidence'] - 1e-12
         assert kept.sum() == round(one['coverage'] * 200)
         assert one['accuracy'] == pytest.approx(np.mean(logits[kept].argmax(1) == labels[kept]))
+
+
+def test_the_same_rate_has_the_same_interval_everywhere():
+    """All images are the most confident 100 %, and here all are of one class and half of the attributes."""
+    subjects = np.repeat(['a', 'b', 'c'], 40)
+    labels, logits = np.zeros(120, int), RNG.normal(size=(120, 3))
+    one = scoring.scores(logits, labels, ('x', 'y', 'z'), subjects)
+    assert one['interval'] == 'by_subject' and one['subjects'] == 3
+    assert one['abstention'][0]['accuracy_ci95'] == one['per_class']['x']['recall_ci95'] == one['accuracy_ci95']
+    attributes = scoring.scores(logits[:, :1], labels[:, None].astype(float), ('x',), subjects)
+    expected, _ = intervals.rate_interval(logits[:, 0] <= 0, subjects)
+    assert attributes['per_attribute']['x']['accuracy_ci95'] == expected
+    groups = scoring.scores(logits, labels, ('x', 'y', 'z'), subjects, np.where(subjects == 'a', 'old', 'young'))
+    assert groups['per_group']['old']['accuracy_ci95'] is None and groups['per_group']['young']['subjects'] == 2
+
+
+def test_few_people_are_told_and_one_person_has_no_interval():
+    found = results()
+    for people, message in ((1, 'no interval'), (3, 'images of 3 people'), (9, 'images of 9 people')):
+        one = scoring.scores(LOGITS, LABELS, CLASSES, (np.arange(300) % people).astype(str))
+        text = summary.summary(json.loads(json.dumps(found | {'splits': {'test': one}})))
+        assert message in text and ('[' in text.split('\ntest ')[1].splitlines()[0]) == (people > 1)
+    for subjects in (None, (np.arange(300) % 10).astype(str)):
+        assert not summary.note(scoring.scores(LOGITS, LABELS, CLASSES, subjects))
+
+
+def test_results_of_earlier_versions_are_still_read():
+    found = results()
+    old = {name: value for name, value in found['splits']['test'].items() if name != 'subjects'}
+    found['splits']['test'] = old | {'interval': 'subjects'}
+    assert 'resampled by subject' in summary.summary(found)

@@ -65,14 +65,9 @@ def in_order(count: int, batch_size: int, rows: int) -> Iterator[tuple[np.ndarra
         yield np.where(positions < count, positions, 0), weight
 
 
-def targets(split: Split) -> np.ndarray:
-    """Returns what a split is trained on: int32 [N], or float32 [N, classes]."""
-    return split.truth if split.distributions is None else split.distributions
-
-
 def annotations(split: Split) -> dict[str, np.ndarray]:
     """Returns {'y', 'weight', and the outputs of teachers}, each [N, ...]."""
-    return {'y': targets(split), 'weight': split.weights, **split.teacher_outputs}
+    return {'y': split.learned, 'weight': split.weights, **split.teacher_outputs}
 
 
 def decoded(split: Split, index: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:
