@@ -13,6 +13,7 @@ pairs alone that are there, and `--fresh` does not. A pair that cannot be scored
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import numpy as np
 import fer_jax
 from fer_jax.cli import run_and_exit, run_command
 from fer_jax.data import dataset
+from fer_jax.data.quality.unreadable import split_unreadable
 from fer_jax.errors import UserError
 from fer_jax.evaluation import cross_dataset, summary
 from fer_jax.runs import metrics_log
@@ -44,12 +46,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--fresh', action='store_true', help='score pairs anew that --output has already')
     arguments = parser.parse_args(argv)
 
-    def command() -> None:
+    def command() -> int:
         rows = matrix(arguments.workdir, arguments.data, arguments.output, fresh=arguments.fresh)
         table = markdown(rows)
         arguments.output.with_suffix('.md').write_text(table)
         heat_map(arguments.output.with_suffix('.png'), rows)
         print(table)
+        unreadable = max(row['left_out'].get('unreadable', 0) for row in rows)
+        if unreadable:
+            print(f'fer_jax: up to {unreadable:,} images of a set could not be read', file=sys.stderr)
+        return 2 if unreadable else 0
 
     return run_command(command)
 
@@ -61,13 +67,13 @@ def matrix(workdirs: Sequence[Path], sets: Sequence[str], output: Path, *, fresh
       UserError: no pair can be scored, or a run or a set cannot be read.
     """
     rows = {(row['workdir'], row['data']): row for row in metrics_log.read_metrics(output)}
-    tables = {name: dataset.open_split(name) for name in sets}
+    tables = {name: split_unreadable(dataset.open_split(name)) for name in sets}
     output.parent.mkdir(parents=True, exist_ok=True)
     order = dict.fromkeys([*((str(workdir), name) for workdir in workdirs for name in sets), *rows])
     for workdir in workdirs:
         predictor = fer_jax.load(workdir)
         seen = cross_dataset.trained_on(workdir)
-        for name, table in tables.items():
+        for name, (table, unreadable) in tables.items():
             before = rows.get((str(workdir), name))
             if before is not None and before['step'] == predictor.step and not fresh:
                 continue
@@ -78,6 +84,7 @@ def matrix(workdirs: Sequence[Path], sets: Sequence[str], output: Path, *, fresh
                 print(f'{workdir} on {name} is left out: {error}')
             else:
                 row = {'workdir': str(workdir), 'step': predictor.step, 'data': name}
+                found['left_out'] |= {'unreadable': len(unreadable)}
                 rows[str(workdir), name] = row | {field: found[field] for field in KEPT}
             output.write_text(''.join(json.dumps(rows[pair]) + '\n' for pair in order if pair in rows))
     if not rows:

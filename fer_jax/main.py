@@ -16,6 +16,7 @@ from fer_jax.config.files import config_names
 from fer_jax.config.flags import checked_config, parse
 from fer_jax.distributed import launch, processes
 from fer_jax.errors import UserError
+from fer_jax.utils.output import lasting_output
 from fer_jax.utils.paths import user_path
 from fer_jax.utils.signals import stop_request
 
@@ -79,7 +80,7 @@ def command(argv: list[str]) -> None:
     if {'--help_config', '-help_config'} & set(argv[1:]):
         print(reference.help_text())
         return
-    with stop_request():
+    with lasting_output(), stop_request():
         parse(argv)
         run(checked_config())
 
@@ -96,7 +97,8 @@ def main(argv: list[str] | None = None) -> int:
     status, said = cli.outcome(lambda: command(list(sys.argv if argv is None else argv)))
     processes.leave(status, said)
     if said:
-        print(said, file=sys.stderr)
+        with lasting_output():
+            print(said, file=sys.stderr)
     return status
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from fer_jax.cli import run_and_exit, run_command
 from fer_jax.data.imaging import faces
 from fer_jax.data.imaging.crop_folder import LOG, WITHOUT, crop_folder
-from fer_jax.data.imaging.image_files import describe_left_out
+from fer_jax.data.imaging.image_files import describe_left_out, list_image_files
 from fer_jax.data.quality import contact_sheet, examination
 from fer_jax.data.quality.findings import KINDS, Inspected, Report
 from fer_jax.data.sources import folder, manifest, prepared
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--drop', help=f'kinds to leave out from now on, of {",".join(KINDS)},uncertain; "" for none')
     parser.add_argument('--keep', type=path_argument, help='folder, manifest: list what is left in this new manifest')
     parser.add_argument('--subject', default='', help='folder: a regular expression that finds the subject in a path')
-    parser.add_argument('--align', type=int, default=0, help='px: align the faces of a set that has landmarks')
+    parser.add_argument('--align', type=int, default=0, help='px: align faces by landmarks of the set or --crop_faces')
     parser.add_argument(
         '--crop_faces', type=path_argument, help='folder: find the faces of photographs and put them here'
     )
@@ -140,11 +140,13 @@ def crop(arguments: argparse.Namespace) -> None:
         arguments.crop_faces,
         detect=faces.detector(arguments.yunet),
         margin=arguments.margin,
-        size=arguments.size,
+        size=arguments.align or arguments.size,
         pick=arguments.pick,
-        align=arguments.yunet is not None,
+        align=bool(arguments.align) or arguments.yunet is not None,
     )
     print(f'{summary} are in {arguments.crop_faces}')
+    for line in describe_left_out(list_image_files(arguments.source).left_out):
+        print(line)
     if summary.without_face:
         print(f'photographs without a face are listed in {arguments.crop_faces / WITHOUT}')
     if summary.unreadable:
@@ -181,7 +183,7 @@ def examine(table: Table, out: Path) -> Report:
 
 
 def leave_out(table: Table, report: Report, kinds: tuple[str, ...]) -> np.ndarray:
-    """bool [N]; 'uncertain' is what a set's subset 'certain' does not hold."""
+    """Returns bool [N]; 'uncertain' is what a set's subset 'certain' does not hold."""
     found = report.dropped([kind for kind in kinds if kind != 'uncertain'])
     if 'uncertain' in kinds:
         if 'certain' not in table.subsets:

@@ -26,10 +26,10 @@ def test_a_run_is_scored_on_other_sets(finished, faces, tmp_path, capsys):
     assert cross_evaluate.main(command) == 0
     own, foreign = (json.loads(line) for line in output.read_text().splitlines())
     assert (own['n'], own['accuracy']) == (12, results['splits']['test']['accuracy'])
-    assert own['left_out'] == {'trained on': 78, 'of other classes': 0}
+    assert own['left_out'] == {'trained on': 78, 'of other classes': 0, 'unreadable': 0}
     assert (foreign['n'], foreign['left_out']['of other classes']) == (90, 4)
     predictor, right = fer_jax.load(workdir), 0
-    for name, ours in (('Anger', 'anger'), ('joy', 'happy'), ('surprised', 'surprise')):
+    for name, ours in (('Anger', 'angry'), ('joy', 'happy'), ('surprised', 'surprise')):
         found = [codec.decode(path.read_bytes(), 32, 1, '') for path in (other / name).iterdir()]
         right += sum(predictor.classes[at] == ours for at in predictor(np.stack(found)).argmax(1))
     assert foreign['accuracy'] == right / 90 and foreign['classes'] == ['angry', 'happy', 'surprise']
@@ -44,5 +44,9 @@ def test_a_run_is_scored_on_other_sets(finished, faces, tmp_path, capsys):
     assert (
         cross_evaluate.main([*command, '--data', 'nowhere']) == 2 and "'nowhere' is unknown" in capsys.readouterr().err
     )
+    (other / 'joy' / 'broken.png').write_bytes(b'')
+    assert cross_evaluate.main([*command, '--fresh']) == 2
+    assert 'up to 1 images of a set could not be read' in capsys.readouterr().err
+    assert json.loads(output.read_text().splitlines()[1])['accuracy'] == right / 90
     assert cross_evaluate.main(['--workdir', str(workdir), '--data', f'{faces}:dev', '--output', str(output)]) == 2
-    assert "no split 'dev'; there are all" in capsys.readouterr().err
+    assert "no split 'validation'; there are all" in capsys.readouterr().err

@@ -208,6 +208,17 @@ def test_the_first_command_people_type(run, faces, tmp_path):
     assert done.stdout.count('validation accuracy') >= 2
 
 
+@pytest.mark.slow
+def test_a_run_goes_on_when_nobody_reads_its_output(faces, tmp_path):
+    command = [sys.executable, '-m', 'fer_jax.main', *SMALL, f'--config.data.dir={faces}', f'--workdir={tmp_path}/run']
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().startswith('workdir')
+        process.stdout.close()
+        process.stderr.close()
+        assert process.wait(LIMIT) == 0
+    assert (tmp_path / 'run' / 'results.json').exists()
+
+
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_exits_with_75(faces, tmp_path, number):
     command = [sys.executable, '-m', 'fer_jax.main', *SMALL, f'--config.data.dir={faces}', f'--workdir={tmp_path}/run']

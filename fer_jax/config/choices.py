@@ -23,6 +23,7 @@ CLASS_WEIGHTS = ('none', 'inverse', 'effective')
 POSITIVE_WEIGHTS = ('none', 'inverse')
 
 OPTIMIZERS = ('sgd', 'adam', 'adamw', 'radam', 'lion', 'lamb', 'muon')
+BATCH_NORM = ('by_rates', 'frozen', 'train')
 SCHEDULES = ('constant', 'step', 'exponential', 'cosine', 'one_cycle', 'plateau')
 OPTIMIZER_STATE = ('replicated', 'sharded')
 SELECTABLE = ('accuracy', 'balanced_accuracy', 'macro_f1', 'nll')

@@ -1,6 +1,14 @@
 """The fields of phases, joint tasks and probes, and of the run around them."""
 
-from fer_jax.config.choices import DTYPES, ON_NONFINITE, OPTIMIZER_STATE, OPTIMIZERS, SCHEDULES, SELECTABLE
+from fer_jax.config.choices import (
+    BATCH_NORM,
+    DTYPES,
+    ON_NONFINITE,
+    OPTIMIZER_STATE,
+    OPTIMIZERS,
+    SCHEDULES,
+    SELECTABLE,
+)
 from fer_jax.config.field import Field
 
 LARGEST_SEED = (1 << 32) - 1
@@ -13,6 +21,12 @@ PHASE = (
         'phases[i].rates', 'list of (regex, float)', (('.*', 1.0),), 'which parameters train: (pattern of '
         '<stage>/<parameter path>, multiplier of the learning rate); the first match wins, 0 freezes',
         low=0, high=1_000_000, needed=True,
+    ),
+    Field(
+        'phases[i].batch_norm', 'str', 'by_rates', 'which BatchNorms of the stages that train use the statistics of '
+        "the batch and move their running ones: 'by_rates', those of which scale or bias trains; 'frozen', none; "
+        "'train', all",
+        choices=BATCH_NORM,
     ),
     Field('phases[i].optimizer', 'str', 'adamw', 'optimizer', choices=OPTIMIZERS),
     Field('phases[i].learning_rate', 'float', 1e-3, 'largest learning rate', above=0, high=1_000_000),

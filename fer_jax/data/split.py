@@ -47,7 +47,7 @@ class Split:
 
     @property
     def truth(self) -> np.ndarray:
-        """What predictions are scored against: int32 [N] labels, or float32 [N, classes] attributes or levels."""
+        """Returns what predictions are scored against: int32 [N] labels, or float32 [N, classes] of numbers."""
         if self.levels is not None:
             return self.levels
         return self.labels if self.attributes is None else self.attributes

@@ -136,7 +136,7 @@ def leave(status: int, said: str) -> None:
     """
     if _peers is None:
         return
-    for number in (signal.SIGTERM, signal.SIGUSR1):  # the status is earned
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):  # the status is earned
         signal.signal(number, signal.SIG_IGN)
     if status == 1:  # it may be because of another process, which will be found in a moment
         time.sleep(3.0)

@@ -15,6 +15,11 @@ def share(value: float, interval: list[float]) -> str:
     return f'{value:.2%}'.replace('%', ' %') + f' [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]'
 
 
+def recall(scores: dict[str, Any]) -> str:
+    """Returns the recall of a class with its interval, or that the split has no image of it."""
+    return share(scores['recall'], scores['recall_ci95']) if scores['n'] else 'no image in this split'
+
+
 def headline(one: dict[str, Any]) -> str:
     """The first score of a split: 'accuracy 71.23 %', or 'concordance 0.412'."""
     if 'per_level' in one:
@@ -66,10 +71,7 @@ def summary(results: dict[str, Any]) -> str:
     if 'confusion' in results['splits'][last]:
         lines += ['', f'{last + ", by class":<24}{"n":>7}  {"recall (Wilson)":<24}{"precision":>10}{"F1":>8}']
         for name, one in results['splits'][last]['per_class'].items():
-            lines.append(
-                f'{name:<24}{one["n"]:>7,}  {share(one["recall"], one["recall_ci95"]):<24}'
-                f'{one["precision"]:>10.2%}{one["f1"]:>8.3f}'
-            )
+            lines.append(f'{name:<24}{one["n"]:>7,}  {recall(one):<24}{one["precision"]:>10.2%}{one["f1"]:>8.3f}')
     if 'per_attribute' in results['splits'][last]:
         lines += ['', f'{last + ", by attribute":<24}{"present":>9}  {"accuracy (Wilson)":<24}{"AP":>7}{"F1":>8}']
         for name, one in results['splits'][last]['per_attribute'].items():

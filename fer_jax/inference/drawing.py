@@ -1,4 +1,4 @@
-"""What was found, drawn: boxes on photographs and videos, a timeline of a video."""
+"""Annotated copies of photographs and videos with boxes and labels, and timelines of videos."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def colours(classes: Sequence[str]) -> dict[str, str]:
     return {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(classes)}
 
 
-def drawn(image: np.ndarray, records: Sequence[dict[str, Any]]) -> np.ndarray:
+def draw_faces(image: np.ndarray, records: Sequence[dict[str, Any]]) -> np.ndarray:
     """Draws the box of every face, and a label of its number, class and confidence that covers no other label.
 
     Args:
@@ -116,7 +116,7 @@ def _shared_area(first: Rectangle, second: Rectangle) -> float:
 
 
 def save_jpeg(path: Path, image: np.ndarray) -> None:
-    """Whole or not at all."""
+    """Writes a JPEG file, whole or not at all."""
     from PIL import Image
 
     with atomic_write(path, sync=False) as scratch:

@@ -42,7 +42,7 @@ class FacePrediction(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What a run tells of the faces that it was trained on.
+    """The training faces of a run, as the run records them.
 
     Attributes:
       cut: how they were cut out, None where it does not tell.
@@ -56,7 +56,7 @@ class Trained(NamedTuple):
 
 
 def trained_on(workdir: Path) -> Trained:
-    """By what was recorded when it began; of a run of an earlier version by its data, where they were."""
+    """Reads how the training faces of a run were cut out: from its record, or for an earlier version from its data."""
     with contextlib.suppress(KeyError, TypeError, ValueError):
         found = provenance.read_environment(workdir / 'environment.json')['data']['faces']
         cut = Cut(float(found['margin']), bool(found['aligned'])) if 'margin' in found else None
@@ -135,7 +135,7 @@ def look(
     size: int,
     cutting: Cutting,
 ) -> Iterator[tuple[Frame, list[FacePrediction]]]:
-    """Every picture, in order, with its faces, the most certain first.
+    """Yields every picture, in order, with its faces, the most certain first.
 
     Faces of several pictures are classified together; at most `MOST_WAITING` pictures, of `MOST_WAITING_BYTES`, wait
     for that, but none of a camera.
@@ -151,7 +151,7 @@ def look(
 
     def classified() -> Iterator[tuple[Frame, list[FacePrediction]]]:
         starts = range(0, len(crops), FACE_BATCH_SIZE)
-        parts = [_classified(classify, crops[at : at + FACE_BATCH_SIZE]) for at in starts]
+        parts = [_classified(classify, crops[start : start + FACE_BATCH_SIZE]) for start in starts]
         rows = iter(np.concatenate(parts) if parts else ())
         for frame, found in waiting:
             yield frame, [FacePrediction(face, next(rows)) for face in found]
@@ -180,7 +180,7 @@ def _classified(classify: Classify, crops: list[np.ndarray]) -> np.ndarray:
 
 
 def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Of softmax: those of the logits divided by `temperature`, float32 [..., classes]."""
+    """Divides the logits of probabilities by `temperature`; returns the new softmax, float32 [..., classes]."""
     logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)) / temperature
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     return (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
@@ -189,7 +189,7 @@ def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 def record(
     frame: Frame, prediction: FacePrediction, classes: tuple[str, ...], *, number: int, abstain_below: float
 ) -> dict[str, Any]:
-    """One face as it is written: a line of JSON."""
+    """Returns one face as it is written: a line of JSON."""
     best = int(prediction.probabilities.argmax())
     return {
         **place(frame),
@@ -205,7 +205,7 @@ def record(
 
 
 def place(frame: Frame) -> dict[str, Any]:
-    """{'file', 'frame', 'seconds'}: which picture; a photograph has no frames."""
+    """Returns {'file', 'frame', 'seconds'} of a picture; a photograph has no frames."""
     if not frame.source.moves:
         return {'file': frame.source.label}
     return {'file': frame.source.label, 'frame': frame.number, 'seconds': round(frame.seconds, 3)}

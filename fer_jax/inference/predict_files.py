@@ -26,7 +26,7 @@ LONGEST_NAME_BYTES = 180  # of a copy; file systems take 255, of which suffixes 
 
 
 def predict_files(arguments: argparse.Namespace) -> int:
-    """Looks at all that was given, and writes what it shows; returns the exit status."""
+    """Classifies the faces of all photographs and videos given, writes the results and returns the exit status."""
     for name, fits, expected in (
         ('margin', arguments.margin is None or 0 <= arguments.margin <= 10, '0 to 10'),
         ('abstain_below', 0 <= arguments.abstain_below <= 1, 'a probability'),
@@ -130,9 +130,9 @@ def _write(
             persons.add(predictions, frame.seconds)
             if film:
                 shares = {one.face_id: one.probabilities for one in predictions if one.face_id is not None}
-                film.add(drawing.drawn(frame.image, records), frame.seconds, shares)
+                film.add(drawing.draw_faces(frame.image, records), frame.seconds, shares)
             elif out:
-                drawing.save_jpeg(out / f'{name}.jpg', drawing.drawn(frame.image, records))
+                drawing.save_jpeg(out / f'{name}.jpg', drawing.draw_faces(frame.image, records))
             if not predictions and not source.moves:
                 say(media.printable(f'{source.label}: no face'), file=sys.stderr)
             shown.update()
@@ -146,8 +146,8 @@ def _make(out: Path, paths: Sequence[str], given: Sequence[Source]) -> None:
             raise UserError(f'--out={str(out)!r} lies inside {path!r}; the next call would take copies for photographs')
     for file in (Path(source.name) for source in given if not source.live):
         if out.resolve() in (file.parent.resolve(), file.resolve().parent):
-            said = f'--out={str(out)!r} is the folder of {str(file)!r}, whose copy would replace it; give another'
-            raise UserError(said)
+            message = f'--out={str(out)!r} is the folder of {str(file)!r}, whose copy would replace it; give another'
+            raise UserError(message)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -111,7 +111,8 @@ class ParquetWriter:
         types = {str: arrow.string(), int: arrow.int64(), float: arrow.float64(), bool: arrow.bool_()}
         self._schema = arrow.schema([(name, types[kind]) for name, kind in columns.items()])
         self._table = arrow.Table
-        self._file = parquet.ParquetWriter(path, self._schema)
+        self._opened = path.open('wb')
+        self._file = parquet.ParquetWriter(self._opened, self._schema)
         self._rows: list[dict[str, Any]] = []
 
     def write(self, record: dict[str, Any]) -> None:
@@ -125,8 +126,9 @@ class ParquetWriter:
             self._rows.clear()
 
     def close(self) -> None:
-        self._write_rows()
-        self._file.close()
+        with self._opened:
+            self._write_rows()
+            self._file.close()
 
 
 def flatten(record: dict[str, Any], columns: Collection[str]) -> dict[str, Any]:
@@ -136,7 +138,5 @@ def flatten(record: dict[str, Any], columns: Collection[str]) -> dict[str, Any]:
     values.update(values.pop('probabilities', {}))
     values.setdefault('face_id', values.get('face'))
     return {
-        name: printable(value) if isinstance(value, str) else value
-        for name in columns
-        for value in [values.get(name)]
+        name: printable(value) if isinstance(value, str) else value for name in columns for value in [values.get(name)]
     }

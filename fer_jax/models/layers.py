@@ -1,7 +1,7 @@
 """Layers with the conventions of the source frameworks."""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from fer_jax.errors import UserError
 from fer_jax.models.kernels import Kernels, at_least_float32
 
 kaiming_fan_out = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
@@ -40,19 +41,39 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros(features))
         self.var = nnx.BatchStat(jnp.ones(features))
         self.eps, self.momentum, self.unbiased = eps, momentum, unbiased
+        self.frozen = False
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """x [..., C] -> the same shape and dtype; in training mode by the batch's statistics, which are then kept."""
-        if not train:
+        """Normalises x [..., C]: in training mode by the batch's statistics, which are then kept, unless `frozen`.
+
+        Raises:
+          UserError: the batch has one value a channel, which by its own statistics is the bias, whatever it is.
+        """
+        if not train or self.frozen:
             factor = self.scale[...] * jax.lax.rsqrt(self.var[...] + self.eps)
             offset = self.bias[...] - self.mean[...] * factor
             return (at_least_float32(x) * factor + offset).astype(x.dtype)
-        y, mean, var = _normalise(x, self.scale[...], self.bias[...], self.eps)
         count = x.size // x.shape[-1]
+        if count == 1:
+            raise UserError(f'BatchNorm in training mode takes more than one value a channel, and gets {list(x.shape)}')
+        y, mean, var = _normalise(x, self.scale[...], self.bias[...], self.eps)
         self.mean[...] = (1 - self.momentum) * self.mean[...] + self.momentum * mean
-        kept = var * (count / max(count - 1, 1)) if self.unbiased else var
+        kept = var * (count / (count - 1)) if self.unbiased else var
         self.var[...] = (1 - self.momentum) * self.var[...] + self.momentum * kept
         return y
+
+
+def norm_paths(batch_stats: Iterable[str]) -> list[str]:
+    """Lists the paths of the BatchNorms of these statistics."""
+    return [path.removesuffix('.mean') for path in batch_stats if path.endswith('.mean')]
+
+
+def freeze_norms(model: nnx.Module, paths: Collection[str]) -> None:
+    """Lets the BatchNorms at these paths keep their running statistics, and normalise by them, in training mode."""
+    if paths:
+        for path, module in nnx.iter_modules(model):
+            if isinstance(module, BatchNorm) and '.'.join(map(str, path)) in paths:
+                module.frozen = True
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

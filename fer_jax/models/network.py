@@ -14,6 +14,7 @@ from fer_jax import models
 from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
 from fer_jax.models import registry
+from fer_jax.models.layers import freeze_norms
 from fer_jax.models.parameters import Flat, Variables, flatten, merge_module, split_module
 from fer_jax.models.preprocessing import Preprocessing
 
@@ -132,9 +133,11 @@ class Network:
         *,
         start: str | None = None,
         train: frozenset[str] = frozenset(),
+        frozen_norms: Collection[str] = (),
         key: jax.Array | None = None,
         tell: str = 'head',
         add: Mapping[str, jax.Array] | None = None,
+        seen: dict[str, jax.Array] | None = None,
     ) -> tuple[dict[str, jax.Array], Flat, jax.Array]:
         """Runs the stages from `start` on.
 
@@ -142,15 +145,18 @@ class Network:
           variables: those of stages below `start` may be left out.
           x: float [B, H, W, C], normalised, or activations at `start`.
           train: stages that run in training mode.
+          frozen_norms: paths of BatchNorms that use their running statistics there too, and keep them.
           key: of dropout.
           tell: the stage of which is told what entered it.
           add: is added to what these stages give, for derivatives by it.
+          seen: is filled with what enters each stage.
 
         Returns:
           Logits {task: float32 [B, classes]}, the given statistics after the pass, and what entered `tell`, [B, ...].
         """
         model = merge_module(self.graphdef, Variables(*map(_filled, variables, self.variables)))
-        seen: dict[str, jax.Array] = {}
+        freeze_norms(model, frozen_norms)
+        seen = {} if seen is None else seen
         logits = models.run(model, x, start=start, train=train, key=key, seen=seen, add=add, remat=self.remat)
         after = flatten(nnx.state(model, nnx.BatchStat))
         return logits, {path: after[path] for path in variables.batch_stats}, seen[tell]

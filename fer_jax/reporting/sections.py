@@ -61,7 +61,7 @@ def tabulate_classes(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
             'name': name,
             'recall': each['recall'],
             'interval': each['recall_ci95'],
-            'recall_text': summary.share(each['recall'], each['recall_ci95']),
+            'recall_text': summary.recall(each),
             'precision': each['precision'],
             'f1': each['f1'],
             'n': each['n'],

@@ -1,10 +1,11 @@
 """The table of rates: which parameters a phase trains, and at which share of the learning rate."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fer_jax.errors import UserError
+from fer_jax.models.layers import norm_paths
 from fer_jax.models.parameters import Flat, Stages, stage_of
 
 Rates = Sequence[tuple[str, float]]
@@ -28,6 +29,19 @@ class Partition(NamedTuple):
         trainable = {path: leaf for path, leaf in params.items() if self.rates[path] > 0}
         frozen = {path: leaf for path, leaf in params.items() if self.rates[path] == 0}
         return trainable, frozen
+
+
+def frozen_norms(partition: Partition, batch_stats: Iterable[str], mode: str) -> frozenset[str]:
+    """Lists the paths of the BatchNorms that normalise by their running statistics, and keep them.
+
+    Args:
+      batch_stats: paths of the running statistics.
+      mode: one of `config.choices.BATCH_NORM`.
+    """
+    rates = partition.rates
+    trained = {path for path in norm_paths(batch_stats) if rates[f'{path}.scale'] or rates[f'{path}.bias']}
+    kept = {'by_rates': trained, 'frozen': set(), 'train': set(norm_paths(batch_stats))}[mode]
+    return frozenset(norm_paths(batch_stats)) - kept
 
 
 def partition(paths: Sequence[str], stages: Stages, rates: Rates) -> Partition:

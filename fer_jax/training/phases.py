@@ -12,7 +12,7 @@ from fer_jax.errors import UserError
 from fer_jax.feature_cache.recipe import FeatureSpec, boundary_spec, check_feature_spec
 from fer_jax.models.network import Network
 from fer_jax.training import optimizers, schedules
-from fer_jax.training.freezing import Partition, partition
+from fer_jax.training.freezing import Partition, frozen_norms, partition
 
 MOST_EVALUATIONS = 100_000
 
@@ -25,6 +25,7 @@ class Phase:
       index: from 0.
       epochs: the epoch, counted over the run, at which it ends.
       schedule: step of the phase -> learning rate.
+      frozen_norms: paths of the BatchNorms that keep their running statistics.
       image_size: side in pixels at which this phase trains; evaluation is at the network's.
       accumulate: microbatches into which a batch is cut; the update is that of the whole batch, but BatchNorm and
         mixing see one microbatch.
@@ -44,6 +45,7 @@ class Phase:
     schedule: Callable[[Any], Any]
     augment: Augment
     image_size: int
+    frozen_norms: frozenset[str] = frozenset()
     accumulate: int = 1
     ema: float = 0.0
     l2_sp: float = 0.0
@@ -144,6 +146,7 @@ def plan(
                 schedule,
                 settings,
                 size,
+                frozen_norms(split, network.batch_stats, fields['batch_norm']),
                 accumulate=fields['accumulate'],
                 ema=fields['ema'],
                 l2_sp=fields['l2_sp'],

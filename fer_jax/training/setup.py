@@ -1,10 +1,12 @@
 """Everything that follows from a config before a step is taken: data, network, phases, loss, loaders."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from fer_jax.data import tasks as data_tasks
@@ -13,7 +15,7 @@ from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes, sharding
 from fer_jax.errors import UserError
 from fer_jax.inference import saliency
-from fer_jax.models.network import ModelSpec, Network, build
+from fer_jax.models.network import DTYPES, ModelSpec, Network, build
 from fer_jax.pretrained import Weights
 from fer_jax.runs import checkpoints
 from fer_jax.training import distillation, initial_weights, objectives, phases
@@ -121,6 +123,7 @@ def check_phases(
             where = '' if name == PRIMARY else f'joint.{name}.'
             sharding.check_batch(mesh, task['data']['batch_size'], phase.accumulate, where=where)
         objectives.check_aligned(tasks, phase.accumulate)
+        check_batch_norm(config, phase, network)
         if phase.l2_sp and weights is None:
             raise UserError(
                 f'phases[{phase.index}].l2_sp={phase.l2_sp} pulls toward the source weights, but model.weights is '
@@ -154,6 +157,33 @@ def check_consistency(strength: float, network: Network, planned: Sequence[Phase
         raise UserError(f'loss.consistency={strength}: the head of {name} does not read its last map; set it to 0')
     if any(phase.features for phase in planned):
         raise UserError(f'loss.consistency={strength} needs images and their mirror images; set cache_views to 0')
+
+
+def check_batch_norm(config: Mapping[str, Any], phase: Phase, network: Network) -> None:
+    """Raises UserError where a BatchNorm would get one value a channel: one image, on a map of one cell.
+
+    By its own statistics any such value is 0, so that nothing that it says reaches the next layer. All images of a
+    microbatch count, whichever tasks and devices they belong to.
+    """
+    tasks = data_tasks.task_configs(config)
+    images = sum(task['data']['batch_size'] for task in tasks.values()) // phase.accumulate
+    if images > 1 or config['loss']['consistency']:
+        return
+    seen: dict[str, jax.Array] = {}
+    shape = (images, phase.image_size, phase.image_size, network.spec.channels)
+    trace = functools.partial(
+        network.forward, train=phase.partition.stages, frozen_norms=phase.frozen_norms, key=jax.random.key(0), seen=seen
+    )
+    try:
+        jax.eval_shape(trace, network.variables, jax.ShapeDtypeStruct(shape, DTYPES[network.spec.dtype]))
+    except UserError as error:
+        stage, size = list(seen)[-1], config['data']['batch_size']
+        raise UserError(
+            f'phases[{phase.index}]: {error}, in {stage} of {network.spec.name}, which {list(seen[stage].shape)} '
+            f'enters: a microbatch is one image of {phase.image_size} px (data.batch_size={size}, '
+            f'accumulate={phase.accumulate}). Raise data.batch_size, lower accumulate, or set '
+            f"phases[{phase.index}].batch_norm='frozen'"
+        ) from None
 
 
 def check_remat(stages: Sequence[str], network: Network) -> tuple[str, ...]:

@@ -219,6 +219,7 @@ def compute_loss(
         jnp.concatenate(images) if len(images) > 1 else images[0],
         start=program.start,
         train=phase.partition.stages,
+        frozen_norms=phase.frozen_norms,
         key=jax.random.split(key, 3)[1],
         tell='pool' if consistency else 'head',
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 class Stopped(BaseException):
@@ -56,15 +56,17 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Within the block SIGTERM, SIGINT and SIGUSR1 raise `Stopped`, or within `waiting()` set a flag.
+    """Within the block the signals of `STOP` raise `Stopped`, or within `waiting()` set a flag.
 
+    SIGHUP, of a terminal that was closed, does nothing where it is ignored already, as `nohup` has it.
     Python delivers signals to the main thread only; in another thread (a notebook's, a test's) nothing is caught.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, request.handle) for number in STOP}
+    heard = [number for number in STOP if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, request.handle) for number in heard}
     try:
         yield request
     finally:

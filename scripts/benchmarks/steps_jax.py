@@ -38,6 +38,7 @@ EVERYTHING, HEAD = (('.*', 1.0),), (('head/.*', 1.0), ('.*', 0.0))
 PHASE: dict[str, Any] = {
     'epochs': 1.0,
     'rates': EVERYTHING,
+    'batch_norm': 'by_rates',
     'optimizer': 'adamw',
     'learning_rate': 1e-4,
     'weight_decay': 0.05,

@@ -3,6 +3,7 @@
     python scripts/robustness/memory.py detect --count 10000
     python scripts/robustness/memory.py video --count 18000 --rate 5 --size 320 180 --photo party.jpg     # an hour
     python scripts/robustness/memory.py crop_faces --count 600
+    python scripts/robustness/memory.py serve --count 10000 --photo party.jpg
 
 The resident size is taken after `--warm` pictures and at the end. The pictures are made of `--photo`, else of noise.
 """
@@ -107,19 +108,61 @@ def measure_crop_faces(arguments: argparse.Namespace, photo: np.ndarray | None, 
             crop_folder(Path(folder) / 'photos', Path(folder) / 'faces', detect=counted, margin=0.2, size=96)
 
 
-MEASURES = {'detect': measure_detect, 'video': measure_video, 'crop_faces': measure_crop_faces}
+def measure_serve(arguments: argparse.Namespace, photo: np.ndarray | None, growth: Growth) -> None:
+    """Sends pictures to the web service, four requests at a time."""
+    import http.client
+    import threading
+    from concurrent.futures import ThreadPoolExecutor
+
+    from PIL import Image
+
+    from fer_jax.data.imaging import faces
+    from fer_jax.inference import face_pipeline
+    from fer_jax.inference.face_service import FaceService
+    from fer_jax.inference.predictor import Predictor
+    from fer_jax.inference.server import Server
+
+    predictor = Predictor(arguments.workdir)
+    cutting = face_pipeline.cutting(predictor.folder, None, aligns=False)
+    service = FaceService(predictor, faces.detector(), cutting)
+    service.warm_up()
+    server = Server(('127.0.0.1', 0), service)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+
+    def send(number: int) -> None:
+        buffer = io.BytesIO()
+        Image.fromarray(make_picture(photo, number, arguments.size)).save(buffer, 'JPEG')
+        connection = http.client.HTTPConnection(*server.address)
+        connection.request('POST', '/faces', buffer.getvalue())
+        assert connection.getresponse().status == 200
+        connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(send, range(arguments.count)):
+            growth.add()
+    server.should_exit = True
+    thread.join()
+
+
+MEASURES = {
+    'detect': measure_detect,
+    'video': measure_video,
+    'crop_faces': measure_crop_faces,
+    'serve': measure_serve,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measures once and prints the growth."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('measure', choices=MEASURES)
-    parser.add_argument('--count', type=int, default=1000, help='pictures, frames or photographs')
+    parser.add_argument('--count', type=int, default=1000, help='pictures, frames, photographs or requests')
     parser.add_argument('--warm', type=int, default=100, help='pictures before the first look at the resident size')
     parser.add_argument('--size', type=int, nargs=2, default=(640, 360), help='width and height in px')
     parser.add_argument('--rate', type=float, default=25.0, help='frames a second of the video')
     parser.add_argument('--photo', type=Path, help='a photograph with faces, of which the pictures are made')
-    parser.add_argument('--workdir', default='release', help='of the run that classifies the faces of a video')
+    parser.add_argument('--workdir', default='release', help='of the run that classifies the faces')
     arguments = parser.parse_args(argv)
     arguments.size = tuple(arguments.size)
     photo = None

@@ -441,10 +441,16 @@ def test_an_interrupted_call_goes_on(raw, tmp_path, detect, monkeypatch):
 
 def test_the_command_crops_and_examines(raw, tmp_path, capsys):
     arguments = ['--dataset', 'folder', '--source', str(raw), '--crop_faces', str(tmp_path / 'faces')]
+    (raw / 'letter.docx').write_bytes(b'x')
     assert prepare_dataset.main([*arguments, '--out', str(tmp_path / 'report')]) == 0
     printed = capsys.readouterr().out
+    assert '(no image by its suffix): ' in printed and 'letter.docx' in printed
     assert '6 photographs: 4 with a face, 1 without, 1 unreadable; 4 faces' in printed
     assert '4 images of 2 classes, 224x224' in printed and (tmp_path / 'report' / 'classes.png').exists()
+    aligned = tmp_path / 'aligned'
+    options = ['--crop_faces', str(aligned), '--align', '64', '--out', str(tmp_path / 'report')]
+    assert prepare_dataset.main([*arguments[:4], *options]) == 0
+    assert logged(aligned) == Cut(0.2, True) and '4 images of 2 classes, 64x64' in capsys.readouterr().out
     assert prepare_dataset.main(['--dataset', 'jaffe', '--source', str(raw), '--crop_faces', str(tmp_path / 'x')]) == 2
     inside = ['--dataset', 'folder', '--source', str(raw), '--crop_faces', str(raw / 'faces')]
     assert prepare_dataset.main(inside) == 2

@@ -72,6 +72,8 @@ def results():
 
 def test_the_summary_names_what_selected_and_every_class():
     text = summary.summary(results())
+    (absent,) = (line for line in text.splitlines() if line.startswith('absent'))
+    assert absent.split()[1:7] == ['0', 'no', 'image', 'in', 'this', 'split'] and '%' not in absent.split('split')[0]
     accuracy = results()['splits']['test']['accuracy']
     assert 'selected on validation/accuracy, step 10' in text
     assert text.count(f'{100 * accuracy:.2f} %') == 3

@@ -51,7 +51,7 @@ def test_every_label_is_drawn_whole():
     def coloured(boxes):
         colour = np.array([int(drawing.COLOURS[0][place : place + 2], 16) for place in (1, 3, 5)])
         records = [record(number, box) for number, box in enumerate(boxes)]
-        return (drawing.drawn(image, records) == colour).all(-1).sum()
+        return (drawing.draw_faces(image, records) == colour).all(-1).sum()
 
     near = coloured([[200, 100, 60, 60], [225, 100, 60, 60], [250, 100, 60, 60]])
     far = coloured([[50, 100, 60, 60], [250, 100, 60, 60], [450, 100, 60, 60]])

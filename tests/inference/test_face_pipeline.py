@@ -334,7 +334,7 @@ for film in sys.argv[4:]:
 
 @pytest.mark.slow
 def test_long_videos_take_no_more_memory_than_short_ones(untrained, yunet, tmp_path):
-    """From 400 frames to 1,200, which are 246 MB more decoded, the largest resident size grows by less than 24 MB.
+    """From 400 frames to 1,200, which are 246 MB more decoded, the largest resident size grows by less than 60 MB.
 
     The first calls in a process fill the pools of its threads and what decoder and encoder hold, whatever they read.
     """
@@ -347,4 +347,4 @@ def test_long_videos_take_no_more_memory_than_short_ones(untrained, yunet, tmp_p
     *_, short, long = (int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith('PEAK'))
     assert len(lines_of(tmp_path / 'out')) == 1200
     print(f'{short / 1024:.0f} MB, then {long / 1024:.0f} MB')
-    assert long - short < 24 * 1024
+    assert long - short < 60 * 1024

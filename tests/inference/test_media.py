@@ -1,11 +1,14 @@
 """Photographs, folders, videos and cameras as pictures one after the other."""
 
+import contextlib
 import functools
 import http.server
+import itertools
 import os
 import re
 import struct
 import threading
+import types
 from fractions import Fraction
 
 import cv2
@@ -62,7 +65,9 @@ def test_folders_are_searched_and_nothing_comes_twice(tmp_path):
 def test_what_is_not_there_is_named(tmp_path):
     for given, message in (
         (str(tmp_path / 'absent.jpg'), 'absent.jpg.* is no file and no folder; give photographs'),
-        (str(tmp_path), r'holds no photographs and no videos \(.bmp, .gif, .*.webm'),
+        (str(tmp_path), r'holds no photographs and no videos \(.*.bmp, .gif, .*.webm'),
+        ('x' * 300, 'xxx.* is no file and no folder'),
+        ('a\0b', 'a.*b.* is no file and no folder'),
         ('camera:63', 'camera:63.* cannot be opened; is it there'),
         ('camera:front', 'camera:front.* is no camera; give camera:0'),
         ('camera:', 'is no camera'),
@@ -196,6 +201,22 @@ def test_a_name_that_is_not_utf8_is_read(tmp_path):
     assert 'cannot be read as a video' in frame.error
 
 
+def test_a_title_that_is_not_utf8_is_no_damage(tmp_path):
+    path = tmp_path / 'film.avi'
+    with av.open(str(path), 'w') as container:
+        container.metadata['title'] = 'xyzzy'
+        stream = container.add_stream('mpeg4', rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
+        for _ in range(5):
+            frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format='rgb24')
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    data = path.read_bytes()
+    assert b'xyzzy' in data
+    path.write_bytes(data.replace(b'xyzzy', b'\xe9t\xe9\xff '))
+    assert [frame.error for frame in media.read_frames(media.sources([str(path)])[0])] == [''] * 5
+
+
 def test_a_video_that_is_damaged_in_its_middle_gives_the_rest_and_says_so(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
     path = encode_video(tmp_path / 'x.mkv', 'matroska', 'libx264', np.arange(50) / 25, picture=noise)
@@ -206,6 +227,37 @@ def test_a_video_that_is_damaged_in_its_middle_gives_the_rest_and_says_so(tmp_pa
     *frames, last = media.read_frames(media.sources([str(path)])[0])
     assert len(frames) > 30 and all(frame.image is not None for frame in frames) and frames[-1].seconds > 1.9
     assert last.image is None and re.search(r'x.mkv is damaged \(\d+ of its packets', last.error)
+
+
+@pytest.mark.parametrize(('form', 'codec'), [('mpegts', 'libx264'), ('flv', 'flv'), ('avi', 'mpeg4'), ('mp4', 'mpeg4')])
+def test_random_damage_is_no_traceback(tmp_path, capfd, form, codec):
+    noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    whole = encode_video(tmp_path / 'x', form, codec, np.arange(5) / 25, picture=noise).read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        data = bytearray(whole)
+        for place in rng.integers(0, len(data) if rng.random() < 0.5 else 1000, rng.choice([1, 8, 60])):
+            data[place] = rng.integers(256)
+        (tmp_path / 'x.mpg').write_bytes(data[: rng.integers(len(data))] if rng.random() < 0.3 else data)
+        for frame in itertools.islice(media.read_frames(media.sources([str(tmp_path / 'x.mpg')])[0]), 50):
+            assert (frame.image is None) == bool(frame.error)
+    assert capfd.readouterr() == ('', '')
+
+
+def test_what_pyav_raises_of_damaged_files_is_damage(tmp_path, monkeypatch):
+    """An IndexError was seen of a file whose streams change, and printed errors of places beyond a file."""
+
+    def demux(stream):
+        raise IndexError('list index out of range')
+
+    stream = types.SimpleNamespace(sample_aspect_ratio=None)
+    container = types.SimpleNamespace(streams=types.SimpleNamespace(best=lambda _: stream), demux=demux)
+    monkeypatch.setattr(video, '_open', lambda _: contextlib.nullcontext(container))
+    with pytest.raises(video.Damaged, match='list index out of range'):
+        list(video.read_pictures('film.ts', 25.0))
+    (tmp_path / 'x').write_bytes(b'1234')
+    with video._File(tmp_path / 'x') as file:
+        assert file.seek(-5) == file.seek(2**70) == -1 and file.seek(1) == 1 and file.read() == b'234'
 
 
 def test_a_playlist_opens_nothing_else(tmp_path):

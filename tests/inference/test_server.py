@@ -8,6 +8,8 @@ import json
 import re
 import select
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -340,3 +342,20 @@ def test_tiffs_are_read(ask):
     buffer = io.BytesIO()
     Image.fromarray(red_cells(3)).save(buffer, 'TIFF')
     assert lefts(ask(buffer.getvalue())[1]) == [80]
+
+
+@pytest.mark.slow
+def test_a_missing_package_is_named(untrained):
+    code = "import sys; sys.modules['uvicorn'] = None; from fer_jax import serve; sys.exit(serve.main(sys.argv[1:]))"
+    command = [sys.executable, '-c', code, f'--workdir={untrained}']
+    run = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+    assert run.returncode == 2
+    assert run.stderr == "fer_jax: serving needs the package uvicorn; run pip install 'fer_jax[serve]'\n"
+
+
+def test_a_client_that_asks_first_learns_before_it_sends(server):
+    length = uploads.LARGEST_UPLOAD_BYTES + 1
+    with socket.create_connection(server.address, timeout=LIMIT) as client:
+        head = f'POST /faces HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n'
+        client.sendall(head.encode())
+        assert client.recv(100).startswith(b'HTTP/1.1 413 ')

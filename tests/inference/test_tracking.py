@@ -22,13 +22,14 @@ def texture(number):
     return np.kron(rng.integers(0, 256, (4, 4, 3)), np.ones((SIDE // 4, SIDE // 4, 1))).astype(np.uint8)
 
 
-def film(paths, seconds, *, seen=lambda person, second: True, jitter=2.0, rate=RATE):
+def film(paths, seconds, *, seen=lambda person, second: True, jitter=2.0, rate=RATE, scene=0, twins=False):
     """Yields frames with one face a person, at `paths[person](second)`; somebody in front hides who is behind.
 
     The truth is the number of the person, kept in the confidence.
     """
     rng = np.random.default_rng(0)
-    background = np.kron(rng.integers(0, 256, (6, 8, 3)), np.ones((60, 80, 1))).astype(np.uint8)
+    blocks = np.random.default_rng(scene).integers(0, 256, (6, 8, 3))
+    background = np.kron(blocks, np.ones((60, 80, 1))).astype(np.uint8)
     for number in range(round(seconds * rate)):
         second = number / rate
         image, predictions, places = background.copy(), [], []
@@ -36,7 +37,7 @@ def film(paths, seconds, *, seen=lambda person, second: True, jitter=2.0, rate=R
             x, y = (round(value) for value in path(second))
             if not seen(person, second) or not (0 <= x <= 640 - SIDE and 0 <= y <= 360 - SIDE):
                 continue
-            image[y : y + SIDE, x : x + SIDE] = texture(person)
+            image[y : y + SIDE, x : x + SIDE] = texture(0 if twins else person)
             places.append((person, x, y))
         for index, (person, x, y) in enumerate(places):
             if any(math.dist((x, y), other[1:]) < 0.6 * SIDE for other in places[index + 1 :]):
@@ -99,11 +100,18 @@ def test_a_short_gap_ends_no_track_and_a_long_one_does():
 
 
 def test_after_a_cut_faces_are_new():
+    """Also where they look alike and are in the same place; without a cut they are not."""
     before = list(film([lambda _: (200, 100)], 1))
-    rng = np.random.default_rng(5)
-    other = np.kron(rng.integers(0, 256, (6, 8, 3)), np.ones((60, 80, 1))).astype(np.uint8)
-    after = [(frame._replace(image=other, seconds=frame.seconds + 1), told) for frame, told in before]
-    assert identities(before + after) == {0: [0, 1]}
+    for scene, numbers in ((0, [0]), (5, [0, 1])):
+        later = film([lambda _: (200, 100)], 1, scene=scene)
+        after = [(frame._replace(seconds=frame.seconds + 1), predictions) for frame, predictions in later]
+        assert identities(before + after) == {0: numbers}
+
+
+def test_people_who_look_alike_are_told_apart_by_their_motion():
+    """The one behind comes back where the other was before."""
+    paths = [lambda second: (80 + 120 * second, 140), lambda second: (560 - 120 * second, 150)]
+    assert all(len(numbers) == 1 for numbers in identities(film(paths, 4, rate=8, twins=True)).values())
 
 
 def test_another_face_in_the_same_place_is_another_person():

@@ -8,6 +8,23 @@ from fer_jax.utils import threads
 from fer_jax.utils.signals import STOP, Stopped, stop_request
 
 
+@pytest.fixture(autouse=True)
+def hangups_are_heard():
+    """Also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_a_terminal_that_is_closed_stops_a_run_but_not_under_nohup():
+    assert signal.SIGHUP in STOP
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stop_request() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
 @pytest.mark.parametrize('number', STOP)
 def test_a_signal_stops_at_once_where_nothing_waits(number):
     before = signal.getsignal(number)

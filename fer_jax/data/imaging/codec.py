@@ -21,11 +21,12 @@ FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')  # Pillow knows m
 ISO_BRANDS = (b'avif', b'avis', b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1')  # AVIF and HEIC
 # Pillow warns of less than that, and nothing but a filter of the whole process is safe with several threads.
 warnings.filterwarnings('ignore', r'Image size \(\d+ pixels\) exceeds limit of \d+ pixels', RuntimeWarning)
+WIDEST = 20  # times the shorter side
 TURNED = 'turned by EXIF'
 
 
 def decode(data: bytes, size: int | None, channels: int, name: str) -> np.ndarray:
-    """An encoded image as uint8 [H, W, channels], RGB or grey; what is unusual about it is handled as by `open_image`.
+    """Decodes an image to uint8 [H, W, channels], RGB or grey; what is unusual is handled as by `open_image`.
 
     With `size` the short side is resized to it (bilinear, antialiased) and the middle square kept; a JPEG of at least
     twice that size is decoded at a half, a quarter or an eighth (libjpeg's scaled DCT).
@@ -52,7 +53,7 @@ def fit_square(pixels: np.ndarray, size: int) -> np.ndarray:
         return pixels
     from PIL import Image
 
-    image = Image.fromarray(pixels)
+    image = Image.fromarray(_without_ends(pixels))
     factor = size / min(image.size)
     fitted = max(size, round(image.width * factor)), max(size, round(image.height * factor))
     image = image.resize(fitted, Image.Resampling.BILINEAR)
@@ -60,8 +61,15 @@ def fit_square(pixels: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
+def _without_ends(pixels: np.ndarray) -> np.ndarray:
+    """Cuts the ends off a strip of pixels, whose enlargement would fill the memory."""
+    most = WIDEST * min(pixels.shape[:2])
+    top, left = (max(side - most, 0) // 2 for side in pixels.shape[:2])
+    return pixels[top : top + most, left : left + most]
+
+
 def _whole_jpeg(data: bytes, size: int | None, channels: int) -> np.ndarray | None:
-    """A JPEG by OpenCV, faster than Pillow; None for all else, and for one without its end: OpenCV would fill it up."""
+    """Decodes a whole JPEG by OpenCV, faster than Pillow; returns None for all else, also for one without its end."""
     if data[:3] != b'\xff\xd8\xff' or b'\xff\xd9' not in data[-256:]:
         return None
     import cv2
@@ -85,7 +93,7 @@ def _whole_jpeg(data: bytes, size: int | None, channels: int) -> np.ndarray | No
 
 
 def _plain_png(data: bytes, channels: int) -> np.ndarray | None:
-    """A PNG of 8-bit grey or RGB by OpenCV, faster than Pillow; None for one with anything else in it."""
+    """Decodes a PNG of 8-bit grey or RGB by OpenCV, faster than Pillow; returns None for all else."""
     if data[:8] != b'\x89PNG\r\n\x1a\n' or len(data) < 33:
         return None
     width, height, depth, colour = struct.unpack_from('>IIBB', data, 16)
@@ -100,7 +108,7 @@ def _plain_png(data: bytes, channels: int) -> np.ndarray | None:
 
 
 def _chunks(data: bytes) -> set[bytes]:
-    """The kinds of chunks of a PNG; `b''` among them where one is damaged, or the last is not whole."""
+    """Returns the kinds of chunks of a PNG, `b''` among them where one is damaged, or the last is not whole."""
     kinds, at = set(), 8
     while b'IEND' not in kinds:
         length, kind = struct.unpack_from('>I4s', data, at) if at + 12 <= len(data) else (0, b'')
@@ -205,7 +213,7 @@ def _eight_bits(image: Any) -> Any:
 
 
 def encode(pixels: np.ndarray) -> bytes:
-    """uint8 [H, W] or [H, W, 3] -> PNG."""
+    """Encodes uint8 [H, W] or [H, W, 3] as PNG."""
     from PIL import Image
 
     buffer = io.BytesIO()

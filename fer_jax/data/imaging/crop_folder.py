@@ -1,4 +1,4 @@
-"""From a folder of photographs to a folder of faces."""
+"""Makes a folder of faces from a folder of photographs."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fer_jax.data.imaging import faces
-from fer_jax.data.imaging.codec import IMAGE_SUFFIXES
+from fer_jax.data.imaging.image_files import describe_left_out, list_image_files
 from fer_jax.errors import UserError
 from fer_jax.utils import progress
 from fer_jax.utils.atomic_files import atomic_write
@@ -34,7 +34,7 @@ class Cut(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """Photographs seen, with a face, without one, and unreadable; crops written."""
+    """Counts photographs, those with a face, without one and unreadable, and the crops written."""
 
     photographs: int
     with_face: int
@@ -86,13 +86,9 @@ def crop_folder(
         raise UserError(f'--source={str(source)!r} is not a folder')
     if out.resolve().is_relative_to(source.resolve()):
         raise UserError(f'--crop_faces={str(out)!r} lies inside --source; crops would be taken for photographs')
-    names = sorted(
-        path.relative_to(source).as_posix()
-        for path in source.rglob('*')
-        if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith('.')
-    )
+    names, left_out = list_image_files(source)
     if not names:
-        raise UserError(f'--source={str(source)!r} holds no images')
+        raise UserError('; '.join([f'--source={str(source)!r} holds no images', *describe_left_out(left_out)]))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -116,20 +112,20 @@ def crop_folder(
                 log.flush()
     finally:
         pool.shutdown(cancel_futures=True)
-    found = [done[name] for name in names]
+    results = [done[name] for name in names]
     without = [name for name in names if done[name].get('boxes') == []]
     (out / WITHOUT).write_text(''.join(f'{name}\n' for name in without), encoding='utf-8', errors='surrogateescape')
     return Summary(
         len(names),
-        sum(bool(one.get('boxes')) for one in found),
-        sum(one.get('boxes') == [] for one in found),
-        sum('error' in one for one in found),
-        sum(len(one.get('boxes', [])) for one in found),
+        sum(bool(result.get('boxes')) for result in results),
+        sum(result.get('boxes') == [] for result in results),
+        sum('error' in result for result in results),
+        sum(len(result.get('boxes', [])) for result in results),
     )
 
 
 def logged(folder: Path) -> Cut | None:
-    """How the faces in a folder were cut out, by the log that `crop_folder` left there; None without one."""
+    """Returns how the faces in a folder were cut out, by the log that `crop_folder` left there; None without one."""
     try:
         with (folder / LOG).open(encoding='utf-8') as log:
             settings = json.loads(log.readline())

@@ -50,7 +50,7 @@ def detector(yunet: Path | None = None) -> Detector:
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """A photograph as uint8 RGB [H, W, 3], upright by its EXIF orientation.
+    """Reads a photograph as uint8 RGB [H, W, 3], upright by its EXIF orientation.
 
     Raises:
       UserError: it cannot be read, or its header tells of more than 100 megapixels, which are not decoded.
@@ -103,8 +103,8 @@ def _yunet(path: Path) -> Detector:
         scaled, factor = _scaled(image)
         with turn:
             network.setInputSize((scaled.shape[1], scaled.shape[0]))
-            _, found = network.detect(cv2.cvtColor(scaled, cv2.COLOR_RGB2BGR))
-        rows = np.empty((0, 15), np.float32) if found is None else np.asarray(found)
+            _, result = network.detect(cv2.cvtColor(scaled, cv2.COLOR_RGB2BGR))
+        rows = np.empty((0, 15), np.float32) if result is None else np.asarray(result)
         # The person's right eye first is the image's left eye, as in `TEMPLATE`.
         points = rows[:, 4:14].reshape(-1, 5, 2).astype(np.float32) * np.float32(factor)
         return _sorted(
@@ -137,7 +137,7 @@ def _sorted(faces: list[Face]) -> list[Face]:
 def crop(
     image: np.ndarray, box: tuple[float, float, float, float], margin: float, size: int | None = None
 ) -> np.ndarray:
-    """A square about the middle of a box.
+    """Cuts out a square about the middle of a box.
 
     Args:
       image: uint8 [H, W, C].
@@ -156,7 +156,7 @@ def crop(
 
 
 def align(image: np.ndarray, landmarks: np.ndarray, size: int, margin: float = 0.0) -> np.ndarray:
-    """The face turned, scaled and moved so that its five points come nearest to `TEMPLATE`.
+    """Turns, scales and moves a face so that its five points come nearest to `TEMPLATE`.
 
     Args:
       image: uint8 [H, W, C].
@@ -179,7 +179,7 @@ def _with_corners(back: np.ndarray) -> np.ndarray:
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The rotation, scale and shift, without reflection, that brings points nearest to others (Umeyama 1991).
+    """Returns the rotation, scale and shift, without reflection, that bring points nearest to others (Umeyama 1991).
 
     Args:
       source, target: float [N, 2].
@@ -224,6 +224,6 @@ def _part(image: np.ndarray, back: np.ndarray, size: int, around: float) -> tupl
 
 
 def five_of_68(points: np.ndarray) -> np.ndarray:
-    """float32 [5, 2] from the 68 points of Multi-PIE's scheme: middles of the eyes, nose, corners of the mouth."""
+    """Returns eyes, nose and corners of the mouth, float32 [5, 2], from the 68 points of Multi-PIE's scheme."""
     five = [points[36:42].mean(0), points[42:48].mean(0), points[30], points[48], points[54]]
     return np.stack(five).astype(np.float32)

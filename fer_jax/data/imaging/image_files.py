@@ -15,6 +15,8 @@ SPECIAL = 'no regular file'
 BROKEN_LINK = 'a link to nothing'
 LISTED_TWICE = 'a link to a folder that is read already'
 FORBIDDEN = 'not to be read by this user'
+OWN = 'written by fer_jax'
+WRITTEN = ({'config.json', 'checkpoints'}, {'findings.json', 'classes.png'})  # in a run, and in an examination
 SYSTEM_NAMES = ('__MACOSX', 'Thumbs.db', 'desktop.ini', 'lost+found', '@eaDir', '$RECYCLE.BIN')
 MOST_NAMED = 3  # names of each kind that a message gives
 
@@ -67,7 +69,7 @@ def printable(name: str) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is one that systems and programs keep for themselves."""
+    """Tells whether a file or folder is one that systems and programs keep for themselves."""
     return name.startswith('.') or name in SYSTEM_NAMES
 
 
@@ -88,6 +90,9 @@ def _walk(root: Path) -> Iterator[tuple[str, str]]:
                 continue
             seen.add((status.st_dev, status.st_ino))
             entries = sorted(os.scandir(root / prefix), key=lambda entry: entry.name)
+            if prefix and any(wanted <= {entry.name for entry in entries} for wanted in WRITTEN):
+                yield prefix, OWN
+                continue
         except OSError as error:
             if not prefix:
                 raise UserError(f'{str(root)!r} cannot be read ({error.strerror})') from error

@@ -188,7 +188,11 @@ def _with_splits(directory: Path, top: list[Path], images: list[str]) -> tuple[d
             continue
         below = _folders(folder)
         if not below:
-            raise UserError(f'{folder} has no class folders; expected {folder}/<class>/<image>')
+            count = sum(name.startswith(f'{folder.name}/') for name in images)
+            raise UserError(
+                f'{folder} has no class folders (found {count:,} images); expected {folder}/<class>/<image>. Images '
+                'without labels have to be moved elsewhere'
+            )
         if split in seen.values():
             twice = ', '.join(name for name, other in seen.items() if other == split)
             raise UserError(f'{directory} has two folders for the split {split}, {twice} and {folder.name}; keep one')
