@@ -49,4 +49,4 @@ def test_a_run_is_scored_on_other_sets(finished, faces, tmp_path, capsys):
     assert 'up to 1 images of a set could not be read' in capsys.readouterr().err
     assert json.loads(output.read_text().splitlines()[1])['accuracy'] == right / 90
     assert cross_evaluate.main(['--workdir', str(workdir), '--data', f'{faces}:dev', '--output', str(output)]) == 2
-    assert "no split 'validation'; there are all" in capsys.readouterr().err
+    assert "no split 'dev'; there are all" in capsys.readouterr().err
