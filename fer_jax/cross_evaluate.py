@@ -25,12 +25,12 @@ from fer_jax.cli import run_and_exit, run_command
 from fer_jax.data import dataset
 from fer_jax.data.quality.unreadable import split_unreadable
 from fer_jax.errors import UserError
-from fer_jax.evaluation import cross_dataset, scoring, summary
+from fer_jax.evaluation import cross_dataset, score_logits, summary
 from fer_jax.runs import metrics_log
 from fer_jax.utils import plotting
 from fer_jax.utils.paths import path_argument
 
-KEPT = (*scoring.OF_GROUP, 'classes', 'left_out')
+KEPT = (*score_logits.OF_GROUP, 'classes', 'left_out')
 
 
 def main(argv: list[str] | None = None) -> int:

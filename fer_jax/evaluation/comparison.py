@@ -9,7 +9,7 @@ import numpy as np
 
 from fer_jax.data.tables.expressions import canonical
 from fer_jax.errors import UserError
-from fer_jax.evaluation import intervals, scoring, summary
+from fer_jax.evaluation import intervals, score_logits, summary
 
 TINY = np.finfo(np.float32).tiny
 ENSEMBLE = 'ensemble'
@@ -50,8 +50,8 @@ def compare(
 
     Returns:
       classes, left_out (how many images not all were asked about) and splits {name, or name_subset: {contender: as
-      `evaluation.scoring.scores`; of all but the first also `gain` over its accuracy, gain_ci95, see `gain`, and `p`,
-      McNemar's of being right as often}}.
+      `evaluation.score_logits.score_logits`; of all but the first also `gain` over its accuracy, gain_ci95, see `gain`,
+      and `p`, McNemar's of being right as often}}.
 
     Raises:
       UserError: their classes or labels differ, or they have no image in common.
@@ -100,10 +100,10 @@ def gain(before: np.ndarray, after: np.ndarray, subjects: np.ndarray) -> tuple[f
 
 
 def scores(predictions: Predictions, rows: np.ndarray | None = None) -> dict[str, Any]:
-    """As `evaluation.scoring.scores`, of all of its images or of `rows`, bool [N]."""
+    """As `evaluation.score_logits.score_logits`, of all of its images or of `rows`, bool [N]."""
     arrays = (predictions.logits, predictions.labels, predictions.subjects, predictions.groups)
     logits, labels, subjects, groups = (array if rows is None else array[rows] for array in arrays)
-    return scoring.scores(logits, labels, predictions.classes, subjects, groups)
+    return score_logits.score_logits(logits, labels, predictions.classes, subjects, groups)
 
 
 def _ordered(who: str, predictions: Predictions, ids: np.ndarray, first: Predictions) -> Predictions:

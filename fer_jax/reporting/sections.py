@@ -9,7 +9,7 @@ import numpy as np
 
 from fer_jax.data import dataset
 from fer_jax.data.dataset import Dataset
-from fer_jax.evaluation import metrics, scoring, summary
+from fer_jax.evaluation import metrics, score_logits, summary
 from fer_jax.reporting import probe_grid
 from fer_jax.runs import metrics_log
 
@@ -125,7 +125,7 @@ def summarize_data(data: Dataset) -> dict[str, Any]:
     names = data.classes if all(split.truth.ndim == 1 for split in splits.values()) else ()
     rows = [
         [name, *(f'{counts[split][index] if index < len(counts[split]) else 0:,}' for split in splits)]
-        for index, name in enumerate(names[: scoring.MOST_LISTED])
+        for index, name in enumerate(names[: score_logits.MOST_LISTED])
     ]
     rows.append(['all', *(f'{len(split.labels):,}' for split in splits.values())])
     findings = [*_shared_by_splits(data), *_repeated_in_splits(data)]

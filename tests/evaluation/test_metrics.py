@@ -1,9 +1,9 @@
-"""Numbers about predictions against scikit-learn and SciPy; scores as a whole are in test_scoring.py."""
+"""Numbers about predictions against scikit-learn and SciPy; scores as a whole are in test_score_logits.py."""
 
 import numpy as np
 import pytest
 
-from fer_jax.evaluation import intervals, metrics, scoring
+from fer_jax.evaluation import intervals, metrics, score_logits
 from tests.lazy import lazy
 
 special = lazy('scipy.special')
@@ -116,8 +116,8 @@ def test_temperature_lowers_the_likelihood_of_labels_it_was_not_fitted_on():
     shares = np.exp(logits / 2.5) / np.exp(logits / 2.5).sum(1, keepdims=True)
     labels = (shares.cumsum(1) < RNG.random((len(shares), 1))).sum(1)
     found = metrics.temperature(logits[:2000], labels[:2000])
-    held_out = scoring.at_temperature(logits[2000:], labels[2000:], found)
-    before = scoring.at_temperature(logits[2000:], labels[2000:], 1.0)
+    held_out = score_logits.score_at_temperature(logits[2000:], labels[2000:], found)
+    before = score_logits.score_at_temperature(logits[2000:], labels[2000:], 1.0)
     assert held_out['nll'] < before['nll'] - 0.1 and held_out['ece'] < before['ece'] / 3
 
 

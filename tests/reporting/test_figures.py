@@ -1,4 +1,4 @@
-"""The pictures, by their pixels; that a whole run writes them is in test_scoring.py."""
+"""The pictures, by their pixels; that a whole run writes them is in test_score_logits.py."""
 
 import numpy as np
 import pytest

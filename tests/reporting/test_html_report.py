@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fer_jax.data.dataset import Dataset, Split
-from fer_jax.evaluation import scoring
+from fer_jax.evaluation import score_logits
 from fer_jax.inference.saliency import Explanation
 from fer_jax.reporting import html_report
 from fer_jax.reporting import images as report_images
@@ -84,7 +84,7 @@ def hostile_run(tmp_path):
     logits[:5] = logits[:5, ::-1]
     subjects, ids = np.full(40, ''), np.array([f'{at} {HOSTILE[at % 4]}' for at in range(40)])
     groups = np.repeat(HOSTILE[:2], 20)
-    scores = scoring.scores(logits, labels, HOSTILE, groups=groups)
+    scores = score_logits.score_logits(logits, labels, HOSTILE, groups=groups)
     calibrated = {'temperature': 1.0, 'fitted_on': HOSTILE[1], 'splits': {HOSTILE[0]: {'ece': 0.1, 'nll': 1.0}}}
     results = {'splits': {'test': scores, HOSTILE[3]: scores}, 'classes': HOSTILE, 'step': 1}
     run_results.write_results(workdir / 'results.json', results | {'selected_on': HOSTILE[2], 'calibrated': calibrated})
@@ -157,7 +157,7 @@ def scored(workdir, subjects, config):
     workdir.mkdir()
     labels = np.arange(40) % 2
     logits = np.eye(2)[np.where(np.arange(40) % 5, labels, 1 - labels)]
-    scores = scoring.scores(logits, labels, ('happy', 'sad'), subjects)
+    scores = score_logits.score_logits(logits, labels, ('happy', 'sad'), subjects)
     results = {'splits': {'test': scores}, 'classes': ['happy', 'sad'], 'step': 4, 'selected_on': 'validation/accuracy'}
     run_results.write_results(workdir / 'results.json', results)
     (workdir / 'config.json').write_text(json.dumps(config))

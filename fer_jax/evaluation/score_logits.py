@@ -1,4 +1,4 @@
-"""From logits to results: every example counts once, every share has its interval."""
+"""Scores of logits against labels: accuracy, F1, calibration and the others, with their intervals."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -16,30 +16,34 @@ AVERAGED = (*BOUNDED, 'nll', *OF_LEVELS)
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 
 
-def split_scores(role: str, split: Split, logits: np.ndarray, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """{role: scores} and, for each subset of the split, {role_subset: scores}; see `scores`."""
+def score_split(role: str, split: Split, logits: np.ndarray, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Scores a split and its subsets.
+
+    Returns:
+      {role: scores, role_subset: scores of each subset}, see `score_logits`.
+    """
     if split.levels is not None:
-        return {role: level_scores(logits, split.levels, classes)}
-    result = {role: scores(logits, split.truth, classes, split.subjects, split.groups)}
+        return {role: score_levels(logits, split.levels, classes)}
+    result = {role: score_logits(logits, split.truth, classes, split.subjects, split.groups)}
     for name, mask in split.subsets.items():
         parts = (logits, split.truth, split.subjects, split.groups)
         shown, truth, subjects, groups = (part[mask] for part in parts)
-        result[f'{role}_{name}'] = scores(shown, truth, classes, subjects, groups)
+        result[f'{role}_{name}'] = score_logits(shown, truth, classes, subjects, groups)
     return result
 
 
-def scores(
+def score_logits(
     logits: np.ndarray,
     labels: np.ndarray,
     classes: tuple[str, ...],
     subjects: np.ndarray | None = None,
     groups: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Plain numbers, ready for JSON.
+    """Computes all scores of one set of predictions, as plain numbers for JSON.
 
     Args:
       logits: [N, C].
-      labels: int [N]; or float [N, C] of attributes, see `attribute_scores`.
+      labels: int [N]; or float [N, C] of attributes, see `score_attributes`.
       subjects: str [N], '' where unknown. Where all are known, intervals are by subject, see
         `evaluation.intervals.rate_interval`; images of one person are not independent.
       groups: str [N], '' where unknown.
@@ -61,7 +65,7 @@ def scores(
     if broken:
         raise ValueError(f'{broken} of {len(labels)} examples have logits that are NaN or infinite')
     if labels.ndim == 2:
-        return attribute_scores(logits, labels, classes, subjects, groups)
+        return score_attributes(logits, labels, classes, subjects, groups)
     predictions = logits.argmax(-1)
     reliability = metrics.calibration(logits, labels)
     matrix = metrics.confusion(labels, predictions, len(classes))
@@ -96,7 +100,7 @@ def scores(
     }
     if len(classes) <= MOST_LISTED:
         found['confusion'] = matrix.tolist()
-    return found | _by_group(scores, logits, labels, classes, subjects, groups)
+    return found | _by_group(score_logits, logits, labels, classes, subjects, groups)
 
 
 def _abstention(confidence: np.ndarray, hits: np.ndarray, subjects: np.ndarray | None) -> list[dict[str, Any]]:
@@ -143,7 +147,7 @@ def _rate_interval_of(rows: np.ndarray, hits: np.ndarray, subjects: np.ndarray |
     return intervals.rate_interval(hits[rows], subjects[rows])[0]
 
 
-def attribute_scores(
+def score_attributes(
     logits: np.ndarray,
     labels: np.ndarray,
     names: tuple[str, ...],
@@ -200,11 +204,11 @@ def attribute_scores(
         'average_precision': mean['average_precision'],
         'nll': float((np.where(known, losses, 0).sum(1) / known.sum(1)).mean()),
         'per_attribute': per_attribute,
-    } | _by_group(attribute_scores, logits, labels, names, subjects, groups)
+    } | _by_group(score_attributes, logits, labels, names, subjects, groups)
 
 
-def level_scores(predicted: np.ndarray, levels: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
-    """Plain numbers, ready for JSON.
+def score_levels(predicted: np.ndarray, levels: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+    """Computes all scores of one set of predictions, as plain numbers for JSON.
 
     Args:
       predicted, levels: [N, K]; the latter NaN where unknown.
@@ -233,11 +237,11 @@ def level_scores(predicted: np.ndarray, levels: np.ndarray, names: tuple[str, ..
     return {'n': len(levels), **mean, 'per_level': per_level}
 
 
-def calibrated(role: str, predictions: Mapping[str, np.ndarray], splits: Iterable[str]) -> dict[str, Any]:
-    """What dividing logits by a temperature does, fitted on the split `role`.
+def score_calibration(role: str, predictions: Mapping[str, np.ndarray], splits: Iterable[str]) -> dict[str, Any]:
+    """Fits a temperature on the split `role`, and scores the others with their logits divided by it.
 
     Args:
-      predictions: as `Scorer.predictions`.
+      predictions: as `NetworkScorer.predictions`.
       splits: others.
 
     Returns:
@@ -250,19 +254,19 @@ def calibrated(role: str, predictions: Mapping[str, np.ndarray], splits: Iterabl
     found: dict[str, Any] = {'fitted_on': role, 'temperature': temperature, 'splits': {}}
     for name in splits:
         logits, truth = predictions[f'{name}/logits'], predictions[f'{name}/labels']
-        found['splits'][name] = at_temperature(logits, truth, temperature)
+        found['splits'][name] = score_at_temperature(logits, truth, temperature)
     return found
 
 
-def at_temperature(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:
-    """{nll, ece} of logits [N, C] divided by it, at labels [N]."""
+def score_at_temperature(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:
+    """Returns {nll, ece} of logits float [N, C] divided by a temperature, at labels int [N]."""
     scaled = logits / temperature
     ece = metrics.calibration(scaled, labels)['ece']
     return {'nll': metrics.negative_log_likelihood(scaled, labels), 'ece': ece}
 
 
-def over_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Means of the scores of one split, their intervals, and the scores of each run."""
+def average_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Averages the scores of one split over runs; returns means, their intervals, and the scores of each run."""
     each = {name: [run[name] for run in runs] for name in AVERAGED if name in runs[0]}
     pooled: dict[str, Any] = {'n': runs[0]['n'], 'interval': 'seeds'}
     for name, values in each.items():
