@@ -74,19 +74,23 @@ def test_one_of_two_processes_speaks_and_writes(whole):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(alone, config, tmp_path):
-    with Run(config, tmp_path / 'two', double=True) as run:
-        assert [status for status, _, _ in run.ends()] == [0, 0]
-    assert_near(tmp_path / 'two', alone)
-
-
-@pytest.mark.slow
-def test_four_processes_that_share_the_optimizer_and_stream_train_as_one(alone, config, tmp_path):
-    flags = ('--config.data.placement=stream', '--config.parallel.optimizer=sharded')
-    with Run(config, tmp_path / 'four', *flags, count=4, double=True) as run:
+@pytest.mark.parametrize(
+    ('count', 'flags'),
+    [
+        (2, ('--config.data.placement=stream', '--config.parallel.optimizer=sharded')),
+        pytest.param(2, (), marks=pytest.mark.campaign),
+        pytest.param(
+            4,
+            ('--config.data.placement=stream', '--config.parallel.optimizer=sharded'),
+            marks=pytest.mark.campaign,
+        ),
+    ],
+)
+def test_several_processes_train_as_one(alone, config, tmp_path, count, flags):
+    with Run(config, tmp_path / 'run', *flags, count=count, double=True) as run:
         ends = run.ends()
-    assert [status for status, _, _ in ends] == [0] * 4, ends
-    assert_near(alone, tmp_path / 'four')
+    assert [status for status, _, _ in ends] == [0] * count, ends
+    assert_near(alone, tmp_path / 'run')
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ def test_initialisation_is_torchvisions():
     """He initialisation by fan out, linear layers N(0, 0.01), biases 0."""
     params = flatten(nnx.state(models.create('vgg16_bn', classes=1000, rngs=nnx.Rngs(0)), nnx.Param))
     for path, leaf in params.items():
-        leaf = np.asarray(leaf)
+        leaf = np.asarray(leaf)[..., :: 8 if leaf.ndim == 2 else 1]
         if leaf.ndim == 1:
             assert (leaf == (1 if path.endswith('scale') else 0)).all(), path
         else:
