@@ -22,8 +22,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument('--model', required=True, help=f'one of {", ".join(models.NAMES)}')
     parser.add_argument(
-        '--source', required=True, type=path_argument, help='.pth, .pt, .safetensors, .h5, .mat or .pkl'
+        '--source', required=True, type=path_argument, help='.pth, .pt, .safetensors, .h5, .keras, .mat or .pkl'
     )
+    parser.add_argument('--key', default='', help='where it holds several networks: the one to take, as state_dict_ema')
     parser.add_argument('--weights', default='imagenet', help='their name in the cache, where model.weights finds them')
     parser.add_argument('--output', type=path_argument, help='default: in the cache')
     parser.add_argument('--licence', default='unknown', help="the weights' licence, kept in the file")
@@ -50,6 +51,7 @@ def convert(arguments: argparse.Namespace) -> None:
         source=arguments.source.name,
         licence=arguments.licence,
         preprocessing=preprocessing,
+        key=arguments.key,
     )
     default = pretrained.cached_file(arguments.model, cache.root(), arguments.weights)
     output = arguments.output or default

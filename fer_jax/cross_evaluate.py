@@ -25,12 +25,12 @@ from fer_jax.cli import run_and_exit, run_command
 from fer_jax.data import dataset
 from fer_jax.data.quality.unreadable import split_unreadable
 from fer_jax.errors import UserError
-from fer_jax.evaluation import cross_dataset, summary
+from fer_jax.evaluation import cross_dataset, score_logits, summary
 from fer_jax.runs import metrics_log
 from fer_jax.utils import plotting
 from fer_jax.utils.paths import path_argument
 
-KEPT = ('n', 'accuracy', 'accuracy_ci95', 'interval', 'balanced_accuracy', 'macro_f1', 'classes', 'left_out')
+KEPT = (*score_logits.OF_GROUP, 'classes', 'left_out')
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,7 +85,7 @@ def matrix(workdirs: Sequence[Path], sets: Sequence[str], output: Path, *, fresh
             else:
                 row = {'workdir': str(workdir), 'step': predictor.step, 'data': name}
                 found['left_out'] |= {'unreadable': len(unreadable)}
-                rows[str(workdir), name] = row | {field: found[field] for field in KEPT}
+                rows[str(workdir), name] = row | {field: found[field] for field in KEPT if field in found}
             output.write_text(''.join(json.dumps(rows[pair]) + '\n' for pair in order if pair in rows))
     if not rows:
         raise UserError('no pair can be scored; the reasons are above')
@@ -118,8 +118,8 @@ def heat_map(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.imshow(values, cmap='Blues', vmin=0, vmax=1, aspect='auto')
     for row in rows:
         at = sets.index(row['data']), runs.index(row['workdir'])
-        low, high = row['accuracy_ci95']
-        text = f'{row["accuracy"]:.1%}\n[{100 * low:.1f}, {100 * high:.1f}]\nn {row["n"]:,}'
+        interval = '[{:.1f}, {:.1f}]\n'.format(*(100 * np.array(row['accuracy_ci95']))) if row['accuracy_ci95'] else ''
+        text = f'{row["accuracy"]:.1%}\n{interval}n {row["n"]:,}'
         colour = 'white' if row['accuracy'] > 0.55 else plotting.INK
         axes.text(*at, text, ha='center', va='center', fontsize=9, color=colour)
     axes.set_xticks(range(len(sets)), [Path(name).name for name in sets])

@@ -100,7 +100,7 @@ def write_groups(
 
 
 def embeddings(workdir: Path, data: dataset.Dataset, images: SplitLoader) -> np.ndarray:
-    """float32 [N, D]: what enters the head, of length 1."""
+    """Computes what enters the head, of length 1: float32 [N, D]."""
     spec, weights, mesh = read_spec(workdir), restore.weights_of_run(workdir), sharding.make_mesh()
     network = build(spec)
     own = Variables(dict(weights.params), dict(weights.stats))
@@ -114,7 +114,7 @@ def embeddings(workdir: Path, data: dataset.Dataset, images: SplitLoader) -> np.
 
 
 def grouped(rows: np.ndarray, groups: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(int [N] of groups in the order of their sizes, float [N] distances from their centres).
+    """Returns (int [N] of groups in the order of their sizes, float [N] distances from their centres).
 
     Raises:
       UserError: there is a group without images.

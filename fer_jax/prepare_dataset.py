@@ -23,7 +23,7 @@ import numpy as np
 from fer_jax.cli import run_and_exit, run_command
 from fer_jax.data.imaging import faces
 from fer_jax.data.imaging.crop_folder import LOG, WITHOUT, crop_folder
-from fer_jax.data.imaging.image_files import describe_left_out
+from fer_jax.data.imaging.image_files import describe_left_out, list_image_files
 from fer_jax.data.quality import contact_sheet, examination
 from fer_jax.data.quality.findings import KINDS, Inspected, Report
 from fer_jax.data.sources import folder, manifest, prepared
@@ -145,6 +145,8 @@ def crop(arguments: argparse.Namespace) -> None:
         align=bool(arguments.align) or arguments.yunet is not None,
     )
     print(f'{summary} are in {arguments.crop_faces}')
+    for line in describe_left_out(list_image_files(arguments.source).left_out):
+        print(line)
     if summary.without_face:
         print(f'photographs without a face are listed in {arguments.crop_faces / WITHOUT}')
     if summary.unreadable:
@@ -181,7 +183,7 @@ def examine(table: Table, out: Path) -> Report:
 
 
 def leave_out(table: Table, report: Report, kinds: tuple[str, ...]) -> np.ndarray:
-    """bool [N]; 'uncertain' is what a set's subset 'certain' does not hold."""
+    """Returns bool [N]; 'uncertain' is what a set's subset 'certain' does not hold."""
     found = report.dropped([kind for kind in kinds if kind != 'uncertain'])
     if 'uncertain' in kinds:
         if 'certain' not in table.subsets:

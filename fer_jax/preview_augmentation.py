@@ -3,7 +3,7 @@
     python -m fer_jax.preview_augmentation --config quickstart --out sheet.png
 
 Every key of the config can be overridden as in training, `--config.data.augment.rotate=20`. Below each image stands its
-label, or both and their shares where examples are mixed.
+label, or several and their shares where examples are mixed or labels are soft; attributes that are present; or levels.
 """
 
 import argparse
@@ -21,11 +21,13 @@ from fer_jax.data import dataset
 from fer_jax.data.augmentation.augment import Augment, augment_batch
 from fer_jax.data.augmentation.geometry import resize
 from fer_jax.data.loading.sampler import indices
+from fer_jax.data.tables.label_text import describe_label
 from fer_jax.errors import UserError
 from fer_jax.utils import cache
 from fer_jax.utils.paths import path_argument
 
 CELL, LINE, GAP = 96, 12, 4  # pixels: least side of an image, height of a line of text, distance
+MIN_LINES, MOST_LINES, MOST_CHARACTERS = 2, 8, 18  # of text below an image
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -75,7 +77,7 @@ def sheet(config: Any, *, rows: int, draws: int, phase: int) -> Image.Image:
     )
     split = data.splits['train']
     index = indices(config.seed, 0, min(rows, len(split.labels)), len(split.labels))
-    images, labels = split.read(index), split.labels[index]
+    images, labels = split.read(index), split.learned[index]
     size, classes = config.model.image_size, len(data.classes)
     step = jax.jit(functools.partial(augment_batch, size=size, classes=classes, settings=settings))
     columns = [(np.asarray(resize(jax.numpy.asarray(images), size)), labels)]
@@ -83,33 +85,38 @@ def sheet(config: Any, *, rows: int, draws: int, phase: int) -> Image.Image:
         key = jax.random.fold_in(jax.random.key(config.seed), number)
         looks, targets = step(images, labels, jax.random.split(key)[0])
         columns.append((np.asarray(looks), np.asarray(targets)))
-    return paste(columns, data.classes)
+    return paste(columns, data.classes, split.kind)
 
 
-def paste(columns: list[tuple[np.ndarray, np.ndarray]], classes: tuple[str, ...]) -> Image.Image:
-    """Columns of (images [B, S, S, C] of 0..255, targets int [B] or float [B, classes]) as one picture."""
+def paste(columns: list[tuple[np.ndarray, np.ndarray]], names: tuple[str, ...], kind: str = 'shares') -> Image.Image:
+    """Pastes columns of images, with their labels below, into one picture.
+
+    Args:
+      columns: (images [B, S, S, C] of 0..255, labels int [B] or float [B, classes]).
+      names, kind: see `label_text.describe_label`.
+    """
     count, size = columns[0][0].shape[:2]
+    texts = [[_shorten(describe_label(each, names, kind=kind)) for each in labels] for _, labels in columns]
+    lines = max(MIN_LINES, *(text.count('\n') + 1 for column in texts for text in column))
     side = size * -(-CELL // size)
-    width, height = side + GAP, side + 2 * LINE + GAP
+    width, height = side + GAP, side + lines * LINE + GAP
     picture = Image.new('RGB', (GAP + width * len(columns), GAP + height * count), 'white')
     pen = ImageDraw.Draw(picture)
-    for column, (images, targets) in enumerate(columns):
-        for row, (image, target) in enumerate(zip(images, targets, strict=True)):
+    for column, (images, _) in enumerate(columns):
+        for row, image in enumerate(images):
             pixels = np.broadcast_to(np.rint(np.clip(image, 0, 255)).astype(np.uint8), (size, size, 3))
             left, top = GAP + column * width, GAP + row * height
             picture.paste(Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST), (left, top))
-            pen.multiline_text((left, top + side), text(target, classes), 'black', spacing=0, font_size=LINE - 2)
+            pen.multiline_text((left, top + side), texts[column][row], 'black', spacing=0, font_size=LINE - 2)
     return picture
 
 
-def text(target: np.ndarray, classes: tuple[str, ...]) -> str:
-    """The class, or a line for each of two with its share."""
-    if target.ndim == 0:
-        return classes[target]
-    first, second = np.argsort(-target, kind='stable')[:2]
-    if target[second] < 0.005:
-        return classes[first]
-    return '\n'.join(f'{target[label]:.2f} {classes[label]}' for label in (first, second))
+def _shorten(text: str) -> str:
+    """The first lines of a text, each as wide as a cell, and how many more there are."""
+    lines = [line[:MOST_CHARACTERS] for line in text.splitlines()]
+    if len(lines) > MOST_LINES:
+        lines = [*lines[: MOST_LINES - 1], f'and {len(lines) - MOST_LINES + 1} more']
+    return '\n'.join(lines)
 
 
 if __name__ == '__main__':

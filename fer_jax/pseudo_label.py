@@ -136,7 +136,7 @@ def known(workdir: Path) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray
 
 
 def labelled_images(given: Path | None, source: Mapping[str, Any]) -> tuple[Table, Path, np.ndarray]:
-    """The labelled images with the split of each, the folder below which they lie, and the digests of all with a label.
+    """Returns the labelled images with the split of each, the folder below which they lie, and all their digests.
 
     Args:
       given: a manifest; None for the images of the run.
@@ -184,7 +184,7 @@ def held_out(workdir: Path) -> np.ndarray:
 
 
 def unseen(table: Table, held: np.ndarray, labelled: np.ndarray) -> tuple[Table, dict[str, int]]:
-    """The images that are neither, by their digests, and how many are.
+    """Returns the images that are neither, by their digests, and how many are.
 
     Raises:
       UserError: nothing is left.
@@ -197,14 +197,14 @@ def unseen(table: Table, held: np.ndarray, labelled: np.ndarray) -> tuple[Table,
 
 
 def sure(logits: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
-    """(int [N] likeliest class, float [N] its calibrated probability)."""
+    """Returns (int [N] likeliest class, float [N] its calibrated probability)."""
     scaled = logits.astype(np.float64) / temperature
     odds = np.exp(scaled - scaled.max(1, keepdims=True))
     return logits.argmax(1), 1 / odds.sum(1)
 
 
 def surest(predicted: np.ndarray, confidence: np.ndarray, threshold: float, most: int) -> np.ndarray:
-    """bool [N]: what is kept, the `most` surest of each class if it is not 0."""
+    """Returns bool [N]: what is kept, the `most` surest of each class if it is not 0."""
     keep = confidence >= threshold
     for name in np.unique(predicted) if most else ():
         of_class = np.flatnonzero(keep & (predicted == name))
@@ -213,12 +213,13 @@ def surest(predicted: np.ndarray, confidence: np.ndarray, threshold: float, most
 
 
 def precision(part: dict[str, np.ndarray], temperature: float, threshold: float) -> dict[str, Any]:
-    """What the same threshold would keep of images whose labels are known."""
+    """Counts what the same threshold would keep of images with known labels."""
     predicted, confidence = sure(part['logits'], temperature)
     keep = confidence >= threshold
-    right, n = int(np.count_nonzero(keep & (predicted == part['labels']))), int(keep.sum())
-    interval = intervals.wilson_interval(right, n)
-    return {'n': n, 'coverage': float(keep.mean()), 'precision': right / max(n, 1), 'precision_ci95': list(interval)}
+    right, n = predicted[keep] == part['labels'][keep], int(keep.sum())
+    interval, _ = intervals.rate_interval(right, part['subjects'][keep])
+    share = int(right.sum()) / max(n, 1)
+    return {'n': n, 'coverage': float(keep.mean()), 'precision': share, 'precision_ci95': interval}
 
 
 if __name__ == '__main__':

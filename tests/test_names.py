@@ -12,7 +12,7 @@ FILES = {str(path.relative_to(ROOT)): path for path in sorted(ROOT.rglob('*.py')
 GONE_MODULES = """
     agreement annotate builders divergence doctor doctor_table drift elsewhere extra_losses families features
     feed frames graph integrity mix order pacing partition peers picture_sheet pictures pooling probe_report
-    profiling records rehearsal report_images report_sections roles selected start steps
+    profiling records rehearsal report_images report_sections roles scorer scoring selected start steps
 """
 GONE_ANYWHERE = """
     Agreement FeatureFeed Feed Feeds Fixed Look Pace Recipe Setup Told TrainFeatures TrainFeed boundary_recipe

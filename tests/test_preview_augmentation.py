@@ -1,5 +1,6 @@
 """The sheet of augmented images: what it shows, and what it refuses."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from PIL import Image
 
 from configs import default
 from fer_jax import preview_augmentation as preview
+from fer_jax.data.tables.label_text import describe_label
 from fer_jax.errors import UserError
 from tests.data.images import EXPRESSIONS, ck48
 
@@ -55,10 +57,46 @@ def test_pixels_are_the_images(shared_data):
     np.testing.assert_array_equal(shown[:, 1::2, 1::2], faces[..., 0])
 
 
-def test_labels_are_named_with_their_shares():
-    assert preview.text(np.int32(4), EXPRESSIONS) == 'happy'
-    assert preview.text(np.array([0, 0, 0, 0, 0.25, 0.75, 0]), EXPRESSIONS) == '0.75 sadness\n0.25 happy'
-    assert preview.text(np.array([0, 0, 1.0, 0, 0, 0, 0]), EXPRESSIONS) == 'disgust'
+@pytest.mark.parametrize(
+    ('label', 'kind', 'text'),
+    [
+        (np.int32(4), 'shares', 'happy'),
+        (np.int32(-1), 'shares', 'unknown'),
+        (np.array([0, 0, 0, 0, 0.25, 0.75, 0]), 'shares', '0.75 sadness\n0.25 happy'),
+        (np.array([0, 0, 1.0, 0, 0, 0, 0]), 'shares', 'disgust'),
+        (np.array([1, 0, 0, 0, np.nan, 1, 0]), 'attributes', 'anger\nsadness'),
+        (np.array([0.75, 0, 0, 0, np.nan, 1, 0]), 'attributes', '0.75 anger\nsadness'),
+        (np.zeros(7), 'attributes', 'none'),
+        (np.array([-0.5, np.nan, 0.25]), 'levels', 'anger -0.50\ndisgust 0.25'),
+    ],
+)
+def test_labels_of_every_task_are_text(label, kind, text):
+    names = EXPRESSIONS if label.ndim == 0 or len(label) == 7 else (EXPRESSIONS[0], 'contempt', 'disgust')
+    assert describe_label(label, names, kind=kind) == text
+
+
+def test_attributes_are_named_and_not_the_class_of_that_number(shared_data, monkeypatch):
+    """AU6 stood below every image of class 1; CelebA's images, which have no class, were all of the last attribute."""
+    table = preview.dataset.load_dataset
+    names = ('AU1', 'AU2', 'AU6')
+
+    def load(**options):
+        data = table(**options | {'dir': str(shared_data / 'ck48')})
+        count = len(data.splits['train'].labels)
+        values = np.tile(np.array([1, 0, 1], np.float32), (count, 1))
+        split = dataclasses.replace(data.splits['train'], attributes=values)
+        return dataclasses.replace(data, splits=data.splits | {'train': split}, classes=names)
+
+    shown = []
+    monkeypatch.setattr(preview.dataset, 'load_dataset', load)
+    monkeypatch.setattr(
+        preview, 'describe_label', lambda label, names, kind: shown.append((*label.tolist(), kind)) or ''
+    )
+    config = default.get_config()
+    config.model.update({'image_size': 48, 'channels': 1})
+    config.data.update({'name': '', 'dir': str(shared_data / 'ck48')})
+    preview.sheet(config, rows=2, draws=1, phase=0)
+    assert shown == [(1, 0, 1, 'attributes')] * 4
 
 
 @pytest.mark.parametrize(

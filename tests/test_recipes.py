@@ -78,7 +78,7 @@ def test_attributes_are_learnt_and_told(tmp_path, monkeypatch):
     workdir = tmp_path / 'run'
     results = fer_jax.train(config, workdir)
     test = results['splits']['test']
-    assert results['classes'] == ['bright', 'AU2'] and test['interval'] == 'subjects'
+    assert results['classes'] == ['bright', 'AU2'] and test['interval'] == 'by_subject'
     assert test['per_attribute']['bright']['accuracy'] > 0.9 and test['accuracy'] > 0.8
     assert test['per_attribute']['AU2']['n'] < test['n']
     assert (workdir / 'attributes_test.png').exists() and not (workdir / 'confusion_test.png').exists()

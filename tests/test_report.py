@@ -14,15 +14,15 @@ def test_a_run_ends_with_a_page_that_opens_offline(finished, tmp_path, capsys):
     page = (workdir / 'report.html').read_text()
     test = results['splits']['test']
     assert f'{100 * test["accuracy"]:.1f}<small> %</small>' in page
-    assert page.count('<figure>') == 12 + round(12 * (1 - test['accuracy'])) + 2 * 3
+    assert page.count('<figure>') == 12 + round(12 * (1 - test['accuracy'])) + 2 * 12
     for heading in (
         'Training curves',
         'Confusion matrix, test',
         'Results per class, test',
         'Calibration',
         'Selective prediction',
-        'Saliency maps (Grad-CAM)',
-        'Class activation maps',
+        'Saliency maps (occlusion)',
+        'Saliency maps of every class',
         'Data set',
         'How to reproduce this run',
         'Limitations',
@@ -41,4 +41,5 @@ def test_a_run_ends_with_a_page_that_opens_offline(finished, tmp_path, capsys):
     assert report.main([str(workdir), str(workdir), '--output', str(tmp_path / 'two.html')]) == 0
     two = (tmp_path / 'two.html').read_text()
     assert two.count('<tr>') == 3 and '<td>1</td></tr>' in two
+    assert 'alt="Training curves"' in two and 'The configs are the same.' in two
     assert report.main([str(tmp_path)]) == 2 and 'holds no finished run' in capsys.readouterr().err

@@ -17,7 +17,7 @@ from fer_jax.data.imaging.image_files import describe_left_out
 from fer_jax.data.quality import unreadable
 from fer_jax.data.sources import files, folder, manifest, prepared
 from fer_jax.data.split import Split
-from fer_jax.data.tables import class_names, splitting
+from fer_jax.data.tables import class_names, label_text, splitting
 from fer_jax.data.tables import soft_labels as target_modes
 from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
@@ -56,20 +56,18 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def faces(self) -> dict[str, bool | float]:
-        """How its faces look: 'grey', by a few images of the training split; 'margin' and 'aligned' where known."""
+        """Returns how its faces look: 'grey', by a few training images; 'margin' and 'aligned' where known."""
         split = self.splits['train']
         images = split.read(np.unique(np.linspace(0, len(split.labels) - 1, GREY_SAMPLE).astype(int)))
         return {'grey': bool((images == images[..., :1]).all())} | ({} if self.cut is None else self.cut._asdict())
 
-    def label_of(self, role: str, at: int) -> str:
-        """The label of one example in words, or its attributes."""
-        truth = self.splits[role].truth[at]
-        if truth.ndim:
-            return ', '.join(name for name, value in zip(self.classes, truth, strict=True) if value > 0)
-        return self.classes[truth] if truth >= 0 else 'unknown'
+    def describe_example(self, role: str, index: int) -> str:
+        """Returns what an example is trained on in one line, see `label_text.describe_label`."""
+        split = self.splits[role]
+        return label_text.describe_label(split.learned[index], self.classes, kind=split.kind).replace('\n', ', ')
 
     def unscored(self, digests: np.ndarray) -> 'Dataset':
-        """The set without the scored examples of these images, uint8 [M, 32].
+        """Leaves out the scored examples of these images, uint8 [M, 32].
 
         `left_out` counts them; a split without others goes.
         """
@@ -88,7 +86,7 @@ class Dataset:
 
 
 def open_table(*, name: str, dir: str, manifest: str, subject: str, root: Path) -> Table:
-    """The one source that is named: a prepared set below `root`, a folder of class folders, or a manifest.
+    """Opens the one source that is named: a prepared set below `root`, a folder of class folders, or a manifest.
 
     Raises:
       UserError: none or several are named, or it cannot be read.
@@ -270,7 +268,7 @@ def load_dataset(
 
 
 def among(digests: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """bool [N]: which of the digests, uint8 [N, 32], are rows of the others, uint8 [M, 32]."""
+    """Returns bool [N]: which of the digests, uint8 [N, 32], are among the others, uint8 [M, 32]."""
     known = {row.tobytes() for row in others}
     return np.array([row.tobytes() in known for row in digests], bool)
 
@@ -303,7 +301,11 @@ def _add_to(digest: 'hashlib._Hash', role: str, part: Table, split: Split) -> No
 
 
 def open_split(name: str) -> Table:
-    """The examples of one split of a set, with labels."""
+    """Opens one split of a set, without the examples that have no label.
+
+    Args:
+      name: NAME, FOLDER or MANIFEST, with :SPLIT where wanted; else the test split, or all where there are no splits.
+    """
     source, _, split = name.partition(':')
     path = user_path(source)
     kind = 'dir' if path.is_dir() else 'manifest' if path.is_file() else 'name'

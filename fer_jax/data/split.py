@@ -47,10 +47,20 @@ class Split:
 
     @property
     def truth(self) -> np.ndarray:
-        """What predictions are scored against: int32 [N] labels, or float32 [N, classes] attributes or levels."""
+        """Returns what predictions are scored against: int32 [N] labels, or float32 [N, classes] of numbers."""
         if self.levels is not None:
             return self.levels
         return self.labels if self.attributes is None else self.attributes
+
+    @property
+    def learned(self) -> np.ndarray:
+        """What the split is trained on: `truth`, or float32 [N, classes] distributions."""
+        return self.truth if self.distributions is None else self.distributions
+
+    @property
+    def kind(self) -> str:
+        """What float labels are, as `label_text.describe_label` takes it."""
+        return 'levels' if self.levels is not None else 'shares' if self.attributes is None else 'attributes'
 
     def take(self, positions: np.ndarray) -> 'Split':
         """Returns the examples at `positions`, int [M], in that order."""

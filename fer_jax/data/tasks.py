@@ -16,7 +16,7 @@ ALONE = {'weight': 1.0, 'head': '', 'align': 0.0}  # the primary task's own of t
 
 
 def task_configs(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """{task: {'data', 'loss', 'weight', 'head', 'align'}}, the primary task first, then those of `joint` by name.
+    """Returns {task: {'data', 'loss', 'weight', 'head', 'align'}}, the primary task first, then `joint` by name.
 
     Raises:
       UserError: a task has a loss that it cannot have, or none at all.
@@ -32,7 +32,7 @@ def task_configs(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def load_tasks(config: Mapping[str, Any], *, image_size: int, channels: int) -> dict[str, Dataset]:
-    """The data of every task.
+    """Loads the data of every task.
 
     No joint task trains on an image that is, to the byte, one on which the primary task is selected or tested, and none
     is scored on one on which another task trains.
@@ -69,7 +69,7 @@ def load_tasks(config: Mapping[str, Any], *, image_size: int, channels: int) -> 
 
 
 def eval_digests(data: Dataset) -> np.ndarray:
-    """uint8 [M, 32]: digests of the images on which it is selected or tested."""
+    """Returns uint8 [M, 32]: digests of the images on which it is selected or tested."""
     found = [split.digests for role, split in data.splits.items() if role != 'train']
     return np.concatenate([np.empty((0, 32), np.uint8), *found])
 
@@ -87,7 +87,7 @@ def _apart(found: Mapping[str, Dataset]) -> dict[str, Dataset]:
 
 
 def heads(config: Mapping[str, Any], data: Mapping[str, Dataset]) -> dict[str, tuple[str, ...]]:
-    """{task: class names} of the tasks that have a head of their own."""
+    """Returns {task: class names} of the tasks that have a head of their own."""
     return {
         name: data[name].classes
         for name, task in task_configs(config).items()

@@ -9,7 +9,7 @@ import numpy as np
 
 from fer_jax.data.tables.expressions import canonical
 from fer_jax.errors import UserError
-from fer_jax.evaluation import intervals, scoring, summary
+from fer_jax.evaluation import intervals, score_logits, summary
 
 TINY = np.finfo(np.float32).tiny
 ENSEMBLE = 'ensemble'
@@ -50,8 +50,8 @@ def compare(
 
     Returns:
       classes, left_out (how many images not all were asked about) and splits {name, or name_subset: {contender: as
-      `evaluation.scoring.scores`; of all but the first also `gain` over its accuracy, gain_ci95, see `gain`, and `p`,
-      McNemar's of being right as often}}.
+      `evaluation.score_logits.score_logits`; of all but the first also `gain` over its accuracy, gain_ci95, see `gain`,
+      and `p`, McNemar's of being right as often}}.
 
     Raises:
       UserError: their classes or labels differ, or they have no image in common.
@@ -85,29 +85,25 @@ def compare(
     return {'classes': list(first.classes), 'left_out': largest - len(ids), 'splits': splits}
 
 
-def gain(before: np.ndarray, after: np.ndarray, subjects: np.ndarray) -> tuple[float, list[float]]:
-    """What a classifier gained in accuracy over another on the same images, and its 95 % interval.
+def gain(before: np.ndarray, after: np.ndarray, subjects: np.ndarray) -> tuple[float, list[float] | None]:
+    """Computes what a classifier gained in accuracy over another on the same images, and its 95 % interval.
 
-    Differences are paired by image, so the interval is narrower than those of the two. Subjects are resampled where all
-    are known, as in `evaluation.scoring.scores`; otherwise it is Student's t over images.
+    Differences are paired by image, so the interval is narrower than those of the two. It is by subject where all are
+    known, and None where all images are of one person, see `evaluation.intervals.mean_interval`.
 
     Args:
       before, after: bool [N], whether they were right.
       subjects: str [N], '' where unknown.
     """
     change = after.astype(np.float64) - before
-    if not change.any() or len(change) < 2:
-        return float(change.mean()), [0.0, 0.0] if not change.any() else [-1.0, 1.0]
-    known = subjects.all() and len(np.unique(subjects)) > 1
-    interval = intervals.subject_interval(change, subjects) if known else intervals.t_interval(change.tolist())
-    return float(change.mean()), list(interval)
+    return float(change.mean()), intervals.mean_interval(change, subjects, bounds=(-1.0, 1.0))[0]
 
 
 def scores(predictions: Predictions, rows: np.ndarray | None = None) -> dict[str, Any]:
-    """As `evaluation.scoring.scores`, of all of its images or of `rows`, bool [N]."""
+    """As `evaluation.score_logits.score_logits`, of all of its images or of `rows`, bool [N]."""
     arrays = (predictions.logits, predictions.labels, predictions.subjects, predictions.groups)
     logits, labels, subjects, groups = (array if rows is None else array[rows] for array in arrays)
-    return scoring.scores(logits, labels, predictions.classes, subjects, groups)
+    return score_logits.score_logits(logits, labels, predictions.classes, subjects, groups)
 
 
 def _ordered(who: str, predictions: Predictions, ids: np.ndarray, first: Predictions) -> Predictions:
@@ -154,14 +150,19 @@ def table(found: Mapping[str, Any]) -> str:
     for part, one in found.get('seeds', {}).items():
         each = ', '.join(f'{100 * value:.1f}' for value in one['each']['accuracy'])
         lines.append(f'{part}, mean of the seeds: {summary.share(one["accuracy"], one["accuracy_ci95"])}, each {each}')
-    lines.append('gain: paired by image; p: of being right as often as the first (McNemar, exact)')
+    for part, contenders in found['splits'].items():
+        if note := summary.note(next(iter(contenders.values()))):
+            lines.append(f'{part}: {note}')
+    lines.append('gain: paired by image; p: of being right as often as the first (McNemar, exact, images independent)')
     if found['left_out']:
         lines.append(f'left out: {found["left_out"]:,} images about which not all were asked')
     return '\n'.join(lines)
 
 
-def points(value: float, interval: Sequence[float]) -> str:
-    """'+1.23 [0.9, 1.6]', in percentage points."""
+def points(value: float, interval: Sequence[float] | None) -> str:
+    """'+1.23 [0.9, 1.6]', in percentage points; without an interval where it is None."""
+    if interval is None:
+        return f'{100 * value:+.2f}'
     return f'{100 * value:+.2f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]'
 
 

@@ -13,9 +13,9 @@ from fer_jax.data.quality.unreadable import split_unreadable
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
-from fer_jax.evaluation import comparison, cross_dataset, scoring
+from fer_jax.evaluation import comparison, cross_dataset, score_logits
 from fer_jax.evaluation.comparison import Predictions
-from fer_jax.evaluation.scorer import Scorer
+from fer_jax.evaluation.network_scorer import NetworkScorer
 from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.tta import check_views
 from fer_jax.runs import config as run_config
@@ -76,7 +76,7 @@ def evaluate_together(
 
     Returns:
       `runs`, {name: as of `evaluate`}, what `evaluation.comparison.compare` gives, and of runs that differ by their
-      seed alone `seeds` {split: as `evaluation.scoring.over_seeds`}.
+      seed alone `seeds` {split: as `evaluation.score_logits.average_seeds`}.
 
     Raises:
       UserError: as in `evaluate`, or they cannot be compared.
@@ -109,7 +109,7 @@ def evaluate_together(
     configs = [run_config.read_run_config(workdir) for workdir in _named(workdirs).values()]
     if len({json.dumps({**config, 'seed': 0}, sort_keys=True) for config in configs}) == 1 and len(configs) > 1:
         found['seeds'] = {
-            part: scoring.over_seeds([one[name] for name in runs]) for part, one in found['splits'].items()
+            part: score_logits.average_seeds([one[name] for name in runs]) for part, one in found['splits'].items()
         }
     return {'runs': {name: run.results for name, run in runs.items()}} | found
 
@@ -157,7 +157,7 @@ def _of_run(workdir: Path, split: str, tta: str) -> Evaluated:
     for name, task in data_tasks.task_configs(config).items():
         if split in data[name].splits and data[name].classes:
             place: dict[str, Any] = {'batch_size': batch_size, 'placement': placement, 'mesh': mesh}
-            scorer = Scorer(network, data[name], **place, task=name, head=task['head'], tta=tta)
+            scorer = NetworkScorer(network, data[name], **place, task=name, head=task['head'], tta=tta)
             logits = scorer.logits(split, variables)
             splits |= scorer.scores(split, logits)
             if name == PRIMARY and data[name].splits[split].levels is None:
@@ -178,11 +178,11 @@ def _of_run(workdir: Path, split: str, tta: str) -> Evaluated:
 
 
 def _calibrated(workdir: Path, split: str, predictions: Predictions | None) -> dict[str, Any]:
-    """As `evaluation.scoring.calibrated`, at the temperature that was fitted when the run ended; {} where none was."""
+    """As `score_logits.score_calibration`, at the temperature that was fitted when the run ended; {} where none was."""
     fitted = restore.calibration(workdir)
     if predictions is None or predictions.labels.ndim > 1 or not fitted or split == fitted['fitted_on']:
         return {}
-    scaled = scoring.at_temperature(predictions.logits, predictions.labels, fitted['temperature'])
+    scaled = score_logits.score_at_temperature(predictions.logits, predictions.labels, fitted['temperature'])
     return {'fitted_on': fitted['fitted_on'], 'temperature': fitted['temperature'], 'splits': {split: scaled}}
 
 

@@ -1,11 +1,16 @@
 """Intervals of scores, and whether two classifiers differ."""
 
+import functools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
 Z95 = 1.959963984540054
+PRIOR = (0.15, 0.5)  # of the correlation of two images of one person: a beta distribution, on GRID values
+GRID = 16
+AS_FAR = 0.4
+BISECTIONS = 14
 
 
 def wilson_interval(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
@@ -18,26 +23,119 @@ def wilson_interval(successes: int, n: int, z: float = Z95) -> tuple[float, floa
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def subject_interval(hits: np.ndarray, subjects: np.ndarray, draws: int = 10_000) -> tuple[float, float]:
-    """95 % percentile interval of a mean, from resampling whole subjects (Field and Welsh 2007), always the same draws.
-
-    Where all hits are 1, or all 0, resampling finds nothing else, and the interval is Wilson's, of so many subjects.
+def rate_interval(hits: np.ndarray, subjects: np.ndarray | None = None) -> tuple[list[float] | None, str]:
+    """Computes the 95 % interval of a share of images, and names its method.
 
     Args:
-      hits: bool or float [N].
+      hits: bool [N].
+      subjects: str [N], '' where unknown.
+
+    Returns:
+      The interval, and 'by_subject' (`subject_interval`) where all subjects are known, otherwise 'wilson'; None and
+      'one_subject' where all images are of one person, since they say nothing of other people.
+    """
+    if (count := count_subjects(subjects)) is None:
+        return list(wilson_interval(int(hits.sum()), len(hits))), 'wilson'
+    if count == 1:
+        return None, 'one_subject'
+    return list(subject_interval(hits, np.asarray(subjects))), 'by_subject'
+
+
+def mean_interval(
+    values: np.ndarray, subjects: np.ndarray | None = None, *, bounds: tuple[float, float] = (0.0, 1.0)
+) -> tuple[list[float] | None, str]:
+    """Computes the 95 % interval of the mean of bounded numbers, and names its method.
+
+    It is Student's t over images, with one more at each bound (Agresti and Min 2005), so that equal values have an
+    interval too. Where all subjects are known, it is the wider of that and Student's t over people, each weighted by
+    their images (the linearised ratio of cluster sampling).
+
+    Args:
+      values: float [N], within `bounds`.
+      subjects: str [N], '' where unknown.
+
+    Returns:
+      As `rate_interval`; the method is 'examples' where it is not by subject.
+    """
+    from scipy.special import stdtrit
+
+    mean, count = float(np.mean(values)), count_subjects(subjects)
+    if count == 1:
+        return None, 'one_subject'
+    low, high = t_interval([*values, *bounds])
+    low, high = min(low, mean), max(high, mean)
+    if count is not None:
+        _, member = np.unique(np.asarray(subjects), return_inverse=True)
+        squares = np.square(np.bincount(member, values - mean)).sum()
+        half = stdtrit(count - 1, 0.975) * math.sqrt(count / (count - 1) * squares)
+        low, high = min(low, mean - half / len(values)), max(high, mean + half / len(values))
+    return [float(max(low, bounds[0])), float(min(high, bounds[1]))], 'examples' if count is None else 'by_subject'
+
+
+def count_subjects(subjects: np.ndarray | None) -> int | None:
+    """Counts the people; None where the subject of an image is not known."""
+    return len(np.unique(subjects)) if subjects is not None and len(subjects) and np.all(subjects != '') else None
+
+
+def subject_interval(hits: np.ndarray, subjects: np.ndarray) -> tuple[float, float]:
+    """Computes the 95 % interval of a share of images of several people, for new images of new people.
+
+    A share is inside where the observed one, or one further off, has a probability of at least 2.5 %: that of a
+    binomial distribution of `images / design effect` trials (Kish 1965), averaged over the correlation of the images of
+    one person by its posterior at this share under the beta-binomial distribution. What is as far off as the
+    observed share counts by `AS_FAR`, near to Lancaster's mid-P. The prior and `AS_FAR` are set by simulation
+    (docs/results/interval_coverage.jsonl).
+
+    Args:
+      hits: bool [N].
       subjects: str [N], at least two different ones.
     """
-    names, member, sizes = np.unique(subjects, return_inverse=True, return_counts=True)
-    sums = np.bincount(member, hits)
-    if hits.min() == hits.max() and hits[0] in (0, 1):
-        return wilson_interval(len(names) * int(hits[0]), len(names))
-    generator = np.random.default_rng(0)
-    means = []
-    for first in range(0, draws, 1000):
-        taken = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), min(1000, draws - first))
-        means.append(taken @ sums / (taken @ sizes))
-    low, high = np.percentile(np.concatenate(means), (2.5, 97.5))
-    return float(low), float(high)
+    _, member, sizes = np.unique(subjects, return_inverse=True, return_counts=True)
+    right = np.bincount(member, hits).astype(int)
+    (right, sizes), people = np.unique(np.stack([right, sizes]), axis=1, return_counts=True)
+    wrong = sizes - right
+    return _lower_limit(right, wrong, people), 1 - _lower_limit(wrong, right, people)
+
+
+def _lower_limit(right: np.ndarray, wrong: np.ndarray, people: np.ndarray) -> float:
+    """Finds the lower end of the interval by bisection.
+
+    Args:
+      right, wrong: int [K], images of a person; so many `people`, int [K], have these numbers.
+    """
+    from scipy.special import betainc
+
+    sizes = right + wrong
+    images, rate = people @ sizes, people @ right / (people @ sizes)
+    correlation = _correlations()
+    spread = correlation / (1 - correlation)
+    trials = images / (1 + correlation * (people @ sizes**2 / images - 1))
+    counted, missed = trials * rate, trials * (1 - rate)
+    steps = spread[:, None] * np.arange(sizes.max())
+    normaliser = _sums_of_logs(1 + steps)[:, sizes] @ people
+    low, high = 0.0, float(rate)
+    for _ in range(BISECTIONS if rate else 0):
+        middle = (low + high) / 2
+        likelihood = _sums_of_logs(middle + steps)[:, right] + _sums_of_logs(1 - middle + steps)[:, wrong]
+        logs = likelihood @ people - normaliser
+        weights = np.exp(logs - logs.max())
+        beyond = betainc(counted + 1, missed, middle) if rate < 1 else 0.0
+        tails = AS_FAR * betainc(counted, missed + 1, middle) + (1 - AS_FAR) * beyond
+        low, high = (low, middle) if weights @ tails > 0.025 * weights.sum() else (middle, high)
+    return low
+
+
+def _sums_of_logs(values: np.ndarray) -> np.ndarray:
+    """float [G, n + 1]: sums of the logarithms of the first 0, 1, ..., n of values [G, n]."""
+    return np.pad(np.cumsum(np.log(values), axis=1), ((0, 0), (1, 0)))
+
+
+@functools.cache
+def _correlations() -> np.ndarray:
+    """float [G]: equally likely values of the correlation of two images of one person."""
+    from scipy.special import betaincinv
+
+    return np.minimum(betaincinv(*PRIOR, (np.arange(GRID) + 0.5) / GRID), 0.995)
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:

@@ -1,18 +1,37 @@
 """Scores as text for a terminal."""
 
+from collections.abc import Mapping
 from typing import Any
 
 INTERVALS = {
     'wilson': 'Wilson',
     'examples': "Student's t over examples",
-    'subjects': 'resampled by subject',
+    'by_subject': 'by subject, beta-binomial',
+    'one_subject': 'none, since all images are of one person',
+    'subjects': 'resampled by subject',  # of fer_jax 0.1
     'seeds': "Student's t over seeds",
 }
 
 
-def share(value: float, interval: list[float]) -> str:
-    """'71.23 % [69.7, 72.7]'"""
-    return f'{value:.2%}'.replace('%', ' %') + f' [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]'
+FEW_SUBJECTS = 10
+
+
+def share(value: float, interval: list[float] | None) -> str:
+    """'71.23 % [69.7, 72.7]', without an interval where it is None."""
+    bounds = '' if interval is None else f' [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]'
+    return f'{value:.2%}'.replace('%', ' %') + bounds
+
+
+def note(scores: Mapping[str, Any]) -> str:
+    """Returns a warning about the intervals of a split with images of few people; '' where there are enough."""
+    if scores.get('interval') == 'one_subject':
+        return 'all images are of one person. They do not show how people differ, so there is no interval.'
+    if (count := scores.get('subjects') or FEW_SUBJECTS) < FEW_SUBJECTS:
+        return (
+            f'images of {count} people. With fewer than {FEW_SUBJECTS} people, the interval is wide and depends on '
+            'assumptions about how people differ.'
+        )
+    return ''
 
 
 def recall(scores: dict[str, Any]) -> str:
@@ -46,6 +65,8 @@ def summary(results: dict[str, Any]) -> str:
             f'{name:<16}{one["n"]:>7,}  {share(one["accuracy"], one["accuracy_ci95"]):<24}'
             f'{one["balanced_accuracy"]:>9.2%}{one["macro_f1"]:>10.3f}{one["nll"]:>8.3f}'
         )
+        if warning := note(one):
+            lines.append(f'  {warning}')
         if 'each' in one:
             lines.append('  each: ' + ', '.join(f'{100 * value:.1f}' for value in one['each']['accuracy']))
     if calibrated := results.get('calibrated'):
@@ -69,11 +90,11 @@ def summary(results: dict[str, Any]) -> str:
                 f'{one["balanced_accuracy"]:>9.2%}{one["macro_f1"]:>10.3f}'
             )
     if 'confusion' in results['splits'][last]:
-        lines += ['', f'{last + ", by class":<24}{"n":>7}  {"recall (Wilson)":<24}{"precision":>10}{"F1":>8}']
+        lines += ['', f'{last + ", by class":<24}{"n":>7}  {"recall [95 %]":<24}{"precision":>10}{"F1":>8}']
         for name, one in results['splits'][last]['per_class'].items():
             lines.append(f'{name:<24}{one["n"]:>7,}  {recall(one):<24}{one["precision"]:>10.2%}{one["f1"]:>8.3f}')
     if 'per_attribute' in results['splits'][last]:
-        lines += ['', f'{last + ", by attribute":<24}{"present":>9}  {"accuracy (Wilson)":<24}{"AP":>7}{"F1":>8}']
+        lines += ['', f'{last + ", by attribute":<24}{"present":>9}  {"accuracy [95 %]":<24}{"AP":>7}{"F1":>8}']
         for name, one in results['splits'][last]['per_attribute'].items():
             lines.append(
                 f'{name:<24}{one["present"]:>9,}  {share(one["accuracy"], one["accuracy_ci95"]):<24}'

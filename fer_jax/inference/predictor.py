@@ -101,16 +101,12 @@ class Predictor:
             return probabilities
         return face_pipeline.calibrated(probabilities, self.temperature)
 
-    def explain(self, images: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Locates the evidence for a class in each image, see `inference.saliency.explain`.
+    def explain(self, images: np.ndarray, classes: np.ndarray) -> saliency.Explanation:
+        """Computes occlusion maps, and tests them; see `inference.saliency.explain`.
 
         Args:
           images: uint8 [B, H, W, C].
           classes: int [B], numbers in `classes`.
-
-        Returns:
-          For these classes float32 [B, h, w], 0 or more; for and against every class float32 [B, classes, h, w], or
-          None where the head is not linear in the last map.
         """
         return saliency.explain(self._network, self._variables, images, classes)
 

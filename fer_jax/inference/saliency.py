@@ -1,6 +1,7 @@
-"""Where in an image the evidence for a class is."""
+"""Occlusion maps: how much a class loses where a part of the image is hidden."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,81 +9,111 @@ import numpy as np
 
 from fer_jax.data.augmentation.geometry import resize
 from fer_jax.data.tasks import PRIMARY
-from fer_jax.models.network import DTYPES, Network
+from fer_jax.models.network import Network
 from fer_jax.models.parameters import Variables
 
+CELLS = 8  # a side of a map
+PATCH_CELLS = 2  # a side of what is hidden at once
+REMOVED_SHARE = 0.2  # of the cells, in the deletion test
+RANDOM_PLACES = 8  # of as many cells, for comparison
 
-def grad_cam(
-    network: Network, variables: Variables, images: np.ndarray, classes: np.ndarray, *, task: str = PRIMARY
-) -> np.ndarray:
-    """Grad-CAM (Selvaraju et al. 2017) at what enters the stage `pool`, the last map of every network here.
 
-    Channels are weighted by the mean gradient of the class's logit, summed, and what speaks against the class is cut
-    off. Where the head is `readable` this is what is above 0 of `class_maps`.
+class Explanation(NamedTuple):
+    """Occlusion maps of images, and the result of the deletion test.
 
-    Args:
-      images: uint8 [B, H, W, C], resized to the network's size.
-      classes: int [B], whose evidence is asked for.
-
-    Returns:
-      float32 [B, h, w], the resolution of the last map, 0 or more, in units of the logit per cell.
+    Attributes:
+      heats: float32 [B, CELLS, CELLS], the loss of log-probability of the given class.
+      maps: float32 [B, classes, CELLS, CELLS], the loss of each logit.
+      removed: float32 [B], the loss of log-probability when the most important fifth of the image is hidden.
+      removed_at_random: float32 [B], the mean loss when a part of the same shape is hidden at random places.
     """
-    compute = functools.partial(_cam, network=network, task=task)
-    return np.asarray(jax.jit(compute)(variables, images, classes))
 
-
-def class_maps(network: Network, variables: Variables, images: np.ndarray) -> np.ndarray:
-    """The evidence for and against every class, by place (class activation maps, Zhou et al. 2016).
-
-    Args:
-      images: uint8 [B, H, W, C], resized to the network's size.
-
-    Returns:
-      float32 [B, classes, h, w], at the resolution of the last map. Their sums and the head's bias are the logits of
-      the primary task.
-
-    Raises:
-      ValueError: the head is not `readable`.
-    """
-    if not readable(network):
-        raise ValueError(f'the head of {network.spec.name} is not linear in its last map')
-
-    @jax.jit
-    def compute(images: jax.Array) -> jax.Array:
-        x = network.normalise(resize(images, network.spec.image_size)).astype(DTYPES[network.spec.dtype])
-        maps = network.forward(variables, x, tell='pool')[2].astype(jnp.float32)
-        kernel = variables.params[f'head.{PRIMARY}.kernel']
-        return jnp.einsum('bhwc,ck->bkhw', maps, kernel) / (maps.shape[1] * maps.shape[2])
-
-    return np.asarray(compute(images))
+    heats: np.ndarray
+    maps: np.ndarray
+    removed: np.ndarray
+    removed_at_random: np.ndarray
 
 
 def explain(
-    network: Network, variables: Variables, images: np.ndarray, classes: np.ndarray
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """(as `grad_cam`, as `class_maps` where the head is `readable`): the former out of the latter where there are."""
-    if not readable(network):
-        return grad_cam(network, variables, images, classes), None
-    maps = class_maps(network, variables, images)
-    return np.maximum(maps[np.arange(len(images)), classes], 0), maps
+    network: Network, variables: Variables, images: np.ndarray, classes: np.ndarray, *, task: str = PRIMARY
+) -> Explanation:
+    """Computes occlusion maps (Zeiler and Fergus 2014), and tests them by deletion (Petsiuk et al. 2018).
+
+    A patch of 2 x 2 of 8 x 8 cells is replaced by the mean colour of the image. The value of a cell is the mean over
+    the patches that cover it. Unlike the last map of a network, whose cells at small images are few and are not centred
+    on the part of the image that they are drawn over, this has the same resolution at every size and network.
+
+    Args:
+      images: uint8 [B, H, W, C], resized to the network's size.
+      classes: int [B], the class of each image that is explained.
+    """
+    compute = jax.jit(functools.partial(_hide, network=network, task=task))
+    patches = _patches()
+    everywhere = np.broadcast_to(patches[:, None], (len(patches), len(images), CELLS, CELLS))
+    none = np.zeros((1, len(images), CELLS, CELLS), bool)
+    logits = np.asarray(compute(variables, images, np.concatenate([none, everywhere])))
+    of_class = functools.partial(_log_probability, classes=classes, activation=network.spec.activation)
+    before = of_class(logits[0])
+    covered = patches.sum(0)
+    heats = np.einsum('pb,pij->bij', before - of_class(logits[1:]), patches) / covered
+    maps = np.einsum('pbc,pij->bcij', logits[0] - logits[1:], patches) / covered
+    hidden = np.asarray(compute(variables, images, deletion_masks(heats)))
+    losses = before - of_class(hidden)
+    return Explanation(heats.astype(np.float32), maps.astype(np.float32), losses[0], losses[1:].mean(0))
+
+
+def deletion_masks(heats: np.ndarray) -> np.ndarray:
+    """Returns masks of the most important cells, and of as many at random places in the same arrangement.
+
+    Args:
+      heats: float [B, CELLS, CELLS].
+
+    Returns:
+      bool [1 + RANDOM_PLACES, B, CELLS, CELLS], the same for the same maps.
+    """
+    count = round(REMOVED_SHARE * CELLS**2)
+    order = np.argsort(-heats.reshape(len(heats), -1), axis=1, kind='stable')
+    flat = np.zeros((len(heats), CELLS**2), bool)
+    np.put_along_axis(flat, order[:, :count], True, axis=1)
+    masks = flat.reshape(heats.shape)
+    generator = np.random.default_rng(0)
+    shifts = generator.integers(1, CELLS, (RANDOM_PLACES, 2))
+    return np.stack([masks, *(np.roll(masks, shift, (1, 2)) for shift in shifts)])
 
 
 def readable(network: Network) -> bool:
-    """Whether the head is linear in the global average of the last map, and in nothing else."""
+    """Returns whether the head is linear in the global average of the last map, and in nothing else."""
     spec = network.spec
     return list(network.stages)[-2:] == ['pool', 'head'] and spec.head == 'linear' and not spec.head_inputs
 
 
-def _cam(variables: Variables, images: jax.Array, classes: jax.Array, *, network: Network, task: str) -> jax.Array:
-    x = network.normalise(resize(images, network.spec.image_size)).astype(DTYPES[network.spec.dtype])
-    order = list(network.stages)
-    last = order[order.index('pool') - 1]
+def _patches() -> np.ndarray:
+    """bool [P, CELLS, CELLS]: the cells of each patch."""
+    starts = np.arange(CELLS - PATCH_CELLS + 1)
+    inside = (np.arange(CELLS) >= starts[:, None]) & (np.arange(CELLS) < starts[:, None] + PATCH_CELLS)
+    return (inside[:, None, :, None] & inside[None, :, None, :]).reshape(-1, CELLS, CELLS)
 
-    def evidence(change: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits, _, maps = network.forward(variables, x, tell='pool', add={last: change})
-        return jnp.take_along_axis(logits[task], classes[:, None], axis=1).sum(), maps
 
-    maps = jax.eval_shape(evidence, jnp.zeros(()))[1]
-    slopes, maps = jax.grad(evidence, has_aux=True)(jnp.zeros(maps.shape, maps.dtype))
-    weights = slopes.astype(jnp.float32).mean((1, 2), keepdims=True)
-    return jax.nn.relu(jnp.sum(weights * maps.astype(jnp.float32), -1))
+def _hide(variables: Variables, images: jax.Array, masks: jax.Array, *, network: Network, task: str) -> jax.Array:
+    """Logits float32 [M, B, classes] of images whose cells are hidden by bool [M, B, CELLS, CELLS]."""
+    size = network.spec.image_size
+    pixels = resize(images, size)
+    colour = pixels.mean((1, 2), keepdims=True)
+    edges = np.rint(np.linspace(0, size, CELLS + 1))  # symmetric about the middle
+    cell = np.searchsorted(edges, np.arange(size), side='right') - 1
+
+    def logits(mask: jax.Array) -> jax.Array:
+        hidden = mask[:, cell][:, :, cell][..., None]
+        x = network.normalise(jnp.where(hidden, colour, pixels))
+        return network.forward(variables, x)[0][task].astype(jnp.float32)
+
+    return jax.lax.map(logits, masks)
+
+
+def _log_probability(logits: np.ndarray, *, classes: np.ndarray, activation: str) -> np.ndarray:
+    """float64 [..., B] of logits [..., B, C]."""
+    from scipy.special import log_expit, log_softmax
+
+    wide = logits.astype(np.float64)
+    every = log_expit(wide) if activation == 'sigmoid' else log_softmax(wide, axis=-1)
+    return every[..., np.arange(len(classes)), classes]

@@ -1,6 +1,7 @@
 """Videos by PyAV, which is FFmpeg without its commands: frames with their times, read and written."""
 
 import contextlib
+import io
 import math
 from collections.abc import Iterator
 from fractions import Fraction
@@ -18,6 +19,7 @@ NO_PROTOCOL = {'protocol_whitelist': 'none'}  # a playlist in a file may not ope
 STILLS = ('image2', 'tty')  # and *_pipe: FFmpeg's readers of pictures and of text
 DEFAULT_RATE = 25.0  # frames a second, where a file does not tell
 MOST_RATE = 1000.0
+READ_ERRORS = (OSError, ValueError, LookupError, ArithmeticError)  # that PyAV raises of damaged files, beside its own
 TIME_BASE = Fraction(1, 60_000)  # seconds; the periods of all usual rates are whole numbers of it
 MOST_ASPECT = 4.0  # of a pixel; more is a mistake in the header
 
@@ -56,7 +58,7 @@ def read_header(name: str) -> Header | None:
             rate = float(stream.average_rate or stream.guessed_rate or 0)
             rate = rate if math.isfinite(rate) and 0 < rate <= MOST_RATE else DEFAULT_RATE
             return Header(max(0, stream.frames or round((_seconds(opened, stream) or 0) * rate)), rate)
-    except (av.FFmpegError, OSError, ValueError):
+    except (av.FFmpegError, *READ_ERRORS):
         return None
 
 
@@ -96,7 +98,7 @@ def read_pictures(name: str, rate: float) -> Iterator[Picture]:
                     since = None if time is None or begin is None else time - begin
                     seconds = since if since is not None and since > seconds else seconds + 1 / rate
                     yield Picture(seconds, lambda frame=frame: _upright(frame, aspect))
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except (av.FFmpegError, *READ_ERRORS) as error:
         raise Damaged(getattr(error, 'strerror', None) or str(error)) from None
     if damaged:
         raise Damaged(f'{damaged} of its packets are damaged')
@@ -121,9 +123,19 @@ def _open(name: str) -> Iterator[Any]:
             timeout = (STREAM_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS)
             opened = av.open(name, container_options=STREAM_OPTIONS, timeout=timeout, **options)
         else:
-            file = stack.enter_context(Path(name).open('rb'))
+            file = stack.enter_context(_File(name))
             opened = av.open(file, container_options=NO_PROTOCOL, **options)
         yield stack.enter_context(opened)
+
+
+class _File(io.FileIO):
+    """A file in which a place that is not there is no exception, since PyAV would print it."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return -1
 
 
 def _seconds(opened: Any, stream: Any) -> float | None:
@@ -133,7 +145,11 @@ def _seconds(opened: Any, stream: Any) -> float | None:
 
 
 def _upright(frame: Any, aspect: float) -> np.ndarray:
-    pixels = frame.to_ndarray(format='rgb24', width=max(1, round(frame.width * aspect)), height=frame.height)
+    """Returns the pixels of a frame, square and turned as its header says; raises Damaged where it has none."""
+    try:
+        pixels = frame.to_ndarray(format='rgb24', width=max(1, round(frame.width * aspect)), height=frame.height)
+    except (_import_av().FFmpegError, *READ_ERRORS) as error:
+        raise Damaged(str(error)) from None
     return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
 
 

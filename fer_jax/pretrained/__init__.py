@@ -5,7 +5,7 @@ from fer_jax.pretrained.convert import convert, convert_keras
 from fer_jax.pretrained.locate import cached_file, convert_file, resolve
 from fer_jax.pretrained.readers.keras_file import read_keras
 from fer_jax.pretrained.readers.torch_file import read_torch
-from fer_jax.pretrained.transfer import fill
+from fer_jax.pretrained.transfer import fill, fresh_prefixes
 from fer_jax.pretrained.weights import Weights, load, save
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     'convert_file',
     'convert_keras',
     'fill',
+    'fresh_prefixes',
     'load',
     'read_keras',
     'read_torch',

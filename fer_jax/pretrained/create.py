@@ -10,7 +10,7 @@ from fer_jax.errors import UserError
 from fer_jax.models import registry
 from fer_jax.models.parameters import Variables, merge_module, split_module
 from fer_jax.pretrained.locate import resolve
-from fer_jax.pretrained.transfer import fill
+from fer_jax.pretrained.transfer import fill, fresh_prefixes
 from fer_jax.utils import cache
 
 
@@ -52,6 +52,8 @@ def create_model(
         return registry.create(name, classes=classes, rngs=rngs, **options)
     found = resolve(weights, name, cache=cache.root())
     keep = classes is None
+    if keep and 'classes' not in found.metadata:
+        raise UserError(f'classes=None keeps the head of the weights, of which {weights!r} has none; give their number')
     count = int(found.metadata['classes']) if classes is None else classes
     key = rngs.params()
 
@@ -60,11 +62,12 @@ def create_model(
 
     graphdef, (params, stats) = split_module(nnx.eval_shape(lambda: make(key)))
     if not keep:
-        params |= jax.jit(lambda key: _heads(split_module(make(key))[1].params))(key)
+        prefixes = fresh_prefixes(params, found)
+        params |= jax.jit(lambda key: _select(split_module(make(key))[1].params, prefixes))(key)
     network = merge_module(graphdef, fill(Variables(params, stats), found, head=keep))
     network.preprocessing = found.preprocessing
     return network
 
 
-def _heads(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {path: leaf for path, leaf in params.items() if path.startswith('head.')}
+def _select(params: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[str, Any]:
+    return {path: leaf for path, leaf in params.items() if path.startswith(prefixes)}

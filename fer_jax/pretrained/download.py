@@ -34,7 +34,7 @@ def fetch(url: str, path: Path, *, digest: str, pause: float = 2.0) -> None:
         another one.
     """
     if path.is_file():
-        if found := _other(path, digest):
+        if found := other_digest(path, digest):
             raise UserError(f'{path} is {found}, not the file of {url} ({digest}); move it away, or put that one there')
         return
     if os.environ.get(OFFLINE, '') not in ('', '0'):
@@ -55,14 +55,14 @@ def fetch(url: str, path: Path, *, digest: str, pause: float = 2.0) -> None:
                     f'the file at {path}'
                 ) from None
             time.sleep(pause * 2**number)
-    if found := _other(part, digest):
+    if found := other_digest(part, digest):
         part.unlink()
         raise UserError(f'{url} gave a file of {found}, expected {digest}...; it was thrown away')
     part.replace(path)
 
 
-def _other(path: Path, digest: str) -> str:
-    """The digest of a file where it is another one than `digest`, which may be shorter; else empty."""
+def other_digest(path: Path, digest: str) -> str:
+    """Returns the digest of a file where it is another one than `digest`, which may be shorter; else empty."""
     if not digest:
         return ''
     kind, _, digits = digest.partition(':')

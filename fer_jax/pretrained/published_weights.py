@@ -30,6 +30,11 @@ class Published(NamedTuple):
         return None if '://' in self.place else self.place.partition('/')[0]
 
     @property
+    def file(self) -> str:
+        """The name under which the file is published; '' where that is not known."""
+        return '' if self.by_hand else self.place.rpartition('/')[2]
+
+    @property
     def by_hand(self) -> bool:
         """Whether `place` is a page, not a file."""
         return not self.package and not self.place.endswith(('.pth', '.pt', '.h5', '.safetensors'))

@@ -20,6 +20,17 @@ def _few(what: str, names: list[str]) -> str:
     return f'{len(names)} {what}' + (f' ({", ".join(names[:3])}{", ..." if len(names) > 3 else ""})' if names else '')
 
 
+def fresh_prefixes(params: Flat, weights: Weights) -> tuple[str, ...]:
+    """Returns the prefixes of the parameters that start fresh: the head's, and those of a VGG's fc6 and fc7 where the
+    weights have none.
+    """
+    classifier = ('fc6.', 'fc7.')
+    lacking = any(path.startswith(classifier) for path in params) and not any(
+        path.startswith(classifier) for path in weights.params
+    )
+    return ('head.', *(classifier if lacking else ()))
+
+
 def fill(
     variables: Variables, weights: Weights, *, head: bool, sharding: jax.sharding.Sharding | None = None
 ) -> Variables:
@@ -35,8 +46,10 @@ def fill(
       UserError: a leaf is missing in either, or the shapes differ. A stem for colour fills one for grey: its kernel is
         summed over the input channels, which gives equal channels the same response.
     """
-    own_head = {path for path in variables.params if path.startswith('head.')}
-    replaced = {path.removeprefix('head.') for path in own_head}
+    own_head = {path for path in variables.params if path.startswith(fresh_prefixes(variables.params, weights))}
+    if head and own_head - set(weights.params):
+        raise UserError('the weights have no head that fits; give the number of classes, so that a fresh one is made')
+    replaced = {path.removeprefix('head.') for path in own_head if path.startswith('head.')}
 
     def take(own: Flat, source: Mapping[str, np.ndarray]) -> Flat:
         given = {path for path in source if head or not (path.startswith('head.') or path in replaced)}

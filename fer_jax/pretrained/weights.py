@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from fer_jax.errors import UserError
 from fer_jax.models.preprocessing import Preprocessing
 from fer_jax.utils.atomic_files import atomic_write
 
-FORMAT = '1'  # of the file; another one is refused
+FORMAT = '2'  # of the file
+WITHOUT_DIGEST = '1'  # the format before, which is read as it is; others are refused
 RESERVED = ('format', 'model', 'preprocessing')  # metadata that `Weights` holds elsewhere
+DIGEST = 'tensors_sha256'  # of tensors and metadata
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,20 @@ def save(path: Path, weights: Weights) -> None:
     preprocessing = json.dumps(dataclasses.asdict(weights.preprocessing))
     metadata = weights.metadata | {'format': FORMAT, 'model': weights.model, 'preprocessing': preprocessing}
     tensors = {name: np.ascontiguousarray(leaf) for name, leaf in (*weights.params.items(), *weights.stats.items())}
+    metadata[DIGEST] = digest_of(tensors, metadata)
     with whole_file(path) as scratch:
         save_file(tensors, scratch, metadata=metadata)
+
+
+def digest_of(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    """Returns the sha256 of tensors (names, types, shapes, numbers) and of the metadata that say how to use them."""
+    covered = {key: value for key, value in metadata.items() if key != DIGEST}
+    digest = hashlib.sha256(json.dumps(covered, sort_keys=True).encode())
+    for name in sorted(tensors):
+        leaf = tensors[name]
+        digest.update(f'{name}\0{leaf.shape}\0{leaf.dtype}\0'.encode())
+        digest.update(memoryview(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)))  # type: ignore[arg-type]
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -95,8 +110,17 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise UserError(f'{path} cannot be written ({error}); choose another --output') from error
 
 
+def is_converted(path: Path) -> bool:
+    """Tells whether a file is one of fer_jax's own, or was before it was damaged."""
+    with path.open('rb') as file:
+        head = file.read(1 << 16)
+    return head[8:9] == b'{' and b'"preprocessing"' in head and b'"model"' in head
+
+
 def load(path: Path, model: str | None) -> Weights:
     """Reads what `save` wrote, of any network if `model` is None.
+
+    All of it is read once, to compare it with its digest; files of before that have none are taken as they are.
 
     Raises:
       UserError: the file is missing, damaged, not converted, or of another model.
@@ -114,8 +138,14 @@ def load(path: Path, model: str | None) -> Weights:
             names = list(file.keys())
     except (SafetensorError, OSError) as error:
         raise UserError(f'{named} cannot be read ({error}); convert it again') from error
-    if metadata.get('format') != FORMAT or not set(RESERVED) <= set(metadata):
+    if metadata.get('format') not in (FORMAT, WITHOUT_DIGEST) or not set(RESERVED) <= set(metadata):
         raise UserError(f'{named} is not a file converted by this fer_jax; run python -m fer_jax.convert_weights on it')
+    tensors = Tensors(path, tuple(names))
+    has_digest = metadata['format'] == FORMAT or DIGEST in metadata
+    if has_digest and digest_of(tensors, metadata) != metadata.get(DIGEST):
+        raise UserError(
+            f'{named} is damaged: its content has another digest than when it was written; convert it again'
+        )
     if model and metadata['model'] != model:
         raise UserError(f'{named} is of {metadata["model"]}, model.name is {model!r}')
     try:
@@ -126,5 +156,5 @@ def load(path: Path, model: str | None) -> Weights:
         raise UserError(f'{named} has damaged metadata ({error}); convert it again') from error
     stats = tuple(name for name in names if name.endswith(('.mean', '.var')))
     params = tuple(name for name in names if name not in stats)
-    rest = {key: value for key, value in metadata.items() if key not in RESERVED}
+    rest = {key: value for key, value in metadata.items() if key not in (*RESERVED, DIGEST)}
     return Weights(metadata['model'], Tensors(path, params), Tensors(path, stats), preprocessing, rest)

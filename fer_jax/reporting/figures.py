@@ -1,13 +1,15 @@
 """Tables and pictures of a run."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from fer_jax.utils.plotting import GRID, INK, SELECTED, TRAIN, VALIDATION, figure
+
+LEGEND_COLUMNS = 3
 
 
 def write_figures(workdir: Path, results: dict[str, Any], history: list[dict[str, Any]]) -> None:
@@ -74,7 +76,7 @@ def attributes_png(path: Path, per_attribute: dict[str, dict[str, Any]], title: 
     """The accuracy of each attribute with its interval, against always giving the more frequent answer."""
     names, each = list(per_attribute), list(per_attribute.values())
     accuracy = np.array([one['accuracy'] for one in each])
-    interval = np.array([one['accuracy_ci95'] for one in each])
+    interval = np.array([one['accuracy_ci95'] or [one['accuracy']] * 2 for one in each])
     constant = np.array([max(one['present'], one['n'] - one['present']) / one['n'] for one in each])
     drawn = figure(6.5, 1.4 + 0.28 * len(names))
     axes = drawn.subplots()
@@ -107,9 +109,11 @@ def curves_png(path: Path, history: list[dict[str, Any]], role: str, selected: i
 
     The training loss is the one that is minimised, with label smoothing and class weights; the other is the NLL.
     """
-    drawn = figure(10, 4.2)
+    from matplotlib.ticker import PercentFormatter
+
+    drawn = figure(10, 4.5)
     left, right = drawn.subplots(1, 2)
-    right.yaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
+    right.yaxis.set_major_formatter(PercentFormatter(1))
     panels = ((left, 'loss', 'nll', f'loss (train) and NLL ({role})'), (right, 'accuracy', 'accuracy', 'accuracy'))
     chosen = [entry for entry in history if entry['split'] == role and entry['step'] == selected]
     for axes, ours, theirs, label in panels:
@@ -134,9 +138,33 @@ def curves_png(path: Path, history: list[dict[str, Any]], role: str, selected: i
         axes.set_title(label, loc='left', pad=20)
         axes.grid(axis='y', color=GRID)
         axes.spines[['top', 'right']].set_visible(False)
-    if history:
-        right.legend(frameon=False, loc='lower right')
+    handles = dict(zip(*right.get_legend_handles_labels()[::-1], strict=True))
+    if handles:
+        drawn.legend(handles.values(), handles.keys(), frameon=False, loc='outside lower center', ncols=len(handles))
     drawn.savefig(path)
+
+
+def comparison_curves_png(file: Path | BinaryIO, runs: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+    """Draws the accuracy of the selecting split over epochs, a line for each run.
+
+    Args:
+      runs: points (epoch, accuracy) by the name of the run.
+    """
+    from matplotlib.ticker import PercentFormatter
+
+    drawn = figure(10, 3.6 + 0.22 * -(-len(runs) // LEGEND_COLUMNS))
+    axes = drawn.add_subplot()
+    for index, (name, points) in enumerate(runs.items()):
+        style = ('-', '--', ':')[index // 10 % 3]
+        look = {'color': f'C{index % 10}', 'linestyle': style, 'marker': 'o', 'markersize': 3}
+        axes.plot(*zip(*points, strict=True), **look, label=name)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set_xlabel('epoch')
+    axes.set_title('accuracy of the split that selects', loc='left')
+    axes.grid(axis='y', color=GRID)
+    axes.spines[['top', 'right']].set_visible(False)
+    drawn.legend(frameon=False, loc='outside lower center', ncols=min(len(runs), LEGEND_COLUMNS), fontsize=9)
+    drawn.savefig(file, format='png')
 
 
 def _phase_starts(history: list[dict[str, Any]]) -> dict[int, float]:

@@ -72,34 +72,51 @@ def write_report(workdir: Path, data: Dataset | None = None, explain: Explain | 
 
 
 def compare(workdirs: Sequence[Path], output: Path) -> Path:
-    """Writes a report with a row for each run, and returns its path.
+    """Writes a report that compares runs: scores, curves and what differs in their configs; returns its path.
 
     p is of McNemar's test against the first run; it is given where both runs scored the same images.
     """
-    rows, first = [], None
-    for workdir in (run for given in workdirs for run in (sorted(given.glob('seed-*')) or [given])):
-        results, config = read_results(workdir), run_config.read_run_config(workdir)
+    runs = [run for given in workdirs for run in (sorted(given.glob('seed-*')) or [given])]
+    names = [f'{run.parent.name}/{run.name}' if run.name.startswith('seed-') else run.name for run in runs]
+    if len(set(names)) < len(names):
+        names = [f'{number}: {run}' for number, run in enumerate(runs, 1)]
+    curves: dict[str, list[tuple[float, float]]] = {}
+    notes: dict[str, str] = {}
+    rows, configs, first = [], {}, None
+    for name, workdir in zip(names, runs, strict=True):
+        results, configs[name] = read_results(workdir), run_config.read_run_config(workdir)
         split = _scored_split(results)
         scores, hits = results['splits'][split], hits_of(workdir, split)
         p = ''
         if first is None:
             first = hits
         elif hits is not None and sorted(hits) == sorted(first):
-            pairs = np.array([(first[name], hits[name]) for name in first])
+            pairs = np.array([(first[key], hits[key]) for key in first])
             p = f'{intervals.mcnemar(pairs[:, 0], pairs[:, 1]):.3g}'
         rows.append(
             [
-                f'{workdir.parent.name}/{workdir.name}' if workdir.name.startswith('seed-') else workdir.name,
-                config['model']['name'],
-                report_sections.data_name(config),
+                name,
+                configs[name]['model']['name'],
+                report_sections.data_name(configs[name]),
                 f'{split}, n = {scores["n"]:,}',
                 summary.share(scores['accuracy'], scores['accuracy_ci95']),
                 *report_sections.score_cells(scores),
                 p,
             ]
         )
+        notes |= {name: note} if (note := summary.note(scores)) else {}
+        curve = report_sections.read_curve(workdir, results['selected_on'].split('/')[0])
+        curves |= {name: curve} if curve else {}
+    values = {
+        'title': 'Comparison of runs',
+        'rows': rows,
+        'notes': notes,
+        'curves': report_images.draw_comparison(curves) if curves else '',
+        'names': list(configs),
+        'differences': report_sections.tabulate_differences(configs),
+    }
     output.parent.mkdir(parents=True, exist_ok=True)
-    return _write_page(output, 'comparison.html', {'title': 'Comparison of runs', 'rows': rows})
+    return _write_page(output, 'comparison.html', values)
 
 
 def pooled(workdir: Path, results: Mapping[str, Any], runs: Sequence[str]) -> Path:
@@ -114,7 +131,9 @@ def pooled(workdir: Path, results: Mapping[str, Any], runs: Sequence[str]) -> Pa
         for name, scores in results['splits'].items()
         if 'accuracy' in scores
     ]
-    return _write_page(workdir / 'report.html', 'pooled.html', {'title': workdir.name, 'rows': rows, 'runs': runs})
+    notes = {name: note for name, scores in results['splits'].items() if (note := summary.note(scores))}
+    values = {'title': workdir.name, 'rows': rows, 'runs': runs, 'notes': notes}
+    return _write_page(workdir / 'report.html', 'pooled.html', values)
 
 
 def hits_of(workdir: Path, split: str) -> dict[str, bool] | None:

@@ -2,15 +2,20 @@
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fer_jax.inference.saliency import Explanation
+from fer_jax.reporting import figures
+
 Read = Callable[[np.ndarray], np.ndarray]  # positions [B] -> uint8 [B, H, W, C]
-Explain = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray | None]]  # see `inference.saliency.explain`
+Explain = Callable[[np.ndarray, np.ndarray], Explanation]  # see `inference.saliency.explain`
 MOST_SHOWN = 16  # images of a section
+MOST_EXPLAINED = 12  # images with their maps
 MOST_CLASSES = 10  # classes whose maps are shown
 SIDE_PX = 96  # their pixels
 
@@ -55,49 +60,71 @@ def select_images(
 def explain_images(
     predictions: Mapping[str, np.ndarray], classes: Sequence[str], read: Read, explain: Explain
 ) -> dict[str, Any]:
-    """Computes saliency maps of two images of each class, and class activation maps of one of them.
+    """Computes occlusion maps of varied images, and of every class for one image of each class.
 
     Args:
-      predictions: labels int [N] and logits float [N, C] of a split.
+      predictions: labels int [N], logits float [N, C] and subjects str [N] of a split.
       read: reads images of the split.
 
     Returns:
-      'saliency', a list of images, empty where no class has two; 'class_maps', a table, or None where the network has
-      no such maps or there are more than `MOST_CLASSES` classes.
+      'saliency': the losses `removed` and `removed_at_random` of the deletion test, and `images`, empty where the maps
+      do not pass it; 'class_maps', a table, or None where they do not or there are more than `MOST_CLASSES` classes.
     """
     predicted = predictions['logits'].argmax(1)
-    chosen: list[int] = []
-    for label in range(min(len(classes), MOST_SHOWN)):
-        of_class = np.flatnonzero(predictions['labels'] == label)
-        chosen += of_class[np.linspace(0, len(of_class) - 1, 4).astype(int)[1:3]].tolist() if len(of_class) > 1 else []
-    if not chosen:
-        return {'saliency': [], 'class_maps': None}
-    images = read(np.array(chosen))
-    heats, maps = explain(images, predicted[chosen])
-    saliency = [
-        {
-            'source': embed_image(overlaid(image, heat)),
-            'label': classes[predictions['labels'][index]],
-            'prediction': classes[predicted[index]],
-            'id': '',
-        }
-        for index, image, heat in zip(chosen, images, heats, strict=True)
-    ]
-    if maps is None or len(classes) > MOST_CLASSES:
+    chosen = choose_varied(predictions['labels'], predicted == predictions['labels'], predictions['subjects'])
+    images = read(chosen)
+    found = explain(images, predicted[chosen])
+    saliency: dict[str, Any] = {
+        'removed': float(found.removed.mean()),
+        'removed_at_random': float(found.removed_at_random.mean()),
+        'images': [],
+    }
+    if saliency['removed'] <= saliency['removed_at_random']:
+        return {'saliency': saliency, 'class_maps': None}
+    for index, image, heat in zip(chosen, images, found.heats, strict=True):
+        caption = {'label': classes[predictions['labels'][index]], 'prediction': classes[predicted[index]]}
+        shown = {'source': embed_image(image), 'id': str(predictions['subjects'][index])}
+        warm = {'source': embed_image(overlaid(image, np.maximum(heat, 0))), 'id': f'at most {heat.max():.1f}'}
+        saliency['images'] += [caption | shown, caption | warm]
+    if len(classes) > MOST_CLASSES:
         return {'saliency': saliency, 'class_maps': None}
     rows = []
-    for index, image, of_image in list(zip(chosen, images, maps, strict=True))[::2]:
-        label, largest = int(predictions['labels'][index]), max(float(np.abs(of_image).max()), 1e-12)
+    for first in np.unique(predictions['labels'][chosen], return_index=True)[1]:
+        label, of_image = int(predictions['labels'][chosen[first]]), found.maps[first]
+        largest = max(float(np.abs(of_image).max()), 1e-12)
         cells = [
             {
                 'source': embed_image(signed(of_class / largest)),
-                'logit': float(predictions['logits'][index, which]),
+                'logit': float(predictions['logits'][chosen[first], which]),
                 'is_label': which == label,
             }
             for which, of_class in enumerate(of_image)
         ]
-        rows.append({'source': embed_image(image), 'label': classes[label], 'cells': cells})
+        rows.append({'source': embed_image(images[first]), 'label': classes[label], 'cells': cells})
     return {'saliency': saliency, 'class_maps': {'classes': classes, 'rows': rows}}
+
+
+def choose_varied(labels: np.ndarray, hits: np.ndarray, subjects: np.ndarray, most: int = MOST_EXPLAINED) -> np.ndarray:
+    """Chooses images of all classes, right and wrong, of as many people as possible.
+
+    Args:
+      labels: int [N].
+      hits: bool [N], whether the prediction is right.
+      subjects: str [N], '' where unknown.
+
+    Returns:
+      Their positions, int [at most `most`], by class, the right ones first.
+    """
+    of_kind, of_person = list(zip(labels.tolist(), hits.tolist(), strict=True)), subjects.tolist()
+    remaining = np.random.default_rng(0).permutation(len(labels)).tolist()
+    kinds, people, chosen = Counter[tuple[int, bool]](), Counter[str](), list[int]()
+    while remaining and len(chosen) < most:
+        best = min(remaining, key=lambda index: (kinds[of_kind[index]], people[of_person[index]]))
+        remaining.remove(best)
+        chosen.append(best)
+        kinds[of_kind[best]] += 1
+        people[of_person[best]] += 1
+    return np.array(sorted(chosen, key=lambda index: (labels[index], not hits[index], index)))
 
 
 def signed(map: np.ndarray) -> np.ndarray:
@@ -130,6 +157,13 @@ def embed_image(image: np.ndarray) -> str:
     pixels = image[..., 0] if image.shape[-1] == 1 else image
     file = io.BytesIO()
     Image.fromarray(pixels).resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR).save(file, 'PNG')
+    return _data_uri(file.getvalue())
+
+
+def draw_comparison(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Returns a data URI of the figure of `figures.comparison_curves_png`."""
+    file = io.BytesIO()
+    figures.comparison_curves_png(file, curves)
     return _data_uri(file.getvalue())
 
 

@@ -121,5 +121,6 @@ def _results(results: Mapping[str, Any]) -> str:
         if 'accuracy' in one
     ]
     kinds = {summary.INTERVALS[one['interval']] for one in results['splits'].values() if 'interval' in one}
-    told = f'Intervals: {"; ".join(sorted(kinds))}.' if kinds else ''
-    return '\n'.join([*lines, *head, *rows, '', told])
+    method = [f'Intervals: {"; ".join(sorted(kinds))}.'] if kinds else []
+    notes = [f'{name}: {note}' for name, scores in results['splits'].items() if (note := summary.note(scores))]
+    return '\n'.join([*lines, *head, *rows, '', *method, *notes])

@@ -1,6 +1,7 @@
 """The numbers that the HTML report shows; the templates hold the markup."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,11 @@ import numpy as np
 
 from fer_jax.data import dataset
 from fer_jax.data.dataset import Dataset
-from fer_jax.evaluation import metrics, scoring, summary
+from fer_jax.evaluation import metrics, score_logits, summary
 from fer_jax.reporting import probe_grid
+from fer_jax.runs import metrics_log
+
+MISSING = 'not set'
 
 
 def summarize_result(results: Mapping[str, Any], config: Mapping[str, Any], split: str) -> dict[str, Any]:
@@ -27,6 +31,7 @@ def summarize_result(results: Mapping[str, Any], config: Mapping[str, Any], spli
         'accuracy': scores['accuracy'],
         'interval': scores['accuracy_ci95'],
         'method': summary.INTERVALS[scores['interval']],
+        'note': summary.note(scores),
         'n': scores['n'],
         'network': model['name'],
         'weights': model['weights'],
@@ -120,7 +125,7 @@ def summarize_data(data: Dataset) -> dict[str, Any]:
     names = data.classes if all(split.truth.ndim == 1 for split in splits.values()) else ()
     rows = [
         [name, *(f'{counts[split][index] if index < len(counts[split]) else 0:,}' for split in splits)]
-        for index, name in enumerate(names[: scoring.MOST_LISTED])
+        for index, name in enumerate(names[: score_logits.MOST_LISTED])
     ]
     rows.append(['all', *(f'{len(split.labels):,}' for split in splits.values())])
     findings = [*_shared_by_splits(data), *_repeated_in_splits(data)]
@@ -155,6 +160,31 @@ def _repeated_in_splits(data: Dataset) -> list[str]:
         if conflicts := sum(len(each) > 1 for each in labels.values()):
             found.append(f'duplicates with different labels within {name}: {conflicts:,}')
     return found
+
+
+def read_curve(workdir: Path, split: str) -> list[tuple[float, float]]:
+    """Returns the points (epoch, accuracy) of a split from the metrics of a run; [] where none were kept."""
+    records = metrics_log.read_metrics(workdir / 'metrics.jsonl')
+    return [(each['epoch'], each['accuracy']) for each in records if each['split'] == split and 'accuracy' in each]
+
+
+def tabulate_differences(configs: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Returns a row for each field of the configs that is not the same in all runs: its name, and its values."""
+    flat = [dict(_flatten('', config)) for config in configs.values()]
+    fields = dict.fromkeys(field for each in flat for field in each)
+    rows = [[field, *(each.get(field, MISSING) for each in flat)] for field in fields]
+    return [row for row in rows if len(set(row[1:])) > 1]
+
+
+def _flatten(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        for key, each in value.items():
+            yield from _flatten(f'{name}.{key}' if name else str(key), each)
+    elif isinstance(value, (list, tuple)) and any(isinstance(each, Mapping) for each in value):
+        for index, each in enumerate(value):
+            yield from _flatten(f'{name}[{index}]', each)
+    else:
+        yield name, json.dumps(value)
 
 
 def data_name(config: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ PREDICTED = ('ids', 'labels', 'subjects', 'groups', 'logits')
 
 
 def write_predictions(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """As .npz, whole or not at all; of what `Scorer.predictions` gives."""
+    """As .npz, whole or not at all; of what `NetworkScorer.predictions` gives."""
     with atomic_files.atomic_write(path) as scratch, scratch.open('wb') as file:
         np.savez(file, **dict[str, Any](arrays))
 

@@ -1,6 +1,7 @@
 """Where a run's first parameters come from: fresh, converted weights, or another run."""
 
 import dataclasses
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from fer_jax.runs.restore import weights_of_run
 from fer_jax.utils import cache
 from fer_jax.utils.paths import user_path
 
+log = logging.getLogger('fer_jax')
 STATISTICS_SAMPLE = 2048
 
 
@@ -108,5 +110,10 @@ def initial(
         if weights is not None:
             params, stats = params | dict(weights.params), stats | dict(weights.stats)
         return put(Variables(params, stats), sharding)
-    own = Variables(network.params | network.init(seed, 'head.').params, network.batch_stats)
+    prefixes = pretrained.fresh_prefixes(network.params, weights)
+    if len(prefixes) > 1:
+        log.warning('the weights have no fc6 and fc7, which start fresh as the head does; model.head=mlp needs neither')
+    fresh = network.init(seed, 'head.' if len(prefixes) == 1 else '').params
+    fresh = {path: leaf for path, leaf in fresh.items() if path.startswith(prefixes)}
+    own = Variables(network.params | fresh, network.batch_stats)
     return pretrained.fill(own, weights, head=False, sharding=sharding)

@@ -13,8 +13,8 @@ from fer_jax.data.augmentation.augment import Augment
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes, sharding
 from fer_jax.distributed.stop_consensus import StopConsensus
-from fer_jax.evaluation import scoring, summary
-from fer_jax.evaluation.scorer import Scorer
+from fer_jax.evaluation import score_logits, summary
+from fer_jax.evaluation.network_scorer import NetworkScorer
 from fer_jax.models.parameters import Flat
 from fer_jax.runs.checkpoints import SELECTABLE, Checkpoints
 from fer_jax.training import nonfinite, train_state
@@ -26,7 +26,7 @@ from fer_jax.training.run import Run
 from fer_jax.training.train_state import FrozenState, TrainState
 from fer_jax.utils.signals import Stopped, StopRequest
 
-Scorers = Mapping[str, Scorer]
+Scorers = Mapping[str, NetworkScorer]
 RECORDED = ('accuracy', 'balanced_accuracy', 'macro_f1', 'nll')
 
 
@@ -195,11 +195,11 @@ def evaluate(program: PhaseProgram, state: TrainState, fixed: FrozenState, step:
     epoch, scores = run.evaluations[step], found.pop(PRIMARY)
     values = {name: scores[name] for name in (*RECORDED, 'accuracy_ci95')}
     for task, other in found.items():
-        values |= {f'{task}/{name}': other[name] for name in (*RECORDED, *scoring.OF_LEVELS) if name in other}
+        values |= {f'{task}/{name}': other[name] for name in (*RECORDED, *score_logits.OF_LEVELS) if name in other}
     recorder.metrics(step, epoch, phase.index, role, values)
-    low, high = scores['accuracy_ci95']
     recorder.say(
-        f'phase {phase.index}, epoch {epoch:g}: {role} accuracy {scores["accuracy"]:.2%} [{low:.2%}, {high:.2%}], '
+        f'phase {phase.index}, epoch {epoch:g}: {role} accuracy '
+        f'{summary.share(scores["accuracy"], scores["accuracy_ci95"])}, '
         f'macro F1 {scores["macro_f1"]:.3f}'
         + ''.join(f'; {task} {summary.headline(other)}' for task, other in found.items())
     )

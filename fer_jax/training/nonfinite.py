@@ -64,6 +64,6 @@ def check_finite(run: Run, phase: Phase, state: TrainState, workdir: Path) -> No
         step=step,
         rate=float(phase.schedule(step - 1 - phase.first)) * float(state.scale),
         ids=[str(split.ids[at]) for at in index],
-        labels=[run.data.label_of('train', at) for at in index],
+        labels=[run.data.describe_example('train', at) for at in index],
         images=split.read(index),
     )

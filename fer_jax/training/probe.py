@@ -22,7 +22,7 @@ from fer_jax.data.loading import sampler
 from fer_jax.data.loading.loader import SplitLoader
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
-from fer_jax.evaluation import scoring
+from fer_jax.evaluation import score_logits
 from fer_jax.feature_cache import loader as feature_loader
 from fer_jax.feature_cache.recipe import FeatureSpec
 from fer_jax.reporting import figures, html_report, probe_grid
@@ -135,14 +135,14 @@ def fit(run: Run, fields: Mapping[str, Any]) -> dict[str, Any]:
     grid = []
     for head in heads:
         logits = scored(head, role)
-        scores = scoring.scores(np.nan_to_num(logits), labels[role], run.data.classes)
+        scores = score_logits.score_logits(np.nan_to_num(logits), labels[role], run.data.classes)
         diverged = not np.isfinite(logits).all()  # by too large a learning rate
         grid.append({**head['what'], metric: 0.0 if diverged else scores[metric], 'n': scores['n']})
     best = max(range(len(grid)), key=lambda at: grid[at][metric])
     splits: dict[str, Any] = {}
     for name, split in run.data.splits.items():
         if name != 'train':
-            splits |= scoring.split_scores(name, split, scored(heads[best], name), run.data.classes)
+            splits |= score_logits.score_split(name, split, scored(heads[best], name), run.data.classes)
     return {
         'selected_on': f'{role}/{metric}',
         'step': 0,

@@ -81,7 +81,8 @@ class Recorder:
         self._files['metrics'].write(json.dumps(record) + '\n')
         for name, value in values.items():
             if isinstance(value, float):
-                self._board.add_scalar(f'{split}/{name}', value, step)
+                tag = f'{name[:-3]}loss' if name.endswith('nll') else name
+                self._board.add_scalar(f'{split}/{tag}', value, step)
 
     def rate(self, step: int, **shown: str) -> None:
         """Writes the time of training since the last call, and its parts, and shows `shown` on the bar.

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from fer_jax.errors import UserError
-from fer_jax.evaluation import scoring, summary
+from fer_jax.evaluation import score_logits, summary
 from fer_jax.reporting import figures, html_report
 from fer_jax.runs import config as run_config
 from fer_jax.runs import results as run_results
@@ -35,7 +35,7 @@ def train_seeds(config: Mapping[str, Any], seeds: Sequence[int], workdir: Path) 
         raise UserError(f'--seeds={",".join(map(str, seeds))}; give at least two, each once')
     configs = {f'seed-{seed}': {**config, 'seed': seed} for seed in seeds}
     runs = list(_train_all(configs, workdir).values())
-    splits = {name: scoring.over_seeds([run['splits'][name] for run in runs]) for name in runs[0]['splits']}
+    splits = {name: score_logits.average_seeds([run['splits'][name] for run in runs]) for name in runs[0]['splits']}
     return _write(workdir, {**_common(runs), 'seeds': list(seeds), 'splits': splits}, list(configs))
 
 
@@ -88,7 +88,9 @@ def over_folds(parts: Sequence[Mapping[str, np.ndarray]], classes: Sequence[str]
     pooled = {name: np.concatenate([part[name] for part in parts]) for name in run_results.PREDICTED}
     if len(np.unique(pooled['ids'])) < len(pooled['ids']):
         raise ValueError('an example stands in two folds')
-    return scoring.scores(pooled['logits'], pooled['labels'], tuple(classes), pooled['subjects'], pooled['groups'])
+    return score_logits.score_logits(
+        pooled['logits'], pooled['labels'], tuple(classes), pooled['subjects'], pooled['groups']
+    )
 
 
 def _train_all(configs: Mapping[str, Mapping[str, Any]], workdir: Path) -> dict[str, dict[str, Any]]:

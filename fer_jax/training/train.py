@@ -16,10 +16,10 @@ from fer_jax.config.source import with_one_source
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes
 from fer_jax.errors import UserError
-from fer_jax.evaluation import scoring, summary
-from fer_jax.evaluation.scorer import Scorer
+from fer_jax.evaluation import score_logits, summary
+from fer_jax.evaluation.network_scorer import NetworkScorer
 from fer_jax.inference import saliency
-from fer_jax.reporting import figures, html_report
+from fer_jax.reporting import figures, html_report, tensorboard
 from fer_jax.runs import config as run_config
 from fer_jax.runs import data as run_data
 from fer_jax.runs import metrics_log, provenance
@@ -81,7 +81,7 @@ def train(
             notes = run_config.check_run_config(folder, plain, allow=allow_changes)
             introduce(run, folder, notes, allow_other_data=allow_other_data)
             scorers = {
-                name: Scorer(
+                name: NetworkScorer(
                     run.network,
                     task.data,
                     batch_size=run.batch_size,
@@ -175,13 +175,14 @@ def finish(run: Run, workdir: Path, store: Checkpoints, scorers: Scorers) -> dic
             results['splits'] |= scorer.scores(split, logits)
             predictions |= scorer.predictions(split, logits)
     others = [name for name in run.data.splits if name not in ('train', role)]
-    results['calibrated'] = scoring.calibrated(role, predictions, others)
+    results['calibrated'] = score_logits.score_calibration(role, predictions, others)
     if not processes.is_main_process():
         return results
     run_results.write_predictions(workdir / 'predictions.npz', predictions)
     run_results.write_results(workdir / 'results.json', results)
     print(summary.summary(results))
     figures.write_figures(workdir, results, history)
+    tensorboard.write_final_results(workdir, results, run.data)
     html_report.write_report(
         workdir, run.data, functools.partial(saliency.explain, run.network, jax.device_get(variables))
     )

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 
 TILE, LINE, COLUMNS, GAP = 96, 12, 8, 6  # pixels, and tiles a row
+MOST_CHARACTERS = 16  # of a line
 
 
 def write_image_grid(path: Path, ids: Sequence[str], labels: Sequence[str], images: np.ndarray) -> None:
-    """As .png: uint8 images [N, H, W, C], below each its label and the end of its id."""
+    """As .png: uint8 images [N, H, W, C], below each the beginning of its label and the end of its id."""
     from PIL import Image, ImageDraw
 
     rows = -(-len(images) // COLUMNS)
@@ -20,6 +21,6 @@ def write_image_grid(path: Path, ids: Sequence[str], labels: Sequence[str], imag
         x, y = GAP + column * (TILE + GAP), GAP + row * (TILE + 2 * LINE + GAP)
         pixels = image[..., 0] if image.shape[-1] == 1 else image
         sheet.paste(Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.BILINEAR), (x, y))
-        for line, text in enumerate((label, one)):
-            pen.text((x, y + TILE + line * LINE), text[-16:].encode('ascii', 'replace').decode(), fill='black')
+        for line, text in enumerate((label[:MOST_CHARACTERS], one[-MOST_CHARACTERS:])):
+            pen.text((x, y + TILE + line * LINE), text.encode('ascii', 'replace').decode(), fill='black')
     sheet.save(path)

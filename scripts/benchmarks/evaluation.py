@@ -25,7 +25,7 @@ import numpy as np
 from fer_jax.data import dataset
 from fer_jax.data.loading import batch_loop
 from fer_jax.distributed import sharding
-from fer_jax.evaluation.scorer import Scorer
+from fer_jax.evaluation.network_scorer import NetworkScorer
 from fer_jax.inference.eval_step import eval_step
 from fer_jax.models.network import ModelSpec, build
 from fer_jax.utils import cache
@@ -80,11 +80,11 @@ def main(argv: list[str] | None = None) -> int:
 
     for _ in range(2):
         before, begun = network_alone(), time.perf_counter()
-        scorer = Scorer(network, data, **place)
+        scorer = NetworkScorer(network, data, **place)
         counts = [scorer.score(role, variables)[role]['n'] for role in SPLITS]
         seconds, after = time.perf_counter() - begun, network_alone()
         print(f'{sum(counts):,} images in {seconds:.1f} s; a batch alone {before:.4f} s before, {after:.4f} s after')
-    scorer = Scorer(network, data, **place)
+    scorer = NetworkScorer(network, data, **place)
     scorer._steps = jax.jit(no_network, static_argnames='start')
     begun = time.perf_counter()
     for role in SPLITS:

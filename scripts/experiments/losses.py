@@ -22,8 +22,8 @@ from fer_jax.data import dataset
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
-from fer_jax.evaluation import scoring, summary
-from fer_jax.evaluation.scorer import Scorer
+from fer_jax.evaluation import score_logits, summary
+from fer_jax.evaluation.network_scorer import NetworkScorer
 from fer_jax.runs import metrics_log, restore
 from fer_jax.runs import results as run_results
 from fer_jax.training import repeats
@@ -129,11 +129,13 @@ def on_fer2013(workdir: Path) -> dict[str, Any]:
             channels=spec.channels,
             root=cache.root() / 'datasets',
         )
-        scorer = Scorer(network, data, batch_size=config['data']['batch_size'], placement='auto', mesh=mesh)
+        scorer = NetworkScorer(network, data, batch_size=config['data']['batch_size'], placement='auto', mesh=mesh)
         logits = scorer.logits('test', variables)[:, [spec.classes[PRIMARY].index(name) for name in data.classes]]
         test = data.splits['test']
         rows = {'test': slice(None), 'test_clean': test.subsets['clean']}
-        found = {split: scoring.scores(logits[at], test.labels[at], data.classes) for split, at in rows.items()}
+        found = {
+            split: score_logits.score_logits(logits[at], test.labels[at], data.classes) for split, at in rows.items()
+        }
         run_results.write_results(kept, found)
     return json.loads(kept.read_text())
 

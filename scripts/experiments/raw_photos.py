@@ -237,11 +237,8 @@ def scored(predictor: Predictor, aligned: Predictions, found: list[Found], cut: 
 def against(before: np.ndarray, after: np.ndarray, subjects: np.ndarray) -> dict[str, Any]:
     """Accuracy of aligned crops and of raw photographs, what was gained, and McNemar's p; hits are bool [N]."""
     told: dict[str, Any] = {'n': len(before)}
-    known = subjects.all() and len(np.unique(subjects)) > 1
     for name, hits in (('aligned', before), ('raw', after)):
-        wilson = intervals.wilson_interval(int(hits.sum()), len(hits))
-        interval = intervals.subject_interval(hits, subjects) if known else wilson
-        told |= {name: float(hits.mean()), f'{name}_ci95': list(interval)}
+        told |= {name: float(hits.mean()), f'{name}_ci95': intervals.rate_interval(hits, subjects)[0]}
     gain, interval = comparison.gain(before, after, subjects)
     return told | {'gain': gain, 'gain_ci95': interval, 'p': intervals.mcnemar(before, after)}
 

@@ -1,9 +1,11 @@
 """The readers of weights that scripts/robustness/fuzz.py tries, with small valid files of each format."""
 
+import gzip
 import io
 import json
 import pickle
 import struct
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ NAMES = {'bn1.mean': 0, 'conv1.kernel': 16}
 
 
 def torch_files() -> list[bytes]:
-    """safetensors, and both formats of torch.save as torch writes them, which is not needed for it."""
+    """safetensors, both formats of torch.save, written without torch, and archives around those."""
     from safetensors.numpy import save
 
     arrays = {
@@ -34,6 +36,8 @@ def torch_files() -> list[bytes]:
     legacy += stream.getvalue() + pickle.dumps([key for key, _ in storages], 2)
     sizes = [struct.pack('<q', array.size) for _, array in writer.storages]
     found.append(legacy + b''.join(size + raw for size, (_, raw) in zip(sizes, storages, strict=True)))
+    found.append(gzip.compress(found[1], 1, mtime=0))
+    found.append(changes.zip_of([('x/model.pth', found[2])], packed=True))
     return found
 
 
@@ -66,19 +70,32 @@ class TorchPickler(pickle._Pickler):  # type: ignore[name-defined]
 
 def read_torch(data: bytes, folder: Path) -> None:
     from fer_jax.pretrained.readers.torch_file import read_torch
+    from fer_jax.pretrained.readers.unpack import unpacked
 
     (folder / 'x.pth').write_bytes(data)
-    for array in read_torch(folder / 'x.pth').values():
-        array.sum()
+    with unpacked(folder / 'x.pth') as inner:
+        for array in read_torch(inner).values():
+            array.sum()
 
 
 def converted() -> list[bytes]:
-    """A file of fer_jax's own."""
+    """Files of fer_jax's own: without a digest, as they were before, and with one."""
     preprocessing = json.dumps({'mean': [0.5], 'std': [0.5], 'order': 'RGB', 'size': 224, 'interpolation': 'bilinear'})
     metadata = {'format': '1', 'model': 'resnet18', 'preprocessing': preprocessing, 'source': 'x'}
     entries = {name: {'dtype': 'F32', 'shape': [4], 'data_offsets': [at, at + 16]} for name, at in NAMES.items()}
     header = json.dumps({'__metadata__': metadata, **entries}).encode()
-    return [struct.pack('<Q', len(header)) + header + bytes(32)]
+    return [struct.pack('<Q', len(header)) + header + bytes(32), with_digest()]
+
+
+def with_digest() -> bytes:
+    from fer_jax.models.preprocessing import Preprocessing
+    from fer_jax.pretrained import weights
+
+    params, stats = ({name: np.ones(4, np.float32)} for name in ('conv1.kernel', 'bn1.mean'))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'x.safetensors'
+        weights.save(path, weights.Weights('resnet18', params, stats, Preprocessing((0.5,), (0.5,)), {'source': 'x'}))
+        return path.read_bytes()
 
 
 def read_converted(data: bytes, folder: Path) -> None:
@@ -121,10 +138,10 @@ def pickles() -> list[bytes]:
 
 
 def read_pickle(data: bytes, folder: Path) -> None:
-    from fer_jax.pretrained.readers.numpy_file import read_arrays
+    from fer_jax.pretrained.readers.torch_file import read_torch
 
     (folder / 'x.pkl').write_bytes(data)
-    for array in read_arrays(folder / 'x.pkl').values():
+    for array in read_torch(folder / 'x.pkl').values():
         array.sum()
 
 

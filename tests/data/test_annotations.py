@@ -43,9 +43,9 @@ def test_attributes_are_the_columns_of_the_annotation(load):
         np.testing.assert_array_equal(split.truth == 1, units > 0)
     truth = data.splits['train'].truth[0]
     expected = ', '.join(np.array(data.classes)[truth == 1])
-    assert data.label_of('train', 0) == expected
+    assert data.describe_example('train', 0) == expected
     plain, _ = load()
-    assert plain.label_of('train', 0) in ('happy', 'sad') and plain.fingerprint != data.fingerprint
+    assert plain.describe_example('train', 0) in ('happy', 'sad') and plain.fingerprint != data.fingerprint
 
 
 def test_levels_are_the_numbers_of_the_annotation(load):

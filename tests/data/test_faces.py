@@ -441,8 +441,10 @@ def test_an_interrupted_call_goes_on(raw, tmp_path, detect, monkeypatch):
 
 def test_the_command_crops_and_examines(raw, tmp_path, capsys):
     arguments = ['--dataset', 'folder', '--source', str(raw), '--crop_faces', str(tmp_path / 'faces')]
+    (raw / 'letter.docx').write_bytes(b'x')
     assert prepare_dataset.main([*arguments, '--out', str(tmp_path / 'report')]) == 0
     printed = capsys.readouterr().out
+    assert '(no image by its suffix): ' in printed and 'letter.docx' in printed
     assert '6 photographs: 4 with a face, 1 without, 1 unreadable; 4 faces' in printed
     assert '4 images of 2 classes, 224x224' in printed and (tmp_path / 'report' / 'classes.png').exists()
     aligned = tmp_path / 'aligned'

@@ -69,7 +69,7 @@ def test_one_of_two_processes_speaks_and_writes(whole):
     assert (first[0], second[0]) == (0, 0), (first, second)
     assert 'in 2 processes, batch 8' in first[1] and 'selected on validation/accuracy' in first[1]
     assert second[1:] == ('', '')
-    assert len(list((workdir / 'tensorboard').iterdir())) == 1 and (workdir / 'report.html').exists()
+    assert len(list((workdir / 'tensorboard').iterdir())) == 2 and (workdir / 'report.html').exists()
     assert json.loads((workdir / 'environment.json').read_text())['processes'] == 2
 
 

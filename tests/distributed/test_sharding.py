@@ -104,7 +104,7 @@ import numpy as np
 from fer_jax.models.parameters import Variables
 from fer_jax.training import setup
 from fer_jax.data.tasks import PRIMARY
-from fer_jax.evaluation.scorer import Scorer
+from fer_jax.evaluation.network_scorer import NetworkScorer
 config, found = json.load(open(sys.argv[1])), {}
 for devices in (1, 8):
     config['parallel']['devices'] = devices
@@ -114,7 +114,7 @@ for devices in (1, 8):
     kernels = {path: leaf.shape for path, leaf in params.items() if leaf.ndim == 2}
     params |= {path: jax.random.normal(jax.random.key(0), shape) for path, shape in kernels.items()}
     for placement in ('device', 'stream'):
-        scorer = Scorer(run.network, run.data, batch_size=8, placement=placement, mesh=run.mesh)
+        scorer = NetworkScorer(run.network, run.data, batch_size=8, placement=placement, mesh=run.mesh)
         for role in run.data.splits:
             logits = scorer.logits(role, Variables(params, stats))
             scores = scorer.scores(role, logits)[role]
@@ -157,14 +157,14 @@ def test_processes_with_unequal_devices_are_told(monkeypatch):
 
 def test_the_watchdog_is_armed_while_a_split_is_scored(tmp_path, monkeypatch):
     from fer_jax.distributed import processes
-    from fer_jax.evaluation.scorer import Scorer
+    from fer_jax.evaluation.network_scorer import NetworkScorer
     from fer_jax.training import setup
 
     class Watched:
         index, finished = 0, lambda self, more=True: said.append(more)
 
     run, said = setup.prepare(load_config(write_config(tmp_path))), []
-    scorer = Scorer(run.network, run.data, batch_size=8, placement='device', mesh=run.mesh)
+    scorer = NetworkScorer(run.network, run.data, batch_size=8, placement='device', mesh=run.mesh)
     monkeypatch.setattr(processes, '_peers', Watched())
     scorer.logits('train', run.initial())
     assert said == [True] * 4 + [False]  # five batches in two programs: each is sent off, and comes back

@@ -1,7 +1,5 @@
 """Classifiers on the same images, against scikit-learn, SciPy, and sums made by hand."""
 
-import itertools
-
 import numpy as np
 import pytest
 
@@ -39,7 +37,7 @@ def test_each_is_scored_and_compared_with_the_first():
     alone = [int((hits[0] & ~hits[1]).sum()), int((hits[1] & ~hits[0]).sum())]
     assert of_all['b']['p'] == pytest.approx(stats.binomtest(alone[0], sum(alone)).pvalue)
     change = hits[1].astype(float) - hits[0]
-    low, high = stats.ttest_1samp(change, 0).confidence_interval(0.95)
+    low, high = stats.ttest_1samp([*change, -1, 1], 0).confidence_interval(0.95)  # Agresti and Min 2005
     assert of_all['b']['gain'] == pytest.approx(change.mean())
     assert of_all['b']['gain_ci95'] == pytest.approx([low, high])
     shares = (special.softmax(first.logits, 1) + special.softmax(second.logits, 1)) / 2
@@ -50,19 +48,20 @@ def test_each_is_scored_and_compared_with_the_first():
     assert 'test_clean, n = 100' in table and 'ensemble' in table and 'left out' not in table
 
 
-def test_a_gain_is_bounded_by_resampled_subjects_where_they_are_known():
-    """Of few subjects, all draws of whom can be counted one by one."""
-    subjects = np.repeat(['a', 'b', 'c'], (2, 3, 5))
-    before, after = RNG.random(10) < 0.4, RNG.random(10) < 0.8
+def test_a_gain_has_the_interval_of_few_people():
+    """By Student's t over their residuals, the ratio's of cluster sampling; none from one person."""
+    subjects = np.repeat(['a', 'b', 'c', 'd'], (20, 30, 50, 40))
+    before, after = RNG.random(140) < 0.4, RNG.random(140) < np.repeat((0.3, 0.8, 0.5, 0.9), (20, 30, 50, 40))
     change = after.astype(float) - before
-    draws = [
-        np.concatenate([change[subjects == name] for name in names]).mean()
-        for names in itertools.product('abc', repeat=3)
-    ]
     value, (low, high) = comparison.gain(before, after, subjects)
+    residuals = [(change - value)[subjects == name].sum() for name in 'abcd']
+    half = stats.t.ppf(0.975, 3) * 2 * np.std(residuals, ddof=1) / 140
     assert value == change.mean()
-    np.testing.assert_allclose((low, high), np.percentile(draws, (2.5, 97.5), method='inverted_cdf'), atol=0.05)
-    assert comparison.gain(before, before, subjects) == (0.0, [0.0, 0.0])
+    np.testing.assert_allclose((low, high), (value - half, min(value + half, 1)))
+    value, (low, high) = comparison.gain(before, before, subjects)
+    assert value == 0 and -0.1 < low < 0 < high < 0.1
+    value, interval = comparison.gain(before, after, np.full(140, 'a'))
+    assert interval is None and comparison.points(value, interval) == f'{100 * value:+.2f}'
 
 
 def test_rows_and_classes_are_put_into_the_order_of_the_first():

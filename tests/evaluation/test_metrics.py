@@ -1,9 +1,9 @@
-"""Numbers about predictions against scikit-learn and SciPy; scores as a whole are in test_scoring.py."""
+"""Numbers about predictions against scikit-learn and SciPy; scores as a whole are in test_score_logits.py."""
 
 import numpy as np
 import pytest
 
-from fer_jax.evaluation import intervals, metrics, scoring
+from fer_jax.evaluation import intervals, metrics, score_logits
 from tests.lazy import lazy
 
 special = lazy('scipy.special')
@@ -58,26 +58,46 @@ def test_nll_is_scipys_and_does_not_overflow(scale):
     assert metrics.negative_log_likelihood(logits, LABELS) == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_interval_over_subjects_is_scipys_bootstrap():
-    subjects = np.repeat(np.arange(40), RNG.integers(1, 20, 40))
-    skill = RNG.beta(4, 2, 40)[subjects]
+def test_the_interval_of_many_people_is_scipys_bootstrap():
+    subjects = np.repeat(np.arange(200), RNG.integers(1, 20, 200))
+    skill = RNG.beta(4, 2, 200)[subjects]
     hits = RNG.random(len(subjects)) < skill
     sums, sizes = np.bincount(subjects, hits), np.bincount(subjects)
     expected = stats.bootstrap(
         (sums, sizes), lambda hit, all, axis: hit.sum(axis) / all.sum(axis), paired=True, vectorized=True,
         n_resamples=10_000, method='percentile', rng=0,
     ).confidence_interval  # fmt: skip
-    found = intervals.subject_interval(hits, subjects.astype(str))
-    np.testing.assert_allclose(found, expected, atol=0.004)
-    assert found == intervals.subject_interval(hits, subjects.astype(str))
+    interval, method = intervals.rate_interval(hits, subjects.astype(str))
+    assert method == 'by_subject'
+    np.testing.assert_allclose(interval, expected, atol=0.006)
     low, high = intervals.wilson_interval(int(hits.sum()), len(hits))
-    assert found[1] - found[0] > 1.3 * (high - low)  # subjects differ: their images say less than as many people's
+    assert interval[1] - interval[0] > 1.3 * (high - low)  # people differ: their images say less than as many people's
 
 
-@pytest.mark.parametrize('all_right', [True, False])
-def test_where_resampling_finds_nothing_else_the_subjects_count(all_right):
-    hits, subjects = np.full(40, all_right), np.repeat(np.arange(8), 5).astype(str)
-    assert intervals.subject_interval(hits, subjects) == intervals.wilson_interval(8 * all_right, 8)
+def test_with_one_image_a_person_the_interval_is_clopper_pearsons_or_narrower():
+    for hits in range(31):
+        low, high = intervals.subject_interval(np.arange(30) < hits, np.arange(30))
+        exact = stats.binomtest(hits, 30).proportion_ci(0.95, method='exact')
+        assert exact.low - 1e-4 < low <= hits / 30 <= high < exact.high + 1e-4
+        assert high - low > 0.75 * (exact.high - exact.low)
+
+
+def test_right_and_wrong_change_places_in_the_interval():
+    subjects = np.repeat(list('abcd'), (3, 9, 2, 7))
+    hits = RNG.random(21) < 0.7
+    low, high = intervals.subject_interval(hits, subjects)
+    assert intervals.subject_interval(~hits, subjects) == pytest.approx((1 - high, 1 - low), abs=1e-4)
+
+
+def test_two_people_do_not_give_the_interval_between_their_accuracies():
+    """14.3 and 30 % of 7 and 10 images; resampling gave their own accuracies as the bounds."""
+    subjects, hits = np.repeat(['a', 'b'], (7, 10)), np.zeros(17, bool)
+    hits[[0, 7, 8, 9]] = True
+    (low, high), _ = intervals.rate_interval(hits, subjects)
+    wilson_low, wilson_high = intervals.wilson_interval(4, 17)
+    assert low < wilson_low and wilson_high < high
+    assert intervals.rate_interval(hits, np.full(17, 'a')) == (None, 'one_subject')
+    assert intervals.rate_interval(hits, np.where(hits, '', 'a')) == ([wilson_low, wilson_high], 'wilson')
 
 
 def test_temperature_is_the_one_that_made_the_labels():
@@ -96,8 +116,8 @@ def test_temperature_lowers_the_likelihood_of_labels_it_was_not_fitted_on():
     shares = np.exp(logits / 2.5) / np.exp(logits / 2.5).sum(1, keepdims=True)
     labels = (shares.cumsum(1) < RNG.random((len(shares), 1))).sum(1)
     found = metrics.temperature(logits[:2000], labels[:2000])
-    held_out = scoring.at_temperature(logits[2000:], labels[2000:], found)
-    before = scoring.at_temperature(logits[2000:], labels[2000:], 1.0)
+    held_out = score_logits.score_at_temperature(logits[2000:], labels[2000:], found)
+    before = score_logits.score_at_temperature(logits[2000:], labels[2000:], 1.0)
     assert held_out['nll'] < before['nll'] - 0.1 and held_out['ece'] < before['ece'] / 3
 
 

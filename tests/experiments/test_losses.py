@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from fer_jax.evaluation import scoring
+from fer_jax.evaluation import score_logits
 from fer_jax.training import repeats
 from fer_jax.utils.signals import Stopped
 from scripts.experiments import losses
@@ -16,7 +16,7 @@ CLASSES = ('angry', 'happy')
 def scores(hits):
     labels = np.arange(20) % 2
     predicted = np.where(np.arange(20) < hits, labels, 1 - labels)
-    return scoring.scores(np.eye(2)[predicted], labels, CLASSES)
+    return score_logits.score_logits(np.eye(2)[predicted], labels, CLASSES)
 
 
 @pytest.fixture

@@ -1,11 +1,14 @@
 """Photographs, folders, videos and cameras as pictures one after the other."""
 
+import contextlib
 import functools
 import http.server
+import itertools
 import os
 import re
 import struct
 import threading
+import types
 from fractions import Fraction
 
 import cv2
@@ -224,6 +227,37 @@ def test_a_video_that_is_damaged_in_its_middle_gives_the_rest_and_says_so(tmp_pa
     *frames, last = media.read_frames(media.sources([str(path)])[0])
     assert len(frames) > 30 and all(frame.image is not None for frame in frames) and frames[-1].seconds > 1.9
     assert last.image is None and re.search(r'x.mkv is damaged \(\d+ of its packets', last.error)
+
+
+@pytest.mark.parametrize(('form', 'codec'), [('mpegts', 'libx264'), ('flv', 'flv'), ('avi', 'mpeg4'), ('mp4', 'mpeg4')])
+def test_random_damage_is_no_traceback(tmp_path, capfd, form, codec):
+    noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    whole = encode_video(tmp_path / 'x', form, codec, np.arange(5) / 25, picture=noise).read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        data = bytearray(whole)
+        for place in rng.integers(0, len(data) if rng.random() < 0.5 else 1000, rng.choice([1, 8, 60])):
+            data[place] = rng.integers(256)
+        (tmp_path / 'x.mpg').write_bytes(data[: rng.integers(len(data))] if rng.random() < 0.3 else data)
+        for frame in itertools.islice(media.read_frames(media.sources([str(tmp_path / 'x.mpg')])[0]), 50):
+            assert (frame.image is None) == bool(frame.error)
+    assert capfd.readouterr() == ('', '')
+
+
+def test_what_pyav_raises_of_damaged_files_is_damage(tmp_path, monkeypatch):
+    """An IndexError was seen of a file whose streams change, and printed errors of places beyond a file."""
+
+    def demux(stream):
+        raise IndexError('list index out of range')
+
+    stream = types.SimpleNamespace(sample_aspect_ratio=None)
+    container = types.SimpleNamespace(streams=types.SimpleNamespace(best=lambda _: stream), demux=demux)
+    monkeypatch.setattr(video, '_open', lambda _: contextlib.nullcontext(container))
+    with pytest.raises(video.Damaged, match='list index out of range'):
+        list(video.read_pictures('film.ts', 25.0))
+    (tmp_path / 'x').write_bytes(b'1234')
+    with video._File(tmp_path / 'x') as file:
+        assert file.seek(-5) == file.seek(2**70) == -1 and file.seek(1) == 1 and file.read() == b'234'
 
 
 def test_a_playlist_opens_nothing_else(tmp_path):

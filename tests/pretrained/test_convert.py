@@ -95,15 +95,24 @@ def test_entries_missing_or_left_over_are_named():
 
     ones = np.ones(3, np.float32)
     refused({k: v for k, v in state.items() if k != 'bn1.bias'}, '1 missing (bn1.bias)')
-    refused({k: v for k, v in state.items() if not k.startswith('fc')}, '2 missing (head.primary.')
-    refused(state | {'extra.weight': ones}, '1 not used (extra.weight)')
     refused(state | {'layer1.9.bn1.weight': ones}, '1 not used (layer1.9.bn1.scale)')
     refused(state | {'bn1.scale': ones}, '1 not used (bn1.scale)')
     refused(state | {'bn1.bias': ones}, 'bn1.bias has the shape [3], expected [64]')
-    refused(state | {'fc.bias': np.float32(3)}, 'head.primary.bias has the shape []')
-    refused({}, '102 missing', '0 not used')
+    refused({}, '100 missing', '0 not used')
     refused(state_of(torchvision_model('resnet50', classes=11)), 'not weights of resnet18', 'they fit resnet50')
     refused(state, 'not weights of vgg16', 'they fit resnet18: use --model resnet18', model='vgg16')
+
+
+def test_a_head_that_does_not_fit_is_left_and_named():
+    state = state_of(torchvision_model('resnet18', classes=11))
+    weights = pretrained.convert(state | {'fc.bias': np.float32(3)}, 'resnet18', metadata={})
+    assert (
+        'left out, since it does not fit (head.primary.kernel [512, 11], head.primary.bias [])'
+        in weights.metadata['head']
+    )
+    assert len(weights.params) + len(weights.stats) == 100 and 'classes' not in weights.metadata
+    weights = pretrained.convert(state | {'extra.weight': np.ones(3, np.float32)}, 'resnet18', metadata={})
+    assert weights.metadata['left'] == '1 other arrays (extra.weight)' and weights.metadata['classes'] == '11'
 
 
 def test_weights_of_a_package_are_recognised_as_another_models():
@@ -186,7 +195,8 @@ def test_wrong_weights_are_named(resnet18, tmp_path):
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'format': '2'}, 'not a file converted by this fer_jax'),
+        ({'format': '3'}, 'not a file converted by this fer_jax'),
+        ({'format': '2'}, 'has another digest than when it was written'),
         ({'model': None}, 'not a file converted by this fer_jax'),
         ({'preprocessing': '[1'}, 'damaged metadata'),
         ({'preprocessing': '{"mean": [0.5]}'}, 'damaged metadata'),

@@ -76,11 +76,10 @@ class Command:
 
 
 @pytest.mark.parametrize('zipped', [True, False])
-def test_code_in_a_file_that_torch_wrote_is_refused(tmp_path, zipped):
+def test_code_in_a_file_that_torch_wrote_is_not_run(tmp_path, zipped):
     marker, path = tmp_path / 'executed', tmp_path / 'w.pth'
     torch.save({'a': torch.ones(2), 'b': Command(marker)}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UserError, match='system, which a state dict does not need'):
-        read_torch(path)
+    assert list(read_torch(path)) == ['a']
     assert not marker.exists()
     torch.load(path, weights_only=False)  # the file does work, where it is trusted
     assert marker.exists()
@@ -98,5 +97,5 @@ def test_damaged_files_are_named(tmp_path, zipped):
     with pytest.raises(UserError, match='is not a file'):
         read_torch(tmp_path / 'absent.pth')
     torch.save({'a': 3}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UserError, match="entry 'a' is no tensor"):
+    with pytest.raises(UserError, match=r"holds no tensors under names, but dict of 'a' \(int\)"):
         read_torch(path)

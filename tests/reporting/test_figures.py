@@ -1,4 +1,4 @@
-"""The pictures, by their pixels; that a whole run writes them is in test_scoring.py."""
+"""The pictures, by their pixels; that a whole run writes them is in test_score_logits.py."""
 
 import numpy as np
 import pytest
@@ -80,3 +80,24 @@ def test_the_same_run_gives_the_same_file(tmp_path):
     for name in ('a.png', 'b.png'):
         figures.curves_png(tmp_path / name, history(), 'validation', 9)
     assert (tmp_path / 'a.png').read_bytes() == (tmp_path / 'b.png').read_bytes()
+
+
+def test_the_legend_does_not_cover_the_curves(tmp_path):
+    """Curves that end at the lower right, where the legend stood: all their dots are seen below the last gridline."""
+    entries = [entry | {'accuracy': 1 - entry['epoch'] / 4} for entry in history()]
+    from matplotlib.figure import Figure
+
+    drawn = []
+    original = Figure.savefig
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Figure, 'savefig', lambda self, *args, **options: drawn.append(self) or original(self, *args, **options)
+        )
+        figures.curves_png(tmp_path / 'a.png', entries, 'validation', 9)
+        figures.comparison_curves_png(tmp_path / 'b.png', {f'run {n}': [(0, 0.1), (4, n / 12)] for n in range(12)})
+    for figure in drawn:
+        legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
+        assert len(legends) == 1
+        box = legends[0].get_window_extent()
+        assert not any(box.overlaps(axes.get_window_extent()) for axes in figure.axes)
+    assert with_margin(pixels(tmp_path / 'a.png')) and with_margin(pixels(tmp_path / 'b.png'))

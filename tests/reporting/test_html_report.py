@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from fer_jax.data.dataset import Dataset, Split
-from fer_jax.evaluation import scoring
+from fer_jax.evaluation import score_logits
+from fer_jax.inference.saliency import Explanation
 from fer_jax.reporting import html_report
+from fer_jax.reporting import images as report_images
 from fer_jax.reporting import sections as report_sections
 from fer_jax.runs import results as run_results
 
@@ -82,7 +84,7 @@ def hostile_run(tmp_path):
     logits[:5] = logits[:5, ::-1]
     subjects, ids = np.full(40, ''), np.array([f'{at} {HOSTILE[at % 4]}' for at in range(40)])
     groups = np.repeat(HOSTILE[:2], 20)
-    scores = scoring.scores(logits, labels, HOSTILE, groups=groups)
+    scores = score_logits.score_logits(logits, labels, HOSTILE, groups=groups)
     calibrated = {'temperature': 1.0, 'fitted_on': HOSTILE[1], 'splits': {HOSTILE[0]: {'ece': 0.1, 'nll': 1.0}}}
     results = {'splits': {'test': scores, HOSTILE[3]: scores}, 'classes': HOSTILE, 'step': 1}
     run_results.write_results(workdir / 'results.json', results | {'selected_on': HOSTILE[2], 'calibrated': calibrated})
@@ -100,7 +102,8 @@ def test_text_that_looks_like_markup_is_shown_as_text(hostile_run, tmp_path):
     workdir, data = hostile_run
 
     def explain(images, which):
-        return np.ones((len(images), 2, 2)), np.ones((len(images), 4, 2, 2))
+        losses = np.full(len(images), 0.5)
+        return Explanation(np.ones((len(images), 8, 8)), np.ones((len(images), 4, 8, 8)), losses + 1, losses)
 
     results = run_results.read_results(workdir)
     pages = {
@@ -123,3 +126,70 @@ def test_text_that_looks_like_markup_is_shown_as_text(hostile_run, tmp_path):
 def test_only_templates_hold_markup():
     for path in Path(html_report.__file__).parent.glob('*.py'):
         assert '</' not in path.read_text(), path
+
+
+def test_the_page_says_so_where_maps_do_not_pass_the_deletion_test(hostile_run):
+    workdir, data = hostile_run
+
+    def explain(images, which):
+        losses = np.full(len(images), 0.5)
+        return Explanation(np.ones((len(images), 8, 8)), np.ones((len(images), 4, 8, 8)), losses, losses + 0.25)
+
+    page = html_report.write_report(workdir, data, explain).read_text()
+    assert 'No map is shown' in page and '0.50 on average' in page and 'by 0.75' in page
+    assert 'Saliency maps of every class' not in page
+
+
+def test_explained_images_show_different_people_classes_and_mistakes():
+    """In a split where two people are first, and nearly all is right."""
+    labels = np.repeat([0, 1, 2], 40)
+    subjects = np.tile(np.repeat(['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'], 5), 3)
+    hits = np.ones(120, bool)
+    hits[[5, 50, 100]] = False
+    chosen = report_images.choose_varied(labels, hits, subjects)
+    assert len(set(chosen)) == 12 and len(set(subjects[chosen])) >= 7
+    assert set(np.flatnonzero(~hits)) < set(chosen) and np.bincount(labels[chosen]).tolist() == [4, 4, 4]
+    np.testing.assert_array_equal(chosen, report_images.choose_varied(labels, hits, subjects))
+    assert len(report_images.choose_varied(labels[:3], hits[:3], subjects[:3])) == 3
+
+
+def scored(workdir, subjects, config):
+    workdir.mkdir()
+    labels = np.arange(40) % 2
+    logits = np.eye(2)[np.where(np.arange(40) % 5, labels, 1 - labels)]
+    scores = score_logits.score_logits(logits, labels, ('happy', 'sad'), subjects)
+    results = {'splits': {'test': scores}, 'classes': ['happy', 'sad'], 'step': 4, 'selected_on': 'validation/accuracy'}
+    run_results.write_results(workdir / 'results.json', results)
+    (workdir / 'config.json').write_text(json.dumps(config))
+    curve = [{'step': step, 'epoch': step / 2, 'split': 'validation', 'accuracy': 0.1 * step} for step in range(1, 5)]
+    (workdir / 'metrics.jsonl').write_text(''.join(json.dumps(each) + '\n' for each in curve))
+    return workdir
+
+
+def test_a_comparison_shows_curves_and_what_differs(tmp_path):
+    base = {'model': {'name': 'resnet18', 'weights': 'scratch', 'image_size': 48}, 'data': {'name': 'mine'}, 'seed': 0}
+    base |= {'phases': [{'epochs': 2.0}]}
+    people = np.repeat(['a', 'b', 'c', 'd'], 10)
+    first = scored(tmp_path / 'first', people, base)
+    second = scored(
+        tmp_path / 'second', np.full(40, 'a'), base | {'seed': 1, 'phases': [{'epochs': 3.0}, {'epochs': 1.0}]}
+    )
+    page = html_report.compare([first, second], tmp_path / 'page.html').read_text()
+    assert 'alt="Training curves" src="data:image/png' in page
+    rows = re.findall('<tr><td>(.*?)</td></tr>', page.split('Differences of the configs')[1])
+    assert [row.split('</td><td>') for row in rows] == [
+        ['seed', '0', '1'],
+        ['phases[0].epochs', '2.0', '3.0'],
+        ['phases[1].epochs', 'not set', '1.0'],
+    ]
+    assert '<td>80.00 %</td>' in page and '<b>second:</b> all images are of one person' in page
+    assert '<b>first:</b> images of 4 people' in page
+
+
+def test_the_report_of_few_people_warns_and_of_one_has_no_interval(tmp_path):
+    base = {'model': {'name': 'resnet18', 'weights': 'scratch', 'image_size': 48}, 'data': {'name': 'mine'}}
+    few = html_report.write_report(scored(tmp_path / 'few', np.repeat(['a', 'b'], 20), base)).read_text()
+    assert 'images of 2 people' in few and '95 % confidence interval' in few.split('</section>')[0]
+    only = html_report.write_report(scored(tmp_path / 'one', np.full(40, 'a'), base)).read_text()
+    assert 'all images are of one person' in only and '95 % confidence interval' not in only
+    assert '<b style' not in only and 'None' not in only

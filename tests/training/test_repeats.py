@@ -9,7 +9,7 @@ from PIL import Image
 
 from configs import default
 from fer_jax.errors import UserError
-from fer_jax.evaluation import scoring
+from fer_jax.evaluation import score_logits
 from fer_jax.training import repeats
 from fer_jax.utils.signals import Stopped
 from tests.command import call_main
@@ -24,7 +24,7 @@ def made_up(seed):
     """The results of a run whose scores depend on its seed."""
     labels = np.arange(30) % 2
     logits = np.random.default_rng(seed).normal(size=(30, 2)).astype(np.float32)
-    splits = {'test': scoring.scores(logits, labels, ('happy', 'sad'))}
+    splits = {'test': score_logits.score_logits(logits, labels, ('happy', 'sad'))}
     return {'selected_on': 'validation/accuracy', 'step': 5, 'classes': ['happy', 'sad'], 'splits': splits}
 
 
@@ -74,7 +74,7 @@ def test_seeds_are_pooled_and_the_same_call_goes_on(trained, tmp_path, capsys):
 
 def test_an_interval_of_a_share_is_one_of_a_share():
     runs = [{'n': 10, 'accuracy': share, 'nll': 0.1 * share} for share in (0.8, 1.0)]
-    pooled = scoring.over_seeds(runs)
+    pooled = score_logits.average_seeds(runs)
     assert pooled['accuracy_ci95'] == [0.0, 1.0] and pooled['nll_ci95'][0] < 0
 
 
@@ -86,7 +86,7 @@ def test_folds_pool_the_splits_that_there_are(monkeypatch, tmp_path):
         ids, subjects = np.array([f'{fold}/{at}' for at in range(4)]), np.full(4, '')
         arrays = {'ids': ids, 'labels': labels, 'subjects': subjects, 'groups': subjects, 'logits': logits}
         np.savez(workdir / 'predictions.npz', **{f'validation/{name}': array for name, array in arrays.items()})
-        splits = {'validation': scoring.scores(logits, labels, ('happy', 'sad'))}
+        splits = {'validation': score_logits.score_logits(logits, labels, ('happy', 'sad'))}
         return {'selected_on': 'validation/accuracy', 'step': 5, 'classes': ['happy', 'sad'], 'splits': splits}
 
     monkeypatch.setattr(repeats, 'train', train)
@@ -100,8 +100,8 @@ def test_folds_pool_the_splits_that_there_are(monkeypatch, tmp_path):
 
 def test_average_precision_is_pooled_where_there_are_attributes():
     noise, labels = np.random.default_rng(0), np.eye(2, dtype=np.float32)[np.arange(20) % 2]
-    runs = [scoring.scores(noise.normal(size=(20, 2)), labels, ('AU1', 'AU2')) for _ in range(3)]
-    pooled = scoring.over_seeds(runs)
+    runs = [score_logits.score_logits(noise.normal(size=(20, 2)), labels, ('AU1', 'AU2')) for _ in range(3)]
+    pooled = score_logits.average_seeds(runs)
     assert pooled['average_precision'] == pytest.approx(np.mean([run['average_precision'] for run in runs]))
     assert len(pooled['average_precision_ci95']) == 2
 
@@ -134,7 +134,7 @@ def test_every_example_is_scored_once_in_its_own_fold(people, tmp_path, capsys):
     assert sorted(ids) == sorted(str(path.relative_to(people)) for path in people.rglob('*.png'))
     hits = sum((part['test/logits'].argmax(1) == part['test/labels']).sum() for part in parts)
     test = results['splits']['test']
-    assert test['n'] == 36 and test['accuracy'] == hits / 36 and test['interval'] == 'subjects'
+    assert test['n'] == 36 and test['accuracy'] == hits / 36 and test['interval'] == 'by_subject'
     assert np.mean(test['each']['accuracy']) == pytest.approx(hits / 36)  # folds of one size
     assert (workdir / 'confusion_test.png').exists() and 'resampled by subject' in capsys.readouterr().out
     written = [(workdir / f'fold-{fold}' / 'results.json').stat().st_mtime_ns for fold in range(3)]

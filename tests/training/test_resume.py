@@ -14,8 +14,7 @@ import fer_jax
 from configs import default
 from fer_jax.errors import UserError
 from fer_jax.runs import data as run_data
-from fer_jax.training import multi_step, setup
-from fer_jax.training import run as training_run
+from fer_jax.training import multi_step, phase_program, setup
 from fer_jax.utils.signals import Stopped
 from tests.small_run import assert_same_model, config_of
 
@@ -59,13 +58,13 @@ def test_what_muon_and_its_adam_remember_is_kept(faces, tmp_path):
     assert_same_model(tmp_path / 'whole', tmp_path / 'part')
 
 
-@pytest.mark.parametrize('where', ['prepare', 'loader_for'])
+@pytest.mark.parametrize('where', ['prepare', 'make_loader'])
 def test_a_signal_before_a_phase_begins_stops_at_once(faces, tmp_path, where, monkeypatch):
     def interrupted(*_):
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError('not reached')
 
-    monkeypatch.setattr(*((setup, where) if where == 'prepare' else (training_run.Run, where)), interrupted)
+    monkeypatch.setattr(*((setup, where) if where == 'prepare' else (phase_program.PhaseProgram, where)), interrupted)
     with pytest.raises(Stopped, match='stopped by SIGTERM, nothing is lost'):
         fer_jax.train(config_of(faces), tmp_path)
 

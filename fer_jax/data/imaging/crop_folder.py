@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fer_jax.data.imaging import faces
-from fer_jax.data.imaging.codec import IMAGE_SUFFIXES
+from fer_jax.data.imaging.image_files import describe_left_out, list_image_files
 from fer_jax.errors import UserError
 from fer_jax.utils import progress
 from fer_jax.utils.atomic_files import atomic_write
@@ -86,13 +86,9 @@ def crop_folder(
         raise UserError(f'--source={str(source)!r} is not a folder')
     if out.resolve().is_relative_to(source.resolve()):
         raise UserError(f'--crop_faces={str(out)!r} lies inside --source; crops would be taken for photographs')
-    names = sorted(
-        path.relative_to(source).as_posix()
-        for path in source.rglob('*')
-        if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith('.')
-    )
+    names, left_out = list_image_files(source)
     if not names:
-        raise UserError(f'--source={str(source)!r} holds no images')
+        raise UserError('; '.join([f'--source={str(source)!r} holds no images', *describe_left_out(left_out)]))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):

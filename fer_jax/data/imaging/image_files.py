@@ -69,7 +69,7 @@ def printable(name: str) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is one that systems and programs keep for themselves."""
+    """Tells whether a file or folder is one that systems and programs keep for themselves."""
     return name.startswith('.') or name in SYSTEM_NAMES
 
 

@@ -11,7 +11,7 @@ IMAGE_BATCHES_PER_CALL = 4  # batches of one program at most
 
 
 def of_images() -> int:
-    """How many batches of images a program is given."""
+    """Returns how many batches of images a program is given."""
     return IMAGE_BATCHES_PER_CALL if jax.default_backend() == 'cpu' else 1
 
 
@@ -30,5 +30,5 @@ def map_batches(of: Callable[[Any], jax.Array], batches: Any, count: jax.Array) 
 
 
 def filled(weight: np.ndarray) -> np.int32:
-    """How many of several batches hold an example that counts; weight: float32 [K, B]."""
+    """Counts the batches that hold an example that counts; weight: float32 [K, B]."""
     return np.int32((weight > 0).any(1).sum())

@@ -30,7 +30,7 @@ BATCHES_AHEAD = 4  # batches that a stream keeps decoded
 
 
 def assemble_batch(device_data: Mapping[str, jax.Array], host: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """The batch {'x': uint8 [B, H, W, C], 'y', 'id': int32 [B], 'weight': float32 [B]}; called inside jit.
+    """Returns the batch {'x': uint8 [B, H, W, C], 'y', 'id': int32 [B], 'weight': float32 [B]}; called inside jit.
 
     'y' is int32 [B] of classes, or float32 [B, classes] of distributions or attributes; 'id' is the position in the
     split. What teachers say, see `fer_jax.training.distillation`, is there by its names. Of features, see
@@ -65,18 +65,13 @@ def in_order(count: int, batch_size: int, rows: int) -> Iterator[tuple[np.ndarra
         yield np.where(positions < count, positions, 0), weight
 
 
-def targets(split: Split) -> np.ndarray:
-    """What a split is trained on: int32 [N], or float32 [N, classes]."""
-    return split.truth if split.distributions is None else split.distributions
-
-
 def annotations(split: Split) -> dict[str, np.ndarray]:
-    """{'y', 'weight', and what teachers say}, each [N, ...]."""
-    return {'y': targets(split), 'weight': split.weights, **split.teacher_outputs}
+    """Returns {'y', 'weight', and the outputs of teachers}, each [N, ...]."""
+    return {'y': split.learned, 'weight': split.weights, **split.teacher_outputs}
 
 
 def decoded(split: Split, index: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:
-    """The batch of the examples `index` [B], or several [K, B], as `assemble_batch` gives it, on the host."""
+    """Reads the batch of the examples `index` [B], or several [K, B], as `assemble_batch` gives it, on the host."""
     batch = {name: rows[index] for name, rows in annotations(split).items()}
     batch['weight'] = batch['weight'] * weight.astype(np.float32)
     once, where = np.unique(index, return_inverse=True) if index.ndim > 1 else (index, slice(None))
@@ -149,7 +144,7 @@ class TrainLoader(SplitLoader):
         self._last: tuple[int, dict[str, np.ndarray]] = (-2, {})
 
     def indices(self, step: int) -> np.ndarray:
-        """int64 [B]: the examples of step `step`, counted from 0."""
+        """Returns the examples of step `step`, counted from 0: int64 [B]."""
         return self._order(step)
 
     def host_batches(self, steps: Sequence[int]) -> dict[str, jax.Array]:
@@ -219,13 +214,13 @@ def choose(split: Split, placement: str, mesh: Mesh, role: str) -> str:
 
 
 def keeps_on_device(size: int, mesh: Mesh) -> bool:
-    """Whether `size` bytes are at most a quarter of a device's free memory; of several processes the first one's."""
+    """Tells whether `size` bytes are at most a quarter of the free memory of a device, on the main process."""
     fits = size <= SHARE_OF_MEMORY * free_memory(mesh)
     return processes.broadcast_from_main(str(fits)) == 'True'
 
 
 def free_memory(mesh: Mesh) -> int:
-    """Free bytes of a device; on CPU the host's, shared by all devices of the mesh."""
+    """Returns the free bytes of a device; on CPU those of the host, shared by all devices of the mesh."""
     stats = mesh.local_devices[0].memory_stats()
     if stats and 'bytes_limit' in stats:
         return stats['bytes_limit'] - stats.get('bytes_in_use', 0)
@@ -233,7 +228,7 @@ def free_memory(mesh: Mesh) -> int:
 
 
 def read_all(split: Split) -> np.ndarray:
-    """uint8 [N, H, W, C]."""
+    """Reads all images of a split: uint8 [N, H, W, C]."""
     images = np.empty((len(split.labels), *split.shape), np.uint8)
     chunks = [np.arange(first, min(first + 256, len(images))) for first in range(0, len(images), 256)]
 

@@ -9,7 +9,7 @@ Order = Callable[[int], np.ndarray]  # step, from 0 -> int64 [batch_size]
 
 
 def make(scheme: str, labels: np.ndarray, *, seed: int, batch_size: int) -> Order:
-    """The order of a split: 'none' takes every example once an epoch, 'classes' every class equally often."""
+    """Makes the order of a split: 'none' takes every example once an epoch, 'classes' every class equally often."""
     if scheme == 'none':
         return functools.partial(indices, seed, batch_size=batch_size, n=len(labels))
     members = tuple(np.flatnonzero(labels == label) for label in np.unique(labels))
@@ -17,7 +17,7 @@ def make(scheme: str, labels: np.ndarray, *, seed: int, batch_size: int) -> Orde
 
 
 def permutation(seed: int, epoch: int, n: int, stream: int = 0) -> np.ndarray:
-    """The order of epoch `epoch`: int64 [n], by a counter-based generator keyed with (seed, epoch, stream)."""
+    """Returns the order of epoch `epoch`: int64 [n], by a counter-based generator keyed with (seed, epoch, stream)."""
     key = np.array([seed, epoch + (stream << 40)], np.uint64)
     return np.random.Generator(np.random.Philox(key=key)).permutation(n)
 

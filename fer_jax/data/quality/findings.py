@@ -67,7 +67,7 @@ class Report:
     std: tuple[float, ...]
 
     def dropped(self, kinds: Sequence[str]) -> np.ndarray:
-        """The examples to leave out: bool [N], true for what any of `kinds` leaves out.
+        """Returns the examples to leave out: bool [N], true for what any of `kinds` leaves out.
 
         'unreadable', 'blank', 'tiny': those images, in every split.
         'duplicates': of the exact copies within one split all but the first, whatever their labels.
@@ -100,7 +100,7 @@ class Report:
         return drop
 
     def to_json(self) -> dict[str, Any]:
-        """The findings as plain Python, the same in every run; examples as {id, split, label, ...}."""
+        """Returns the findings as plain Python, the same in every run; examples as {id, split, label, ...}."""
         data = self.data
         readable = self.shapes[:, 0] > 0
         sizes = Counter(f'{height}x{width}' for height, width, _ in self.shapes[readable].tolist())
@@ -143,7 +143,7 @@ class Report:
         }
 
     def table(self) -> str:
-        """The findings for the terminal, at most about 40 lines."""
+        """Returns the findings for the terminal, at most about 40 lines."""
         return findings_table.render(self.to_json())
 
     def _example(self, at: int) -> dict[str, Any]:
@@ -168,12 +168,12 @@ class Report:
 
 
 def conflicting(labels: np.ndarray) -> bool:
-    """Whether there are two different labels; -1 is none."""
+    """Tells whether there are two different labels; -1 is none."""
     return len(set(labels[labels >= 0].tolist())) > 1
 
 
 def splits_in_order(splits: np.ndarray) -> list[str]:
-    """Train, others by name, validation, test."""
+    """Returns the names of splits: train, others by name, validation, test."""
     return sorted(set(splits.tolist()), key=lambda split: (LATER.get(split, 0), split != 'train', split))
 
 

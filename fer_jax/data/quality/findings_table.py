@@ -7,7 +7,7 @@ IMBALANCED = 10.0  # the largest class over the smallest
 
 
 def render(findings: dict[str, Any]) -> str:
-    """A line a finding: 'ok' or '!!', what was counted, and what to do. `findings` are those of `Report.to_json`."""
+    """Returns a line a finding: 'ok' or '!!', the count, and what to do. `findings` are those of `Report.to_json`."""
     lines = [_title(findings), '', *_counts(findings), '']
     for good, name, number, detail in _findings(findings):
         lines.append(f'{"ok" if good else "!!"}  {name:<24}{number:>7}  {detail}'.rstrip())

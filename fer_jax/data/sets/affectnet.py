@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 
 def read(source: Path) -> Reading:
-    """The csv release (training.csv, validation.csv) or the npy release (train_set, val_set with annotations).
+    """Reads the csv release (training.csv, validation.csv) or the npy release (train_set, val_set with annotations).
 
     The published validation split is given as 'test', since its labels are what the field reports. Targets:
     'valence_arousal' [2], -1 to 1, NaN where unknown, and 'landmarks' [10] in pixels, from its 68 points, where there

@@ -44,19 +44,19 @@ class Source:
         return frozenset(self.names)
 
     def ending(self, *endings: str) -> list[str]:
-        """Names that end so, compared by whole path components and without regard to case."""
+        """Returns the names that end so, compared by whole path components and without regard to case."""
         wanted = tuple(f'/{ending.lower()}' for ending in endings)
         return [name for name in self.names if f'/{name.lower()}'.endswith(wanted)]
 
     def one(self, *endings: str) -> str | None:
-        """The first of `ending`, the shortest path first; None where there is none."""
+        """Returns the first of `ending`, the shortest path first; None where there is none."""
         return min(self.ending(*endings), key=lambda name: (name.count('/'), name), default=None)
 
     def images(self) -> list[str]:
         return [name for name in self.names if name.lower().endswith(SUFFIXES)]
 
     def once(self, named: Iterable[tuple[str, str]]) -> dict[str, str]:
-        """(id, file) pairs as a mapping.
+        """Returns (id, file) pairs as a mapping.
 
         Raises:
           UserError: two files have one id, as in a folder that holds a set twice.
@@ -76,7 +76,7 @@ class Source:
             raise UserError(f'{self.path}: {name} cannot be read ({error}); fetch it again') from error
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file.
+        """Reads the bytes of a file.
 
         Raises:
           UserError: it is damaged, encrypted, or too large for an image.
@@ -90,7 +90,7 @@ class Source:
         return data
 
     def lines(self, name: str) -> Iterator[str]:
-        """Lines of a text file without empty ones; a BOM and CRLF do not matter.
+        """Yields the lines of a text file without empty ones; a BOM and CRLF do not matter.
 
         Raises:
           UserError: it is no UTF-8, or no text.
@@ -110,7 +110,7 @@ class Source:
                     yield text
 
     def table(self, name: str, columns: Iterable[str], default: tuple[str, ...] = ()) -> Iterator[dict[str, str]]:
-        """The rows of a csv; `default` names the columns of one that has no heading.
+        """Yields the rows of a csv; `default` names the columns of one that has no heading.
 
         Raises:
           UserError: a column is missing, or a row has another number of cells; its number is named.
@@ -140,13 +140,13 @@ class Source:
         return UserError(f'{self.path}: {name}, row {number}: {what}; mend or remove the row')
 
     def number(self, name: str, row: int, text: str, low: int, high: int) -> int:
-        """A whole number from `low` to `high`, from row `row` of the file `name`."""
+        """Reads a whole number from `low` to `high`, from row `row` of the file `name`."""
         if text.strip() not in map(str, range(low, high + 1)):
             raise self.wrong(name, row, f'{text.strip()!r}, expected a whole number from {low} to {high}')
         return int(text)
 
     def lack(self, wanted: Iterable[str], where: str) -> tuple[str, ...]:
-        """A note on listed images that are not there.
+        """Returns a note on listed images that are not there.
 
         Raises:
           UserError: none of them is, or none is listed.
@@ -163,7 +163,7 @@ class Source:
         return (f'{len(missing):,} images that {where} lists are missing, such as {missing[0]}',) if missing else ()
 
     def shape(self, names: Iterable[str]) -> tuple[int | None, int | None, int]:
-        """(H, W, C) of the images, H and W None where they differ; of each only the head is read."""
+        """Returns (H, W, C) of the images, H and W None where they differ; of each only the head is read."""
         from PIL import Image
 
         sizes, grey = set(), True
@@ -179,7 +179,7 @@ class Source:
 
 
 def open_source(path: Path) -> Source:
-    """A folder, a .zip, a .tar or a .tar.gz. Links to folders are followed, each folder once.
+    """Opens a folder, a .zip, a .tar or a .tar.gz. Links to folders are followed, each folder once.
 
     Raises:
       UserError: it is none of them, it is damaged, or a name in it is no UTF-8.

@@ -19,7 +19,7 @@ Rows = dict[str, np.ndarray]  # image -> int32 cells
 
 
 def read(source: Path) -> Reading:
-    """`img_align_celeba`, a folder or .zip, with the lists as .txt (the authors') or .csv (Kaggle's) beside it.
+    """Reads `img_align_celeba`, a folder or .zip, with the lists as .txt (the authors') or .csv (Kaggle's) beside it.
 
     Targets: 'attributes' [40] of 0 and 1, and, where their list is there, 'landmarks' [10], x and y in pixels of the
     aligned image. The subject is the identity, where its list is there. There are no classes.

@@ -17,7 +17,7 @@ FRAME = re.compile(r'(S\d+)_(\d+)_\d+\.(png|jpe?g|tiff?)')
 
 
 def read(source: Path) -> Reading:
-    """CK+48's class folders (`anger/S010_004_00000017.png`), or `cohn-kanade-images` with `Emotion`.
+    """Reads CK+48's class folders (`anger/S010_004_00000017.png`), or `cohn-kanade-images` with `Emotion`.
 
     Of an original sequence with an emotion file the first frame is neutral and the last three show the expression, as
     the literature takes them; CK+48 has no neutral frames. All images are of one split; subjects are known.

@@ -46,7 +46,7 @@ class Row(NamedTuple):
 
 @contextmanager
 def open_csv(source: Path) -> Iterator[io.TextIOBase]:
-    """The text of fer2013.csv: plain, .gz, or the member of that name in a .zip or a .tar.gz.
+    """Opens the text of fer2013.csv: plain, .gz, or the member of that name in a .zip or a .tar.gz.
 
     Raises:
       UserError: there is no such file, or none in the archive.
@@ -80,7 +80,7 @@ def _member(source: Path, names: list[str]) -> str:
 
 
 def holds_csv(source: Path) -> bool:
-    """Whether an archive holds the csv."""
+    """Tells whether an archive holds the csv."""
     try:
         with open_csv(source) as text:
             return bool(text.readline(LONGEST_LINE))
@@ -89,7 +89,7 @@ def holds_csv(source: Path) -> bool:
 
 
 def rows(source: Path) -> Iterator[Row]:
-    """The rows of the csv, checked.
+    """Yields the rows of the csv, checked.
 
     Raises:
       UserError: a column is missing, or a row is malformed; its number is named.
@@ -142,7 +142,7 @@ def _describe_pixels(texts: list[str]) -> str:
 
 
 def read(source: Path) -> Reading:
-    """All rows; test images of which no exact copy stands in train or validation are the subset 'clean'.
+    """Reads all rows; test images of which no exact copy stands in train or validation are the subset 'clean'.
 
     Raises:
       UserError: the file is missing or damaged, or a row is malformed.

@@ -9,7 +9,7 @@ from fer_jax.errors import UserError
 
 
 def read_folders(source: Path, splits: tuple[str, ...], published: Mapping[str, int]) -> Reading:
-    """`[<split>/]<identity>/<image>`: the class and the subject are the identity.
+    """Reads `[<split>/]<identity>/<image>`: the class and the subject are the identity.
 
     Args:
       splits: names of the split folders, or of files `<split>_list.txt` that list `<identity>/<image>`; images that

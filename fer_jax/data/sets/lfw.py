@@ -10,7 +10,7 @@ PUBLISHED = {'all': 13_233}  # of 5,749 people
 
 
 def read(source: Path) -> Reading:
-    """`Aaron_Eckhart/Aaron_Eckhart_0001.jpg`, all in one split.
+    """Reads `Aaron_Eckhart/Aaron_Eckhart_0001.jpg`, all in one split.
 
     Raises:
       UserError: there are no such folders.

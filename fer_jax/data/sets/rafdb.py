@@ -16,7 +16,7 @@ Found = dict[str, int]  # train_00001_aligned.jpg -> label
 
 
 def read(source: Path) -> Reading:
-    """The official release (list file and `Image/aligned`) or the copy in folders `train/1` to `test/7`.
+    """Reads the official release (list file and `Image/aligned`) or the copy in folders `train/1` to `test/7`.
 
     Raises:
       UserError: neither is there, a row of a list is malformed, or none of its images is there.

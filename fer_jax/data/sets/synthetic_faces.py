@@ -92,7 +92,7 @@ def examples(split: str) -> int:
 
 
 def intensities(split: str, index: int) -> np.ndarray:
-    """The action units of one image, float32 [14] in the order of `ACTION_UNITS`, 0 (off) to 1."""
+    """Returns the action units of one image, float32 [14] in the order of `ACTION_UNITS`, 0 (off) to 1."""
     draws = _Draws(split, index, _UNITS)
     expression = CLASSES[label_of(index)]
     strength = draws.uniform(0.55, 1.0)
@@ -158,7 +158,7 @@ def _identity(number: int) -> dict[str, Any]:
 
 
 def describe(split: str, index: int) -> dict[str, Any]:
-    """What `render` needs to know of one image: numbers, colours [3] and noise [64, 64, 3]."""
+    """Returns what `render` needs of one image: numbers, colours [3] and noise [64, 64, 3]."""
     d = _Draws(split, index, _IMAGE)
     face = dict(_identity(identity_of(split, index)))
     face |= {f'au{unit}': value for unit, value in zip(ACTION_UNITS, intensities(split, index), strict=True)}
@@ -208,13 +208,13 @@ def describe(split: str, index: int) -> dict[str, Any]:
 
 
 def images(split: str, indices: Any) -> np.ndarray:
-    """The images of a split by index, uint8 [B, 64, 64, 3] RGB."""
+    """Draws the images of a split by index, uint8 [B, 64, 64, 3] RGB."""
     faces = [describe(split, int(index)) for index in indices]
     return render({name: np.stack([face[name] for face in faces]) for name in faces[0]})
 
 
 def read(source: Path | None = None) -> Reading:
-    """All splits, drawn; there is no source. The subject is the identity, the target the intensity of action units."""
+    """Draws all splits; there is no source. The subject is the identity, the target the intensity of action units."""
 
     def examples_of(split: str) -> Iterator[Example]:
         blocks = [range(start, min(start + 64, examples(split))) for start in range(0, examples(split), 64)]

@@ -10,7 +10,7 @@ PUBLISHED = {'train': 3_141_890, 'test': 169_396}
 
 
 def read(source: Path) -> Reading:
-    """`train/n000002/0001_01.jpg` and `test/n000001/...`, or identities with train_list.txt and test_list.txt.
+    """Reads `train/n000002/0001_01.jpg` and `test/n000001/...`, or identities with train_list.txt and test_list.txt.
 
     Nobody stands in both.
 

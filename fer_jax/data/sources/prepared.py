@@ -41,7 +41,7 @@ ALIGNED = re.compile(r'aligned by five points to \d+ px, margin (\d\S*)')  # the
 
 
 def module(name: str) -> ModuleType:
-    """The reader of the set called `name`.
+    """Imports the reader of the set called `name`.
 
     Raises:
       UserError: there is none.
@@ -80,7 +80,7 @@ def prepare(name: str, source: Path | None, root: Path, *, align: int = 0, margi
 
 
 def aligned(name: str, reading: 'Reading', size: int, margin: float) -> 'Reading':
-    """The same faces, turned and scaled by their landmarks; those whose landmarks are unknown stay as they are.
+    """Returns the same faces, turned and scaled by their landmarks; those whose landmarks are unknown stay as they are.
 
     Raises:
       UserError: the set has no landmarks.
@@ -104,14 +104,14 @@ def aligned(name: str, reading: 'Reading', size: int, margin: float) -> 'Reading
 
 
 def cut_of(name: str, notes: Sequence[str] = ()) -> Cut | None:
-    """How the faces of a set were cut out, by the `notes` of its table or as it is published; None where unknown."""
+    """Returns how the faces of a set were cut out, by its `notes` or as it is published; None where unknown."""
     for note in filter(None, map(ALIGNED.fullmatch, notes)):
         return Cut(float(note[1]), aligned=True)
     return CROPS.get(name)
 
 
 def open_table(name: str, root: Path, *, whole: bool = False) -> Table:
-    """The prepared set; one that needs no source is prepared now. What was dropped is left out, unless `whole`.
+    """Opens a prepared set; one that needs no source is prepared now. Dropped images are left out, unless `whole`.
 
     Raises:
       UserError: it is not prepared.

@@ -88,7 +88,7 @@ def _plain(name: str) -> str:
 
 
 def renamed(table: Table, pairs: Sequence[tuple[str, str]]) -> Table:
-    """The table with other class names; classes of one name become one, their labels and votes too.
+    """Gives classes other names; classes of one name become one, their labels and votes too.
 
     Raises:
       UserError: there is no class of that name.
@@ -113,7 +113,7 @@ def renamed(table: Table, pairs: Sequence[tuple[str, str]]) -> Table:
 
 
 def without(table: Table, names: Sequence[str]) -> Table:
-    """The table without these classes, its labels and votes renumbered.
+    """Leaves out these classes, and numbers labels and votes anew.
 
     Raises:
       UserError: there is no class of that name.
@@ -140,7 +140,7 @@ def without(table: Table, names: Sequence[str]) -> Table:
 
 
 def numbered(table: Table, classes: tuple[str, ...]) -> Table:
-    """The table with its labels numbered among `classes`.
+    """Numbers the labels of a table among `classes`.
 
     Raises:
       UserError: it has a class that is not among them.

@@ -14,7 +14,7 @@ NO_EXPRESSION = ('unknown', 'not_a_face')  # columns that FER+ votes may have be
 
 
 def distributions(table: Table, mode: str) -> tuple[np.ndarray | None, np.ndarray]:
-    """What to train on.
+    """Returns what to train on.
 
     Args:
       mode: one of `TARGETS`.
@@ -41,7 +41,7 @@ def distributions(table: Table, mode: str) -> tuple[np.ndarray | None, np.ndarra
 
 
 def annotated(table: Table, annotation: str, target: str) -> np.ndarray:
-    """float32 [N, K]: an annotation of the set, NaN where it is unknown.
+    """Returns an annotation of the set: float32 [N, K], NaN where it is unknown.
 
     Raises:
       UserError: the set has no such annotation, or `target` asks for something else to train on.
@@ -55,7 +55,7 @@ def annotated(table: Table, annotation: str, target: str) -> np.ndarray:
 
 
 def attributes(values: np.ndarray) -> np.ndarray:
-    """float32 [N, K]: 1 where a value [N, K] is above 0, else 0; NaN where it is unknown."""
+    """Returns float32 [N, K]: 1 where a value [N, K] is above 0, else 0; NaN where it is unknown."""
     return np.where(np.isnan(values), np.nan, values > 0).astype(np.float32)
 
 

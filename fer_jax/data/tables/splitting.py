@@ -28,7 +28,7 @@ def split_name(name: str) -> str:
 
 
 def assign(table: Table, *, folds: int = 0, fold: int = 0, split_seed: int = 0) -> dict[str, np.ndarray]:
-    """The splits of a set: name -> positions.
+    """Returns the splits of a set: name -> positions.
 
     Published splits stay. Where there is no validation split, 10 % of train become it; where there is none at all
     ('all'), 15 % validation and 15 % test, of each class where subjects are unknown. With `folds` the test split is
@@ -50,7 +50,7 @@ def assign(table: Table, *, folds: int = 0, fold: int = 0, split_seed: int = 0) 
 
 
 def of_subjects(table: Table, *, split_seed: int = 0) -> Table:
-    """The examples that train on expressions, with their subjects as classes, and without splits and subjects.
+    """Returns the training examples with their subjects as classes, and without splits and subjects.
 
     Those that select and test on expressions are left out: a network that starts from these identities has not seen
     them.
@@ -76,7 +76,7 @@ def of_subjects(table: Table, *, split_seed: int = 0) -> Table:
 
 
 def stratified(table: Table, positions: np.ndarray, count: int, split_seed: int = 0) -> np.ndarray:
-    """`count` of `positions`, the first of each class by the hash of their ids; each class keeps its share, rounded.
+    """Takes `count` of `positions`, the first of each class by the hash of their ids; each keeps its share, rounded.
 
     Raises:
       UserError: there are not so many.

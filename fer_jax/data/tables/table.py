@@ -58,7 +58,7 @@ class Table:
         return len(self.ids)
 
     def take(self, positions: np.ndarray, **changes: Any) -> 'Table':
-        """The examples at `positions` [M], in that order."""
+        """Returns the examples at `positions`, int [M], in that order."""
         fetch = self.fetch
         columns = ('ids', 'splits', 'labels', 'digests', 'subjects', 'groups', 'weights')
         cut: dict[str, Any] = {name: getattr(self, name)[positions] for name in columns}

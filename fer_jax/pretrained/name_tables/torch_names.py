@@ -33,6 +33,10 @@ class Source(NamedTuple):
         """The path of the module that `name` (without its last component) is in fer_jax; None if no rule matches."""
         return first_match(self.rules, name)
 
+    def has_rule(self, name: str) -> bool:
+        """Whether a rule is for the module `name`, be there a place for it or not."""
+        return any(re.fullmatch(pattern, name) for pattern, _ in self.rules)
+
 
 def first_match(rules: Sequence[Rule], name: str) -> str | None:
     """What the first rule whose regex is the whole of `name` makes of it; None if there is none."""
@@ -89,7 +93,7 @@ def torchvision_efficientnet(size: int) -> Source:
             (r'features\.([1-7])\.(\d+)\.block\.(.*)', _torchvision_block),
             (r'features\.8\.0', 'conv_head'),
             (r'features\.8\.1', 'bn2'),
-            (r'classifier\.1', 'head.primary'),
+            (r'classifier(\.\d+)?', 'head.primary'),
         ),
         dataclasses.replace(IMAGENET, size=size, interpolation='bicubic'),
         (
@@ -123,7 +127,18 @@ def _to_torchvision_block(match: re.Match[str]) -> str:
 
 
 # timm's ResNets have torchvision's names
-TORCHVISION_RESNET = Source(((r'fc', 'head.primary'), (r'((conv|bn)1|layer\d\..*)', r'\1')), back=renamed_head('fc'))
+TORCHVISION_RESNET = Source(
+    ((r'fc(\.\d+)?', 'head.primary'), (r'((conv|bn)1|layer\d\..*)', r'\1')), back=renamed_head('fc')
+)
+# nn.Sequential(*model.children()) of it, as models without their head are often made: layer1 is its fifth child
+RESNET_CHILDREN = Source(
+    (
+        (r'0', 'conv1'),
+        (r'1', 'bn1'),
+        (r'([4-7])\.(.*)', lambda match: f'layer{int(match[1]) - 3}.{match[2]}'),
+        (r'9', 'head.primary'),
+    )
+)
 # VGGFace2's ResNet-50 (Cao et al. 2018), from Caffe; images in 0..255 less the mean of its faces
 VGGFACE2 = Preprocessing(tuple(value / 255 for value in (91.4953, 103.8827, 131.0912)), (1 / 255,) * 3, order='BGR')
 VGGFACE2_RESNET = TORCHVISION_RESNET._replace(preprocessing=VGGFACE2)
@@ -158,12 +173,14 @@ TIMM_LEGACY_SENET = Source(
 TORCHVISION_VGG = Source(
     (
         (r'features\.\d+', r'\g<0>'),
-        (r'classifier\.0', 'fc6'),
-        (r'classifier\.3', 'fc7'),
+        (r'classifier\.[01]', 'fc6'),  # 1 and 4 before torchvision 0.2
+        (r'classifier\.[34]', 'fc7'),
         (r'classifier\.6', 'head.primary'),
     ),
     back=((r'fc6', 'classifier.0'), (r'fc7', 'classifier.3'), *renamed_head('classifier.6')),
 )
+# model.features alone
+VGG_FEATURES = Source(((r'\d+', r'features.\g<0>'),))
 # fc1 and fc2 are convolutions over the 7x7 map
 TIMM_VGG = Source(
     (
@@ -176,7 +193,7 @@ TIMM_VGG = Source(
     as_convolutions={'fc6': 7, 'fc7': 1},
 )
 TIMM_EFFICIENTNET: Sequence[Rule] = (
-    (r'classifier', 'head.primary'),
+    (r'classifier(\.\d+)?', 'head.primary'),
     (r'conv_stem|bn1|blocks\..*|conv_head|bn2', r'\g<0>'),
 )
 
@@ -198,19 +215,19 @@ TIMM_INCEPTION_RESNET_V2 = Source(
     renamed_head('classif'),
 )
 FACENET_PYTORCH = Source(
-    ((r'logits', 'head.primary'), (r'last_linear|last_bn', r'\g<0>'), _INCEPTION),
+    ((r'logits(\.\d+)?', 'head.primary'), (r'last_linear|last_bn', r'\g<0>'), _INCEPTION),
     Preprocessing((127.5 / 255,) * 3, (128 / 255,) * 3, size=160),
     renamed_head('logits'),
 )
 
 # network -> source -> its names
 TABLES: dict[str, Mapping[str, Source]] = {
-    **{f'resnet{depth}': {'torchvision': TORCHVISION_RESNET} for depth in resnet.DEPTHS},
+    **{f'resnet{depth}': {'torchvision': TORCHVISION_RESNET, 'children': RESNET_CHILDREN} for depth in resnet.DEPTHS},
     'resnet50_caffe': {'vggface2': VGGFACE2_RESNET},
     'senet50_caffe': {'vggface2': VGGFACE2_SENET, 'timm': TIMM_LEGACY_SENET},
     **dict.fromkeys(
         (f'{name}{norm}' for name in vgg.DEPTHS for norm in ('', '_bn')),
-        {'torchvision': TORCHVISION_VGG, 'timm': TIMM_VGG},
+        {'torchvision': TORCHVISION_VGG, 'timm': TIMM_VGG, 'features': VGG_FEATURES},
     ),
     **{
         name: {'timm': timm_efficientnet_lite(name), 'package': package_efficientnet_lite(name)}
@@ -223,4 +240,6 @@ TABLES: dict[str, Mapping[str, Source]] = {
     'inception_resnet_v1': {'facenet_pytorch': FACENET_PYTORCH},
     'inception_resnet_v2': {'timm': TIMM_INCEPTION_RESNET_V2},
 }
-IGNORED = re.compile(r'.*\.num_batches_tracked')
+IGNORED = re.compile(r'(.*\.)?(num_batches_tracked|n_averaged)')
+# what torch.compile and FSDP put between the names of modules; before all names it is a prefix
+INNER_WRAPPER = re.compile(r'(?<=\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.')

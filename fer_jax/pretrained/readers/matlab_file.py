@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from fer_jax.errors import UserError
+from fer_jax.utils import weight_limits as limits
+from fer_jax.utils.weight_limits import check_limit
 
 MATLAB = b'MATLAB '  # of version 5 and of 7.3, which is HDF5 behind it
-LARGEST_FILE_BYTES = 4 << 30  # bytes; VGG-Face has 1.1 GB
 NUMBERS = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 9: 'f8', 12: 'i8', 13: 'u8'}
 TEXTS = {1: 'latin1', 2: 'latin1', 4: 'utf-16', 16: 'utf-8', 17: 'utf-16', 18: 'utf-32'}
 MATRIX, COMPRESSED = 14, 15
@@ -39,9 +40,10 @@ def read_matconvnet(path: Path) -> dict[str, np.ndarray]:
         head = file.read(128)
     if b'MATLAB 7.3' in head:
         raise UserError(f'{path} is a .mat of version 7.3; save it again with -v7')
-    if not head.startswith(MATLAB) or path.stat().st_size > LARGEST_FILE_BYTES:
-        raise UserError(f'{path} is not a .mat file of version 5 and at most {LARGEST_FILE_BYTES >> 30} GB')
+    if not head.startswith(MATLAB):
+        raise UserError(f'{path} is not a .mat file of version 5')
     try:
+        check_limit(path.stat().st_size, limits.FILE_BYTES, 'bytes')
         held = dict(_variables(path, head[126:128]))
         entries: dict[str, np.ndarray] = {}
         for layer in held['layers'] if 'layers' in held else held['net'][0]['layers']:
@@ -69,29 +71,35 @@ def _layer(layer: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _variables(path: Path, order: bytes) -> Iterator[tuple[str, Any]]:
-    """(name, value) of `layers` and `net`; nothing larger than `LARGEST_FILE_BYTES` is unpacked."""
+    """(name, value) of `layers` and `net`; nothing larger than the limit is unpacked."""
     with path.open('rb') as file:
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     elements = Elements(data[128:], {b'IM': '<', b'MI': '>'}[order])
-    left = LARGEST_FILE_BYTES
+    most, unpacked = limits.unpacked_limit(len(data)), 0
     while elements.left:
         kind, body = elements.next()
         if kind == COMPRESSED:
-            body = memoryview(zlib.decompressobj().decompress(body, left))
-            left -= len(body)
+            body = memoryview(zlib.decompressobj().decompress(body, most - unpacked + 1))
+            unpacked += len(body)
+            check_limit(unpacked, most, 'bytes or more when it is unpacked')
             kind, body = elements.of(body).next()
         if kind == MATRIX:
             yield from elements.of(body).variable()
 
 
 class Elements:
-    """The elements that lie one after another in `data`: a tag of a type and a size, and a body."""
+    """The elements that lie one after another in `data`: a tag of a type and a size, and a body.
 
-    def __init__(self, data: memoryview, order: str):
+    Args:
+      counts: the number of matrices that the file has had so far, which all its elements share.
+    """
+
+    def __init__(self, data: memoryview, order: str, counts: list[int] | None = None):
         self.data, self.order, self.left = data, order, len(data)
+        self.counts = counts if counts is not None else [0]
 
     def of(self, data: memoryview) -> 'Elements':
-        return Elements(data, self.order)
+        return Elements(data, self.order, self.counts)
 
     def next(self) -> tuple[int, memoryview]:
         """(type, body) of the next element."""
@@ -119,8 +127,11 @@ class Elements:
 
     def header(self) -> tuple[int, int, list[int], str]:
         """(class, flags, shape, name) of a matrix."""
-        flags = int(self.numbers()[0])
-        shape, name = self.numbers().tolist(), self.text()
+        self.counts[0] += 1
+        check_limit(self.counts[0], limits.MEMBERS, 'matrices')
+        flags, sides = int(self.numbers()[0]), self.numbers()
+        check_limit(sides.size, limits.DIMENSIONS, 'dimensions in a matrix')
+        shape, name = sides.tolist(), self.text()
         if any(side < 0 for side in shape) or len(shape) < 2:
             raise ValueError(f'a matrix of shape {shape}')
         return flags & 0xFF, flags >> 8 & 0xFF, shape, name
@@ -146,6 +157,7 @@ class Elements:
         if kind == STRUCT:
             (length,) = self.numbers().tolist()
             packed = bytes(self.next()[1])
+            check_limit(len(packed) // max(length, 1), limits.MEMBERS, 'fields in a struct')
             names = [packed[at : at + length].split(b'\0')[0].decode('latin1') for at in range(0, len(packed), length)]
             self.check_count(count * max(len(names), 1))
             return [{name: self.member() for name in names} for _ in range(count)]

@@ -1,213 +1,206 @@
-"""Reads torch's files without torch: a pickle that may build tensors and dictionaries and nothing else.
+"""Reads torch's files and other pickles of arrays without torch, and executes nothing of them.
 
-Formats: torch.save's zip archive (since 1.6) and the older stream of pickles followed by raw storages.
+Formats: torch.save's zip archive (since 1.6), TorchScript's, the older stream of pickles followed by raw storages, and
+a plain pickle.
 """
 
+import functools
 import io
-import math
 import pickle
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any
+from typing import Any, BinaryIO
 
-import ml_dtypes
 import numpy as np
 
 from fer_jax.errors import UserError
+from fer_jax.pretrained.readers.entries import Entries, flatten
+from fer_jax.pretrained.readers.pickle_machine import PickleMachine, Placeholder, Symbol
+from fer_jax.pretrained.readers.pickled_arrays import BUILDERS, STORAGES, Storage
+from fer_jax.pretrained.readers.unpack import list_members
+from fer_jax.utils import weight_limits as limits
+from fer_jax.utils.weight_limits import check_limit
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-STORAGES = {
-    'DoubleStorage': np.dtype('<f8'),
-    'FloatStorage': np.dtype('<f4'),
-    'HalfStorage': np.dtype('<f2'),
-    'BFloat16Storage': np.dtype(ml_dtypes.bfloat16),
-    'LongStorage': np.dtype('<i8'),
-    'IntStorage': np.dtype('<i4'),
-    'ShortStorage': np.dtype('<i2'),
-    'CharStorage': np.dtype('i1'),
-    'ByteStorage': np.dtype('u1'),
-    'BoolStorage': np.dtype('?'),
-}
+TORCH_LEGACY = pickle.dumps(LEGACY_MAGIC, protocol=2)  # the first pickle of torch.save before 1.6
+WRAPPERS = ('module.', '_orig_mod.', 'model.')
+NEGLIGIBLE = 100  # a dictionary of so many times fewer tensors than the largest holds statistics, no network
+FROZEN_SCRIPT = (
+    'it is a TorchScript archive whose parameters have no names, as torch.jit.freeze makes it; give the '
+    'state_dict() of the model that it was made from'
+)
+STORAGE_MODULES = ('torch', 'torch.cuda', 'torch.storage')
 
 
-@dataclass
-class Storage:
-    """A flat buffer, known by its key; the old format fills it after the pickle was read."""
+class Bounded:
+    """A file that is never asked for more bytes than it has left, whatever its content claims."""
 
-    dtype: np.dtype
-    count: int
-    data: np.ndarray | None = None
+    def __init__(self, file: BinaryIO, size: int):
+        self.file, self.size = file, size
 
+    def read(self, count: int) -> bytes:
+        return self.file.read(max(0, min(count, self.size - self.file.tell())))
 
-@dataclass
-class Tensor:
-    """A view of a storage."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    def array(self) -> np.ndarray:
-        """The view, read-only: a file of many views of one storage costs no more than the storage."""
-        data = self.storage.data
-        if data is None:
-            raise ValueError('a tensor without its storage')
-        if any(type(number) is not int or number < 0 for number in (self.offset, *self.shape, *self.strides)):
-            raise ValueError(f'a tensor of shape {short(self.shape)}, strides {short(self.strides)}')
-        if math.prod(self.shape) == 0:
-            return np.empty(self.shape, data.dtype)
-        last = self.offset + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
-        if last >= len(data) or math.prod(self.shape) > len(data):
-            raise ValueError(f'a tensor of shape {short(self.shape)} that reaches beyond its storage of {len(data)}')
-        steps = tuple(stride * data.itemsize for stride in self.strides)
-        return np.lib.stride_tricks.as_strided(data[self.offset :], self.shape, steps, writeable=False)
+    def readline(self) -> bytes:
+        return self.file.readline()
 
 
-def _rebuild_tensor(storage: Any, offset: int, shape: tuple, strides: tuple, *_: Any) -> Tensor:
-    if not isinstance(storage, Storage):
-        raise pickle.UnpicklingError('a tensor without a storage')
-    return Tensor(storage, offset, tuple(shape), tuple(strides))
-
-
-def _rebuild_parameter(tensor: Tensor, *_: Any) -> Tensor:
-    return tensor
-
-
-ALLOWED: dict[tuple[str, str], Any] = {
-    ('collections', 'OrderedDict'): OrderedDict,
-    ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
-    ('torch._utils', '_rebuild_tensor'): _rebuild_tensor,
-    ('torch._utils', '_rebuild_parameter'): _rebuild_parameter,
-    **{('torch', name): name for name in STORAGES},
-}
-
-
-def _drop_state(unpickler: Any) -> None:
-    """BUILD without effect: it would set attributes of whatever object precedes it, ours included."""
-    unpickler.stack.pop()
-
-
-# Python's own unpickler, not the one in C: that one keeps its memo in an array, of which a file of 20 bytes can ask
-# for 64 GB, and does not let BUILD be replaced.
-class RestrictedUnpickler(pickle._Unpickler):
-    """Resolves the names of `ALLOWED` and storages, and refuses every other."""
-
-    dispatch = pickle._Unpickler.dispatch | {pickle.BUILD[0]: _drop_state}
-
-    def __init__(self, file: Any, storage: Callable[[np.dtype, str, int], Storage]):
-        super().__init__(file, encoding='utf-8')
-        self._storage = storage
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return ALLOWED[module, name]
-        except KeyError:
-            wanted = f'{module}.{name}'[:100]
-            raise pickle.UnpicklingError(f'it asks for {wanted}, which a state dict does not need') from None
-
-    def persistent_load(self, pid: Any) -> Storage:
-        kind, dtype, key, _, count, *view = pid
-        if kind != 'storage' or type(key) is not str or type(count) is not int or count < 0 or any(view):
-            raise pickle.UnpicklingError(f'an unknown kind of storage: {short(pid)}')
-        return self._storage(STORAGES[dtype], key, count)
-
-
-def read_torch(path: Path) -> dict[str, np.ndarray]:
-    """The state dict in `path`: name -> read-only array.
-
-    A state dict under the key 'state_dict' or 'model' is found, and a prefix 'module.' dropped. Nothing in the file is
-    executed, and nothing larger than the file is allocated for its storages.
+def read_entries(path: Path) -> Entries:
+    """Reads all tensors and arrays of a .pth, .pt, .bin, .pkl or .safetensors file.
 
     Raises:
-      UserError: the file is missing, damaged, or holds anything but tensors.
+      UserError: the file is missing, damaged or above a limit, or holds no tensors.
     """
     if not path.is_file():
-        raise UserError(f'{path} is not a file; give a .pth, .pt or .safetensors of weights')
+        raise UserError(f'{path} is not a file; give a .pth, .pt, .safetensors or .pkl of weights')
     try:
+        size = path.stat().st_size
+        check_limit(size, limits.FILE_BYTES, 'bytes')
         with path.open('rb') as file:
-            beginning = file.read(9)
-        if beginning[8:] == b'{':  # after the length of its header, which is JSON
-            from safetensors.numpy import load_file
+            head = file.read(max(9, len(TORCH_LEGACY)))
+            file.seek(0)
+            if head[8:9] == b'{' and not head.startswith(b'PK'):  # after the length of its header, which is JSON
+                from safetensors.numpy import load_file
 
-            return _without_prefix(load_file(path))
-        found = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
-        return {name: tensor.array() for name, tensor in _state_dict(found).items()}
+                return flatten(load_file(path))
+            if zipfile.is_zipfile(path):
+                return _read_zip(path)
+            if head.startswith(TORCH_LEGACY):
+                return flatten(read_legacy(file, size)[0])
+            return flatten(PickleMachine(Bounded(file, size), TORCH_BUILDERS).load())
     except UserError:
         raise
-    except Exception as error:  # a hostile file can make the unpickler raise anything
-        raise UserError(f'{path} cannot be read as weights ({type(error).__name__}: {error})') from error
+    except Exception as error:  # a hostile file can make its reader raise anything
+        kind = '' if isinstance(error, ValueError) else f'{type(error).__name__}: '
+        raise UserError(f'{path} cannot be read as weights ({kind}{str(error)[:300]})') from error
 
 
-def _state_dict(found: Any) -> dict[str, Tensor]:
-    for key in ('state_dict', 'model'):
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping) or not found:
-        raise ValueError('it holds no state dict')
-    for name, value in found.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise ValueError(f'entry {short(name)} is no tensor')
-    return _without_prefix(found)
+def read_torch(path: Path, key: str = '') -> dict[str, np.ndarray]:
+    """Reads the state dict in `path`: name -> read-only array.
+
+    Wrappers that all of its names share ('module.', '_orig_mod.', 'model.') are dropped. Nothing in the file is
+    executed.
+
+    Args:
+      key: which, where the file holds several, such as 'state_dict_ema'.
+
+    Raises:
+      UserError: the file is missing, damaged, holds no tensors or several state dicts.
+    """
+    entries = read_entries(path)
+    most = max(entries.containers.values())
+    state_dicts = [name for name, count in entries.containers.items() if NEGLIGIBLE * count > most]
+    matching = [name for name in state_dicts if f'{name}.'.startswith(f'{key}.' if key else '')]
+    if len(matching) != 1:
+        raise UserError(f'{path} holds state dicts under {", ".join(map(repr, state_dicts))}; choose one by its key')
+    prefix = f'{matching[0]}.' if matching[0] else ''
+    arrays = {name.removeprefix(prefix): array for name, array in entries.arrays.items() if name.startswith(prefix)}
+    while wrapper := next((word for word in WRAPPERS if all(name.startswith(word) for name in arrays)), ''):
+        arrays = {name.removeprefix(wrapper): array for name, array in arrays.items()}
+    return arrays
 
 
-def _without_prefix(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """Names without the 'module.' of torch.nn.DataParallel."""
-    stripped = {name.removeprefix('module.'): value for name, value in entries.items()}
-    if len(stripped) < len(entries):
-        raise ValueError("it holds entries twice, with the prefix 'module.' and without")
-    return stripped
+def _storage_loader(make: Callable[[str, Any, int], Storage]) -> Callable[[Any], Any]:
+    """Returns what makes storages of persistent ids: ('storage', type, key, device, count)."""
+
+    def load(pid: Any) -> Any:
+        if type(pid) is tuple and len(pid) == 4 and pid[0] == 'module':  # a class with its source, in the old format
+            return pid[1]
+        if type(pid) is not tuple or not 5 <= len(pid) <= 6:
+            raise ValueError(f'an unknown kind of storage: {short(pid)}')
+        kind, symbol, key, _, count, *view = pid
+        if kind != 'storage' or type(key) is not str or type(count) is not int or count < 0 or any(view):
+            raise ValueError(f'an unknown kind of storage: {short(pid)}')
+        known = isinstance(symbol, Symbol) and symbol.module in STORAGE_MODULES and symbol.name in STORAGES
+        return make(key, STORAGES[symbol.name], count) if known else Placeholder(symbol)
+
+    return load
 
 
-def _read_zip(path: Path) -> Any:
+def _read_zip(path: Path) -> Entries:
+    size = path.stat().st_size
+    names = [member.filename for member in list_members(path)]
     with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        # torch never compresses; an entry that does, or entries that overlap, would grow beyond the file
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ValueError('its entries are compressed, as torch never writes them')
-        if sum(entry.file_size for entry in entries) > path.stat().st_size:
-            raise ValueError('its entries claim more bytes than the file has')
-        pickles = [entry.filename for entry in entries if entry.filename.endswith('data.pkl')]
+        pickles = [name for name in names if name == 'data.pkl' or name.count('/') == 1 and name.endswith('/data.pkl')]
         if len(pickles) != 1:
             raise ValueError('a zip archive without data.pkl')
         root = pickles[0].removesuffix('data.pkl')
-        if f'{root}byteorder' in archive.namelist() and archive.read(f'{root}byteorder') != b'little':
+        if f'{root}byteorder' in names and _read_member(archive, f'{root}byteorder', 10) != b'little':
             raise ValueError('it was written on a big-endian machine')
+        # members that overlap would grow beyond the file
+        own = [archive.getinfo(name) for name in names if name == pickles[0] or name.startswith(f'{root}data/')]
+        check_limit(sum(info.file_size for info in own), limits.unpacked_limit(size), 'bytes when it is unpacked')
+        if sum(info.compress_size for info in own) > size:
+            raise ValueError('its members claim more bytes than the file has')
         kept: dict[str, Storage] = {}
 
-        def storage(dtype: np.dtype, key: str, count: int) -> Storage:
+        def storage(key: str, dtype: Any, count: int) -> Storage:
             if key not in kept:
-                raw = archive.read(f'{root}data/{key}')
-                if count * dtype.itemsize > len(raw):
-                    raise ValueError(f'storage {short(key)} claims {count} elements, more than the file holds')
-                kept[key] = Storage(dtype, count, np.frombuffer(raw, dtype, count))
+                name = f'{root}data/{key}'
+                read = functools.partial(_read_member, archive, name, count * dtype.itemsize)
+                kept[key] = Storage(dtype, count, read)
             return kept[key]
 
-        return RestrictedUnpickler(io.BytesIO(archive.read(pickles[0])), storage).load()
+        data = _read_member(archive, pickles[0], limits.unpacked_limit(size))
+        empty = FROZEN_SCRIPT if f'{root}constants.pkl' in names else ''
+        return flatten(PickleMachine(io.BytesIO(data), TORCH_BUILDERS, _storage_loader(storage)).load(), empty=empty)
 
 
-def _read_legacy(path: Path) -> Any:
-    size = path.stat().st_size
+def _read_member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+    """Returns a member's content, whose checksum is verified; one that unpacks to more than `most` bytes is refused."""
+    info = archive.getinfo(name)
+    if info.file_size > most:
+        raise ValueError(f'its member {short(name)} has {info.file_size:,} bytes, expected {most:,} at most')
+    with archive.open(info) as member:
+        return member.read(info.file_size)
+
+
+def read_legacy(file: Any, size: int, steps: int = 0) -> tuple[Any, int]:
+    """Reads torch.save's format before 1.6.
+
+    Args:
+      steps: opcodes that the same file has taken already.
+
+    Returns:
+      What the file holds, and `steps` with its own.
+    """
     kept: dict[str, Storage] = {}
+    bounded = Bounded(file, size)
 
-    def storage(dtype: np.dtype, key: str, count: int) -> Storage:
+    def storage(key: str, dtype: Any, count: int) -> Storage:
         return kept.setdefault(key, Storage(dtype, count))
 
-    with path.open('rb') as file:
-        if RestrictedUnpickler(file, storage).load() != LEGACY_MAGIC:
-            raise ValueError('it is not written by torch.save')
-        RestrictedUnpickler(file, storage).load()  # protocol version
-        RestrictedUnpickler(file, storage).load()  # sizes of the writer's C types; storages are always little-endian
-        found = RestrictedUnpickler(file, storage).load()
-        for key in RestrictedUnpickler(file, storage).load():
-            one = kept[key]
-            written = int.from_bytes(file.read(8), 'little')
-            if written != one.count:
-                raise ValueError(f'storage {short(key)} has {written} elements, expected {one.count}')
-            raw = file.read(min(one.count * one.dtype.itemsize, size - file.tell()))
-            one.data = np.frombuffer(raw, one.dtype, one.count)
-    return found
+    def load() -> Any:
+        nonlocal steps
+        machine = PickleMachine(bounded, TORCH_BUILDERS, _storage_loader(storage), steps)
+        found, steps = machine.load(), machine.steps
+        return found
+
+    if load() != LEGACY_MAGIC:
+        raise ValueError('it is not written by torch.save')
+    load()  # protocol version
+    load()  # sizes of the writer's C types; storages are always little-endian
+    found = load()
+    keys = load()
+    if type(keys) is not list:
+        raise ValueError('it has no list of storages')
+    for key in keys:
+        kind = kept[key]
+        written = int.from_bytes(bounded.read(8), 'little')
+        if written != kind.count:
+            raise ValueError(f'storage {short(key)} has {written} elements, expected {kind.count}')
+        raw = bounded.read(kind.count * kind.dtype.itemsize)
+        kind.read = lambda raw=raw: raw
+    return found, steps
+
+
+def _load_from_bytes(machine: PickleMachine, data: Any) -> Any:
+    """Stands for torch.storage._load_from_bytes, which plain pickle writes: a file of torch.save in a text of bytes."""
+    machine.charge(len(data) // 256)
+    loaded, machine.steps = read_legacy(io.BytesIO(data), len(data), machine.steps)
+    return loaded
+
+
+TORCH_BUILDERS = BUILDERS | {('torch.storage', '_load_from_bytes'): _load_from_bytes}

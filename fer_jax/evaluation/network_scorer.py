@@ -1,4 +1,4 @@
-"""A network over a split: logits of every example, once, and what they are worth."""
+"""Runs a network over a split: the logits of every example, once, and their scores."""
 
 import functools
 from typing import Any
@@ -12,7 +12,7 @@ from fer_jax.data.loading import batch_loop
 from fer_jax.data.loading.loader import SplitLoader, batch_fetcher
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes, sharding
-from fer_jax.evaluation import scoring
+from fer_jax.evaluation import score_logits
 from fer_jax.feature_cache import loader as feature_loader
 from fer_jax.feature_cache import recipe as feature_recipe
 from fer_jax.feature_cache.loader import FeatureLoader
@@ -22,7 +22,7 @@ from fer_jax.models.parameters import Variables
 from fer_jax.runs import results as run_results
 
 
-class Scorer:
+class NetworkScorer:
     """Scores splits of one task; each is placed at its first use, and all share one compiled program.
 
     Args:
@@ -108,7 +108,7 @@ class Scorer:
 
     def scores(self, role: str, logits: np.ndarray) -> dict[str, dict[str, Any]]:
         """As `score`, of logits that are known already."""
-        found = scoring.split_scores(role, self._data.splits[role], logits, self._data.classes)
+        found = score_logits.score_split(role, self._data.splits[role], logits, self._data.classes)
         return {self.named(part): one for part, one in found.items()}
 
     def named(self, role: str) -> str:

@@ -1,4 +1,4 @@
-"""From logits to results: every example counts once, every share has its interval."""
+"""Scores of logits against labels: accuracy, F1, calibration and the others, with their intervals."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -10,47 +10,51 @@ from fer_jax.evaluation import intervals, metrics
 
 OF_LEVELS = ('concordance', 'rmse')
 MOST_LISTED = 50  # with more classes there is no confusion matrix or table by class, with more groups no table by group
-OF_GROUP = ('n', 'accuracy', 'accuracy_ci95', 'interval', 'balanced_accuracy', 'macro_f1')
+OF_GROUP = ('n', 'subjects', 'accuracy', 'accuracy_ci95', 'interval', 'balanced_accuracy', 'macro_f1')
 BOUNDED = ('accuracy', 'balanced_accuracy', 'macro_f1', 'top2', 'ece', 'average_precision')
 AVERAGED = (*BOUNDED, 'nll', *OF_LEVELS)
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 
 
-def split_scores(role: str, split: Split, logits: np.ndarray, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """{role: scores} and, for each subset of the split, {role_subset: scores}; see `scores`."""
+def score_split(role: str, split: Split, logits: np.ndarray, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Scores a split and its subsets.
+
+    Returns:
+      {role: scores, role_subset: scores of each subset}, see `score_logits`.
+    """
     if split.levels is not None:
-        return {role: level_scores(logits, split.levels, classes)}
-    result = {role: scores(logits, split.truth, classes, split.subjects, split.groups)}
+        return {role: score_levels(logits, split.levels, classes)}
+    result = {role: score_logits(logits, split.truth, classes, split.subjects, split.groups)}
     for name, mask in split.subsets.items():
         parts = (logits, split.truth, split.subjects, split.groups)
         shown, truth, subjects, groups = (part[mask] for part in parts)
-        result[f'{role}_{name}'] = scores(shown, truth, classes, subjects, groups)
+        result[f'{role}_{name}'] = score_logits(shown, truth, classes, subjects, groups)
     return result
 
 
-def scores(
+def score_logits(
     logits: np.ndarray,
     labels: np.ndarray,
     classes: tuple[str, ...],
     subjects: np.ndarray | None = None,
     groups: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Plain numbers, ready for JSON.
+    """Computes all scores of one set of predictions, as plain numbers for JSON.
 
     Args:
       logits: [N, C].
-      labels: int [N]; or float [N, C] of attributes, see `attribute_scores`.
-      subjects: str [N], '' where unknown. Where all are known, and at least two, whole subjects are resampled for the
-        interval of the accuracy; images of one person are not independent.
+      labels: int [N]; or float [N, C] of attributes, see `score_attributes`.
+      subjects: str [N], '' where unknown. Where all are known, intervals are by subject, see
+        `evaluation.intervals.rate_interval`; images of one person are not independent.
       groups: str [N], '' where unknown.
 
     Returns:
-      n, accuracy, accuracy_ci95, interval ('wilson' or 'subjects', how that was found), balanced_accuracy, macro_f1,
-      top2, nll, ece and reliability (15 bins, see `evaluation.metrics.calibration`), abstention (for shares of the
-      examples, the accuracy among the most confident, its Wilson interval and the least confidence among them),
-      per_class {name: n, precision, recall, recall_ci95 (Wilson), f1}; of up to 50 classes confusion [C][C] (row:
-      label), and of 2 to 50 groups per_group {name: `OF_GROUP`}. A prediction is the largest logit, the first among
-      equals.
+      n, subjects (how many people, None where unknown), accuracy, accuracy_ci95 (None where all images are of one
+      person), interval (its method), balanced_accuracy, macro_f1, top2, nll, ece and reliability (15 bins, see
+      `evaluation.metrics.calibration`), abstention (for shares of the examples, the accuracy among the most confident,
+      its interval and the least confidence among them), per_class {name: n, precision, recall, recall_ci95, f1}; of up
+      to 50 classes confusion [C][C] (row: label), and of 2 to 50 groups per_group {name: `OF_GROUP`}. A prediction is
+      the largest logit, the first among equals. All intervals are of the same method.
 
     Raises:
       ValueError: there is nothing to score, or a logit is NaN or infinite (JSON has no word for the NLL of those).
@@ -61,19 +65,20 @@ def scores(
     if broken:
         raise ValueError(f'{broken} of {len(labels)} examples have logits that are NaN or infinite')
     if labels.ndim == 2:
-        return attribute_scores(logits, labels, classes, subjects, groups)
+        return score_attributes(logits, labels, classes, subjects, groups)
     predictions = logits.argmax(-1)
     reliability = metrics.calibration(logits, labels)
     matrix = metrics.confusion(labels, predictions, len(classes))
     precision, recall, f1 = metrics.precision_recall_f1(matrix)
     hits, n = int(np.trace(matrix)), len(labels)
-    interval = _by_subject(predictions == labels, subjects)
+    right = predictions == labels
+    interval, method = intervals.rate_interval(right, subjects)
     per_class = {
         name: {
             'n': int(matrix[c].sum()),
             'precision': float(precision[c]),
             'recall': float(recall[c]),
-            'recall_ci95': list(intervals.wilson_interval(int(matrix[c, c]), int(matrix[c].sum()))),
+            'recall_ci95': _rate_interval_of(labels == c, right, subjects),
             'f1': float(f1[c]),
         }
         for c, name in enumerate(classes)
@@ -81,38 +86,38 @@ def scores(
     found = {
         'n': n,
         'accuracy': hits / n,
-        'accuracy_ci95': list(interval or intervals.wilson_interval(hits, n)),
-        'interval': 'subjects' if interval else 'wilson',
+        'subjects': intervals.count_subjects(subjects),
+        'accuracy_ci95': interval,
+        'interval': method,
         'balanced_accuracy': metrics.balanced_accuracy(matrix),
         'macro_f1': metrics.macro_f1(matrix),
         'top2': metrics.top_k_accuracy(logits, labels, 2),
         'nll': metrics.negative_log_likelihood(logits, labels),
         'ece': reliability.pop('ece'),
         'reliability': reliability,
-        'abstention': _abstention(metrics.confidence(logits), predictions == labels),
+        'abstention': _abstention(metrics.confidence(logits), right, subjects),
         'per_class': per_class,
     }
     if len(classes) <= MOST_LISTED:
         found['confusion'] = matrix.tolist()
-    return found | _by_group(scores, logits, labels, classes, subjects, groups)
+    return found | _by_group(score_logits, logits, labels, classes, subjects, groups)
 
 
-def _abstention(confidence: np.ndarray, hits: np.ndarray) -> list[dict[str, Any]]:
+def _abstention(confidence: np.ndarray, hits: np.ndarray, subjects: np.ndarray | None) -> list[dict[str, Any]]:
     """Of the most confident shares of examples."""
     shares, accuracy = metrics.coverage_curve(confidence, hits)
-    ordered, told = np.sort(confidence)[::-1], []
+    order, rows = np.argsort(-confidence, kind='stable'), []
     for share in COVERAGES:
         last = max(round(share * len(hits)), 1) - 1
-        right = round(accuracy[last] * (last + 1))
-        told.append(
+        rows.append(
             {
                 'coverage': float(shares[last]),
                 'accuracy': float(accuracy[last]),
-                'accuracy_ci95': list(intervals.wilson_interval(right, last + 1)),
-                'confidence': float(ordered[last]),
+                'accuracy_ci95': _rate_interval_of(order[: last + 1], hits, subjects),
+                'confidence': float(confidence[order[last]]),
             }
         )
-    return told
+    return rows
 
 
 def _by_group(
@@ -135,14 +140,14 @@ def _by_group(
     return {'per_group': found}
 
 
-def _by_subject(hits: np.ndarray, subjects: np.ndarray | None) -> tuple[float, float] | None:
-    """The interval of the mean of `hits` [N] from resampled subjects; None where these are not known."""
-    if subjects is None or not subjects.all() or len(np.unique(subjects)) < 2:
-        return None
-    return intervals.subject_interval(hits, subjects)
+def _rate_interval_of(rows: np.ndarray, hits: np.ndarray, subjects: np.ndarray | None) -> list[float] | None:
+    """The interval of the share of `hits` among `rows`, bool [N] or int [M]; by subject where all are known."""
+    if intervals.count_subjects(subjects) is None or subjects is None or not len(hits[rows]):
+        return intervals.rate_interval(hits[rows])[0]
+    return intervals.rate_interval(hits[rows], subjects[rows])[0]
 
 
-def attribute_scores(
+def score_attributes(
     logits: np.ndarray,
     labels: np.ndarray,
     names: tuple[str, ...],
@@ -158,15 +163,16 @@ def attribute_scores(
 
     Returns:
       n; accuracy, the mean over examples of the share of their attributes that is right, which without unknown ones is
-      the mean over attributes; accuracy_ci95 and interval ('examples' or 'subjects'); balanced_accuracy, macro_f1 (of
-      presence) and average_precision, means over attributes; nll, the mean over examples of the mean over attributes;
-      per_attribute {name: n, present, accuracy, accuracy_ci95 (Wilson), balanced_accuracy, f1, average_precision}; and
+      the mean over attributes; subjects, accuracy_ci95 and interval, see `evaluation.intervals.mean_interval`;
+      balanced_accuracy, macro_f1 (of presence) and average_precision, means over attributes; nll, the mean over
+      examples of the mean over attributes;
+      per_attribute {name: n, present, accuracy, accuracy_ci95, balanced_accuracy, f1, average_precision}; and
       per_group as in `scores`.
     """
     known, present, told = ~np.isnan(labels), labels > 0.5, logits > 0
     right = (told == present) & known
     each = right.sum(1) / known.sum(1)
-    interval = _by_subject(each, subjects)
+    interval, method = intervals.mean_interval(each, subjects)
     losses = np.logaddexp(0, logits, dtype=np.float64) - present * logits
     per_attribute = {}
     for k, name in enumerate(names):
@@ -178,7 +184,7 @@ def attribute_scores(
             'n': n,
             'present': int(matrix[1].sum()),
             'accuracy': hits / n,
-            'accuracy_ci95': list(intervals.wilson_interval(hits, n)),
+            'accuracy_ci95': _rate_interval_of(rows, right[:, k], subjects),
             'balanced_accuracy': metrics.balanced_accuracy(matrix),
             'f1': float(metrics.precision_recall_f1(matrix)[2][1]),
             'average_precision': metrics.average_precision(logits[rows, k], present[rows, k]),
@@ -187,22 +193,22 @@ def attribute_scores(
         score: float(np.mean([one[score] for one in per_attribute.values()]))
         for score in ('balanced_accuracy', 'f1', 'average_precision')
     }
-    by_example = intervals.t_interval(each.tolist()) if len(each) > 1 else (0.0, 1.0)
     return {
         'n': len(labels),
         'accuracy': float(each.mean()),
-        'accuracy_ci95': list(interval or by_example),
-        'interval': 'subjects' if interval else 'examples',
+        'subjects': intervals.count_subjects(subjects),
+        'accuracy_ci95': interval,
+        'interval': method,
         'balanced_accuracy': mean['balanced_accuracy'],
         'macro_f1': mean['f1'],
         'average_precision': mean['average_precision'],
         'nll': float((np.where(known, losses, 0).sum(1) / known.sum(1)).mean()),
         'per_attribute': per_attribute,
-    } | _by_group(attribute_scores, logits, labels, names, subjects, groups)
+    } | _by_group(score_attributes, logits, labels, names, subjects, groups)
 
 
-def level_scores(predicted: np.ndarray, levels: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
-    """Plain numbers, ready for JSON.
+def score_levels(predicted: np.ndarray, levels: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+    """Computes all scores of one set of predictions, as plain numbers for JSON.
 
     Args:
       predicted, levels: [N, K]; the latter NaN where unknown.
@@ -231,11 +237,11 @@ def level_scores(predicted: np.ndarray, levels: np.ndarray, names: tuple[str, ..
     return {'n': len(levels), **mean, 'per_level': per_level}
 
 
-def calibrated(role: str, predictions: Mapping[str, np.ndarray], splits: Iterable[str]) -> dict[str, Any]:
-    """What dividing logits by a temperature does, fitted on the split `role`.
+def score_calibration(role: str, predictions: Mapping[str, np.ndarray], splits: Iterable[str]) -> dict[str, Any]:
+    """Fits a temperature on the split `role`, and scores the others with their logits divided by it.
 
     Args:
-      predictions: as `Scorer.predictions`.
+      predictions: as `NetworkScorer.predictions`.
       splits: others.
 
     Returns:
@@ -248,19 +254,19 @@ def calibrated(role: str, predictions: Mapping[str, np.ndarray], splits: Iterabl
     found: dict[str, Any] = {'fitted_on': role, 'temperature': temperature, 'splits': {}}
     for name in splits:
         logits, truth = predictions[f'{name}/logits'], predictions[f'{name}/labels']
-        found['splits'][name] = at_temperature(logits, truth, temperature)
+        found['splits'][name] = score_at_temperature(logits, truth, temperature)
     return found
 
 
-def at_temperature(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:
-    """{nll, ece} of logits [N, C] divided by it, at labels [N]."""
+def score_at_temperature(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:
+    """Returns {nll, ece} of logits float [N, C] divided by a temperature, at labels int [N]."""
     scaled = logits / temperature
     ece = metrics.calibration(scaled, labels)['ece']
     return {'nll': metrics.negative_log_likelihood(scaled, labels), 'ece': ece}
 
 
-def over_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Means of the scores of one split, their intervals, and the scores of each run."""
+def average_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Averages the scores of one split over runs; returns means, their intervals, and the scores of each run."""
     each = {name: [run[name] for run in runs] for name in AVERAGED if name in runs[0]}
     pooled: dict[str, Any] = {'n': runs[0]['n'], 'interval': 'seeds'}
     for name, values in each.items():

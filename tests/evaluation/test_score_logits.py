@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from fer_jax.evaluation import intervals, scoring, summary
+from fer_jax.evaluation import intervals, score_logits, summary
 from fer_jax.reporting import figures
 from tests.lazy import lazy
 
@@ -30,7 +30,7 @@ def test_scores_are_scikit_learns(never_predicted):
     if never_predicted:
         logits[:, [1, 4]] = logits.min() - 5
     predictions = logits.argmax(-1)
-    one = scoring.scores(logits, LABELS, CLASSES)
+    one = score_logits.score_logits(logits, LABELS, CLASSES)
     assert one['n'] == 300
     assert one['accuracy'] == pytest.approx(reference.accuracy_score(LABELS, predictions))
     seen = [reference.recall_score(c == LABELS, predictions == c) for c in range(4)]  # the fifth class is absent
@@ -53,13 +53,13 @@ def test_logits_that_are_not_numbers_are_refused(broken):
     logits = LOGITS.copy()
     logits[3, 2] = broken
     with pytest.raises(ValueError, match='1 of 300 examples have logits that are NaN'):
-        scoring.scores(logits, LABELS, CLASSES)
+        score_logits.score_logits(logits, LABELS, CLASSES)
     with pytest.raises(ValueError, match='no examples'):
-        scoring.scores(LOGITS[:0], LABELS[:0], CLASSES)
+        score_logits.score_logits(LOGITS[:0], LABELS[:0], CLASSES)
 
 
 def results():
-    one = scoring.scores(LOGITS, LABELS, CLASSES)
+    one = score_logits.score_logits(LOGITS, LABELS, CLASSES)
     phase = {'phase': 0, 'epoch': 2.0, 'accuracy': one['accuracy'], 'accuracy_ci95': one['accuracy_ci95']}
     return {
         'selected_on': 'validation/accuracy',
@@ -101,7 +101,7 @@ def test_the_pictures_are_pictures(tmp_path):
 
 def test_attribute_scores_are_scikit_learns():
     logits, labels = RNG.normal(size=(200, 3)), (RNG.random((200, 3)) < 0.3).astype(np.float32)
-    one = scoring.scores(logits, labels, ('AU1', 'AU2', 'AU4'))
+    one = score_logits.score_logits(logits, labels, ('AU1', 'AU2', 'AU4'))
     told = logits > 0
     assert one['accuracy'] == pytest.approx((told == labels).mean()) and one['interval'] == 'examples'
     shares = 1 / (1 + np.exp(-logits))
@@ -119,9 +119,9 @@ def test_unknown_attributes_do_not_count(tmp_path):
     nan = np.nan
     labels = np.array([[1, 0, nan], [0, nan, nan], [1, 1, nan]], np.float32)
     logits = np.array([[1, 1, 5], [-1, 5, 5], [1, 1, 5.0]])
-    one = scoring.scores(logits, labels, ('AU1', 'AU2', 'AU4'), np.array(['a', 'b', 'b']))
-    assert one['accuracy'] == pytest.approx((0.5 + 1 + 1) / 3) and one['interval'] == 'subjects'
-    assert one['accuracy_ci95'] == [0.5, 1.0]
+    one = score_logits.score_logits(logits, labels, ('AU1', 'AU2', 'AU4'), np.array(['a', 'b', 'b']))
+    assert one['accuracy'] == pytest.approx((0.5 + 1 + 1) / 3) and one['interval'] == 'by_subject'
+    assert one['accuracy_ci95'][0] < 0.5 and one['accuracy_ci95'][1] == 1 and one['subjects'] == 2
     assert {name: row['n'] for name, row in one['per_attribute'].items()} == {'AU1': 3, 'AU2': 2}
     results = {
         'selected_on': 'validation/accuracy',
@@ -140,7 +140,7 @@ def test_groups_are_scored_apart():
     generator = np.random.default_rng(5)
     labels, groups = generator.integers(0, 3, 300), generator.choice(['', 'old', 'young'], 300)
     logits = generator.normal(size=(300, 3)) + 1.2 * np.eye(3)[labels]
-    found = scoring.scores(logits, labels, ('a', 'b', 'c'), groups=groups)['per_group']
+    found = score_logits.score_logits(logits, labels, ('a', 'b', 'c'), groups=groups)['per_group']
     assert list(found) == ['old', 'young']
     for name, one in found.items():
         rows = groups == name
@@ -149,9 +149,9 @@ def test_groups_are_scored_apart():
         assert one['balanced_accuracy'] == pytest.approx(reference.balanced_accuracy_score(labels[rows], told))
         assert one['macro_f1'] == pytest.approx(reference.f1_score(labels[rows], told, average='macro'))
     only = np.where(groups == 'old', 'old', '')
-    assert 'per_group' not in scoring.scores(logits, labels, ('a', 'b', 'c'), groups=only)
+    assert 'per_group' not in score_logits.score_logits(logits, labels, ('a', 'b', 'c'), groups=only)
     present = (generator.random((300, 2)) < 0.5).astype(np.float32)
-    of_attributes = scoring.scores(logits[:, :2], present, ('x', 'y'), groups=groups)['per_group']
+    of_attributes = score_logits.score_logits(logits[:, :2], present, ('x', 'y'), groups=groups)['per_group']
     expected = (logits[groups == 'old', :2] > 0) == (present[groups == 'old'] > 0.5)
     assert of_attributes['old']['accuracy'] == pytest.approx(expected.mean())
 
@@ -161,7 +161,40 @@ def test_abstention_keeps_the_most_confident():
     labels = generator.integers(0, 4, 200)
     logits = generator.normal(size=(200, 4)) * 2 + np.eye(4)[labels]
     sure = special.softmax(logits, 1).max(1)
-    for one in scoring.scores(logits, labels, tuple('abcd'))['abstention']:
+    for one in score_logits.score_logits(logits, labels, tuple('abcd'))['abstention']:
         kept = sure >= one['confidence'] - 1e-12
         assert kept.sum() == round(one['coverage'] * 200)
         assert one['accuracy'] == pytest.approx(np.mean(logits[kept].argmax(1) == labels[kept]))
+
+
+def test_the_same_rate_has_the_same_interval_everywhere():
+    """All images are the most confident 100 %, and here all are of one class and half of the attributes."""
+    subjects = np.repeat(['a', 'b', 'c'], 40)
+    labels, logits = np.zeros(120, int), RNG.normal(size=(120, 3))
+    one = score_logits.score_logits(logits, labels, ('x', 'y', 'z'), subjects)
+    assert one['interval'] == 'by_subject' and one['subjects'] == 3
+    assert one['abstention'][0]['accuracy_ci95'] == one['per_class']['x']['recall_ci95'] == one['accuracy_ci95']
+    attributes = score_logits.score_logits(logits[:, :1], labels[:, None].astype(float), ('x',), subjects)
+    expected, _ = intervals.rate_interval(logits[:, 0] <= 0, subjects)
+    assert attributes['per_attribute']['x']['accuracy_ci95'] == expected
+    groups = score_logits.score_logits(
+        logits, labels, ('x', 'y', 'z'), subjects, np.where(subjects == 'a', 'old', 'young')
+    )
+    assert groups['per_group']['old']['accuracy_ci95'] is None and groups['per_group']['young']['subjects'] == 2
+
+
+def test_few_people_are_told_and_one_person_has_no_interval():
+    found = results()
+    for people, message in ((1, 'no interval'), (3, 'images of 3 people'), (9, 'images of 9 people')):
+        one = score_logits.score_logits(LOGITS, LABELS, CLASSES, (np.arange(300) % people).astype(str))
+        text = summary.summary(json.loads(json.dumps(found | {'splits': {'test': one}})))
+        assert message in text and ('[' in text.split('\ntest ')[1].splitlines()[0]) == (people > 1)
+    for subjects in (None, (np.arange(300) % 10).astype(str)):
+        assert not summary.note(score_logits.score_logits(LOGITS, LABELS, CLASSES, subjects))
+
+
+def test_results_of_earlier_versions_are_still_read():
+    found = results()
+    old = {name: value for name, value in found['splits']['test'].items() if name != 'subjects'}
+    found['splits']['test'] = old | {'interval': 'subjects'}
+    assert 'resampled by subject' in summary.summary(found)
