@@ -110,7 +110,7 @@ def config_of_nothing(faces, tmp_path):
         (None, [*SMALL, '--config.model.name=resnet19'], "model.name='resnet19' is unknown; the nearest are resnet18"),
         (None, [*SMALL, '--config.data.dir=absent'], "data.dir='absent' is not a folder"),
         (no_classes, SMALL, 'has no class folders'),
-        (broken_image, SMALL, 'png cannot be read as an image'),
+        (broken_image, SMALL, '--drop unreadable --keep'),
         (checkpoints_is_a_file, SMALL, 'run/checkpoints is a file'),
         (None, [*SMALL, '--config.data.batch_size=64'], 'data.batch_size=64 is larger than the training split, 28'),
         (

@@ -95,7 +95,10 @@ def with_digest() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'x.safetensors'
         weights.save(path, weights.Weights('resnet18', params, stats, Preprocessing((0.5,), (0.5,)), {'source': 'x'}))
-        return path.read_bytes()
+        written = path.read_bytes()
+    size = struct.unpack('<Q', written[:8])[0]
+    header = json.dumps(json.loads(written[8 : 8 + size]), sort_keys=True).encode()  # safetensors' own order is random
+    return struct.pack('<Q', len(header)) + header + written[8 + size :]
 
 
 def read_converted(data: bytes, folder: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_damaged_manifest_seals_nothing(damaged):
 def test_features_with_a_damaged_note_are_not_used(damaged):
     path = damaged('features.json').with_suffix('.bin')
     path.write_bytes(b'x')
-    assert not feature_store._is_whole(path, (2, 3), np.dtype(np.float32))
+    assert not feature_store.FeatureFile(path, (2, 3), np.dtype(np.float32), 'train').is_whole()
 
 
 def test_a_damaged_lock_holds_nobody_up(damaged):
