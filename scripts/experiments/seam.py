@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 import optax
-from fer_jax.evaluation.scorer import Scorer
+from fer_jax.evaluation.network_scorer import NetworkScorer
 
 from configs import quickstart
 from fer_jax.config import defaults
@@ -123,7 +123,7 @@ def keep_head(state: TrainState, program: PhaseProgram, head: Any) -> tuple[Trai
 
 def validation(run: Run, variables: Variables) -> float:
     """Returns the accuracy on the validation split."""
-    scorer = Scorer(run.network, run.data, batch_size=128, placement='auto', mesh=run.mesh)
+    scorer = NetworkScorer(run.network, run.data, batch_size=128, placement='auto', mesh=run.mesh)
     return scorer.score('validation', variables)['validation']['accuracy']
 
 

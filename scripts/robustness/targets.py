@@ -198,7 +198,7 @@ def read_own(data: bytes, folder: Path) -> None:
         lambda: crop_folder._done(run / 'crops.jsonl', {'size': 8}),
         hold,
         lambda: checksums.find_damage(step),
-        lambda: feature_store._is_whole(run / 'x.bin', (2, 3), np.dtype(np.float32)),
+        lambda: feature_store.FeatureFile(run / 'x.bin', (2, 3), np.dtype(np.float32), 'train').is_whole(),
         lambda: metrics_log.cut_back(run / 'metrics.jsonl', 1),
     ]
     for read in readers:

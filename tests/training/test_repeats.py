@@ -136,7 +136,7 @@ def test_every_example_is_scored_once_in_its_own_fold(people, tmp_path, capsys):
     test = results['splits']['test']
     assert test['n'] == 36 and test['accuracy'] == hits / 36 and test['interval'] == 'by_subject'
     assert np.mean(test['each']['accuracy']) == pytest.approx(hits / 36)  # folds of one size
-    assert (workdir / 'confusion_test.png').exists() and 'resampled by subject' in capsys.readouterr().out
+    assert (workdir / 'confusion_test.png').exists() and 'by subject, beta-binomial' in capsys.readouterr().out
     written = [(workdir / f'fold-{fold}' / 'results.json').stat().st_mtime_ns for fold in range(3)]
     assert repeats.train_folds(plain, workdir) == results
     assert written == [(workdir / f'fold-{fold}' / 'results.json').stat().st_mtime_ns for fold in range(3)]
