@@ -16,10 +16,10 @@ from typing import Any
 
 import jax
 import optax
-from fer_jax.evaluation.network_scorer import NetworkScorer
 
 from configs import quickstart
 from fer_jax.config import defaults
+from fer_jax.evaluation.network_scorer import NetworkScorer
 from fer_jax.models.parameters import Variables
 from fer_jax.training import setup, train_state
 from fer_jax.training.phase_program import PhaseProgram
