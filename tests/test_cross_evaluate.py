@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
 import fer_jax
@@ -11,6 +12,7 @@ from fer_jax.data.imaging import codec
 from fer_jax.evaluation import evaluate_runs
 
 
+@pytest.mark.slow
 def test_a_run_is_scored_on_other_sets(finished, faces, tmp_path, capsys):
     """On its own set as its test split was; on one of other names as a count of its predictions says."""
     workdir, results = finished

@@ -63,6 +63,7 @@ def test_evaluation_on_four_devices_is_that_on_one(finished, tmp_path):
     assert ours['confusion'] == theirs['confusion']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('tta', ['flip', 'tencrop', '3'])
 def test_views_at_test_time_are_averaged(finished, faces, tta):
     """Probabilities, against a loop over the views made by hand."""

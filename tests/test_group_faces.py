@@ -19,6 +19,7 @@ from tests.small_run import restored
 vq = lazy('scipy.cluster.vq')
 
 
+@pytest.mark.slow
 def test_faces_are_grouped_by_what_a_run_makes_of_them(finished, faces, tmp_path, capsys, monkeypatch):
     """Every image in one group, nearest to the mean of its own; the largest group first; the same again."""
     workdir, _ = finished

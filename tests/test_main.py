@@ -182,6 +182,7 @@ def test_a_mistake_ends_the_process_with_status_2(tmp_path):
     assert done.stderr == "fer_jax: data.dir='absent' is not a folder; expected absent/<class>/<image>\n"
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_nothing(run, faces, tmp_path):
     done = run(*SMALL, f'--config.data.dir={faces}', f'--workdir={tmp_path}/run', '--dry_run')
     assert done.returncode == 0, done.stderr
@@ -219,6 +220,7 @@ def test_a_run_goes_on_when_nobody_reads_its_output(faces, tmp_path):
     assert (tmp_path / 'run' / 'results.json').exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_exits_with_75(faces, tmp_path, number):
     command = [sys.executable, '-m', 'fer_jax.main', *SMALL, f'--config.data.dir={faces}', f'--workdir={tmp_path}/run']

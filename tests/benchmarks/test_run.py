@@ -13,6 +13,7 @@ REPOSITORY = Path(__file__).parents[2]
 BLOCKED = ('ml_collections', 'tensorflow_datasets', 'grain', 'clu', 'orbax', 'torch', 'matplotlib', 'tensorboardX')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('part', ['frozen', 'pipeline'])
 def test_a_measurement_needs_no_reader_of_data_sets(part):
     code = f"""

@@ -50,6 +50,7 @@ print(json.dumps([scaling.collectives(program, 8), records, stats]))
 """
 
 
+@pytest.mark.slow
 def test_collectives_of_programs_whose_traffic_is_known():
     """A psum; a step: gradients, what BatchNorm sends, and the loss, its weight and the hits."""
     environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(REPOSITORY)}

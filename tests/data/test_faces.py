@@ -139,6 +139,7 @@ def test_the_detector_leaves_the_environment_as_it_was(monkeypatch, detect, set_
     assert seen == [set_before or 'passive'] and os.environ.get('OMP_WAIT_POLICY') == set_before
 
 
+@pytest.mark.slow
 def test_the_detector_keeps_no_picture(detect):
     """60 pictures of 640 x 360 px are 41 MB."""
 

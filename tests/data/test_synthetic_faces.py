@@ -118,6 +118,7 @@ def test_noise_has_unit_variance():
     assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.04
 
 
+@pytest.mark.slow
 def test_pixels_alone_do_not_solve_it(train):
     """Logistic regression on 1,400 training images, scored on all 700 validation images: above chance, under 60 %."""
     linear = pytest.importorskip('sklearn.linear_model')

@@ -64,6 +64,7 @@ def assert_near(one, other):
         assert scores['n'] == theirs[name]['n'] == 6  # of a batch of 8
 
 
+@pytest.mark.slow
 def test_one_of_two_processes_speaks_and_writes(whole):
     workdir, (first, second) = whole
     assert (first[0], second[0]) == (0, 0), (first, second)
@@ -149,6 +150,7 @@ def test_a_workdir_that_is_removed_keeps_nobody_waiting(config, tmp_path):
     assert 'was removed, or its disk taken away' in said or 'no checkpoint, for' in said or 'cannot be written' in said
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_two_processes_is_told_by_one(config, tmp_path):
     with Run(config, tmp_path / 'run', '--dry_run') as run:
         (status, said, error), other = run.ends()

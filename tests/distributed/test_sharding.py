@@ -124,6 +124,7 @@ np.savez(sys.argv[2], **found)
 """
 
 
+@pytest.mark.slow
 def test_every_example_is_scored_once_on_any_number_of_devices(tmp_path):
     """Splits of 33 images, which 8 devices do not cut evenly, and of 6, fewer than devices."""
     (tmp_path / 'config.json').write_text(json.dumps(load_config(write_config(tmp_path / 'set'))))

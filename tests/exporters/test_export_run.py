@@ -46,6 +46,7 @@ def told(output: str) -> list[tuple[str, float]]:
     return [(words[-2], float(words[-1])) for words in map(str.split, output.splitlines())]
 
 
+@pytest.mark.slow
 def test_what_is_written_was_verified(onnx_file):
     output, printed = onnx_file
     found = re.search(r'verified on 981 images: largest deviation (\S+), labels equal on 981\n', printed)

@@ -38,6 +38,7 @@ def in_onnxruntime(function, shape):
     return lambda x: session.run(['y'], {'x': x})[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('name', 'size', 'options'), NETWORKS)
 def test_a_network_says_the_same_for_any_batch(name, size, options):
     spec = ModelSpec(name, {PRIMARY: ('a', 'b', 'c')}, size, **options)

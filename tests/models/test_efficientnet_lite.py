@@ -11,6 +11,7 @@ from tests.torch_reference import check_torch, declare_torchvision_operators, ti
 POINTS = {'stem': 'bn1', **{f'blocks{index}': f'blocks.{index}' for index in range(7)}, 'conv_head': 'bn2'}
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_equals_timm():
     """Odd sizes too: TensorFlow's SAME padding is asymmetric, and depends on the size."""

@@ -145,6 +145,7 @@ def test_a_dropped_branch_is_dropped_for_whole_examples():
         drop_branch(y, 0.25, train=True, key=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['resnet18', 'efficientnet_lite0', 'resnet50_v2'])
 def test_stochastic_depth_grows_with_depth_and_is_off_in_evaluation(name):
     made = models.create(name, classes=3, stochastic_depth=0.5, rngs=nnx.Rngs(0))

@@ -28,6 +28,7 @@ def _randomised(model):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('name', 'head'), OPTIONS)
 def test_every_leaf_belongs_to_one_stage_and_every_prefix_holds_one(name, head):
     model = shapes_of(name, head=head)
@@ -135,6 +136,7 @@ def test_bfloat16_computes_in_half_and_keeps_the_rest_in_full(name, train):
     assert not np.array_equal(logits[jnp.bfloat16], logits[jnp.float32])
 
 
+@pytest.mark.slow
 def test_grey_input():
     model = models.create('efficientnet_lite0', classes=7, channels=1, rngs=nnx.Rngs(0))
     assert model.conv_stem.kernel.shape == (3, 3, 1, 32)
@@ -178,6 +180,7 @@ def test_unknown_stages_are_refused():
             models.run(model, None, **options)
 
 
+@pytest.mark.slow
 def test_a_network_with_published_weights(monkeypatch, tmp_path):
     """Its own head or a fresh one on the same backbone, which `run` stops before; heads can be replaced."""
     monkeypatch.setenv('FER_JAX_CACHE', str(tmp_path))

@@ -34,6 +34,7 @@ def test_the_deep_ones_equal_torchvision(name):
     check_torch(name, torchvision_model(name, classes=7), POINTS, sizes=((51, 64), (64, 48)))
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_equals_torchvision_at_native_fer2013_size():
     """At 48 px layer4 works on 2x2 maps, where the CPU takes other kernels."""
@@ -137,6 +138,7 @@ def test_initialisation_is_torchvisions():
             assert (leaf == (1 if path.endswith('scale') else 0)).all(), path
 
 
+@pytest.mark.slow
 def test_trains_inside_value_and_grad():
     """BatchNorm in training mode writes its statistics; the module is merged inside the differentiated function."""
     model = models.create('resnet18', classes=7, channels=1, rngs=nnx.Rngs(0))

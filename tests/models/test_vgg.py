@@ -48,6 +48,7 @@ def test_parameter_count_is_torchvisions(name, expected):
     assert parameter_count(name) == expected
 
 
+@pytest.mark.slow
 def test_initialisation_is_torchvisions():
     """He initialisation by fan out, linear layers N(0, 0.01), biases 0."""
     params = flatten(nnx.state(models.create('vgg16_bn', classes=1000, rngs=nnx.Rngs(0)), nnx.Param))

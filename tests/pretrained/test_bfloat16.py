@@ -1,11 +1,13 @@
 import jax
 import numpy as np
+import pytest
 
 from fer_jax import pretrained
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.models.network import ModelSpec, build
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near_float32_on_real_weights(tmp_path):
     """EfficientNet-Lite0 of ImageNet at 64 px; random weights would amplify the rounding in their small last maps."""
     weights = pretrained.resolve('imagenet', 'efficientnet_lite0', cache=tmp_path)

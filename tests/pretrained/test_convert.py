@@ -51,6 +51,7 @@ def test_timms_resnet_converts_by_torchvisions_names():
     timm.create_model('resnet18', pretrained=False, num_classes=11).load_state_dict(state)  # strict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model', ['vgg16', 'vgg16_bn'])
 def test_timms_vgg_converts_to_the_same_as_torchvisions(model):
     """timm's classifier is made of convolutions: 7x7 for fc6, 1x1 for fc7."""
@@ -85,6 +86,7 @@ def test_what_is_saved_is_what_is_loaded(resnet18, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ['again.safetensors']
 
 
+@pytest.mark.slow
 def test_entries_missing_or_left_over_are_named():
     state = state_of(torchvision_model('resnet18', classes=11))
 

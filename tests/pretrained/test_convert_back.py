@@ -40,6 +40,7 @@ def assert_same(ours, theirs):
             np.testing.assert_array_equal(left[path], right[path], err_msg=path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('name', 'target'), CASES)
 def test_back_in_it_is_what_went_out(name, target):
     weights = drawn(name)
@@ -60,6 +61,7 @@ def test_everything_that_comes_from_elsewhere_has_a_way_back():
     assert {name for name, _ in OURS} | set(LARGE) == set(models.NAMES) - set(resnet_small.DEPTHS)
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 @pytest.mark.parametrize(
     ('name', 'target'),
@@ -124,6 +126,7 @@ def test_what_has_no_place_is_named():
         keras_variables(drawn('inception_resnet_v2'), 'keras')
 
 
+@pytest.mark.slow
 def test_a_vggs_fresh_classifier_is_its_own_again():
     weights = drawn('vgg11')
     fresh = {

@@ -57,6 +57,7 @@ def test_preprocessing_is_the_published_mean():
     assert MATCONVNET_VGGFACE.order == 'RGB' and MATCONVNET_VGGFACE.std == (1 / 255,) * 3
 
 
+@pytest.mark.slow
 def test_a_file_converts_by_the_command(tmp_path, capsys):
     """All of the way on a VGG11, whose file is smaller: .mat -> safetensors -> the tensors of torch."""
     from scipy.io import savemat

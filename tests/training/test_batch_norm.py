@@ -28,6 +28,7 @@ def prepared(faces, **fields):
     return setup.prepare(json.loads(config.to_json()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('fields', 'moves', 'shown'),
     [

@@ -70,6 +70,7 @@ def test_the_distillation_loss_is_hintons():
     np.testing.assert_allclose(slope, temperature * (q - p), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_teacher_says_what_it_predicts(faces, teacher):
     """By another path: the prediction of each image at the teacher's own size, made softer."""
     run = setup.prepare(plain(student_of(faces, teacher, temperature=2.0, stages=('layer3',))))
@@ -133,6 +134,7 @@ def test_a_student_learns_from_its_teachers_alone(faces, teacher, tmp_path):
             np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_shares_and_hints_enter_the_loss_as_they_are_weighted(faces, teacher):
     """The loss of the first step, from its logits, written out."""
     config = student_of(faces, teacher, weight=0.3, temperature=2.0, stages=('layer3',), hints=0.1)

@@ -15,6 +15,7 @@ from fer_jax.training.phase_program import PhaseProgram
 from tests.small_run import config_of
 
 
+@pytest.mark.slow
 def test_frozen_parameters_and_statistics_stand_still(faces, tmp_path):
     """Fifty steps of a last stage and head leave every leaf below bit-identical, and move every leaf above."""
     config = config_of(faces)
@@ -40,6 +41,7 @@ def test_frozen_parameters_and_statistics_stand_still(faces, tmp_path):
         assert (not np.array_equal(leaf, before[1][path])) == path.startswith('layer3'), path
 
 
+@pytest.mark.slow
 def test_a_phase_trains_at_a_size_of_its_own(faces):
     """Half the side, a quarter of the FLOPs; the network is evaluated at its own."""
     config = config_of(faces)

@@ -18,6 +18,7 @@ from tests.small_run import config_of, restored
 REPOSITORY = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_a_run_is_a_source_of_weights(finished, faces, tmp_path):
     workdir, _ = finished
     config = config_of(faces)

@@ -210,6 +210,7 @@ def test_no_joint_task_is_scored_on_what_another_trains_on(faces):
     assert 'left out, as another task trains on them: ' in run.describe()
 
 
+@pytest.mark.slow
 def test_each_task_has_its_own_order_and_the_frozen_part_is_cached(faces):
     """Steps from the feature cache equal those from images, of all tasks together."""
     config = config_of(faces)
@@ -231,6 +232,7 @@ def test_each_task_has_its_own_order_and_the_frozen_part_is_cached(faces):
     assert list(theirs) != list(smiles)
 
 
+@pytest.mark.slow
 def test_levels_are_learnt_beside_expressions(faces, tmp_path, monkeypatch):
     """The mean of an image's pixels is easily told."""
 

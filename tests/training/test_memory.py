@@ -53,6 +53,7 @@ def stepped(run, steps=2):
     return jax.device_get(state), fixed
 
 
+@pytest.mark.slow
 def test_stages_computed_again_train_alike(faces):
     """XLA's CPU compiler merges what is computed twice; the program that it is given shows that it would be."""
     runs = prepared(faces), prepared(faces, remat=STAGES)
@@ -78,6 +79,7 @@ def test_a_stage_that_is_none_is_one_message(faces):
         prepared(faces, remat=('stem', 'layer9'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 2e-2), ('bfloat16', 1e-3)])
 def test_frozen_kernels_in_half_the_width_train_alike(faces, dtype, tolerance):
     """Nearly to the bit where the network computes in bfloat16: it rounds them at every use anyway."""

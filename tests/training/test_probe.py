@@ -79,6 +79,7 @@ def config(shared_data, tmp_path):
     return config
 
 
+@pytest.mark.slow
 def test_a_probe_picks_on_validation_and_leaves_what_it_promises(config, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(feature_store.cache, 'root', lambda: tmp_path / 'cache')
     results = fer_jax.train(config, tmp_path / 'run')
