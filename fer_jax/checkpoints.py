@@ -17,7 +17,14 @@ __getattr__ = forward(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Lists a run's checkpoints; returns the exit status: 0, 1 where one is damaged, 2 where the input is wrong."""
+    """Lists and verifies the checkpoints of a run.
+
+    Args:
+      argv: arguments; None takes those of the process.
+
+    Returns:
+      The exit status: 0, 1 where a checkpoint is damaged, or 2 where there are no checkpoints.
+    """
     parser = argparse.ArgumentParser(prog='fer-jax checkpoints', description='Lists and verifies checkpoints.')
     parser.add_argument('workdir', type=path_argument, help='folder of the run')
     parser.add_argument('--digest', action='store_true', help='also sha256 of the arrays: equal bits, equal digests')

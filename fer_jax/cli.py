@@ -19,7 +19,7 @@ from fer_jax.utils.signals import STOP, Stopped
 
 
 class Command(NamedTuple):
-    """A subcommand: its module in fer_jax, and a line of help."""
+    """A subcommand of `fer-jax`: the name of its module in fer_jax, and one line of help."""
 
     module: str
     help: str
@@ -56,17 +56,21 @@ REMEDIES = {
 
 
 def quiet_logs() -> None:
-    """Hides what Orbax warns of: every save without a metric, every run that is only read, metadata of old versions."""
+    """Hides warnings of Orbax about saves without a metric, runs that are only read, and metadata of old versions."""
     logging.getLogger('absl').setLevel(logging.ERROR)
 
 
 def run_command(command: Callable[[], int | None], *mistakes: type[Exception]) -> int:
-    """Runs a command; returns its exit status: its own, 0 for None, or 2 where the input is wrong.
+    """Runs a command and returns its exit status.
 
-    A mistake is named in one line, without a traceback; what was stopped by a signal ends with 75.
+    An exception that the user can correct is printed in one line, without a traceback; other exceptions are raised.
 
     Args:
-      mistakes: exceptions beside UserError that the user can correct.
+      command: returns an exit status, or None for 0.
+      mistakes: types of exceptions, beside UserError, that the user can correct.
+
+    Returns:
+      The status of the command, 2 where an input is wrong, or 75 where a signal stopped it.
     """
     quiet_logs()
     try:
@@ -82,7 +86,18 @@ def run_command(command: Callable[[], int | None], *mistakes: type[Exception]) -
 
 
 def outcome(command: Callable[[], None]) -> tuple[int, str]:
-    """Runs what trains; returns the exit status and what is to be said of it."""
+    """Runs a training command and returns its exit status with a message.
+
+    Args:
+      command: the command.
+
+    Returns:
+      0 and '' where it finished; 75 where a signal stopped it; 2 where an input is wrong or a resource is exhausted; 1
+      and the traceback for other exceptions with several processes.
+
+    Raises:
+      Exception: any other exception of the command, with a single process.
+    """
     try:
         command()
     except Stopped as stopped:
@@ -103,17 +118,23 @@ def outcome(command: Callable[[], None]) -> tuple[int, str]:
 
 
 def crashed() -> tuple[int, str]:
-    """Raises the exception that is being handled; of several processes the others have to be told."""
+    """Raises the exception that is being handled; with several processes returns exit status 1 and its traceback.
+
+    The traceback is returned so that the other processes can be informed first.
+    """
     if processes.count() == 1:
         raise
     return 1, traceback.format_exc()
 
 
 def run_and_exit(main: Callable[[], int]) -> NoReturn:
-    """Runs a command as this process, and ends the process with its status, whatever signal comes at the end.
+    """Runs a command as this process, and ends the process with its exit status.
 
-    Where the reader of the output has gone, as after `| head -1`, the process ends without a message, as a program that
-    SIGPIPE ends.
+    Signals that arrive at the end are ignored. Where the reader of the output has closed it, as after `| head -1`, the
+    process ends without a message, as a program that SIGPIPE ends.
+
+    Args:
+      main: runs the command and returns its exit status.
     """
     try:
         try:
@@ -139,7 +160,7 @@ def _reader_has_gone() -> bool:
 
 
 def usage() -> str:
-    """Returns the help of `fer-jax`, a line for each command."""
+    """Returns the help text of `fer-jax`, with one line per command."""
     lines = [f'  {name:<{max(map(len, COMMANDS))}}  {command.help}' for name, command in COMMANDS.items()]
     return '\n'.join(
         [
@@ -155,10 +176,10 @@ def usage() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs `fer-jax NAME ...`, which is `python -m fer_jax.<module> ...`; returns the exit status.
+    """Runs `fer-jax NAME ...`, which is `python -m fer_jax.<module> ...`, and returns the exit status.
 
     Args:
-      argv: the name of the command and its arguments; None takes those of the process.
+      argv: name of the command and its arguments; None takes those of the process.
     """
     name, *rest = (sys.argv[1:] if argv is None else argv) or ['']
     if name in ('--help', '-h', 'help'):
@@ -175,7 +196,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def start() -> NoReturn:
-    """Runs `fer-jax` as this process."""
+    """Runs `fer-jax` as this process and ends the process with its exit status."""
     run_and_exit(main)
 
 

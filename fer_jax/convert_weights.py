@@ -16,7 +16,11 @@ from fer_jax.utils.paths import path_argument
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 where the input is wrong."""
+    """Converts weights as the arguments say, and returns the exit status: 0, or 2 where the input is wrong.
+
+    Args:
+      argv: arguments; None takes those of the process.
+    """
     parser = argparse.ArgumentParser(
         prog='fer-jax convert', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -34,7 +34,14 @@ KEPT = (*score_logits.OF_GROUP, 'classes', 'left_out')
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 where the input is wrong."""
+    """Scores every run on every data set, and writes the results, a table and a heat map.
+
+    Args:
+      argv: arguments; None takes those of the process.
+
+    Returns:
+      The exit status: 0, or 2 where the input is wrong or images cannot be read.
+    """
     parser = argparse.ArgumentParser(
         prog='fer-jax cross-evaluate', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -61,7 +68,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def matrix(workdirs: Sequence[Path], sets: Sequence[str], output: Path, *, fresh: bool = False) -> list[dict[str, Any]]:
-    """One row a pair, in the order of `workdirs` and `sets`, then the others of `output`; written as found.
+    """Scores every run on every data set, and writes each result to `output` as soon as it is computed.
+
+    Pairs that cannot be scored are printed and left out.
+
+    Args:
+      workdirs: folders of finished runs.
+      sets: data sets, see `data.dataset.open_split`.
+      output: .jsonl file; pairs that it already has at the same step are not scored again.
+      fresh: True to score those pairs again.
+
+    Returns:
+      One row per pair, in the order of `workdirs` and `sets`, then the other rows of `output`.
 
     Raises:
       UserError: no pair can be scored, or a run or a set cannot be read.
@@ -93,7 +111,11 @@ def matrix(workdirs: Sequence[Path], sets: Sequence[str], output: Path, *, fresh
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A row a pair."""
+    """Returns the results as a Markdown table with one row per pair.
+
+    Args:
+      rows: see `matrix`.
+    """
     lines = ['| run | scored on | n | accuracy | balanced | classes | left out: trained on, other classes |']
     lines.append('|---|---|---:|---:|---:|---:|---:|')
     for row in rows:
@@ -107,7 +129,14 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def heat_map(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Runs down, sets across; each cell has its accuracy, the interval and the number of examples."""
+    """Writes a heat map of the accuracies as PNG, with runs in rows and data sets in columns.
+
+    Each cell shows the accuracy, its interval and the number of examples.
+
+    Args:
+      path: file to write.
+      rows: see `matrix`.
+    """
     runs = list(dict.fromkeys(row['workdir'] for row in rows))
     sets = list(dict.fromkeys(row['data'] for row in rows))
     drawn = plotting.figure(2.6 + 1.5 * len(sets), 1.5 + 0.95 * len(runs))

@@ -2,4 +2,7 @@
 
 
 class UserError(Exception):
-    """A wrong input. The message names the thing, its value and the remedy; `main` prints it and exits with 2."""
+    """An error that the user can correct.
+
+    The message names the wrong input, its value and the remedy; `main` prints it and exits with 2.
+    """

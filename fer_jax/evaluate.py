@@ -17,7 +17,14 @@ from fer_jax.utils.paths import path_argument
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 where the input is wrong."""
+    """Scores one run, or compares several runs and predictions, and prints the results.
+
+    Args:
+      argv: arguments; None takes those of the process.
+
+    Returns:
+      The exit status: 0, or 2 where the input is wrong or images cannot be read.
+    """
     parser = argparse.ArgumentParser(prog='fer-jax evaluate', description=__doc__)
     parser.add_argument(
         '--workdir', nargs='+', default=[], type=path_argument, help='of a run or release; several are compared'

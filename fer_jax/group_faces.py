@@ -37,7 +37,14 @@ MOST_SHOWN = 48  # images of a sheet
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 where the input is wrong."""
+    """Clusters unlabelled images as the arguments say, and prints the sizes of the groups.
+
+    Args:
+      argv: arguments; None takes those of the process.
+
+    Returns:
+      The exit status: 0, or 2 where the input is wrong or images cannot be read.
+    """
     parser = argparse.ArgumentParser(
         prog='fer-jax group', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -64,10 +71,20 @@ def main(argv: list[str] | None = None) -> int:
 def write_groups(
     workdir: Path, directory: Path, *, groups: int, output: Path, seed: int = 0
 ) -> tuple[list[int], dict[str, str]]:
-    """Writes the manifest and the sheets.
+    """Clusters the images below a folder, and writes a manifest and one contact sheet per group.
+
+    Args:
+      workdir: folder of a finished run.
+      directory: folder with images.
+      groups: number of groups.
+      output: folder to write to.
+      seed: seed of the first centres.
 
     Returns:
-      The sizes of the groups, the largest first, and id -> reason of the images that cannot be read.
+      The sizes of the groups, the largest first, and id -> reason for the images that cannot be read.
+
+    Raises:
+      UserError: `groups` is out of range, or a group stays empty.
     """
     whole, spec = folder.unlabelled(directory), read_spec(workdir)
     table, unreadable = split_unreadable(whole)
@@ -100,7 +117,16 @@ def write_groups(
 
 
 def embeddings(workdir: Path, data: dataset.Dataset, images: SplitLoader) -> np.ndarray:
-    """Computes what enters the head, of length 1: float32 [N, D]."""
+    """Computes the input of the network's head for every image, scaled to length 1.
+
+    Args:
+      workdir: folder of the run.
+      data: the data set of the images.
+      images: its images, placed on the devices.
+
+    Returns:
+      float32 [N, D].
+    """
     spec, weights, mesh = read_spec(workdir), restore.weights_of_run(workdir), sharding.make_mesh()
     network = build(spec)
     own = Variables(dict(weights.params), dict(weights.stats))
@@ -114,10 +140,18 @@ def embeddings(workdir: Path, data: dataset.Dataset, images: SplitLoader) -> np.
 
 
 def grouped(rows: np.ndarray, groups: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (int [N] of groups in the order of their sizes, float [N] distances from their centres).
+    """Clusters rows by k-means, with groups numbered by decreasing size.
+
+    Args:
+      rows: float32 [N, D].
+      groups: number of groups.
+      seed: seed of the first centres.
+
+    Returns:
+      (int [N], the group of each row; float [N], its distance from the centre of the group).
 
     Raises:
-      UserError: there is a group without images.
+      UserError: a group has no rows.
     """
     from scipy.cluster.vq import ClusterError, kmeans2
 

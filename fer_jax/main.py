@@ -36,7 +36,16 @@ PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Which of them this is, from
 
 
 def run(config: ConfigDict) -> None:
-    """One run, or the runs of several seeds or folds, as the flags say."""
+    """Trains one run, or several runs of different seeds or folds, according to the flags.
+
+    With --dry_run or --largest_batch it checks the config or measures the batch size instead.
+
+    Args:
+      config: checked config.
+
+    Raises:
+      UserError: flags contradict each other, or an input is wrong.
+    """
     from fer_jax.training import repeats, train
 
     plain = json.loads(config.to_json())
@@ -71,7 +80,11 @@ def run(config: ConfigDict) -> None:
 
 
 def command(argv: list[str]) -> None:
-    """Trains, or explains how to."""
+    """Trains according to the command line, or prints help where it is asked for.
+
+    Args:
+      argv: name of the program and its flags.
+    """
     if {'--help', '-help', '-h'} & set(argv[1:]):
         described = ''.join(flags.FLAGS.module_help(module) for module in (config_flags, sys.modules[__name__]))
         print(f'{__doc__}\n{described}\n\nConfigs: {", ".join(config_names())}.')
@@ -86,10 +99,13 @@ def command(argv: list[str]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0 finished, 2 wrong input, 75 stopped and saved.
+    """Runs the training command and returns its exit status.
 
     Args:
-      argv: the name of the program and its flags; None takes those of the process.
+      argv: name of the program and its flags; None takes those of the process.
+
+    Returns:
+      0 finished, 1 crashed (one of several processes), 2 wrong input, 75 stopped and saved.
     """
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     cli.quiet_logs()

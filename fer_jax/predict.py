@@ -21,7 +21,14 @@ __getattr__ = forward(__name__, dict.fromkeys(('Predictor', 'load'), 'fer_jax.in
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0, 2 where an input is wrong (the others are done), 75 where it was stopped."""
+    """Finds and classifies the faces of photographs and videos as the arguments say.
+
+    Args:
+      argv: arguments; None takes those of the process.
+
+    Returns:
+      The exit status: 0, 2 where an input is wrong (the others are processed), or 75 where a signal stopped it.
+    """
     parser = argparse.ArgumentParser(
         prog='fer-jax predict', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -37,7 +37,14 @@ UNPREPARED = ('folder', 'unlabelled', 'manifest')
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0, 2 where the input is wrong, or 130 where it was interrupted."""
+    """Prepares and examines a data set as the arguments say.
+
+    Args:
+      argv: arguments; None takes those of the process.
+
+    Returns:
+      The exit status: 0, 2 where the input is wrong, or 130 where it was interrupted.
+    """
     parser = argparse.ArgumentParser(
         prog='fer-jax prepare', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -132,7 +139,14 @@ def prepare(name: str, arguments: argparse.Namespace) -> None:
 
 
 def crop(arguments: argparse.Namespace) -> None:
-    """Cuts the faces out of the photographs in --source; what follows reads the faces."""
+    """Crops the faces of the photographs in --source, and sets `arguments.source` to the folder of the crops.
+
+    Args:
+      arguments: parsed flags of `fer-jax prepare`.
+
+    Raises:
+      UserError: --dataset is not a folder of photographs, or --source is missing.
+    """
     if arguments.dataset not in ('folder', 'unlabelled') or arguments.source is None:
         raise UserError('--crop_faces is for photographs; give --dataset folder, or unlabelled, and --source DIR')
     summary = crop_folder(
@@ -155,7 +169,12 @@ def crop(arguments: argparse.Namespace) -> None:
 
 
 def examine(table: Table, out: Path) -> Report:
-    """Says what the doctor found; writes findings.json and the contact sheets into `out`."""
+    """Examines a data set, prints the findings, and writes findings.json and contact sheets.
+
+    Args:
+      table: the images and labels.
+      out: folder to write to.
+    """
     data = Inspected(
         ids=table.ids,
         splits=table.splits,
@@ -183,7 +202,19 @@ def examine(table: Table, out: Path) -> Report:
 
 
 def leave_out(table: Table, report: Report, kinds: tuple[str, ...]) -> np.ndarray:
-    """Returns bool [N]; 'uncertain' is what a set's subset 'certain' does not hold."""
+    """Selects the images that the given kinds of findings leave out.
+
+    Args:
+      table: the images and labels.
+      report: findings of `examine`.
+      kinds: kinds of findings; 'uncertain' stands for images outside the table's subset 'certain'.
+
+    Returns:
+      bool [N], True for images to leave out.
+
+    Raises:
+      UserError: 'uncertain' is given, but the table has no subset 'certain'.
+    """
     found = report.dropped([kind for kind in kinds if kind != 'uncertain'])
     if 'uncertain' in kinds:
         if 'certain' not in table.subsets:

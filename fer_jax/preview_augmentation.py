@@ -31,7 +31,11 @@ MIN_LINES, MOST_LINES, MOST_CHARACTERS = 2, 8, 18  # of text below an image
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 where the input is wrong."""
+    """Draws augmented training images as the arguments say, and returns the exit status: 0, or 2 for a wrong input.
+
+    Args:
+      argv: arguments; None takes those of the process.
+    """
     parser = argparse.ArgumentParser(
         prog='fer-jax preview',
         description=__doc__,
@@ -58,7 +62,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def sheet(config: Any, *, rows: int, draws: int, phase: int) -> Image.Image:
-    """The picture, of the training split of a config.
+    """Draws examples of the training split of a config, unchanged and augmented.
+
+    Args:
+      config: checked config.
+      rows: number of examples.
+      draws: number of augmented images per example.
+      phase: index of the phase whose augmentation is drawn.
 
     Raises:
       UserError: something in the config or the data is wrong.

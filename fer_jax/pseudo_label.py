@@ -41,7 +41,14 @@ from fer_jax.utils.paths import path_argument, user_path
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 where the input is wrong."""
+    """Labels images with a trained network as the arguments say.
+
+    Args:
+      argv: arguments; None takes those of the process.
+
+    Returns:
+      The exit status: 0, or 2 where the input is wrong or images cannot be read.
+    """
     parser = argparse.ArgumentParser(
         prog='fer-jax pseudo-label', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -68,7 +75,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def label(arguments: argparse.Namespace) -> tuple[str, int]:
-    """Writes the manifest and its provenance; returns what was done, in words, and how many images are unreadable."""
+    """Writes a manifest of labelled and pseudo-labelled images, and a JSON record of how it was made.
+
+    Args:
+      arguments: parsed flags of `fer-jax pseudo-label`.
+
+    Returns:
+      A text summary, and the number of unreadable images.
+
+    Raises:
+      UserError: an argument, the run or the images cannot be used.
+    """
     if not 0 <= arguments.threshold < 1 or arguments.most < 0:
         raise UserError(
             f'--threshold={arguments.threshold}, --most={arguments.most}: expected a share below 1, and 0 or more'
@@ -124,7 +141,14 @@ def label(arguments: argparse.Namespace) -> tuple[str, int]:
 
 
 def known(workdir: Path) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
-    """Results of the run, and what it predicted for its selecting split and its test split, if it has one."""
+    """Reads the results of a run, and its predictions for the selecting split and, if there is one, the test split.
+
+    Returns:
+      results.json, and the predictions by split.
+
+    Raises:
+      UserError: the run is not finished or has no temperature.
+    """
     files = (workdir / 'results.json', workdir / 'predictions.npz')
     if not all(file.is_file() for file in files):
         raise UserError(f'--workdir={workdir} holds no finished run (no {files[0].name} or {files[1].name})')
@@ -136,14 +160,18 @@ def known(workdir: Path) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray
 
 
 def labelled_images(given: Path | None, source: Mapping[str, Any]) -> tuple[Table, Path, np.ndarray]:
-    """Returns the labelled images with the split of each, the folder below which they lie, and all their digests.
+    """Reads the labelled images with their splits.
 
     Args:
       given: a manifest; None for the images of the run.
       source: the run's config.data.
 
+    Returns:
+      The table of images, the folder that their paths are relative to, and uint8 [M, 32], the digests of all labelled
+      images.
+
     Raises:
-      UserError: it is not known which of them may train.
+      UserError: it is unknown which images may be used for training, or labels are votes.
     """
     if given is None and source['name']:
         raise UserError(
@@ -178,16 +206,28 @@ def labelled_images(given: Path | None, source: Mapping[str, Any]) -> tuple[Tabl
 
 
 def held_out(workdir: Path) -> np.ndarray:
-    """Returns uint8 [M, 32]: digests of the images on which the run was selected or tested, in any of its tasks."""
+    """Returns the digests of the images on which the run was selected or tested, in any of its tasks.
+
+    Returns:
+      uint8 [M, 32].
+    """
     digests = run_data.image_digests(workdir)
     return np.concatenate([digests['validation'], digests['test']])
 
 
 def unseen(table: Table, held: np.ndarray, labelled: np.ndarray) -> tuple[Table, dict[str, int]]:
-    """Returns the images that are neither, by their digests, and how many are.
+    """Selects the images that are neither held out nor labelled already, by their digests.
+
+    Args:
+      table: the images.
+      held: uint8 [M, 32], digests of the images on which the run was selected or tested.
+      labelled: uint8 [L, 32], digests of the labelled images.
+
+    Returns:
+      The selected images, and the number of the others by reason.
 
     Raises:
-      UserError: nothing is left.
+      UserError: no image is left.
     """
     scored = dataset.among(table.digests, held)
     given = dataset.among(table.digests, labelled) & ~scored
@@ -197,14 +237,32 @@ def unseen(table: Table, held: np.ndarray, labelled: np.ndarray) -> tuple[Table,
 
 
 def sure(logits: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (int [N] likeliest class, float [N] its calibrated probability)."""
+    """Computes the most probable class of each image and its calibrated probability.
+
+    Args:
+      logits: float [N, C].
+      temperature: temperature that calibrates the logits.
+
+    Returns:
+      (int [N] classes, float64 [N] probabilities).
+    """
     scaled = logits.astype(np.float64) / temperature
     odds = np.exp(scaled - scaled.max(1, keepdims=True))
     return logits.argmax(1), 1 / odds.sum(1)
 
 
 def surest(predicted: np.ndarray, confidence: np.ndarray, threshold: float, most: int) -> np.ndarray:
-    """Returns bool [N]: what is kept, the `most` surest of each class if it is not 0."""
+    """Selects the images whose confidence reaches a threshold.
+
+    Args:
+      predicted: int [N], predicted classes.
+      confidence: float [N], probabilities of these classes.
+      threshold: smallest confidence to keep.
+      most: largest number of images to keep per class, the most confident ones; 0 for no limit.
+
+    Returns:
+      bool [N].
+    """
     keep = confidence >= threshold
     for name in np.unique(predicted) if most else ():
         of_class = np.flatnonzero(keep & (predicted == name))
@@ -213,7 +271,16 @@ def surest(predicted: np.ndarray, confidence: np.ndarray, threshold: float, most
 
 
 def precision(part: dict[str, np.ndarray], temperature: float, threshold: float) -> dict[str, Any]:
-    """Counts what the same threshold would keep of images with known labels."""
+    """Computes the coverage and precision of a confidence threshold on images with known labels.
+
+    Args:
+      part: predictions of a split, see `known`.
+      temperature: temperature that calibrates the logits.
+      threshold: smallest confidence to keep.
+
+    Returns:
+      n (number of images kept), coverage, precision and precision_ci95.
+    """
     predicted, confidence = sure(part['logits'], temperature)
     keep = confidence >= threshold
     right, n = predicted[keep] == part['labels'][keep], int(keep.sum())

@@ -16,7 +16,14 @@ from fer_jax.utils.paths import path_argument
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 where the input is wrong."""
+    """Writes the HTML report of a run, or of a comparison of several, and prints its path.
+
+    Args:
+      argv: arguments; None takes those of the process.
+
+    Returns:
+      The exit status: 0, or 2 where the input is wrong.
+    """
     parser = argparse.ArgumentParser(prog='fer-jax report', description=__doc__)
     parser.add_argument('workdir', nargs='+', type=path_argument, help='of a finished run; several are compared')
     parser.add_argument('--output', type=path_argument, default=Path('comparison.html'), help='of a comparison')

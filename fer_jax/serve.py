@@ -22,7 +22,11 @@ ROOT_PATH = re.compile(r'(/[\w.~-]+)*/?')
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0 where a signal ended it, 2 where the input is wrong."""
+    """Runs the web service, and returns the exit status: 0 where a signal ended it, 2 where the input is wrong.
+
+    Args:
+      argv: arguments; None takes those of the process.
+    """
     parser = argparse.ArgumentParser(
         prog='fer-jax serve', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -50,7 +54,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def serve(arguments: argparse.Namespace) -> None:
-    """Serves until a signal comes.
+    """Serves a network over HTTP until a signal arrives.
+
+    Args:
+      arguments: parsed flags of `fer-jax serve`.
 
     Raises:
       UserError: there is no run, no detector, a package is missing, or the address cannot be listened on.
@@ -83,7 +90,11 @@ def serve(arguments: argparse.Namespace) -> None:
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
-    """Raises UserError where an option has a value that cannot be used."""
+    """Checks the values of the flags --margin, --name and --root_path.
+
+    Raises:
+      UserError: a value cannot be used.
+    """
     if arguments.margin is not None and not 0 <= arguments.margin <= 10:
         raise UserError(f'--margin={arguments.margin}; expected 0 to 10')
     for name in arguments.name:

@@ -16,13 +16,14 @@ ENSEMBLE = 'ensemble'
 
 
 class Predictions(NamedTuple):
-    """What one classifier says of labelled images.
+    """The predictions of one classifier on labelled images.
 
     Attributes:
-      classes: names of the logits' columns.
-      ids, subjects, groups: str [N].
+      classes: class names, one per column of the logits.
+      ids: str [N], names of the images.
       labels: int [N], or float [N, C] of attributes.
-      logits: float [N, C], up to a constant a row.
+      subjects, groups: str [N], '' where unknown.
+      logits: float [N, C], up to a constant per row.
     """
 
     classes: tuple[str, ...]
@@ -40,21 +41,23 @@ def compare(
     name: str = 'test',
     ensemble: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Scores all of them on the images that all were asked about.
+    """Scores several classifiers on the images that all of them have predictions for.
 
     Args:
-      contenders: at least one.
-      subsets: name -> ids, str [M], that are scored apart.
-      name: of the images.
-      ensemble: contenders the mean of whose probabilities is one more.
+      contenders: at least one classifier's predictions, by its name; the others are compared with the first.
+      subsets: name -> ids, str [M], of subsets that are scored separately as well.
+      name: name of the images.
+      ensemble: names of contenders; with two or more, the mean of their probabilities is scored as a further contender.
 
     Returns:
-      classes, left_out (how many images not all were asked about) and splits {name, or name_subset: {contender: as
-      `evaluation.score_logits.score_logits`; of all but the first also `gain` over its accuracy, gain_ci95, see `gain`,
-      and `p`, McNemar's of being right as often}}.
+      A dict of `classes`; `left_out`, the number of images of the largest contender without predictions of all; and
+      `splits` {name, or name_subset: {contender: scores}}. The scores are those of
+      `evaluation.score_logits.score_logits`. For single labels, all but the first contender also have `gain`, the
+      difference in accuracy to the first, `gain_ci95`, see `gain`, and `p`, the p-value of McNemar's test against the
+      first.
 
     Raises:
-      UserError: their classes or labels differ, or they have no image in common.
+      UserError: the classes or labels differ, or there is no common image.
     """
     first = next(iter(contenders.values()))
     shared = set(first.ids).intersection(*(predictions.ids for predictions in contenders.values()))
@@ -86,13 +89,14 @@ def compare(
 
 
 def gain(before: np.ndarray, after: np.ndarray, subjects: np.ndarray) -> tuple[float, list[float] | None]:
-    """Computes what a classifier gained in accuracy over another on the same images, and its 95 % interval.
+    """Computes the gain in accuracy of one classifier over another on the same images, and its 95 % interval.
 
-    Differences are paired by image, so the interval is narrower than those of the two. It is by subject where all are
-    known, and None where all images are of one person, see `evaluation.intervals.mean_interval`.
+    Differences are paired by image, so the interval is narrower than those of the two accuracies. It is clustered by
+    subject where all subjects are known, and None where all images are of one person, see
+    `evaluation.intervals.mean_interval`.
 
     Args:
-      before, after: bool [N], whether they were right.
+      before, after: bool [N], whether each prediction of the two classifiers is correct.
       subjects: str [N], '' where unknown.
     """
     change = after.astype(np.float64) - before
@@ -100,7 +104,12 @@ def gain(before: np.ndarray, after: np.ndarray, subjects: np.ndarray) -> tuple[f
 
 
 def scores(predictions: Predictions, rows: np.ndarray | None = None) -> dict[str, Any]:
-    """As `evaluation.score_logits.score_logits`, of all of its images or of `rows`, bool [N]."""
+    """Computes the scores of one classifier with `evaluation.score_logits.score_logits`.
+
+    Args:
+      predictions: see `Predictions`.
+      rows: bool [N], the images to score; None scores all.
+    """
     arrays = (predictions.logits, predictions.labels, predictions.subjects, predictions.groups)
     logits, labels, subjects, groups = (array if rows is None else array[rows] for array in arrays)
     return score_logits.score_logits(logits, labels, predictions.classes, subjects, groups)
@@ -121,7 +130,15 @@ def _ordered(who: str, predictions: Predictions, ids: np.ndarray, first: Predict
 
 
 def together(logits: Sequence[np.ndarray], *, attributes: bool) -> np.ndarray:
-    """Logits float64 [N, C] of the mean of the probabilities, softmax or of attributes sigmoid, of several [N, C]."""
+    """Computes the logits of the mean probabilities of several classifiers.
+
+    Args:
+      logits: float [N, C] of each classifier.
+      attributes: True for sigmoid probabilities, False for softmax.
+
+    Returns:
+      float64 [N, C].
+    """
     from scipy.special import log_expit, log_softmax, logsumexp
 
     wide = np.stack(logits).astype(np.float64)
@@ -131,7 +148,11 @@ def together(logits: Sequence[np.ndarray], *, attributes: bool) -> np.ndarray:
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """For the terminal."""
+    """Returns the results of `compare` as a text table for the terminal.
+
+    Args:
+      found: the results; `seeds`, as `evaluation.evaluate_runs.evaluate_together` adds it, is optional.
+    """
     lines = []
     for part, contenders in found['splits'].items():
         n = next(iter(contenders.values()))['n']
@@ -160,23 +181,33 @@ def table(found: Mapping[str, Any]) -> str:
 
 
 def points(value: float, interval: Sequence[float] | None) -> str:
-    """'+1.23 [0.9, 1.6]', in percentage points; without an interval where it is None."""
+    """Formats a share and its interval as signed percentage points: '+1.23 [0.9, 1.6]'.
+
+    Args:
+      value: share.
+      interval: lower and upper bound; None leaves it out.
+    """
     if interval is None:
         return f'{100 * value:+.2f}'
     return f'{100 * value:+.2f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]'
 
 
 def read_csv(path: Path, ids: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
-    """Logits float64 [N, C] of the probabilities that somebody else's program wrote.
+    """Reads probabilities that another program wrote, and returns their logarithms.
 
     Args:
-      path: a csv with the column `id` and one a class, by any usual name of it ('Anger' is 'angry'), in any order;
-        rows in any order, others than of `ids` are passed over. Shares need not add up to 1; one of 0 counts as 1e-38.
-      ids: str [N], of the images.
-      classes: their names.
+      path: CSV file with the column `id` and one column per class, under any usual name of the class ('Anger' is
+        'angry'), in any order. Rows are in any order; rows of other images are ignored. Probabilities are normalised to
+        a sum of 1; one of 0 counts as 1e-38.
+      ids: str [N], names of the images.
+      classes: class names.
+
+    Returns:
+      Logits float64 [N, C].
 
     Raises:
-      UserError: a column or an image is missing, an image stands there twice, or a cell is no share.
+      UserError: the file cannot be read, a column or an image is missing, an image occurs twice, or a row has a value
+        that is not finite or negative, or no value above 0.
     """
     try:
         with path.open(newline='', encoding='utf-8-sig') as file:

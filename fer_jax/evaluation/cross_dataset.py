@@ -19,7 +19,7 @@ from fer_jax.runs import restore
 
 
 def trained_on(workdir: Path) -> set[bytes]:
-    """Returns the digests of `seen_images`; of images that cannot be known a line is printed."""
+    """Returns the digests of `seen_images`, and prints a line for each network whose images are unknown."""
     seen, unknown = seen_images(workdir)
     for line in unknown:
         print(line)
@@ -27,12 +27,16 @@ def trained_on(workdir: Path) -> set[bytes]:
 
 
 def seen_images(workdir: Path) -> tuple[set[bytes], list[str]]:
-    """Finds the images on which the run was trained or selected, in all its tasks, and each run that it learnt from.
+    """Finds the images on which a run was trained or selected, directly or through the runs that it learnt from.
 
-    That is the run from whose weights it started, its teachers, and in turn what they learnt from.
+    These are the images of all its tasks, and those of the run from whose weights it started, of its teachers, and of
+    the runs that those learnt from in turn.
+
+    Args:
+      workdir: folder of the run.
 
     Returns:
-      Digests, and a line for each network whose images cannot be known.
+      The digests of the images, and a line of text for each network whose images are unknown.
     """
     seen: set[bytes] = set()
     unknown: list[str] = []
@@ -69,10 +73,19 @@ def _learnt_from(workdir: Path, unknown: list[str]) -> Iterator[Path]:
 
 
 def predict_unseen(predictor: Predictor, table: Table, seen: set[bytes]) -> tuple[Predictions, dict[str, int]]:
-    """What it says of the images that it has not `seen` and whose classes it knows, and how many others there were.
+    """Classifies the images of a table that the run has not seen and whose class it knows.
+
+    Args:
+      predictor: the run's network.
+      table: labelled images.
+      seen: digests of images to leave out, see `seen_images`.
+
+    Returns:
+      The predictions, restricted to the common classes, and the number of images left out by reason, 'trained on' and
+      'of other classes'.
 
     Raises:
-      UserError: fewer than two classes in common, or nothing to score.
+      UserError: there are fewer than two common classes, or no image is left to score.
     """
     ours, theirs = ([canonical(name) for name in names] for names in (predictor.classes, table.classes))
     common = [name for name in ours if name in theirs]
@@ -93,6 +106,16 @@ def predict_unseen(predictor: Predictor, table: Table, seen: set[bytes]) -> tupl
 
 
 def score_unseen(predictor: Predictor, table: Table, seen: set[bytes]) -> dict[str, Any]:
-    """The scores of one pair, its `classes`, and what was `left_out`; see `predict_unseen`."""
+    """Scores a run on the images of a table that it has not seen.
+
+    Args:
+      predictor, table, seen: see `predict_unseen`.
+
+    Returns:
+      The scores of `comparison.scores`, with the common `classes` and the numbers of images `left_out`.
+
+    Raises:
+      UserError: see `predict_unseen`.
+    """
     found, left_out = predict_unseen(predictor, table, seen)
     return comparison.scores(found) | {'classes': list(found.classes), 'left_out': left_out}

@@ -25,12 +25,12 @@ from fer_jax.runs.checkpoints import read_spec
 
 
 class Evaluated(NamedTuple):
-    """One run on one split.
+    """The evaluation of one run on one split.
 
     Attributes:
-      results: as results.json.
-      predictions: of the primary task; None where levels are predicted.
-      subsets: name -> ids of parts of the split.
+      results: results in the form of results.json.
+      predictions: predictions of the primary task; None where it predicts levels.
+      subsets: name -> ids of subsets of the split.
     """
 
     results: dict[str, Any]
@@ -39,18 +39,19 @@ class Evaluated(NamedTuple):
 
 
 def evaluate(workdir: str | Path, split: str = 'test', *, dataset: str = '', tta: str = 'none') -> dict[str, Any]:
-    """Restores the selected checkpoint of a run and scores one split of the data of each task, or of another set.
+    """Restores the selected checkpoint of a run and scores one split of each task's data, or another data set.
 
     Args:
       workdir: folder of the run.
       split: role of the split: 'train', 'validation' or 'test'.
-      dataset: another set, NAME, FOLDER or MANIFEST, with :SPLIT where wanted, see `data.dataset.open_split`;
-        `split` is then not looked at.
+      dataset: another set, NAME, FOLDER or MANIFEST, with :SPLIT where wanted, see `data.dataset.open_split`; `split`
+        is then ignored.
       tta: 'none', 'flip', 'tencrop' or a number of random views, see `inference.tta.views`.
 
     Returns:
-      As results.json: `selected_on`, `step`, `classes` and `splits`; of another set also `left_out`, {why: images}, and
-      `not_left_out`, a line for each network whose training images are not known, so that they may be among the scored.
+      Results in the form of results.json: `selected_on`, `step`, `classes`, `splits` and `calibrated`; for another set
+      also `left_out`, {reason: number of images}, and `not_left_out`, a line for each network whose training images are
+      unknown and may thus be among the scored images.
 
     Raises:
       UserError: there is no run, no evaluated checkpoint, or no such split.
@@ -67,19 +68,19 @@ def evaluate_together(
     tta: str = 'none',
     predictions: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """Scores several runs, and others' predictions, on the same images.
+    """Scores several runs, and the predictions of other programs, on the same images.
 
     Args:
-      workdirs: of runs, or of runs of several seeds as `--seeds` leaves them; none where `dataset` is given.
-      split, dataset, tta: as in `evaluate`.
-      predictions: csv files, see `evaluation.comparison.read_csv`.
+      workdirs: folders of runs, or of runs of several seeds as `--seeds` leaves them; none where `dataset` is given.
+      split, dataset, tta: see `evaluate`.
+      predictions: CSV files, see `evaluation.comparison.read_csv`.
 
     Returns:
-      `runs`, {name: as of `evaluate`}, what `evaluation.comparison.compare` gives, and of runs that differ by their
-      seed alone `seeds` {split: as `evaluation.score_logits.average_seeds`}.
+      `runs`, {name: results of `evaluate`}, and the results of `evaluation.comparison.compare`; for runs that differ
+      only by their seed also `seeds` {split: results of `evaluation.score_logits.average_seeds`}.
 
     Raises:
-      UserError: as in `evaluate`, or they cannot be compared.
+      UserError: see `evaluate`; or the runs and predictions cannot be compared.
     """
     check_views(tta)
     runs = {name: _evaluated(workdir, split, dataset, tta) for name, workdir in _named(workdirs).items()}

@@ -14,7 +14,13 @@ BISECTIONS = 14
 
 
 def wilson_interval(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
-    """Interval of a proportion (Wilson 1927); (0, 1) where n is 0."""
+    """Computes the interval of a proportion (Wilson 1927).
+
+    Args:
+      successes: number of successes.
+      n: number of trials; with 0 the interval is (0, 1).
+      z: quantile of the normal distribution.
+    """
     if n == 0:
         return 0.0, 1.0
     share = successes / n
@@ -31,8 +37,8 @@ def rate_interval(hits: np.ndarray, subjects: np.ndarray | None = None) -> tuple
       subjects: str [N], '' where unknown.
 
     Returns:
-      The interval, and 'by_subject' (`subject_interval`) where all subjects are known, otherwise 'wilson'; None and
-      'one_subject' where all images are of one person, since they say nothing of other people.
+      The interval, and 'by_subject' (`subject_interval`) where all subjects are known, otherwise 'wilson'. Where all
+      images are of one person, None and 'one_subject', because they hold no information about other people.
     """
     if (count := count_subjects(subjects)) is None:
         return list(wilson_interval(int(hits.sum()), len(hits))), 'wilson'
@@ -46,16 +52,18 @@ def mean_interval(
 ) -> tuple[list[float] | None, str]:
     """Computes the 95 % interval of the mean of bounded numbers, and names its method.
 
-    It is Student's t over images, with one more at each bound (Agresti and Min 2005), so that equal values have an
-    interval too. Where all subjects are known, it is the wider of that and Student's t over people, each weighted by
-    their images (the linearised ratio of cluster sampling).
+    It is Student's t over images, with one more value at each bound (Agresti and Min 2005), so that the interval of
+    equal values is not empty. Where all subjects are known, it is the wider of that and Student's t over people, each
+    weighted by the number of their images (the linearised ratio of cluster sampling).
 
     Args:
       values: float [N], within `bounds`.
       subjects: str [N], '' where unknown.
+      bounds: smallest and largest possible value.
 
     Returns:
-      As `rate_interval`; the method is 'examples' where it is not by subject.
+      The interval and its method: 'by_subject' where all subjects are known, otherwise 'examples'; None and
+      'one_subject' where all images are of one person.
     """
     from scipy.special import stdtrit
 
@@ -73,18 +81,25 @@ def mean_interval(
 
 
 def count_subjects(subjects: np.ndarray | None) -> int | None:
-    """Counts the people; None where the subject of an image is not known."""
+    """Counts the different subjects.
+
+    Args:
+      subjects: str [N], '' where unknown.
+
+    Returns:
+      The number of subjects; None where the subject of any image is unknown or there are no images.
+    """
     return len(np.unique(subjects)) if subjects is not None and len(subjects) and np.all(subjects != '') else None
 
 
 def subject_interval(hits: np.ndarray, subjects: np.ndarray) -> tuple[float, float]:
     """Computes the 95 % interval of a share of images of several people, for new images of new people.
 
-    A share is inside where the observed one, or one further off, has a probability of at least 2.5 %: that of a
-    binomial distribution of `images / design effect` trials (Kish 1965), averaged over the correlation of the images of
-    one person by its posterior at this share under the beta-binomial distribution. What is as far off as the
-    observed share counts by `AS_FAR`, near to Lancaster's mid-P. The prior and `AS_FAR` are set by simulation
-    (docs/results/interval_coverage.jsonl).
+    A share is inside the interval where the observed share, or one further away, has a probability of at least 2.5 %.
+    That probability is of a binomial distribution with `images / design effect` trials (Kish 1965). It is averaged over
+    the posterior of the correlation between two images of one person, at this share under the beta-binomial
+    distribution. The probability of the observed share itself is weighted by `AS_FAR`, similar to Lancaster's mid-P.
+    The prior and `AS_FAR` are set by simulation (docs/results/interval_coverage.jsonl).
 
     Args:
       hits: bool [N].
@@ -139,7 +154,11 @@ def _correlations() -> np.ndarray:
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of the mean of at least two independent values (Student 1908)."""
+    """Computes the 95 % interval of the mean of independent values (Student 1908).
+
+    Args:
+      values: at least two values.
+    """
     from scipy.special import stdtrit
 
     half = stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(len(values))
@@ -147,9 +166,13 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
-    """Two-sided p of two classifiers being right equally often, from their hits, bool [N], on the same examples.
+    """Computes the two-sided p-value of the hypothesis that two classifiers are correct equally often.
 
-    Exact, by the binomial distribution of the examples on which one alone is right (McNemar 1947).
+    The test is exact: it uses the binomial distribution of the examples on which only one classifier is correct
+    (McNemar 1947).
+
+    Args:
+      one, other: bool [N], whether each prediction of the two classifiers is correct, on the same examples.
     """
     from scipy.special import bdtr
 

@@ -4,12 +4,27 @@ import numpy as np
 
 
 def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
-    """int64 [classes, classes]: row the label, column the prediction."""
+    """Computes the confusion matrix.
+
+    Args:
+      labels, predictions: int [N].
+      classes: number of classes.
+
+    Returns:
+      int64 [classes, classes], with labels in rows and predictions in columns.
+    """
     return np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
 
 
 def precision_recall_f1(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each class, from its confusion matrix; 0 where nothing was predicted or nothing is there."""
+    """Computes the precision, recall and F1 of each class from a confusion matrix.
+
+    Args:
+      matrix: int [C, C], see `confusion`.
+
+    Returns:
+      Three float64 [C]; 0 where a class has no predictions (precision), no labels (recall) or neither (F1).
+    """
     hits = np.diag(matrix).astype(float)
     predicted, present = matrix.sum(0), matrix.sum(1)
     precision = np.divide(hits, predicted, out=np.zeros_like(hits), where=predicted > 0)
@@ -19,19 +34,27 @@ def precision_recall_f1(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def balanced_accuracy(matrix: np.ndarray) -> float:
-    """Mean recall of the classes that are present (as scikit-learn)."""
+    """Computes the mean recall of the classes that are present, as scikit-learn does.
+
+    Args:
+      matrix: int [C, C], see `confusion`.
+    """
     present = matrix.sum(1) > 0
     return float(precision_recall_f1(matrix)[1][present].mean())
 
 
 def macro_f1(matrix: np.ndarray) -> float:
-    """Mean F1 of the classes that are present or predicted (as scikit-learn)."""
+    """Computes the mean F1 of the classes that are present or predicted, as scikit-learn does.
+
+    Args:
+      matrix: int [C, C], see `confusion`.
+    """
     seen = (matrix.sum(0) + matrix.sum(1)) > 0
     return float(precision_recall_f1(matrix)[2][seen].mean())
 
 
 def average_precision(scores: np.ndarray, present: np.ndarray) -> float:
-    """Area under the steps of precision over recall (as scikit-learn); 0 where nothing is present.
+    """Computes the area under the steps of precision over recall, as scikit-learn does; 0 where nothing is present.
 
     Args:
       scores: float [N], larger where presence is likelier.
@@ -45,18 +68,25 @@ def average_precision(scores: np.ndarray, present: np.ndarray) -> float:
 
 
 def concordance(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Concordance correlation coefficient of two float [N] (Lin 1989); 0 where neither varies."""
+    """Computes the concordance correlation coefficient (Lin 1989); 0 where neither array varies.
+
+    Args:
+      predicted, true: float [N].
+    """
     means, variances = (np.mean(predicted), np.mean(true)), np.var(predicted) + np.var(true)
     apart = variances + (means[0] - means[1]) ** 2
     return float(2 * np.mean((predicted - means[0]) * (true - means[1])) / apart) if apart else 0.0
 
 
 def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """What logits are divided by to make their softmax likeliest, from 0.05 to 20 (Guo et al. 2017).
+    """Fits the temperature that minimises the NLL of the softmax of logits divided by it (Guo et al. 2017).
 
     Args:
       logits: float [N, C].
       labels: int [N].
+
+    Returns:
+      The temperature, from 0.05 to 20.
     """
     from scipy.optimize import minimize_scalar
 
@@ -68,27 +98,41 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """The share of examples whose label is among the `k` largest logits, of equal ones the first."""
+    """Computes the share of examples whose label is among the `k` largest logits.
+
+    Args:
+      logits: float [N, C]; of equal logits, those of the first classes count as larger.
+      labels: int [N].
+      k: number of classes that count per example.
+    """
     largest = np.argsort(-logits, axis=1, kind='stable')[:, :k]
     return float((largest == labels[:, None]).any(1).mean())
 
 
 def confidence(logits: np.ndarray) -> np.ndarray:
-    """float64 [N]: the largest probability of each example, of logits float [N, C]."""
+    """Computes the largest softmax probability of each example.
+
+    Args:
+      logits: float [N, C].
+
+    Returns:
+      float64 [N].
+    """
     wide = logits.astype(np.float64)
     return 1 / np.exp(wide - wide.max(1, keepdims=True)).sum(1)
 
 
 def calibration(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> dict[str, list[float] | float]:
-    """How far probabilities of the predicted classes are from how often these are right (Guo et al. 2017).
+    """Computes the calibration error and the reliability diagram of the predicted classes (Guo et al. 2017).
 
     Args:
       logits: float [N, C].
       labels: int [N].
-      bins: of equal width, from 0 to 1; a probability at an edge is in the bin above.
+      bins: number of bins of equal width, from 0 to 1; a probability at an edge belongs to the bin above.
 
     Returns:
-      'ece', the mean distance, weighted by examples; and of each bin that has some 'n', 'confidence' and 'accuracy'.
+      'ece', the mean distance between confidence and accuracy of the bins, weighted by examples; and for each bin that
+      is not empty 'n', 'confidence' and 'accuracy'.
     """
     sure, right = confidence(logits), logits.argmax(1) == labels
     member = np.minimum((sure * bins).astype(int), bins - 1)
@@ -100,14 +144,27 @@ def calibration(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> dict[
 
 
 def coverage_curve(sure: np.ndarray, hits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(coverage, accuracy), float [N]: of the 1, 2, ..., N examples with the most confidence `sure`, float [N]."""
+    """Computes the accuracy of the most confident 1, 2, ..., N examples.
+
+    Args:
+      sure: float [N], confidence of each example.
+      hits: bool [N], whether each prediction is correct.
+
+    Returns:
+      (coverage, accuracy), float [N] each; coverage is the share of examples.
+    """
     order = np.argsort(-sure, kind='stable')
     count = np.arange(1, len(hits) + 1)
     return count / len(hits), np.cumsum(hits[order]) / count
 
 
 def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean of -log softmax(logits)[label]."""
+    """Computes the mean of -log softmax(logits)[label].
+
+    Args:
+      logits: float [N, C].
+      labels: int [N].
+    """
     logits = logits.astype(np.float64)
     top = logits.max(-1, keepdims=True)
     normaliser = top[:, 0] + np.log(np.exp(logits - top).sum(-1))

@@ -23,11 +23,16 @@ from fer_jax.runs import results as run_results
 
 
 class NetworkScorer:
-    """Scores splits of one task; each is placed at its first use, and all share one compiled program.
+    """Scores splits of one task. Each split is placed at its first use; all share one compiled program.
 
     Args:
-      task: its name, by which what is scored is called: 'test' of the primary task, 'test/<task>' of another.
-      head: the task whose head it uses; its own if ''.
+      network: the network.
+      data: the task's data set.
+      batch_size: examples per batch.
+      placement: where the images are kept, see `data.loading.loader.SplitLoader`.
+      mesh: devices to compute on.
+      task: name of the task, used in the names of the scores: 'test' for the primary task, 'test/<task>' for others.
+      head: name of the task whose head is used; '' for the task's own.
       tta: views of each image, see `inference.tta.views`.
     """
 
@@ -54,10 +59,16 @@ class NetworkScorer:
         self._loaders: dict[tuple[str, str | None], SplitLoader | FeatureLoader] = {}
 
     def logits(self, role: str, variables: Variables, start: str | None = None) -> np.ndarray:
-        """float32 [N, classes] of the split, in its order.
+        """Computes the logits of every example of a split.
 
         Args:
-          start: a stage below which nothing changes between calls: what enters it is computed once.
+          role: role of the split.
+          variables: see `Network.forward`.
+          start: a stage below which the network does not change between calls; its input is computed once and cached.
+            None computes the whole network.
+
+        Returns:
+          float32 [N, classes], in the order of the split.
         """
         split = self._data.splits[role]
         loader, fetch = self._loader(role, variables, start), batch_fetcher(self._mesh)
@@ -99,24 +110,48 @@ class NetworkScorer:
         return self._loaders[role, start]
 
     def forget_features(self) -> None:
-        """To be called when a phase begins: what lies below its boundary may have changed."""
+        """Discards the cached features.
+
+        Call it when a phase begins, because stages below its boundary may have changed.
+        """
         self._loaders = {key: loader for key, loader in self._loaders.items() if key[1] is None}
 
     def score(self, role: str, variables: Variables, start: str | None = None) -> dict[str, dict[str, Any]]:
-        """{role: scores} and, for each subset of the split, {role_subset: scores}; see `scores` and `logits`."""
+        """Computes the scores of a split and its subsets.
+
+        Args:
+          role, variables, start: see `logits`.
+
+        Returns:
+          {name: scores} of the split and, as role_subset, of each subset; see `scores`.
+        """
         return self.scores(role, self.logits(role, variables, start))
 
     def scores(self, role: str, logits: np.ndarray) -> dict[str, dict[str, Any]]:
-        """As `score`, of logits that are known already."""
+        """Computes the scores of a split and its subsets from known logits.
+
+        Args:
+          role: role of the split.
+          logits: float [N, classes], in the order of the split.
+
+        Returns:
+          {name: scores}, see `evaluation.score_logits.score_split`; for another task than the primary one '/<task>' is
+          appended to each name.
+        """
         found = score_logits.score_split(role, self._data.splits[role], logits, self._data.classes)
         return {self.named(part): one for part, one in found.items()}
 
     def named(self, role: str) -> str:
-        """What the split of this role is called among those of all tasks."""
+        """Returns the name of a split among those of all tasks: '<role>', or '<role>/<task>' if not primary."""
         return role if self._task == PRIMARY else f'{role}/{self._task}'
 
     def predictions(self, role: str, logits: np.ndarray) -> dict[str, np.ndarray]:
-        """{'<split>/<name>': array} of a scored split, for the names of `runs.results.PREDICTED`."""
+        """Returns the arrays of a scored split under the keys '<split>/<name>', see `runs.results.PREDICTED`.
+
+        Args:
+          role: role of the split.
+          logits: float [N, classes], in the order of the split.
+        """
         split = self._data.splits[role]
         arrays = (split.ids, split.truth, split.subjects, split.groups, logits)
         return {f'{self.named(role)}/{name}': array for name, array in zip(run_results.PREDICTED, arrays, strict=True)}

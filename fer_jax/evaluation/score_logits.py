@@ -19,8 +19,15 @@ COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 def score_split(role: str, split: Split, logits: np.ndarray, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Scores a split and its subsets.
 
+    Args:
+      role: role of the split.
+      split: labels, subjects, groups and subsets of the examples.
+      logits: float [N, C], in the order of the split.
+      classes: class names.
+
     Returns:
-      {role: scores, role_subset: scores of each subset}, see `score_logits`.
+      {role: scores, role_subset: scores of each subset}, see `score_logits`; only {role: scores} for levels, see
+      `score_levels`.
     """
     if split.levels is not None:
         return {role: score_levels(logits, split.levels, classes)}
@@ -42,22 +49,23 @@ def score_logits(
     """Computes all scores of one set of predictions, as plain numbers for JSON.
 
     Args:
-      logits: [N, C].
+      logits: float [N, C].
       labels: int [N]; or float [N, C] of attributes, see `score_attributes`.
+      classes: class names.
       subjects: str [N], '' where unknown. Where all are known, intervals are by subject, see
         `evaluation.intervals.rate_interval`; images of one person are not independent.
       groups: str [N], '' where unknown.
 
     Returns:
-      n, subjects (how many people, None where unknown), accuracy, accuracy_ci95 (None where all images are of one
-      person), interval (its method), balanced_accuracy, macro_f1, top2, nll, ece and reliability (15 bins, see
-      `evaluation.metrics.calibration`), abstention (for shares of the examples, the accuracy among the most confident,
-      its interval and the least confidence among them), per_class {name: n, precision, recall, recall_ci95, f1}; of up
-      to 50 classes confusion [C][C] (row: label), and of 2 to 50 groups per_group {name: `OF_GROUP`}. A prediction is
-      the largest logit, the first among equals. All intervals are of the same method.
+      n; subjects (number of people, None where unknown); accuracy; accuracy_ci95 (None where all images are of one
+      person); interval (its method); balanced_accuracy; macro_f1; top2; nll; ece; reliability (15 bins, see
+      `evaluation.metrics.calibration`); abstention (for each of `COVERAGES` the accuracy of the most confident
+      examples, its interval and their smallest confidence); and per_class {name: n, precision, recall, recall_ci95,
+      f1}. With up to 50 classes also confusion [C][C] (rows are labels); with 2 to 50 groups also per_group {name:
+      `OF_GROUP`}. A prediction is the largest logit, the first among equals. All intervals are of the same method.
 
     Raises:
-      ValueError: there is nothing to score, or a logit is NaN or infinite (JSON has no word for the NLL of those).
+      ValueError: there is nothing to score, or a logit is NaN or infinite (JSON cannot represent the NLL of those).
     """
     if not len(labels):
         raise ValueError('no examples to score')
@@ -154,20 +162,22 @@ def score_attributes(
     subjects: np.ndarray | None = None,
     groups: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Plain numbers, ready for JSON; an attribute is told present at a probability above 0.5.
+    """Computes all scores of predicted attributes, as plain numbers for JSON.
+
+    An attribute is predicted as present at a probability above 0.5.
 
     Args:
-      logits: [N, K].
-      labels: [N, K] of 0, 1, or NaN where unknown; every example has one that is known.
-      subjects, groups: as in `scores`.
+      logits: float [N, K].
+      labels: float [N, K] of 0, 1, or NaN where unknown; every example has at least one known label.
+      names: names of the attributes.
+      subjects, groups: see `score_logits`.
 
     Returns:
-      n; accuracy, the mean over examples of the share of their attributes that is right, which without unknown ones is
-      the mean over attributes; subjects, accuracy_ci95 and interval, see `evaluation.intervals.mean_interval`;
-      balanced_accuracy, macro_f1 (of presence) and average_precision, means over attributes; nll, the mean over
-      examples of the mean over attributes;
-      per_attribute {name: n, present, accuracy, accuracy_ci95, balanced_accuracy, f1, average_precision}; and
-      per_group as in `scores`.
+      n; accuracy, the mean over examples of the share of known attributes that are predicted correctly, which without
+      unknown labels equals the mean over attributes; subjects, accuracy_ci95 and interval, see
+      `evaluation.intervals.mean_interval`; balanced_accuracy, macro_f1 (of presence) and average_precision, means over
+      attributes; nll, the mean over examples of the mean over attributes; per_attribute {name: n, present, accuracy,
+      accuracy_ci95, balanced_accuracy, f1, average_precision}; and per_group, see `score_logits`.
     """
     known, present, told = ~np.isnan(labels), labels > 0.5, logits > 0
     right = (told == present) & known
@@ -208,14 +218,16 @@ def score_attributes(
 
 
 def score_levels(predicted: np.ndarray, levels: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
-    """Computes all scores of one set of predictions, as plain numbers for JSON.
+    """Computes all scores of predicted levels, as plain numbers for JSON.
 
     Args:
-      predicted, levels: [N, K]; the latter NaN where unknown.
+      predicted: float [N, K].
+      levels: float [N, K], NaN where unknown.
+      names: names of the levels.
 
     Returns:
-      n; concordance (Lin 1989) and rmse, means over levels; per_level {name: n, concordance, rmse, same_sign (the
-      share of predictions on the same side of 0)}.
+      n; concordance (Lin 1989) and rmse, means over levels; and per_level {name: n, concordance, rmse, same_sign (the
+      share of predictions with the sign of the label)}.
 
     Raises:
       ValueError: a prediction is NaN or infinite.
@@ -238,14 +250,15 @@ def score_levels(predicted: np.ndarray, levels: np.ndarray, names: tuple[str, ..
 
 
 def score_calibration(role: str, predictions: Mapping[str, np.ndarray], splits: Iterable[str]) -> dict[str, Any]:
-    """Fits a temperature on the split `role`, and scores the others with their logits divided by it.
+    """Fits a temperature on one split, and scores other splits with their logits divided by it.
 
     Args:
-      predictions: as `NetworkScorer.predictions`.
-      splits: others.
+      role: name of the split to fit on.
+      predictions: arrays of all splits, see `NetworkScorer.predictions`.
+      splits: names of the splits to score.
 
     Returns:
-      fitted_on, temperature, and splits {name: {nll, ece}}; {} where attributes are told.
+      fitted_on, temperature, and splits {name: {nll, ece}}; {} where labels are attributes.
     """
     labels = predictions[f'{role}/labels']
     if labels.ndim > 1:
@@ -259,14 +272,31 @@ def score_calibration(role: str, predictions: Mapping[str, np.ndarray], splits: 
 
 
 def score_at_temperature(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:
-    """Returns {nll, ece} of logits float [N, C] divided by a temperature, at labels int [N]."""
+    """Computes the NLL and the calibration error of logits divided by a temperature.
+
+    Args:
+      logits: float [N, C].
+      labels: int [N].
+      temperature: above 0.
+
+    Returns:
+      {nll, ece}.
+    """
     scaled = logits / temperature
     ece = metrics.calibration(scaled, labels)['ece']
     return {'nll': metrics.negative_log_likelihood(scaled, labels), 'ece': ece}
 
 
 def average_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Averages the scores of one split over runs; returns means, their intervals, and the scores of each run."""
+    """Averages the scores of one split over runs.
+
+    Args:
+      runs: scores of each run, see `score_logits`.
+
+    Returns:
+      The mean of each of `AVERAGED`, its 95 % interval as <name>_ci95, `n`, `interval`, and `each`, the scores of the
+      runs.
+    """
     each = {name: [run[name] for run in runs] for name in AVERAGED if name in runs[0]}
     pooled: dict[str, Any] = {'n': runs[0]['n'], 'interval': 'seeds'}
     for name, values in each.items():

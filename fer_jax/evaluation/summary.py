@@ -17,13 +17,22 @@ FEW_SUBJECTS = 10
 
 
 def share(value: float, interval: list[float] | None) -> str:
-    """'71.23 % [69.7, 72.7]', without an interval where it is None."""
+    """Formats a share and its interval in percent: '71.23 % [69.7, 72.7]'.
+
+    Args:
+      value: share, 0 to 1.
+      interval: lower and upper bound; None leaves it out.
+    """
     bounds = '' if interval is None else f' [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]'
     return f'{value:.2%}'.replace('%', ' %') + bounds
 
 
 def note(scores: Mapping[str, Any]) -> str:
-    """Returns a warning about the intervals of a split with images of few people; '' where there are enough."""
+    """Returns a warning about the intervals of a split with images of few people; '' where there are enough.
+
+    Args:
+      scores: scores of the split, see `score_logits.score_logits`.
+    """
     if scores.get('interval') == 'one_subject':
         return 'all images are of one person. They do not show how people differ, so there is no interval.'
     if (count := scores.get('subjects') or FEW_SUBJECTS) < FEW_SUBJECTS:
@@ -35,19 +44,30 @@ def note(scores: Mapping[str, Any]) -> str:
 
 
 def recall(scores: dict[str, Any]) -> str:
-    """Returns the recall of a class with its interval, or that the split has no image of it."""
+    """Returns the recall of a class with its interval as text, or that the split has no image of the class.
+
+    Args:
+      scores: scores of the class, see `per_class` of `score_logits.score_logits`.
+    """
     return share(scores['recall'], scores['recall_ci95']) if scores['n'] else 'no image in this split'
 
 
 def headline(one: dict[str, Any]) -> str:
-    """The first score of a split: 'accuracy 71.23 %', or 'concordance 0.412'."""
+    """Returns the main score of a split as text: 'accuracy 71.23 %', or 'concordance 0.412' for levels."""
     if 'per_level' in one:
         return f'concordance {one["concordance"]:.3f}'
     return f'accuracy {one["accuracy"]:.2%}'.replace('%', ' %')
 
 
 def summary(results: dict[str, Any]) -> str:
-    """The table at the end of a run: phases, splits, and each class of the last official split."""
+    """Returns the table that is printed at the end of a run, as text.
+
+    It lists the phases, the splits, and the classes, groups or attributes of the test split, or of the first split
+    where there is no test split.
+
+    Args:
+      results: results in the form of results.json.
+    """
     levels = {name: one for name, one in results['splits'].items() if 'concordance' in one}
     told = {name: one for name, one in results['splits'].items() if name not in levels}
     how = ' or '.join(dict.fromkeys(INTERVALS[one['interval']] for one in told.values()))

@@ -21,15 +21,18 @@ UNSTATED = 'not stated by whoever exported it; docs/datasets.md of fer_jax says 
 
 
 def export(workdir: Path, form: str, output: Path, images: str = '', data_licence: str = '') -> None:
-    """Writes the selected checkpoint of a run, and a card.
+    """Writes the selected checkpoint of a run in another format, and a model card beside it.
 
     Args:
-      images: see `exporters.exported_function.real_images`.
-      data_licence: '' for that of the run's own card, where it has one.
+      workdir: folder of the run, or 'release'.
+      form: format to write: one of `GRAPHS`, `OWN`, or a framework that has this network.
+      output: file to write; the card is written to `output` with '.md' appended.
+      images: images that a graph is verified on, see `exporters.exported_function.real_images`.
+      data_licence: licence of the training images; '' takes that of the run's own card, where it has one.
 
     Raises:
-      UserError: there is no run or no checkpoint, the network has no such form or does not say the same in it, or a
-        file cannot be written.
+      UserError: there is no run or no checkpoint, the network cannot be written in this format or gives other results
+        in it, or a file cannot be written.
     """
     folder = restore.resolve_workdir(workdir)
     spec = read_spec(folder)

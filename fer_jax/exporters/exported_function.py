@@ -35,13 +35,13 @@ Classify = Callable[[np.ndarray], np.ndarray]  # uint8 [B, size, size, 3] -> flo
 
 
 class Verified(NamedTuple):
-    """What a graph gave, beside what the run's own network gives.
+    """The comparison of an exported graph with the run's own network.
 
     Attributes:
-      images: how many.
-      deviation: the largest of a probability.
-      labels: images of which the likeliest class is the same.
-      speed, own_speed: images a second of the graph and of this program, in batches of `VERIFY_BATCH_SIZE`.
+      images: number of images compared.
+      deviation: largest absolute difference of a probability.
+      labels: number of images for which both have the same most probable class.
+      speed, own_speed: images per second of the graph and of fer_jax, in batches of `VERIFY_BATCH_SIZE`.
     """
 
     images: int
@@ -52,15 +52,18 @@ class Verified(NamedTuple):
 
 
 class Exported:
-    """The selected checkpoint of a run as a function: preprocessing, network, calibration, in float32.
+    """The selected checkpoint of a run as one float32 function of preprocessing, network and calibration.
 
     Attributes:
-      shape: of one face.
-      metadata: what it takes to use the graph.
+      shape: shape of one face, [size, size, 3].
+      metadata: values that describe how to use the graph, such as class names.
     """
 
     def __init__(self, workdir: str | Path):
-        """Restores it.
+        """Restores the selected checkpoint.
+
+        Args:
+          workdir: folder of the run, or 'release'.
 
         Raises:
           UserError: there is no run, or no evaluated checkpoint yet.
@@ -98,22 +101,36 @@ class Exported:
         self._function, self._own = function, own
 
     def onnx(self, metadata: dict[str, str]) -> bytes:
-        """An ONNX file: uint8 [batch, size, size, 3], RGB -> float32 [batch, classes].
+        """Returns the function as the bytes of an ONNX file.
+
+        It maps uint8 [batch, size, size, 3], RGB, to probabilities float32 [batch, classes].
+
+        Args:
+          metadata: further metadata to write into the file.
 
         Raises:
-          UserError: the package onnx is missing, or the network has an operation without a form there.
+          UserError: the package onnx is missing, or the network has an operation that cannot be converted.
         """
         model = onnx_graph.convert(self._function, self.shape, names=(INPUT, OUTPUT), metadata=self.metadata | metadata)
         return model.SerializeToString()
 
     def stablehlo(self) -> bytes:
-        """What `jax.export.deserialize` reads, for CPU and CUDA; of the same form."""
+        """Returns the function as serialised StableHLO for CPU and CUDA, with the inputs and outputs of `onnx`.
+
+        It can be read with `jax.export.deserialize`.
+        """
         (size,) = jax.export.symbolic_shape('batch')
         given = jax.ShapeDtypeStruct((size, *self.shape), np.uint8)
         return bytes(jax.export.export(jax.jit(self._function), platforms=PLATFORMS)(given).serialize())
 
     def verified(self, graph: Classify, images: np.ndarray) -> Verified:
-        """Both on the same images, uint8 [N, size, size, 3], also in a batch of one, then timed.
+        """Compares a graph with the run's own network on the same images, and measures the speed of both.
+
+        The first image is also compared in a batch of one.
+
+        Args:
+          graph: see `Classify`.
+          images: uint8 [N, size, size, 3].
 
         Raises:
           UserError: a probability differs by more than `TOLERANCE`, or is not finite.
@@ -129,10 +146,13 @@ class Exported:
 
 
 def in_onnxruntime(model: bytes) -> Classify:
-    """The file as onnxruntime computes it.
+    """Returns a function that runs an ONNX model in onnxruntime on the CPU.
+
+    Args:
+      model: bytes of an ONNX file.
 
     Raises:
-      UserError: the package is missing.
+      UserError: the package onnxruntime is missing.
     """
     try:
         import onnxruntime
@@ -143,19 +163,27 @@ def in_onnxruntime(model: bytes) -> Classify:
 
 
 def in_jax(artifact: bytes) -> Classify:
-    """The StableHLO as it is read again."""
+    """Returns a function that runs serialised StableHLO in JAX.
+
+    Args:
+      artifact: see `Exported.stablehlo`.
+    """
     function = jax.jit(jax.export.deserialize(bytearray(artifact)).call)
     return lambda images: np.asarray(function(images))
 
 
 def real_images(workdir: Path, named: str) -> np.ndarray:
-    """uint8 [N, size, size, 3], at most `MOST_IMAGES`, evenly spaced.
+    """Reads evenly spaced images for the verification, at most `MOST_IMAGES`.
 
     Args:
-      named: a folder with images, or a set as `evaluate --data` takes it; '' for the run's own validation split.
+      workdir: folder of the run.
+      named: a folder with images, or a set as `evaluate --data` takes it; '' takes the run's own validation split.
+
+    Returns:
+      uint8 [N, size, size, 3].
 
     Raises:
-      UserError: there are none.
+      UserError: the images cannot be read.
     """
     size = read_spec(workdir).image_size
     if named:
@@ -202,7 +230,12 @@ def _speed(function: Classify, images: np.ndarray, seconds: float = 2.0) -> floa
 
 
 def describe(found: Verified, runtime: Any) -> str:
-    """Two lines: the comparison, and both speeds."""
+    """Returns two lines of text: the result of the verification, and both speeds.
+
+    Args:
+      found: see `Exported.verified`.
+      runtime: name of the runtime of the graph.
+    """
     return (
         f'verified on {found.images:,} images: largest deviation {found.deviation:.1e}, labels equal on '
         f'{found.labels:,}\nspeed    {found.speed:,.0f} images/s in {runtime}, {found.own_speed:,.0f} in fer_jax, '

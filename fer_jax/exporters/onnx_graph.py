@@ -40,8 +40,8 @@ class Tensor(NamedTuple):
     """A value that the graph computes.
 
     Attributes:
-      shape: `UNKNOWN_SIZE` for the batch, 1 where jax has a larger one and every use of it broadcasts.
-      dtype: numpy's.
+      shape: `UNKNOWN_SIZE` for the batch; 1 where the size in jax is larger and every use broadcasts the value.
+      dtype: numpy dtype.
     """
 
     name: str
@@ -59,12 +59,13 @@ def convert(
     names: tuple[str, str],
     metadata: Mapping[str, str],
 ) -> Any:
-    """An `onnx.ModelProto` that computes `function` for any batch size.
+    """Converts a function to an `onnx.ModelProto` that accepts any batch size.
 
     Args:
       function: uint8 [B, *shape] -> float32 [B, ...].
-      names: of the input and the output.
-      metadata: is written into the file.
+      shape: shape of one input.
+      names: names of the input and the output.
+      metadata: values to write into the file.
 
     Raises:
       UserError: the package onnx is missing, or the function has an operation that this converter does not know.
@@ -101,7 +102,7 @@ def convert(
 
 
 class Graph:
-    """Nodes and constants, as they are found.
+    """The nodes and constants of a graph under construction.
 
     Attributes:
       nodes: (operator, inputs, output, attributes), in order.
@@ -115,7 +116,7 @@ class Graph:
         self._known: dict[int, tuple[np.ndarray, str]] = {}
 
     def run(self, jaxpr: Any, consts: Sequence[Any], given: Sequence[Value]) -> list[Value]:
-        """Converts the equations of `jaxpr`; returns its outputs."""
+        """Adds nodes for the equations of `jaxpr`, and returns the values of its outputs."""
         values: dict[Any, Value] = dict(zip(jaxpr.constvars, map(np.asarray, consts), strict=True))
         values |= dict(zip(jaxpr.invars, given, strict=True))
 
@@ -167,7 +168,7 @@ class Graph:
         return tuple(found)
 
     def tensor(self, value: Value) -> Tensor:
-        """A value under a name; a constant gets one."""
+        """Returns a value as a named tensor; a constant is added to `constants` under a new name."""
         if isinstance(value, Tensor):
             return value
         if id(value) not in self._known:
@@ -200,7 +201,7 @@ class Graph:
         return self._made('Transpose', [value], shape, value.dtype, perm=list(order))
 
     def whole(self, value: Value, shape: tuple[int, ...]) -> Tensor:
-        """With what jax has broadcast spelt out."""
+        """Returns a tensor of the full `shape`, with a node that expands a value that jax has broadcast."""
         tensor = self.tensor(value)
         if tensor.shape == shape:
             return tensor
@@ -342,7 +343,7 @@ class Graph:
 
 
 def broadcast(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of two operands together, by numpy's rules."""
+    """Returns the shape that results from broadcasting two shapes by numpy's rules."""
     rank = max(len(one), len(other))
     left, right = ((1,) * (rank - len(shape)) + shape for shape in (one, other))
     return tuple(b if a == 1 else a for a, b in zip(left, right, strict=True))

@@ -21,18 +21,20 @@ COLUMN_TYPES = {int: 'Int64', float: 'float64', bool: 'boolean', str: 'object'}
 
 @dataclasses.dataclass(frozen=True)
 class FaceResult:
-    """One face: the fields of a line of `fer-jax predict`, with the same values.
+    """One face with the fields and values of a line of `fer-jax predict`.
 
     Attributes:
-      file: path of the photograph or video; 'array' of an array.
-      face: number in its picture, from 0, the most certain first.
+      file: path of the photograph or video; 'array' for an array.
+      face: index of the face in its picture, from 0, in order of decreasing detector confidence.
       box: x, y, width and height in pixels of the upright picture.
       detector: confidence of the detector, 0 to 1.
       label: the most probable class.
       confidence: probability of the label.
-      abstained: the confidence is below the analyzer's `abstain_below`.
-      probabilities: of every class, calibrated.
-      frame, seconds, face_id: of videos, number and time of the frame, and number of the person; else None.
+      abstained: True where the confidence is below the analyzer's `abstain_below`.
+      probabilities: calibrated probability of every class, by its name.
+      frame: index of the video frame, from 0; None for a photograph.
+      seconds: time of the frame since the beginning of the video; None for a photograph.
+      face_id: number of the person's track in the video; None for a photograph.
     """
 
     file: str
@@ -48,7 +50,7 @@ class FaceResult:
     face_id: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the line of `fer-jax predict` for this face."""
+        """Returns the fields that are not None as a dict, in the order of a line of `fer-jax predict`."""
         names = ('file', 'frame', 'seconds', 'face', 'face_id', 'box')
         ordered = {name: getattr(self, name) for name in names} | dataclasses.asdict(self)
         return {name: value for name, value in ordered.items() if value is not None} | {'box': list(self.box)}
@@ -56,7 +58,14 @@ class FaceResult:
 
 @dataclasses.dataclass(frozen=True)
 class PhotoResult:
-    """The faces of one photograph of width x height pixels; `classes` are the names of the classes."""
+    """The faces of one photograph.
+
+    Attributes:
+      file: path of the photograph; 'array' for an array.
+      width, height: size of the upright photograph in pixels.
+      faces: one result per face, in order of decreasing detector confidence.
+      classes: class names.
+    """
 
     file: str
     width: int
@@ -65,25 +74,35 @@ class PhotoResult:
     classes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns what can be written as JSON; the web service answers the same."""
+        """Returns a dict that can be written as JSON, in the form in which the web service answers."""
         records = [face.to_dict() for face in self.faces]
         return {'file': self.file, 'width': self.width, 'height': self.height, 'faces': records}
 
     def to_pandas(self) -> Any:
-        """Returns a DataFrame with a row a face and the columns of `fer-jax predict --format csv`."""
+        """Returns a DataFrame with one row per face and the columns of `fer-jax predict --format csv` except `error`.
+
+        Raises:
+          UserError: pandas is not installed.
+        """
         return _to_pandas(self.faces, self.classes)
 
 
 @dataclasses.dataclass(frozen=True)
 class FrameResult:
-    """The faces of one frame of a video."""
+    """The faces of one frame of a video.
+
+    Attributes:
+      frame: index of the frame, from 0.
+      seconds: time of the frame since the beginning of the video.
+      faces: one result per face, in order of decreasing detector confidence.
+    """
 
     frame: int
     seconds: float
     faces: tuple[FaceResult, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns what can be written as JSON."""
+        """Returns a dict that can be written as JSON."""
         records = [face.to_dict() for face in self.faces]
         return {'frame': self.frame, 'seconds': self.seconds, 'faces': records}
 
@@ -93,8 +112,10 @@ class VideoResult:
     """The faces of a video, frame by frame.
 
     Attributes:
-      frames: every frame that was looked at, with and without faces.
-      error: what of the video could not be read; '' where it was whole.
+      file: path of the video.
+      frames: every frame that was analyzed, with and without faces.
+      classes: class names.
+      error: a message about the part of the video that could not be read; '' where all of it was read.
     """
 
     file: str
@@ -108,11 +129,15 @@ class VideoResult:
         return tuple(face for frame in self.frames for face in frame.faces)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns what can be written as JSON."""
+        """Returns a dict that can be written as JSON."""
         return {'file': self.file, 'error': self.error, 'frames': [frame.to_dict() for frame in self.frames]}
 
     def to_pandas(self) -> Any:
-        """Returns a DataFrame with a row a face and the columns of `fer-jax predict --format csv`."""
+        """Returns a DataFrame with one row per face and the columns of `fer-jax predict --format csv` except `error`.
+
+        Raises:
+          UserError: pandas is not installed.
+        """
         return _to_pandas(self.faces, self.classes)
 
 
@@ -121,7 +146,7 @@ class Analyzer:
 
     Attributes:
       classes: class names.
-      description: how faces are cut out, and where that is known from.
+      description: text that describes how faces are cropped, and the source of these settings.
     """
 
     def __init__(
@@ -136,8 +161,8 @@ class Analyzer:
         """Loads the network of a run and the face detector.
 
         Args:
-          workdir: of a run with an evaluated checkpoint, or 'release'.
-          margin: around each face, as a share of it; None takes that of the training data.
+          workdir: folder of a run with an evaluated checkpoint, or 'release'.
+          margin: margin around each face, as a share of its size; None takes the margin of the training data.
           abstain_below: probability below which a face is marked as abstained.
           tta: see `Predictor`.
           yunet: ONNX file of OpenCV's YuNet, used in place of the detector of the extra `faces`.
@@ -156,16 +181,16 @@ class Analyzer:
         self.classes, self.description = self._predictor.classes, self._cutting.description
 
     def photo(self, picture: str | os.PathLike[str] | np.ndarray, *, channels: str | None = None) -> PhotoResult:
-        """Analyzes a photograph.
+        """Finds and classifies the faces of a photograph.
 
         Args:
           picture: path, or array uint8 [H, W], [H, W, 1], [H, W, 3] or [H, W, 4].
-          channels: of an array, one of `CHANNELS`: 'RGB', 'BGR' (as OpenCV reads), 'RGBA', 'BGRA' or 'grey'; may be
-            left out for [H, W] and [H, W, 1]. Alpha is dropped.
+          channels: channel order of an array, one of `CHANNELS`: 'RGB', 'BGR' (as OpenCV reads), 'RGBA', 'BGRA' or
+            'grey'; may be left out for [H, W] and [H, W, 1]. Alpha is dropped.
 
         Raises:
           UserError: the file cannot be read.
-          ValueError: the array is not such a picture, or its channels are not named.
+          ValueError: the array is not such a picture, its channels are not given, or channels are given for a file.
         """
         if isinstance(picture, str | os.PathLike):
             if channels is not None:
@@ -177,14 +202,15 @@ class Analyzer:
         return PhotoResult(source.name, image.shape[1], image.shape[0], results, self.classes)
 
     def video(self, path: str | os.PathLike[str], *, every: int = 1, smooth: float = 0.0) -> VideoResult:
-        """Analyzes a video file.
+        """Finds, tracks and classifies the faces of a video file.
 
         Args:
-          every: only every so many frames are looked at.
-          smooth: seconds over which the probabilities of each person are averaged.
+          path: path of the video.
+          every: step between analyzed frames; 1 analyzes every frame.
+          smooth: time constant, in seconds, of the averaging of each person's probabilities; 0 does not average.
 
         Raises:
-          UserError: the file is no video that can be read, or an argument is out of range.
+          UserError: the file is not a readable video, or an argument is out of range.
         """
         if every < 1 or not 0 <= smooth <= 3600:
             raise UserError(f'every={every}, smooth={smooth}; expected 1 or more, and 0 to 3600 seconds')

@@ -22,19 +22,21 @@ Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 def colours(classes: Sequence[str]) -> dict[str, str]:
-    """Returns a colour for each class."""
+    """Returns a colour, '#rrggbb', for each class; colours repeat after `COLOURS` is used up."""
     return {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(classes)}
 
 
 def draw_faces(image: np.ndarray, records: Sequence[dict[str, Any]]) -> np.ndarray:
-    """Draws the box of every face, and a label of its number, class and confidence that covers no other label.
+    """Draws a box around every face, and a label with its number, class and confidence.
+
+    Labels are placed so that they overlap each other as little as possible.
 
     Args:
       image: uint8 RGB [H, W, 3].
-      records: of its faces, see `inference.face_pipeline.record`.
+      records: records of its faces, see `inference.face_pipeline.record`.
 
     Returns:
-      uint8 RGB [H', W', 3], no side over `LONGEST_SIDE`.
+      uint8 RGB [H', W', 3], no side over `LONGEST_SIDE` pixels.
     """
     import cv2
     from PIL import Image, ImageDraw, ImageFont
@@ -65,7 +67,11 @@ def draw_faces(image: np.ndarray, records: Sequence[dict[str, Any]]) -> np.ndarr
 
 
 def label_text(record: dict[str, Any]) -> str:
-    """Returns the text at a face: its number as in the records, class and confidence, `?` where it abstained."""
+    """Returns the label of a face: its number, its class and its confidence, or its number and `?` where it abstained.
+
+    Args:
+      record: see `inference.face_pipeline.record`; the number is `face_id` where the face is tracked, else `face`.
+    """
     number = record.get('face_id', record['face'])
     return f'{number} ?' if record['abstained'] else f'{number} {record["label"]} {record["confidence"]:.0%}'
 
@@ -77,17 +83,20 @@ def place_label(
     labels: Sequence[Rectangle],
     boxes: Sequence[Rectangle],
 ) -> Rectangle:
-    """Chooses the place of a label at a box: above it, else below, inside or beside it, in rows further away at last.
+    """Chooses a place for the label of a box, with the least overlap with placed labels and with other faces.
+
+    The candidates are above, below, inside and beside the box, then further rows above and below it. The first of
+    equally good ones is chosen.
 
     Args:
-      box: of the face: left, top, right, bottom in pixels.
-      extent: width and height of the label.
-      size: width and height of the picture.
-      labels: those placed already, which it covers least of all.
-      boxes: of the other faces, which it covers little of.
+      box: box of the face: left, top, right, bottom in pixels.
+      extent: width and height of the label in pixels.
+      size: width and height of the picture in pixels.
+      labels: boxes of the labels that are already placed; overlap with them costs 1000 times that with faces.
+      boxes: boxes of the other faces.
 
     Returns:
-      Left, top, right and bottom of the label, inside the picture where it fits.
+      Left, top, right and bottom of the label, inside the picture where the label fits.
     """
     wide, high = extent
     left, top, right, bottom = box
@@ -116,7 +125,12 @@ def _shared_area(first: Rectangle, second: Rectangle) -> float:
 
 
 def save_jpeg(path: Path, image: np.ndarray) -> None:
-    """Writes a JPEG file, whole or not at all."""
+    """Writes a JPEG file atomically.
+
+    Args:
+      path: file to write.
+      image: uint8 RGB [H, W, 3].
+    """
     from PIL import Image
 
     with atomic_write(path, sync=False) as scratch:
@@ -124,10 +138,10 @@ def save_jpeg(path: Path, image: np.ndarray) -> None:
 
 
 class Film:
-    """An annotated copy of a video, `NAME_annotated.mp4`, and a timeline of each person, `NAME_timeline.png`.
+    """Writes an annotated copy of a video, `NAME_annotated.mp4`, and a timeline of its persons, `NAME_timeline.png`.
 
-    Both are whole at every moment at which the block is left, and have their names then. Of however long a video the
-    timeline keeps at most `MOST_POINTS` points.
+    It is a context manager. On exit, also by an exception, both files are completed and get their final names. The
+    timeline has at most `MOST_POINTS` points; longer videos are subsampled.
     """
 
     def __init__(self, folder: Path, name: str, rate: float, classes: tuple[str, ...]):
@@ -143,12 +157,12 @@ class Film:
         return self
 
     def add(self, image: np.ndarray, seconds: float, persons: dict[int, np.ndarray]) -> None:
-        """Adds a frame.
+        """Adds a frame to the video and to the timeline.
 
         Args:
-          image: uint8 RGB [H, W, 3]; every other is resized to the first.
-          seconds: since the beginning.
-          persons: float [classes], the probabilities, by the `face_id` of everybody in the frame.
+          image: uint8 RGB [H, W, 3]; later frames are resized to the size of the first.
+          seconds: time since the beginning of the video.
+          persons: float [classes], probabilities by the `face_id` of each person in the frame.
         """
         self._write(image, seconds)
         if self._seen % self._every == 0:
@@ -185,12 +199,15 @@ class Film:
 def timeline_png(
     path: Path, seconds: np.ndarray, persons: dict[int, np.ndarray], classes: Sequence[str], title: str
 ) -> None:
-    """Draws the probabilities over time, a panel for each person, blank where the person is not there.
+    """Writes a figure of probabilities over time as PNG, with one panel per person.
 
     Args:
-      seconds: float [N].
-      persons: by `face_id` float [N, classes], 0 without the face; of attributes, which do not add up to 1, drawn as
-        lines.
+      path: file to write.
+      seconds: float [N], times of the points.
+      persons: by `face_id` float [N, classes], 0 where the person is not in the frame; probabilities of attributes,
+        which do not add up to 1, are drawn as lines, others as stacked areas.
+      classes: class names.
+      title: title of the figure.
     """
     figure = plotting.figure(10, 1.6 + 2.0 * len(persons))
     panels = figure.subplots(len(persons), 1, sharex=True, squeeze=False)[:, 0]

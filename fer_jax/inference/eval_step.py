@@ -26,11 +26,13 @@ def eval_step(
     Args:
       variables: see `Network.forward`.
       batch: 'x' and 'id', see `data.loading.loader.assemble_batch`; images are resized with antialiasing.
-      start: the stage that the batch's features enter, where it holds features in place of images.
-      tta: see `views`.
+      network: the network.
+      start: the stage that takes 'x' as its input, where 'x' holds cached features; None where it holds images.
+      task: name of the task whose head is used.
+      tta: views of each image, see `views`; ignored where `start` is given.
 
     Returns:
-      float32 [B, classes]: the logits, or those of the mean of the probabilities of several views.
+      float32 [B, classes]: the logits of a single view, or the logits of the mean probabilities of several views.
     """
     x = batch['x']
     seen = [x] if start is not None else views(x, batch['id'], network.spec.image_size, tta)

@@ -28,12 +28,12 @@ Classify = Callable[[np.ndarray], np.ndarray]  # uint8 [B, size, size, 3] -> flo
 
 
 class FacePrediction(NamedTuple):
-    """One face and what it shows.
+    """A detected face and its predicted probabilities.
 
     Attributes:
-      face: where it is.
+      face: the detected face: box, confidence and landmarks.
       probabilities: float32 [classes].
-      face_id: number of its person in a video, None where faces are not tracked.
+      face_id: number of its person in a video; None where faces are not tracked.
     """
 
     face: Face
@@ -42,12 +42,12 @@ class FacePrediction(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """The training faces of a run, as the run records them.
+    """The form of the training faces of a run, as the run records it.
 
     Attributes:
-      cut: how they were cut out, None where it does not tell.
-      grey: they have no colour.
-      place: where that stands.
+      cut: how the faces were cropped; None where it is not recorded.
+      grey: True where the faces are grey.
+      place: name of the file or data set that this was read from; '' where it is not recorded.
     """
 
     cut: Cut | None
@@ -56,7 +56,11 @@ class Trained(NamedTuple):
 
 
 def trained_on(workdir: Path) -> Trained:
-    """Reads how the training faces of a run were cut out: from its record, or for an earlier version from its data."""
+    """Reads how the training faces of a run were cropped.
+
+    It is read from environment.json in `workdir`, or for runs of earlier versions from the data set or folder that
+    config.json names.
+    """
     with contextlib.suppress(KeyError, TypeError, ValueError):
         found = provenance.read_environment(workdir / 'environment.json')['data']['faces']
         cut = Cut(float(found['margin']), bool(found['aligned'])) if 'margin' in found else None
@@ -71,14 +75,14 @@ def trained_on(workdir: Path) -> Trained:
 
 
 class Cutting(NamedTuple):
-    """How faces are cut out for a network.
+    """The settings with which faces are cropped for a network.
 
     Attributes:
-      margin: see `faces.crop`, `faces.align`.
-      grey: crops lose their colour.
-      description: that, and where it is known from, in words.
-      aligned: by the five points of the detector.
-      whole: pictures are faces, and are read as in evaluation: the middle square.
+      margin: see `faces.crop` and `faces.align`.
+      grey: True to convert crops to grey.
+      description: text that describes the settings and their source.
+      aligned: True to align faces by the five landmarks of the detector.
+      whole: True where each picture is a face already; it is cropped to its middle square, as in evaluation.
     """
 
     margin: float
@@ -89,11 +93,14 @@ class Cutting(NamedTuple):
 
 
 def cutting(workdir: Path, margin: float | None, *, aligns: bool) -> Cutting:
-    """Returns how to cut out faces for a run: as its training faces were where it tells, else with `MARGIN`.
+    """Returns the settings with which faces are cropped for a run.
+
+    They are those of the run's training faces where the run records them, otherwise the margin is `MARGIN`.
 
     Args:
-      margin: one that is wanted instead.
-      aligns: whether to align faces where the run does not tell.
+      workdir: folder of the run.
+      margin: margin that overrides the recorded one; None keeps it.
+      aligns: whether to align faces where the run does not record it.
     """
     cut, grey, place = trained_on(workdir)
     if margin is not None:
@@ -113,7 +120,17 @@ def cutting(workdir: Path, margin: float | None, *, aligns: bool) -> Cutting:
 
 
 def cut_out(image: np.ndarray, face: Face, size: int, cutting: Cutting) -> np.ndarray:
-    """Cuts a face out as the network is to see it: uint8 [size, size, 3]."""
+    """Crops a face out of a picture in the form that the network takes.
+
+    Args:
+      image: uint8 RGB [H, W, 3].
+      face: the face; a face without landmarks is not aligned.
+      size: side of the crop in pixels.
+      cutting: see `Cutting`.
+
+    Returns:
+      uint8 [size, size, 3].
+    """
     if cutting.whole:
         cut = fit_square(image, size)
     elif cutting.aligned and face.landmarks is not None:
@@ -135,15 +152,17 @@ def look(
     size: int,
     cutting: Cutting,
 ) -> Iterator[tuple[Frame, list[FacePrediction]]]:
-    """Yields every picture, in order, with its faces, the most certain first.
+    """Yields every picture, in order, with its classified faces.
 
-    Faces of several pictures are classified together; at most `MOST_WAITING` pictures, of `MOST_WAITING_BYTES`, wait
-    for that, but none of a camera.
+    Faces of several pictures are classified together in batches of `FACE_BATCH_SIZE`. At most `MOST_WAITING` pictures
+    or about `MOST_WAITING_BYTES` bytes wait for a batch to fill; pictures of a live source do not wait.
 
     Args:
-      detect: see `faces.detector`; for frames whose faces are not known already.
+      frames: pictures; those with `faces` set are not searched.
+      detect: see `faces.detector`.
       classify: see `Classify`.
       size: side of the crops in pixels.
+      cutting: see `Cutting`.
     """
     waiting: list[tuple[Frame, list[Face]]] = []
     crops: list[np.ndarray] = []
@@ -180,7 +199,15 @@ def _classified(classify: Classify, crops: list[np.ndarray]) -> np.ndarray:
 
 
 def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Divides the logits of probabilities by `temperature`; returns the new softmax, float32 [..., classes]."""
+    """Divides the logits of probabilities by a temperature and applies softmax again.
+
+    Args:
+      probabilities: float [..., classes].
+      temperature: above 0; 1 leaves the probabilities.
+
+    Returns:
+      float32 [..., classes].
+    """
     logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)) / temperature
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     return (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
@@ -189,7 +216,15 @@ def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 def record(
     frame: Frame, prediction: FacePrediction, classes: tuple[str, ...], *, number: int, abstain_below: float
 ) -> dict[str, Any]:
-    """Returns one face as it is written: a line of JSON."""
+    """Returns the JSON record of one face: a line of `fer-jax predict`.
+
+    Args:
+      frame: the picture.
+      prediction: the face and its probabilities.
+      classes: class names.
+      number: index of the face in its picture.
+      abstain_below: probability of the label below which `abstained` is True.
+    """
     best = int(prediction.probabilities.argmax())
     return {
         **place(frame),
@@ -205,7 +240,7 @@ def record(
 
 
 def place(frame: Frame) -> dict[str, Any]:
-    """Returns {'file', 'frame', 'seconds'} of a picture; a photograph has no frames."""
+    """Returns the fields that identify a picture: 'file', and for a video or camera 'frame' and 'seconds'."""
     if not frame.source.moves:
         return {'file': frame.source.label}
     return {'file': frame.source.label, 'frame': frame.number, 'seconds': round(frame.seconds, 3)}

@@ -25,7 +25,7 @@ UNREADABLE = 'this is no picture that can be read; give a JPEG or PNG'
 
 
 class Refused(Exception):
-    """A request or a picture that is answered with an HTTP status and a reason."""
+    """A request or picture that is refused, with the HTTP status and the reason of the answer."""
 
     def __init__(self, status: HTTPStatus, reason: str):
         super().__init__(reason)
@@ -33,18 +33,19 @@ class Refused(Exception):
 
 
 class Picture(NamedTuple):
-    """An encoded picture, and its name in the answer."""
+    """An encoded picture with the name that identifies it in the answer."""
 
     name: str
     data: bytes
 
 
 class Located(NamedTuple):
-    """The faces of one picture before they are classified; the picture itself is not kept.
+    """The detected and cropped faces of one picture, before classification; the picture itself is not kept.
 
     Attributes:
-      size: width and height in pixels.
-      crops: one face each, uint8 [size, size, 3].
+      size: width and height of the picture in pixels.
+      faces: the detected faces.
+      crops: one crop per face, uint8 [size, size, 3].
     """
 
     size: tuple[int, int]
@@ -62,16 +63,20 @@ class FaceService:
         self._batches = RequestBatches(predictor.calibrated)
 
     def warm_up(self) -> None:
-        """Compiles the programs for the batch sizes that requests use."""
+        """Compiles the network for every batch size that requests use."""
         side = self.predictor.image_size
         for size in BATCH_SIZES:
             if size <= FACE_BATCH_SIZE:
                 self.predictor.calibrated(np.zeros((size, side, side, 3), np.uint8))
 
     async def analyze(self, pictures: Sequence[Picture]) -> list[dict[str, Any] | Refused]:
-        """Returns for each picture {'file', 'width', 'height', 'faces'}, faces as in predictions, or why it is refused.
+        """Finds and classifies the faces of pictures.
 
-        The faces of all pictures, and of other requests that wait, are classified together.
+        The faces of all pictures, and those of other waiting requests, are classified together.
+
+        Returns:
+          For each picture {'file', 'width', 'height', 'faces'} with faces as in predictions, or the reason of its
+          refusal.
         """
         located = [await self._locate(picture) for picture in pictures]
         crops = [crop for part in located if isinstance(part, Located) for crop in part.crops]
@@ -117,7 +122,7 @@ class FaceService:
 
 
 class RequestBatches:
-    """Classifies the crops of several requests together: those that arrive while a batch runs form the next batch."""
+    """Classifies the crops of several requests together: crops that arrive while a batch runs form the next batch."""
 
     def __init__(self, classify: Callable[[np.ndarray], np.ndarray]):
         self._classify = classify
@@ -126,7 +131,14 @@ class RequestBatches:
         self._running: asyncio.Task[None] | None = None
 
     async def classify(self, crops: np.ndarray) -> np.ndarray:
-        """Classifies crops, uint8 [B, size, size, 3]; returns probabilities float32 [B, classes]."""
+        """Classifies crops together with those of other waiting requests.
+
+        Args:
+          crops: uint8 [B, size, size, 3].
+
+        Returns:
+          Probabilities float32 [B, classes].
+        """
         result: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
         self._waiting.append((crops, result))
         if self._running is None or self._running.done():
@@ -155,10 +167,13 @@ class RequestBatches:
 
 
 def check_size(data: bytes) -> None:
-    """Checks the number of pixels by the header, before a picture is decoded.
+    """Checks the number of pixels of an encoded picture by its header, without decoding it.
+
+    Args:
+      data: the encoded picture.
 
     Raises:
-      Refused: it has too many pixels, or is no picture.
+      Refused: it has more than `LARGEST_PIXELS` pixels, or is not a readable picture.
     """
     from PIL import Image
 

@@ -14,7 +14,7 @@ BOX = ('x', 'y', 'width', 'height')
 
 
 def take_whole_pictures(frames: Iterable[Frame]) -> Iterator[Frame]:
-    """Yields the frames, each one face."""
+    """Yields each frame with one face whose box is the whole picture; frames without an image are left unchanged."""
     for frame in frames:
         if frame.image is None:
             yield frame
@@ -24,16 +24,20 @@ def take_whole_pictures(frames: Iterable[Frame]) -> Iterator[Frame]:
 
 
 class Boxes:
-    """Boxes of faces by picture, from a CSV file with the columns file, x, y, width and height, and perhaps others.
+    """Face boxes by picture, read from a CSV file with the columns file, x, y, width and height.
 
-    `frame` is the number of a frame of a video, from 0, and `detector` a confidence, 1 where it is missing.
+    Two further columns are optional: `frame`, the index of a video frame from 0 (default 0), and `detector`, a
+    confidence (default 1). Other columns are ignored.
     """
 
     def __init__(self, path: Path):
-        """Reads the file.
+        """Reads the CSV file.
+
+        Args:
+          path: the file.
 
         Raises:
-          UserError: it cannot be read, lacks a column, or a cell is no number.
+          UserError: the file cannot be read, lacks a column, or has a row that is not a valid box.
         """
         self._path = path
         self._faces: dict[tuple[str, int], list[Face]] = {}
@@ -66,7 +70,11 @@ class Boxes:
         self._faces.setdefault((row['file'], frame), []).append(Face(box, confidence, None))  # type: ignore[arg-type]
 
     def check(self, names: Iterable[str]) -> None:
-        """Raises a UserError where no box is of one of these files."""
+        """Checks that the boxes, if there are any, include one for these files.
+
+        Raises:
+          UserError: the table has boxes, but none for these files.
+        """
         files = {file for file, _ in self._faces}
         if files and not any(files.intersection(self._keys(name)) for name in names):
             message = f'--faces={str(self._path)!r} has no boxes of the pictures given, but of {sorted(files)[0]!r}'
@@ -81,7 +89,7 @@ class Boxes:
         return keys
 
     def add_faces(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """Yields the frames with their boxes; none where the table has none of them."""
+        """Yields each frame with its boxes from the table; a frame without boxes gets an empty list of faces."""
         for frame in frames:
             keys = ((key, frame.number) for key in self._keys(frame.source.name))
             yield frame._replace(faces=next((self._faces[key] for key in keys if key in self._faces), []))

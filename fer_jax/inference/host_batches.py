@@ -15,7 +15,8 @@ def resize_on_host(image: np.ndarray, size: int) -> np.ndarray:
       size: side of the result in pixels.
 
     Returns:
-      float32 [size, size, C] in 0..255, within 0.001 of `geometry.resize`: bilinear, antialiased where it shrinks.
+      float32 [size, size, C] in 0..255, within 0.001 of `geometry.resize`: bilinear, with antialiasing for smaller
+      sizes.
     """
     from PIL import Image
 
@@ -29,7 +30,11 @@ def resize_on_host(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def stack_images(images: np.ndarray | list[np.ndarray], size: int) -> np.ndarray:
-    """Stacks images of any sizes, each uint8 [H, W, C].
+    """Stacks images, each uint8 [H, W, C] of any size, into one batch.
+
+    Args:
+      images: the images.
+      size: side of the result in pixels.
 
     Returns:
       [B, size, size, C]: uint8 where no image needs resizing, else float32.
@@ -40,10 +45,10 @@ def stack_images(images: np.ndarray | list[np.ndarray], size: int) -> np.ndarray
 
 
 def split_into_parts(count: int) -> Iterator[tuple[int, int, int]]:
-    """Splits a batch so that each part has one of `BATCH_SIZES` once it is padded, by less than half.
+    """Splits a batch into parts that are padded to sizes in `BATCH_SIZES`; less than half of each part is padding.
 
     Args:
-      count: examples of the batch.
+      count: number of examples in the batch.
 
     Yields:
       (first, last, size): examples first to last - 1 are padded to `size`.
@@ -64,16 +69,16 @@ def pad_batch(batch: np.ndarray, size: int) -> np.ndarray:
 
 
 def check_images(images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray | list[np.ndarray]:
-    """Checks images and gives each a channel axis.
+    """Checks the shape and dtype of images, and gives each a channel axis.
 
     Args:
       images: uint8 [B, H, W, 1 or 3]; [H, W, 1 or 3], [B, H, W]; or a list of [H, W, 1 or 3] or [H, W].
 
     Returns:
-      uint8 images [H, W, 1 or 3], an array of them where all have one size.
+      uint8 images [H, W, 1 or 3]: a list where a list was given, else an array [B, H, W, 1 or 3].
 
     Raises:
-      ValueError: an image is not uint8 or has another shape.
+      ValueError: an image is not uint8 or has another shape, or the images of a list differ in their channels.
     """
     if isinstance(images, list | tuple):
         batch = [np.asarray(image) for image in images]

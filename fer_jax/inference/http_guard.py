@@ -26,7 +26,7 @@ HEADERS = {
 
 
 class LimitedProtocol(H11Protocol):
-    """HTTP/1.1 with bounds: on connections, on the time to send a request, and on the time to receive an answer."""
+    """HTTP/1.1 with limits on the connections, the time to send a request and the time to receive an answer."""
 
     _deadline: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
@@ -67,17 +67,23 @@ class LimitedProtocol(H11Protocol):
 
 
 class Names:
-    """Names by which a server is reached, beside localhost and any address."""
+    """The host names by which a server may be reached; localhost and IP addresses are always allowed."""
 
     def __init__(self, host: str, names: Collection[str]):
-        """Takes the host name or address that it listens on, and names of proxies, with a port if not 80 or 443."""
+        """Stores the names.
+
+        Args:
+          host: host name or address that the server listens on.
+          names: host names of proxies, with a port if it is not 80 or 443.
+        """
         self._authorities = {_authority(name) for name in names}
         self._hosts = {'localhost', host.lower(), *(name for name, _ in self._authorities)}
 
     def has_host(self, host: str) -> bool:
-        """Tells whether a Host header has one of the names, or an address.
+        """Returns whether a Host header has one of the names or an IP address.
 
-        Another name that leads here would make its page one of this server to a browser (DNS rebinding).
+        Other names are not allowed because of DNS rebinding: a browser would treat a page of a foreign name that
+        resolves to this server as a page of the server.
         """
         try:
             name, _ = _authority(host)
@@ -86,7 +92,7 @@ class Names:
             return False
 
     def has_origin(self, origin: str, host: str) -> bool:
-        """Tells whether an Origin header names the server of the Host header, or one of the names."""
+        """Returns whether an Origin header matches the Host header or one of the names."""
         scheme, _, authority = origin.partition('://')
         default = DEFAULT_PORTS.get(scheme)
         try:
@@ -109,7 +115,7 @@ def _authority(text: str) -> tuple[str, int | None]:
 
 
 class Guard:
-    """ASGI middleware: refuses foreign names and origins, takes the prefix of a proxy off, and adds headers."""
+    """ASGI middleware that refuses foreign host names and origins, removes a proxy's path prefix and adds headers."""
 
     def __init__(self, app: ASGIApp, names: Names, root_path: str):
         self.app, self.names, self.root_path = app, names, root_path
@@ -141,5 +147,11 @@ class Guard:
 
 
 def refusal(status: int, reason: str, **headers: Any) -> JSONResponse:
-    """Returns the answer {'error': reason}."""
+    """Returns the JSON response {'error': reason}.
+
+    Args:
+      status: HTTP status.
+      reason: text of the error.
+      headers: further headers of the response.
+    """
     return JSONResponse({'error': reason}, status, headers)

@@ -29,9 +29,9 @@ class Source(NamedTuple):
     """One photograph, video, stream or camera.
 
     Attributes:
-      name: as it was given, or as it was found in a folder.
-      frames: how many there will be, about as many of a video: 1 of a photograph, 0 where it is unknown.
-      rate: frames a second, 0 of a photograph.
+      name: path, address or camera as it was given, or as it was found in a folder.
+      frames: number of frames, approximate for a video; 1 for a photograph, 0 where it is unknown.
+      rate: frames per second; 0 for a photograph.
     """
 
     name: str
@@ -53,14 +53,15 @@ class Source(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """One picture.
+    """One picture of a source.
 
     Attributes:
-      number: in its video or of its camera, from 0.
-      seconds: since its beginning.
+      source: the photograph, video, stream or camera.
+      number: index of the frame in its source, from 0.
+      seconds: time since the beginning of the source.
       image: uint8 RGB [H, W, 3], upright; None where it cannot be read.
-      error: why not; '' where it can.
-      faces: where they are known already, None where they are to be detected.
+      error: reason why it cannot be read; '' where it can.
+      faces: faces that are already known; None where they are to be detected.
     """
 
     source: Source
@@ -72,15 +73,17 @@ class Frame(NamedTuple):
 
 
 def printable(text: str) -> str:
-    """Returns text that can be encoded: bytes of a file's name that are not UTF-8 are escaped by backslashes."""
+    """Returns text that can be encoded as UTF-8: undecodable bytes of a file name are escaped with backslashes."""
     return text.encode('utf-8', 'backslashreplace').decode()
 
 
 def sources(paths: Sequence[str]) -> list[Source]:
-    """Lists what the arguments name, each once: files, streams, cameras, and all photographs and videos below folders.
+    """Lists the sources that the arguments name, each once.
+
+    A path may be a file, a stream, a camera, or a folder; a folder stands for all photographs and videos below it.
 
     Raises:
-      UserError: one is not there, a folder holds none, or a camera cannot be opened.
+      UserError: a path does not exist, a folder has no photographs or videos, or a camera cannot be opened.
     """
     result: list[Source] = []
     for given in paths:
@@ -164,10 +167,13 @@ def _capture(name: str) -> Any:
 
 
 def read_frames(source: Source, *, every: int = 1) -> Iterator[Frame]:
-    """Yields the frames of a source, one at a time; the last one has an `error` where something cannot be read.
+    """Yields the frames of a source, one at a time.
+
+    Where something cannot be read, the last frame has an `error` and no image.
 
     Args:
-      every: of a video or camera, only every so many frames are given.
+      source: see `sources`.
+      every: step between frames of a video or camera; 1 yields every frame.
     """
     if not source.moves:
         try:

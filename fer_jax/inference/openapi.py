@@ -22,11 +22,11 @@ REASONS = {
 
 
 def describe_api(classes: Sequence[str], root_path: str = '') -> dict[str, Any]:
-    """Returns the OpenAPI 3.1 document of the service.
+    """Returns the OpenAPI 3.1 document of the web service.
 
     Args:
-      classes: names of the classes.
-      root_path: under which a proxy makes the service available.
+      classes: class names.
+      root_path: path prefix under which a proxy serves the service; '' for none.
     """
     fields = {
         'file': TEXT | {'description': 'Name of the picture.'},
@@ -121,7 +121,7 @@ def _reference(name: str) -> dict[str, Any]:
 
 
 def render_page(document: dict[str, Any]) -> str:
-    """Renders an OpenAPI document of `describe_api` as one HTML page."""
+    """Returns the HTML page of an OpenAPI document made by `describe_api`."""
     import jinja2
 
     environment = jinja2.Environment(

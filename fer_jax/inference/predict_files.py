@@ -26,7 +26,17 @@ LONGEST_NAME_BYTES = 180  # of a copy; file systems take 255, of which suffixes 
 
 
 def predict_files(arguments: argparse.Namespace) -> int:
-    """Classifies the faces of all photographs and videos given, writes the results and returns the exit status."""
+    """Classifies the faces of photographs and videos, and writes the predictions and annotated copies.
+
+    Args:
+      arguments: parsed flags of `fer-jax predict`.
+
+    Returns:
+      The exit status: 0, or 2 where some input could not be read completely.
+
+    Raises:
+      UserError: a flag has a value that cannot be used, or an input, the run or the detector is missing.
+    """
     for name, fits, expected in (
         ('margin', arguments.margin is None or 0 <= arguments.margin <= 10, '0 to 10'),
         ('abstain_below', 0 <= arguments.abstain_below <= 1, 'a probability'),

@@ -24,7 +24,7 @@ PERSON_COLUMNS = {
 
 
 class Writer(Protocol):
-    """Writes records one by one; `close` makes the file whole."""
+    """Writes records to a file one by one; `close` completes the file."""
 
     def write(self, record: dict[str, Any]) -> None: ...
 
@@ -32,17 +32,25 @@ class Writer(Protocol):
 
 
 def face_columns(classes: Sequence[str]) -> dict[str, type]:
-    """Returns the columns of a table of faces: `FACE_COLUMNS`, one a class, and `error`."""
+    """Returns the columns, with types, of a table of faces: `FACE_COLUMNS`, one column per class, and `error`."""
     return FACE_COLUMNS | dict.fromkeys(classes, float) | {'error': str}
 
 
 def person_columns(classes: Sequence[str]) -> dict[str, type]:
-    """Returns the columns of a table of the persons of videos: `PERSON_COLUMNS`, and one a class."""
+    """Returns the columns, with types, of a table of persons: `PERSON_COLUMNS` and one column per class."""
     return PERSON_COLUMNS | dict.fromkeys(classes, float)
 
 
 def check_format(form: str, *, to_file: bool) -> None:
-    """Raises a UserError where there is no such format, or none for text that is not written to a file."""
+    """Checks that predictions can be written in a format.
+
+    Args:
+      form: name of the format.
+      to_file: whether the target is a file rather than standard output.
+
+    Raises:
+      UserError: the format is unknown, is Parquet without a file, or needs a package that is not installed.
+    """
     check_choice('--format', form, FORMATS)
     if form != 'parquet':
         return
@@ -53,12 +61,12 @@ def check_format(form: str, *, to_file: bool) -> None:
 
 
 def open_writer(form: str, target: Path | TextIO, columns: dict[str, type]) -> Writer:
-    """Opens a file of predictions.
+    """Opens a file of predictions for writing.
 
     Args:
       form: one of `FORMATS`.
       target: a path without suffix, which is added, or an open text file (not for Parquet).
-      columns: of a table, with the type of their values.
+      columns: column names of a table with the types of their values; unused for JSON lines.
 
     Raises:
       UserError: see `check_format`.
@@ -73,7 +81,7 @@ def open_writer(form: str, target: Path | TextIO, columns: dict[str, type]) -> W
 
 
 class JsonLinesWriter:
-    """Writes a line of JSON a record, at once."""
+    """Writes each record as a line of JSON and flushes it."""
 
     def __init__(self, file: TextIO):
         self._file = file
@@ -86,7 +94,7 @@ class JsonLinesWriter:
 
 
 class CsvWriter:
-    """Writes a line of comma-separated values a record, at once; what a record lacks is empty."""
+    """Writes each record as a CSV line and flushes it; missing values are empty."""
 
     def __init__(self, file: TextIO, columns: dict[str, type]):
         self._file = file
@@ -102,7 +110,7 @@ class CsvWriter:
 
 
 class ParquetWriter:
-    """Writes a Parquet file, which is whole once it is closed; what a record lacks is null."""
+    """Writes a Parquet file, which is complete once it is closed; missing values are null."""
 
     def __init__(self, path: Path, columns: dict[str, type]):
         import pyarrow as arrow
@@ -132,7 +140,10 @@ class ParquetWriter:
 
 
 def flatten(record: dict[str, Any], columns: Collection[str]) -> dict[str, Any]:
-    """Returns the values of a record by column; names that are not UTF-8 are escaped by backslashes."""
+    """Returns the values of a record by column, with the box and the probabilities as separate columns.
+
+    Strings that are not valid UTF-8 are escaped with backslashes; missing values are None.
+    """
     values = dict(record)
     values.update(zip(('x', 'y', 'width', 'height'), values.pop('box', ()), strict=False))
     values.update(values.pop('probabilities', {}))

@@ -31,13 +31,15 @@ class Predictor:
       image_size: side in pixels to which images are resized.
       step: training step of the checkpoint.
       folder: workdir of the run.
-      temperature: fitted on the validation split; 1 where the run has none.
+      temperature: temperature that calibrates the logits, fitted on the split that selected the checkpoint; 1 where the
+        run has none.
     """
 
     def __init__(self, workdir: str | Path, *, tta: str = 'none'):
-        """Restores the selected checkpoint of the run in `workdir`, or the network that comes with fer_jax, 'release'.
+        """Restores the selected checkpoint of a run.
 
         Args:
+          workdir: folder of the run, or 'release' for the network that comes with fer_jax.
           tta: views of each image whose probabilities are averaged: 'none', 'flip', 'tencrop' or a number of random
             ones, see `inference.tta.views`.
 
@@ -64,14 +66,14 @@ class Predictor:
         """Classifies face crops.
 
         Images are resized on the host and batches are padded to one of `host_batches.BATCH_SIZES`: a program is
-        compiled at the first call of each of these, and none for other sizes of images and batches.
+        compiled at the first call with each of these sizes, and none for other sizes of images and batches.
 
         Args:
-          images: uint8 [B, H, W, 1 or 3], grey or RGB; or one image [H, W, C], grey ones [B, H, W], or a list of
-            images of different sizes, each [H, W, C] or [H, W].
+          images: uint8 [B, H, W, 1 or 3], grey or RGB; or one image [H, W, C], grey ones [B, H, W], or a list of images
+            of different sizes, each [H, W, C] or [H, W].
 
         Returns:
-          Probabilities float32 [B, classes], of each attribute where the run learnt attributes.
+          Probabilities float32 [B, classes]; where the run learnt attributes, the probability of each attribute.
 
         Raises:
           ValueError: an image is not uint8 or has another shape.
@@ -88,13 +90,13 @@ class Predictor:
         return np.concatenate(rows)
 
     def calibrated(self, images: np.ndarray) -> np.ndarray:
-        """Classifies images as a call does, and divides the logits by the run's temperature.
+        """Classifies images with the logits divided by the run's temperature.
 
         Args:
           images: see `__call__`.
 
         Returns:
-          Calibrated probabilities float32 [B, classes]; of attributes as a call gives them.
+          Calibrated probabilities float32 [B, classes]; those of attributes are not calibrated.
         """
         probabilities = self(images)
         if self._activation is jax.nn.sigmoid:
@@ -102,19 +104,19 @@ class Predictor:
         return face_pipeline.calibrated(probabilities, self.temperature)
 
     def explain(self, images: np.ndarray, classes: np.ndarray) -> saliency.Explanation:
-        """Computes occlusion maps, and tests them; see `inference.saliency.explain`.
+        """Computes occlusion maps of images and tests them by deletion, see `inference.saliency.explain`.
 
         Args:
           images: uint8 [B, H, W, C].
-          classes: int [B], numbers in `classes`.
+          classes: int [B], the class index that is explained for each image.
         """
         return saliency.explain(self._network, self._variables, images, classes)
 
     def of_table(self, table: Table) -> np.ndarray:
-        """Classifies every image of a table, decoded as in training.
+        """Computes the logits of every image of a table, decoded as in training.
 
         Returns:
-          Logits float32 [N, classes], up to a constant a row.
+          Logits float32 [N, classes], up to a constant per row: the logarithms of the probabilities.
         """
         height, width, channels = table.shape
         own = height is not None and height == width and height <= self.image_size
@@ -136,7 +138,7 @@ def load(workdir: str | Path, *, tta: str = 'none') -> Predictor:
     """Loads the selected checkpoint of a run as a function of images: `fer_jax.load('runs/x')(images)`.
 
     Args:
-      workdir: of a run with an evaluated checkpoint, or 'release'.
+      workdir: folder of a run with an evaluated checkpoint, or 'release'.
       tta: see `Predictor`.
 
     Raises:

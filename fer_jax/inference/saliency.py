@@ -22,10 +22,10 @@ class Explanation(NamedTuple):
     """Occlusion maps of images, and the result of the deletion test.
 
     Attributes:
-      heats: float32 [B, CELLS, CELLS], the loss of log-probability of the given class.
-      maps: float32 [B, classes, CELLS, CELLS], the loss of each logit.
-      removed: float32 [B], the loss of log-probability when the most important fifth of the image is hidden.
-      removed_at_random: float32 [B], the mean loss when a part of the same shape is hidden at random places.
+      heats: float32 [B, CELLS, CELLS], the decrease of the log-probability of the given class.
+      maps: float32 [B, classes, CELLS, CELLS], the decrease of each logit.
+      removed: float32 [B], the decrease of the log-probability when the most important fifth of the image is hidden.
+      removed_at_random: float32 [B], the mean decrease when a part of the same shape is hidden at random places.
     """
 
     heats: np.ndarray
@@ -40,12 +40,16 @@ def explain(
     """Computes occlusion maps (Zeiler and Fergus 2014), and tests them by deletion (Petsiuk et al. 2018).
 
     A patch of 2 x 2 of 8 x 8 cells is replaced by the mean colour of the image. The value of a cell is the mean over
-    the patches that cover it. Unlike the last map of a network, whose cells at small images are few and are not centred
-    on the part of the image that they are drawn over, this has the same resolution at every size and network.
+    the patches that cover it. The maps have the same resolution for every image size and network. The last feature map
+    of a network has few cells for small images, and its cells are not centred on the image parts over which they are
+    drawn.
 
     Args:
-      images: uint8 [B, H, W, C], resized to the network's size.
+      network: the network.
+      variables: see `Network.forward`.
+      images: uint8 [B, H, W, C]; they are resized to the network's size.
       classes: int [B], the class of each image that is explained.
+      task: name of the task whose head is explained.
     """
     compute = jax.jit(functools.partial(_hide, network=network, task=task))
     patches = _patches()
@@ -63,13 +67,13 @@ def explain(
 
 
 def deletion_masks(heats: np.ndarray) -> np.ndarray:
-    """Returns masks of the most important cells, and of as many at random places in the same arrangement.
+    """Returns masks of the most important cells, and masks of the same arrangement shifted to random places.
 
     Args:
       heats: float [B, CELLS, CELLS].
 
     Returns:
-      bool [1 + RANDOM_PLACES, B, CELLS, CELLS], the same for the same maps.
+      bool [1 + RANDOM_PLACES, B, CELLS, CELLS]; equal `heats` give equal masks.
     """
     count = round(REMOVED_SHARE * CELLS**2)
     order = np.argsort(-heats.reshape(len(heats), -1), axis=1, kind='stable')
@@ -82,7 +86,7 @@ def deletion_masks(heats: np.ndarray) -> np.ndarray:
 
 
 def readable(network: Network) -> bool:
-    """Returns whether the head is linear in the global average of the last map, and in nothing else."""
+    """Returns whether the head is a linear function of the global average of the last feature map alone."""
     spec = network.spec
     return list(network.stages)[-2:] == ['pool', 'head'] and spec.head == 'linear' and not spec.head_inputs
 

@@ -25,17 +25,18 @@ PAGE = Path(__file__).with_name('serve.html')
 
 
 class Server(uvicorn.Server):
-    """Serves a `FaceService`: GET / is the page, POST /faces takes pictures, see `openapi.describe_api`."""
+    """Serves a `FaceService` over HTTP: GET / is the page, POST /faces takes pictures, see `openapi.describe_api`."""
 
     def __init__(
         self, address: tuple[str, int], service: FaceService, *, names: Collection[str] = (), root_path: str = ''
     ):
-        """Listens.
+        """Opens the socket and creates the application.
 
         Args:
-          address: host name or address, IPv4 or IPv6, and port; 0 takes any that is free.
-          names: by which it is reached, beside localhost and any address; see `http_guard.Names`.
-          root_path: under which a proxy makes it available, such as '/faces'.
+          address: host name or address, IPv4 or IPv6, and port; 0 takes any free port.
+          service: finds and classifies the faces.
+          names: host names by which the server is reached, beside localhost and IP addresses; see `http_guard.Names`.
+          root_path: path prefix under which a proxy serves it, such as '/faces'; '' for none.
 
         Raises:
           OSError, OverflowError: the address cannot be listened on.
@@ -64,12 +65,19 @@ class Server(uvicorn.Server):
         return self.socket.getsockname()[:2]
 
     def serve_forever(self) -> None:
-        """Answers requests until a signal comes or `should_exit` is set."""
+        """Answers requests until a signal arrives or `should_exit` is set."""
         self.run(sockets=[self.socket])
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Returns a socket that listens; of a name with addresses of both kinds on IPv4, on :: also IPv4."""
+    """Returns a listening socket.
+
+    IPv4 is used for a name with addresses of both versions; the address :: also accepts IPv4 where the system can.
+
+    Args:
+      host: host name or address.
+      port: port; 0 takes any free one.
+    """
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, (address, _, *scope) = min(found, key=lambda each: each[0] != socket.AF_INET)
     dualstack = address == '::' and socket.has_dualstack_ipv6()
@@ -77,7 +85,13 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def create_app(service: FaceService, names: Names, root_path: str = '') -> Guard:
-    """Creates the ASGI application."""
+    """Creates the ASGI application of the web service.
+
+    Args:
+      service: finds and classifies the faces.
+      names: host names that are allowed.
+      root_path: path prefix under which a proxy serves it; '' for none.
+    """
     predictor = service.predictor
     text = PAGE.read_text(encoding='utf-8').replace('{{largest}}', str(uploads.LARGEST_UPLOAD_BYTES))
     text = text.replace('{{prefix}}', f'{root_path}/' if root_path else '')
@@ -129,13 +143,13 @@ def create_app(service: FaceService, names: Names, root_path: str = '') -> Guard
 
 
 def refused(error: Refused) -> Response:
-    """Returns the answer to a refused request; a client that sends too slowly is not read from again."""
+    """Returns the response to a refused request; after a request timeout it closes the connection."""
     close = {'Connection': 'close'} if error.status == HTTPStatus.REQUEST_TIMEOUT else {}
     return refusal(error.status, str(error), **close)
 
 
 def http_error(request: Request, error: HTTPException) -> Response:
-    """Returns the answer to an address or a method that does not exist."""
+    """Returns the response to an HTTP error, such as an unknown address or a method that is not allowed."""
     reasons = {
         404: 'nothing is at this address; the page is at /, pictures are sent to /faces',
         405: 'this method does not work here; pictures are sent to /faces by POST',

@@ -29,7 +29,7 @@ IMPOSSIBLE = 1e6  # cost
 
 
 class Track:
-    """One person: the last known place, motion, appearance and scores."""
+    """The track of one person: the last known position, velocity, appearance and probabilities."""
 
     def __init__(self, number: int, face: Face, look: np.ndarray, seconds: float, probabilities: np.ndarray):
         self.number, self.probabilities = number, probabilities
@@ -38,7 +38,17 @@ class Track:
         self._look, self.seconds = look, seconds
 
     def cost(self, face: Face, look: np.ndarray, seconds: float) -> float:
-        """Returns how unlike this person a face is; `IMPOSSIBLE` where it is somebody else's."""
+        """Computes the cost of assigning a face to this track.
+
+        Args:
+          face: the face.
+          look: float64 thumbnail of the face, normalised, see `_thumbnail`.
+          seconds: time of its frame since the beginning of the video.
+
+        Returns:
+          0 for an equal face at the expected position, more for one that differs more; `IMPOSSIBLE` where distance,
+          size or appearance differ too much.
+        """
         gap = seconds - self.seconds
         distance = float(np.linalg.norm(_middle(face) - self._middle - gap * self._velocity))
         distance /= (self._side + _side(face)) / 2
@@ -49,7 +59,15 @@ class Track:
         return distance + ratio + (1 - likeness)
 
     def update(self, face: Face, look: np.ndarray, seconds: float, probabilities: np.ndarray, smoothing: float) -> None:
-        """Moves the track to a face; probabilities approach its own within `smoothing` seconds."""
+        """Assigns a face to the track and updates its position, velocity, appearance and probabilities.
+
+        Args:
+          face: the face.
+          look: float64 thumbnail of the face, normalised, see `_thumbnail`.
+          seconds: time of its frame since the beginning of the video.
+          probabilities: float [classes] of the face.
+          smoothing: time constant, in seconds, of the exponential average of the probabilities; 0 does not average.
+        """
         gap = max(seconds - self.seconds, 1e-6)
         share = 1 - math.exp(-gap / VELOCITY_SECONDS)
         self._velocity += share * ((_middle(face) - self._middle) / gap - self._velocity)
@@ -60,13 +78,13 @@ class Track:
 
 
 class Tracker:
-    """Numbers the faces of one video, frame by frame."""
+    """Assigns track numbers to the faces of one video, frame by frame."""
 
     def __init__(self, smoothing_seconds: float = 0.0):
-        """Starts without faces.
+        """Creates a tracker without tracks.
 
         Args:
-          smoothing_seconds: over which the probabilities of each person are averaged; 0 leaves them.
+          smoothing_seconds: time constant of the averaging of each person's probabilities; 0 does not average.
         """
         self._smoothing = smoothing_seconds
         self._tracks: list[Track] = []
@@ -74,12 +92,15 @@ class Tracker:
         self._scene: np.ndarray | None = None
 
     def update(self, image: np.ndarray, predictions: list[FacePrediction], seconds: float) -> list[FacePrediction]:
-        """Returns the faces of the next frame with their numbers.
+        """Assigns the faces of the next frame to tracks.
 
         Args:
           image: uint8 RGB [H, W, 3].
           predictions: its faces.
-          seconds: since the beginning, more than before.
+          seconds: time since the beginning of the video, more than that of the frame before.
+
+        Returns:
+          The predictions with `face_id` set and probabilities averaged.
         """
         from scipy.optimize import linear_sum_assignment
 
@@ -116,7 +137,12 @@ class Tracker:
 def track_faces(
     seen: Iterable[tuple[Frame, list[FacePrediction]]], *, smoothing_seconds: float = 0.0
 ) -> Iterator[tuple[Frame, list[FacePrediction]]]:
-    """Yields what `face_pipeline.look` yields, with a `face_id` for every face of a video or camera."""
+    """Yields the pairs of `face_pipeline.look` with a `face_id` for every face of a video or camera.
+
+    Args:
+      seen: frames with their faces; those of one source follow each other.
+      smoothing_seconds: see `Tracker`.
+    """
     for source, frames in itertools.groupby(seen, lambda pair: pair[0].source):
         tracker = Tracker(smoothing_seconds)
         for frame, predictions in frames:
@@ -127,12 +153,12 @@ def track_faces(
 
 
 class Person(NamedTuple):
-    """All frames of one track together.
+    """A summary of all frames of one track.
 
     Attributes:
       face_id: number of the track.
-      frames: with this person.
-      first, last: seconds of the first and the last of them.
+      frames: number of frames that show this person.
+      first, last: time in seconds of the first and the last of these frames.
       probabilities: float [classes], mean over the frames.
     """
 
@@ -144,13 +170,18 @@ class Person(NamedTuple):
 
 
 class Persons:
-    """Gathers the frames of every person of one video."""
+    """Collects a summary of every person in one video."""
 
     def __init__(self) -> None:
         self._persons: dict[int, Person] = {}
 
     def add(self, predictions: Iterable[FacePrediction], seconds: float) -> None:
-        """Counts the faces of one frame."""
+        """Adds the tracked faces of one frame; faces without a `face_id` are ignored.
+
+        Args:
+          predictions: the faces of the frame.
+          seconds: time of the frame since the beginning of the video.
+        """
         for prediction in predictions:
             number = prediction.face_id
             if number is None:
@@ -161,7 +192,7 @@ class Persons:
             self._persons[number] = Person(number, old.frames + 1, old.first, seconds, mean)
 
     def records(self, source: Source, classes: tuple[str, ...]) -> list[dict]:
-        """Returns one record a person: which video, the number, when, and the mean probabilities."""
+        """Returns one JSON record per person: `prediction_writers.PERSON_COLUMNS` and the probabilities."""
         result = []
         for person in self._persons.values():
             best = int(person.probabilities.argmax())

@@ -13,7 +13,11 @@ RANDOM_VIEW = Augment(flip=0.5, shift=0.06, scale=0.08, rotate=8.0)
 
 
 def check_views(tta: str) -> None:
-    """Raises UserError where `views` does not know `tta`."""
+    """Checks that `tta` names views that `views` can make.
+
+    Raises:
+      UserError: it does not.
+    """
     if tta not in TTA and not (tta.isascii() and tta.isdecimal() and 1 <= int(tta) <= MOST_VIEWS):
         raise UserError(
             f'--tta={tta!r} is unknown; choose {", ".join(TTA)}, or a number of random views to {MOST_VIEWS}'
@@ -21,24 +25,25 @@ def check_views(tta: str) -> None:
 
 
 def input_size(size: int, tta: str) -> int:
-    """Returns the side in pixels to which images may be resized before `views`, which then resizes no more."""
+    """Returns the side in pixels to which images can be resized in advance, so that `views` need not resize them."""
     return round(size * CORNERS_SCALE) if tta == 'tencrop' else size
 
 
 def views(images: jax.Array, ids: jax.Array, size: int, tta: str) -> list[jax.Array]:
-    """Makes the views of each image.
+    """Computes the test-time views of each image.
 
-    'none' is the image; 'flip' also its mirror image; 'tencrop' four corners and the middle of the image resized to 8/7
-    of `size`, and their mirror images (Krizhevsky et al. 2012); a number so many random ones, by `RANDOM_VIEW`, drawn
-    from the number of the view and of the example.
+    'none' is the image itself; 'flip' adds its mirror image; 'tencrop' is the four corners and the middle of the image
+    resized to 8/7 of `size`, and their mirror images (Krizhevsky et al. 2012); a number is that many random views by
+    `RANDOM_VIEW`, seeded by the index of the view and the number of the example.
 
     Args:
       images: uint8 or float32 [B, H, W, C] in 0..255.
       ids: int32 [B], numbers of the examples.
       size: side of the views in pixels.
+      tta: see `check_views`.
 
     Returns:
-      float32 [B, size, size, C] in 0..255, one array a view.
+      float32 [B, size, size, C] in 0..255, one array per view.
     """
     if tta in ('none', 'flip'):
         plain = [resize(images, size)]

@@ -26,11 +26,11 @@ async def read_pictures(request: Request) -> tuple[list[Picture], bool]:
     """Reads the pictures of a request.
 
     Returns:
-      The pictures, and whether the request has the form of several: a form or JSON.
+      The pictures, and whether the request is a form or JSON, which can hold several.
 
     Raises:
       Refused: the request is too long or slow, or holds no pictures.
-      ClientDisconnect: the client went away.
+      ClientDisconnect: the client closed the connection.
     """
     body = await _read_body(request)
     kind = request.headers.get('Content-Type', '').partition(';')[0].strip().lower()

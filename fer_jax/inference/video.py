@@ -25,11 +25,11 @@ MOST_ASPECT = 4.0  # of a pixel; more is a mistake in the header
 
 
 class Header(NamedTuple):
-    """What the header of a video tells.
+    """The properties that the header of a video states.
 
     Attributes:
-      frames: how many there are, about; 0 where it is unknown.
-      rate: frames a second, on average.
+      frames: approximate number of frames; 0 where it is unknown.
+      rate: average number of frames per second.
     """
 
     frames: int
@@ -37,18 +37,30 @@ class Header(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """One frame: its seconds since the beginning, and a function that gives uint8 RGB [H, W, 3], upright."""
+    """One frame of a video.
+
+    Attributes:
+      seconds: time since the beginning of the video.
+      pixels: a function without arguments that returns uint8 RGB [H, W, 3], upright.
+    """
 
     seconds: float
     pixels: Any
 
 
 class Damaged(Exception):
-    """Raised after the last frame of a video of which not all could be decoded; the message is the reason."""
+    """An error that is raised where frames of a video cannot be decoded; the message is the reason."""
 
 
 def read_header(name: str) -> Header | None:
-    """Reads the header of a video file or stream; returns None where it is no video that can be read."""
+    """Reads the header of a video file or stream.
+
+    Returns:
+      The header; None where the file is not a readable video.
+
+    Raises:
+      UserError: the package av is not installed.
+    """
     av = _import_av()
     try:
         with _open(name) as opened:
@@ -65,13 +77,15 @@ def read_header(name: str) -> Header | None:
 def read_pictures(name: str, rate: float) -> Iterator[Picture]:
     """Yields the frames of a video file or stream in the order of their times.
 
-    A frame that cannot be decoded is left out, and the next ones follow; pixels that are not square are made square.
+    Frames that cannot be decoded are skipped. Pixels that are not square are resampled to square ones.
 
     Args:
-      rate: frames a second, for frames without a time.
+      name: path or address.
+      rate: frames per second, used for frames without a time.
 
     Raises:
-      Damaged: after the last frame, where some are damaged or reading ended by an error.
+      UserError: the package av is not installed.
+      Damaged: after the last frame, where some frames are damaged or reading ended with an error.
     """
     av = _import_av()
     damaged, seconds, begin = 0, -1 / rate, None
@@ -154,14 +168,15 @@ def _upright(frame: Any, aspect: float) -> np.ndarray:
 
 
 class Writer:
-    """Writes an MP4 of H.264, which players and browsers show, and in which every frame keeps its time."""
+    """Writes an MP4 file, H.264 where the codec is available, in which every frame keeps its time."""
 
     def __init__(self, path: Path, size: tuple[int, int], rate: float):
-        """Opens the file.
+        """Opens the file and the encoder.
 
         Args:
+          path: file to write.
           size: width and height in pixels, even numbers.
-          rate: frames a second, about.
+          rate: approximate number of frames per second.
         """
         av = _import_av()
         self._av = av
@@ -183,7 +198,12 @@ class Writer:
         self._last = -1
 
     def add(self, image: np.ndarray, seconds: float) -> None:
-        """Writes a frame, uint8 RGB [H, W, 3], at its seconds since the beginning, which grow."""
+        """Writes a frame.
+
+        Args:
+          image: uint8 RGB [H, W, 3] of the size given.
+          seconds: time since the beginning of the video; it has to grow from frame to frame.
+        """
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format='rgb24')
         self._last = max(self._last + 1, round(seconds / TIME_BASE))
         frame.pts, frame.time_base = self._last, TIME_BASE
@@ -191,7 +211,7 @@ class Writer:
             self._container.mux(packet)
 
     def close(self) -> None:
-        """Writes what is left and the header."""
+        """Writes the remaining frames and the header, and closes the file."""
         try:
             for packet in self._stream.encode(None):
                 self._container.mux(packet)

@@ -13,13 +13,24 @@ LEGEND_COLUMNS = 3
 
 
 def write_figures(workdir: Path, results: dict[str, Any], history: list[dict[str, Any]]) -> None:
-    """Writes curves.png, and confusion_<split>.png for each scored split."""
+    """Writes curves.png, and confusion_<split>.png or attributes_<split>.png for each scored split.
+
+    Args:
+      workdir: folder to write to.
+      results: results in the form of results.json.
+      history: records of metrics.jsonl.
+    """
     curves_png(workdir / 'curves.png', history, results['selected_on'].split('/')[0], results['step'])
     confusions(workdir, results)
 
 
 def confusions(workdir: Path, results: dict[str, Any]) -> None:
-    """Writes confusion_<split>.png, or attributes_<split>.png, for each scored split."""
+    """Writes confusion_<split>.png, or attributes_<split>.png for attributes, for each scored split.
+
+    Args:
+      workdir: folder to write to.
+      results: results in the form of results.json.
+    """
     for split, one in results['splits'].items():
         if 'accuracy' not in one:
             continue
@@ -32,12 +43,16 @@ def confusions(workdir: Path, results: dict[str, Any]) -> None:
 
 
 def confusion_png(path: Path, matrix: np.ndarray, classes: Sequence[str], title: str) -> None:
-    """Rows are labels, coloured by their share; each cell has its share in percent and its count.
+    """Writes a figure of a confusion matrix as PNG.
 
-    The diagonal's shares, in bold, are the recalls.
+    Each cell shows its share of the row in percent and its count, and is coloured by the share. The shares on the
+    diagonal, in bold, are the recalls.
 
     Args:
-      matrix: int [C, C], row the label, column the prediction.
+      path: file to write.
+      matrix: int [C, C], with labels in rows and predictions in columns.
+      classes: class names.
+      title: title of the figure.
     """
     count = len(classes)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
@@ -73,7 +88,15 @@ def confusion_png(path: Path, matrix: np.ndarray, classes: Sequence[str], title:
 
 
 def attributes_png(path: Path, per_attribute: dict[str, dict[str, Any]], title: str) -> None:
-    """The accuracy of each attribute with its interval, against always giving the more frequent answer."""
+    """Writes a figure of the accuracy of each attribute as PNG.
+
+    It shows the 95 % interval, and the accuracy of always predicting the more frequent value.
+
+    Args:
+      path: file to write.
+      per_attribute: `per_attribute` of `evaluation.score_logits.score_attributes`.
+      title: title of the figure.
+    """
     names, each = list(per_attribute), list(per_attribute.values())
     accuracy = np.array([one['accuracy'] for one in each])
     interval = np.array([one['accuracy_ci95'] or [one['accuracy']] * 2 for one in each])
@@ -105,9 +128,16 @@ def attributes_png(path: Path, per_attribute: dict[str, dict[str, Any]], title: 
 
 
 def curves_png(path: Path, history: list[dict[str, Any]], role: str, selected: int) -> None:
-    """Loss and accuracy over epochs, training against the selecting split, phases apart, the selected step ringed.
+    """Writes a figure of loss and accuracy over epochs as PNG, for training and for the selecting split.
 
-    The training loss is the one that is minimised, with label smoothing and class weights; the other is the NLL.
+    Vertical lines separate several phases, and a ring marks the selected step. The training loss is the minimised one,
+    with label smoothing and class weights; that of the selecting split is the NLL.
+
+    Args:
+      path: file to write.
+      history: records of metrics.jsonl.
+      role: name of the selecting split.
+      selected: the selected step.
     """
     from matplotlib.ticker import PercentFormatter
 
@@ -145,9 +175,10 @@ def curves_png(path: Path, history: list[dict[str, Any]], role: str, selected: i
 
 
 def comparison_curves_png(file: Path | BinaryIO, runs: Mapping[str, Sequence[tuple[float, float]]]) -> None:
-    """Draws the accuracy of the selecting split over epochs, a line for each run.
+    """Writes a figure of the accuracy on the selecting split over epochs as PNG, with one line per run.
 
     Args:
+      file: file to write.
       runs: points (epoch, accuracy) by the name of the run.
     """
     from matplotlib.ticker import PercentFormatter

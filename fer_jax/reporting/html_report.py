@@ -31,8 +31,9 @@ def write_report(workdir: Path, data: Dataset | None = None, explain: Explain | 
     """Writes report.html of a finished run from the files of its workdir, and returns its path.
 
     Args:
+      workdir: folder of the run.
       data: the run's data set; without it the report shows no images and does not describe the data.
-      explain: computes saliency maps, see `inference.saliency.explain`.
+      explain: computes saliency maps, see `inference.saliency.explain`; None leaves them out.
 
     Raises:
       UserError: the run is not finished, or a file of it is damaged.
@@ -72,9 +73,13 @@ def write_report(workdir: Path, data: Dataset | None = None, explain: Explain | 
 
 
 def compare(workdirs: Sequence[Path], output: Path) -> Path:
-    """Writes a report that compares runs: scores, curves and what differs in their configs; returns its path.
+    """Writes a report that compares runs by scores, curves and config differences, and returns its path.
 
-    p is of McNemar's test against the first run; it is given where both runs scored the same images.
+    The p-value is that of McNemar's test against the first run; it is given where both runs scored the same images.
+
+    Args:
+      workdirs: folders of finished runs, or of runs of several seeds as `--seeds` leaves them.
+      output: file to write.
     """
     runs = [run for given in workdirs for run in (sorted(given.glob('seed-*')) or [given])]
     names = [f'{run.parent.name}/{run.name}' if run.name.startswith('seed-') else run.name for run in runs]
@@ -120,7 +125,13 @@ def compare(workdirs: Sequence[Path], output: Path) -> Path:
 
 
 def pooled(workdir: Path, results: Mapping[str, Any], runs: Sequence[str]) -> Path:
-    """Writes report.html of runs that differ by seed or fold, with links to their reports, and returns its path."""
+    """Writes report.html of runs that differ by seed or fold, with links to their reports, and returns its path.
+
+    Args:
+      workdir: folder to write to.
+      results: pooled scores, in the form of results.json.
+      runs: names of the runs' folders in `workdir`.
+    """
     rows = [
         [
             name,
@@ -137,7 +148,15 @@ def pooled(workdir: Path, results: Mapping[str, Any], runs: Sequence[str]) -> Pa
 
 
 def hits_of(workdir: Path, split: str) -> dict[str, bool] | None:
-    """{id: whether it was right}; None where attributes are told or nothing was kept."""
+    """Returns whether each prediction of a split is correct, by the id of its image.
+
+    Args:
+      workdir: folder of the run.
+      split: name of the split.
+
+    Returns:
+      {id: bool}; None where the labels are attributes or no predictions are stored.
+    """
     if not (workdir / 'predictions.npz').is_file():
         return None
     part = run_results.read_predictions(workdir / 'predictions.npz', split)

@@ -23,10 +23,11 @@ SIDE_PX = 96  # their pixels
 def select_images(
     predictions: Mapping[str, np.ndarray], classes: Sequence[str], read: Read
 ) -> dict[str, list[dict[str, str]]]:
-    """Selects the most confident of the misclassified images, and those with the smallest margin of probability.
+    """Selects the most confident misclassified images, and the images with the smallest margin of probability.
 
     Args:
       predictions: ids [N], labels int [N] and logits float [N, C] of a split.
+      classes: class names.
       read: reads images of the split.
 
     Returns:
@@ -64,11 +65,14 @@ def explain_images(
 
     Args:
       predictions: labels int [N], logits float [N, C] and subjects str [N] of a split.
+      classes: class names.
       read: reads images of the split.
+      explain: computes occlusion maps, see `inference.saliency.explain`.
 
     Returns:
       'saliency': the losses `removed` and `removed_at_random` of the deletion test, and `images`, empty where the maps
-      do not pass it; 'class_maps', a table, or None where they do not or there are more than `MOST_CLASSES` classes.
+      do not pass it; 'class_maps': a table, or None where they do not pass it or there are more than `MOST_CLASSES`
+      classes.
     """
     predicted = predictions['logits'].argmax(1)
     chosen = choose_varied(predictions['labels'], predicted == predictions['labels'], predictions['subjects'])
@@ -105,15 +109,16 @@ def explain_images(
 
 
 def choose_varied(labels: np.ndarray, hits: np.ndarray, subjects: np.ndarray, most: int = MOST_EXPLAINED) -> np.ndarray:
-    """Chooses images of all classes, right and wrong, of as many people as possible.
+    """Chooses images of all classes, correct and incorrect, of as many people as possible.
 
     Args:
       labels: int [N].
-      hits: bool [N], whether the prediction is right.
+      hits: bool [N], whether the prediction is correct.
       subjects: str [N], '' where unknown.
+      most: largest number of images to choose.
 
     Returns:
-      Their positions, int [at most `most`], by class, the right ones first.
+      Their positions, int [at most `most`], sorted by class with the correct ones first.
     """
     of_kind, of_person = list(zip(labels.tolist(), hits.tolist(), strict=True)), subjects.tolist()
     remaining = np.random.default_rng(0).permutation(len(labels)).tolist()
@@ -128,7 +133,14 @@ def choose_varied(labels: np.ndarray, hits: np.ndarray, subjects: np.ndarray, mo
 
 
 def signed(map: np.ndarray) -> np.ndarray:
-    """uint8 [SIDE_PX, SIDE_PX, 3] of a map float [h, w] in -1..1: purple below 0, orange above."""
+    """Renders a map with values below 0 in purple and values above 0 in orange.
+
+    Args:
+      map: float [h, w] in -1..1; other values are clipped.
+
+    Returns:
+      uint8 [SIDE_PX, SIDE_PX, 3].
+    """
     import matplotlib
     from PIL import Image
 
@@ -137,7 +149,15 @@ def signed(map: np.ndarray) -> np.ndarray:
 
 
 def overlaid(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """uint8 [SIDE_PX, SIDE_PX, 3]: the image in grey, warm where the map float [h, w] is high."""
+    """Renders an image in grey with a map laid over it in warm colours.
+
+    Args:
+      image: uint8 [H, W, C].
+      heat: float [h, w], 0 or more.
+
+    Returns:
+      uint8 [SIDE_PX, SIDE_PX, 3].
+    """
     import matplotlib
     from PIL import Image
 
@@ -151,7 +171,11 @@ def overlaid(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def embed_image(image: np.ndarray) -> str:
-    """Returns a data URI of a PNG, `SIDE_PX` pixels wide and high, of an image uint8 [H, W, C]."""
+    """Returns an image as the data URI of a PNG of `SIDE_PX` x `SIDE_PX` pixels.
+
+    Args:
+      image: uint8 [H, W, C].
+    """
     from PIL import Image
 
     pixels = image[..., 0] if image.shape[-1] == 1 else image
@@ -161,14 +185,14 @@ def embed_image(image: np.ndarray) -> str:
 
 
 def draw_comparison(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """Returns a data URI of the figure of `figures.comparison_curves_png`."""
+    """Returns the figure of `figures.comparison_curves_png` as a data URI."""
     file = io.BytesIO()
     figures.comparison_curves_png(file, curves)
     return _data_uri(file.getvalue())
 
 
 def embed_png(path: Path) -> str:
-    """Returns a data URI of a PNG file; '' where there is none."""
+    """Returns a PNG file as a data URI; '' where the file does not exist."""
     return _data_uri(path.read_bytes()) if path.is_file() else ''
 
 

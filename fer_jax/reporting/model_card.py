@@ -19,14 +19,15 @@ UNKNOWN = 'not recorded'
 
 
 def text(workdir: str | Path, file: str, form: str, *, use: str, found: str, data_licence: str) -> str:
-    """A card in Markdown, from what stands in the folder of the run.
+    """Returns a model card in Markdown, made from the files in the folder of the run.
 
     Args:
+      workdir: folder of the run, or 'release'.
       file: name of the exported file.
-      form: what it is, such as 'onnx'.
-      use: what goes in and comes out.
-      found: what its verification gave.
-      data_licence: of the images it was trained on.
+      form: its format, such as 'onnx'.
+      use: description of the inputs and outputs.
+      found: result of its verification.
+      data_licence: licence of the images it was trained on.
     """
     folder = restore.resolve_workdir(workdir)
     spec = read_spec(folder)
@@ -69,7 +70,11 @@ For research, and for tools whose users know of it and agree. {CAUTION}
 
 
 def data_licence(workdir: str | Path) -> str:
-    """That the run's own card tells, such as the one that comes with the release; '' where there is none."""
+    """Returns the data licence from card.md in the folder of the run; '' where there is none.
+
+    Args:
+      workdir: folder of the run, or 'release'.
+    """
     card = restore.resolve_workdir(workdir) / 'card.md'
     found = re.search(r'^Licence of the data: (.+)\.$', card.read_text(), re.MULTILINE) if card.is_file() else None
     return found[1] if found else ''

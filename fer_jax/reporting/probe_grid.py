@@ -14,13 +14,21 @@ SETTINGS = ('strength', 'learning_rate', 'weight_decay', 'seed')
 
 
 def named(what: Mapping[str, Any]) -> str:
-    """'ridge, strength 0.01', 'softmax, learning rate 0.001, weight decay 0.1, seed 0'"""
+    """Returns the name of a head as text, such as 'softmax, learning rate 0.001, weight decay 0.1, seed 0'.
+
+    Args:
+      what: one entry of `grid` in results.json of a probe.
+    """
     shown = [f'{key.replace("_", " ")} {value:g}' for key, value in what.items() if key in SETTINGS]
     return ', '.join([what['kind'], *shown])
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """The best heads, and the scores of the pick."""
+    """Returns a text summary of a probe: the best five heads, and the scores of the selected one.
+
+    Args:
+      results: results.json of a probe.
+    """
     metric = results['selected_on'].split('/')[1]
     ranked = sorted(results['grid'], key=lambda one: -one[metric])
     seconds = results['seconds']
@@ -37,7 +45,14 @@ def summary(results: Mapping[str, Any]) -> str:
 
 
 def grid_png(path: Path, results: Mapping[str, Any]) -> None:
-    """A map of the trained heads' scores, the mean over seeds, and the ridge heads beside it; the pick is framed."""
+    """Writes a heat map of the heads' scores as PNG.
+
+    It shows the mean over seeds of the trained heads, and the ridge heads beside it; the selected head is framed.
+
+    Args:
+      path: file to write.
+      results: results.json of a probe.
+    """
     metric = results['selected_on'].split('/')[1]
     softmax = [one for one in results['grid'] if one['kind'] == 'softmax']
     rates, decays = (sorted({one[name] for one in softmax}) for name in ('learning_rate', 'weight_decay'))

@@ -17,7 +17,13 @@ MISSING = 'not set'
 
 
 def summarize_result(results: Mapping[str, Any], config: Mapping[str, Any], split: str) -> dict[str, Any]:
-    """Returns the accuracy on `split`, what was selected, and a row of scores for each split."""
+    """Returns the accuracy on a split, the description of the selected checkpoint, and a row of scores per split.
+
+    Args:
+      results: results in the form of results.json.
+      config: config of the run.
+      split: name of the split.
+    """
     scores, model = results['splits'][split], config['model']
     rows = [
         [name, f'{each["n"]:,}', summary.share(each['accuracy'], each['accuracy_ci95']), *score_cells(each)]
@@ -44,12 +50,12 @@ def summarize_result(results: Mapping[str, Any], config: Mapping[str, Any], spli
 
 
 def score_cells(scores: Mapping[str, Any]) -> list[str]:
-    """Returns balanced accuracy, macro F1 and NLL as text."""
+    """Returns balanced accuracy, macro F1 and NLL as formatted text."""
     return [f'{scores["balanced_accuracy"]:.2%}', f'{scores["macro_f1"]:.3f}', f'{scores["nll"]:.3f}']
 
 
 def tabulate_confusion(scores: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the confusion matrix: names of the classes, and rows of cells with count and share of the row."""
+    """Returns the class names and the rows of the confusion matrix, with count and share of the row in each cell."""
     matrix = np.array(scores['confusion'])
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     rows = [
@@ -60,7 +66,7 @@ def tabulate_confusion(scores: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tabulate_classes(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns recall with its interval, precision, F1 and number of images of each class."""
+    """Returns a dict per class with recall and its interval, precision, F1 and number of images."""
     return [
         {
             'name': name,
@@ -76,7 +82,7 @@ def tabulate_classes(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def tabulate_groups(scores: Mapping[str, Any]) -> list[list[str]]:
-    """Returns a row of scores for each group of a manifest."""
+    """Returns a row of formatted scores per group of a manifest."""
     return [
         [
             name,
@@ -90,7 +96,15 @@ def tabulate_groups(scores: Mapping[str, Any]) -> list[list[str]]:
 
 
 def compute_calibration(predictions: Mapping[str, np.ndarray], results: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the calibration error and the points (confidence, accuracy) of the reliability diagram."""
+    """Computes the calibration error and the points (confidence, accuracy) of the reliability diagram.
+
+    Args:
+      predictions: labels int [N] and logits float [N, C] of a split.
+      results: results in the form of results.json.
+
+    Returns:
+      'ece'; 'points' and 'radii' of the diagram, one per bin; and 'scaled', the scores with calibrated logits or None.
+    """
     bins: dict[str, Any] = metrics.calibration(predictions['logits'], predictions['labels'])
     largest = max(bins['n'])
     return {
@@ -102,7 +116,15 @@ def compute_calibration(predictions: Mapping[str, np.ndarray], results: Mapping[
 
 
 def compute_selective(predictions: Mapping[str, np.ndarray], scores: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the points (coverage, accuracy) of the most confident images, and a table of some of them."""
+    """Computes the points (coverage, accuracy) of the most confident images, and a table of some of them.
+
+    Args:
+      predictions: labels int [N] and logits float [N, C] of a split.
+      scores: scores of the split, see `evaluation.score_logits.score_logits`.
+
+    Returns:
+      'points' and 'rows'.
+    """
     hits = predictions['logits'].argmax(1) == predictions['labels']
     coverage, accuracy = metrics.coverage_curve(metrics.confidence(predictions['logits']), hits)
     first = min(max(30, len(hits) // 50), len(hits)) - 1  # the accuracy of fewer images is mostly noise
@@ -119,7 +141,7 @@ def compute_selective(predictions: Mapping[str, np.ndarray], scores: Mapping[str
 
 
 def summarize_data(data: Dataset) -> dict[str, Any]:
-    """Returns the number of images of each class and split, and what splits share or hold twice."""
+    """Returns the number of images per class and split, and the duplicates and shared subjects that were found."""
     splits = data.splits
     counts = {name: np.bincount(split.labels[split.labels >= 0]) for name, split in splits.items()}
     names = data.classes if all(split.truth.ndim == 1 for split in splits.values()) else ()
@@ -163,13 +185,17 @@ def _repeated_in_splits(data: Dataset) -> list[str]:
 
 
 def read_curve(workdir: Path, split: str) -> list[tuple[float, float]]:
-    """Returns the points (epoch, accuracy) of a split from the metrics of a run; [] where none were kept."""
+    """Reads the points (epoch, accuracy) of a split from metrics.jsonl of a run; returns [] where there are none."""
     records = metrics_log.read_metrics(workdir / 'metrics.jsonl')
     return [(each['epoch'], each['accuracy']) for each in records if each['split'] == split and 'accuracy' in each]
 
 
 def tabulate_differences(configs: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """Returns a row for each field of the configs that is not the same in all runs: its name, and its values."""
+    """Returns a row for each config field that differs between runs: its name, and its value in each run.
+
+    Args:
+      configs: config by the name of the run.
+    """
     flat = [dict(_flatten('', config)) for config in configs.values()]
     fields = dict.fromkeys(field for each in flat for field in each)
     rows = [[field, *(each.get(field, MISSING) for each in flat)] for field in fields]
@@ -188,6 +214,10 @@ def _flatten(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def data_name(config: Mapping[str, Any]) -> str:
-    """Returns the name of the data set, or of its folder or manifest."""
+    """Returns the name of the data set, of its folder or of its manifest.
+
+    Args:
+      config: config of the run.
+    """
     data = config['data']
     return data['name'] or Path(data['dir'] or data['manifest']).name

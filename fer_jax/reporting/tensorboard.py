@@ -14,10 +14,12 @@ SAMPLES = 32
 
 
 def write_final_results(workdir: Path, results: Mapping[str, Any], data: Dataset) -> None:
-    """Adds the scores of every split that was not used for selection, the figures, and training images with labels.
+    """Writes scores of the splits not used for selection, the figures, and labelled training images to TensorBoard.
 
     Args:
-      results: as results.json; the pictures of its splits are in `workdir`.
+      workdir: folder of the run; the figures of its splits are read from it.
+      results: results in the form of results.json.
+      data: the run's data set.
     """
     from tensorboardX import SummaryWriter
 
