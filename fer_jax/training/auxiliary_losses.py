@@ -7,13 +7,13 @@ from fer_jax.training.losses import kl_divergence
 
 
 def coral(source: jax.Array, target: jax.Array) -> jax.Array:
-    """How far apart the second-order statistics of two batches are (Sun and Saenko 2016).
+    """Computes the CORAL distance between the covariances of two batches (Sun and Saenko 2016).
 
     Args:
-      source, target: [N, ..., D] and [M, ..., D], N and M of 2 or more; what lies between is averaged.
+      source, target: float [N, ..., D] and [M, ..., D], N and M of 2 or more; the axes in between are averaged.
 
     Returns:
-      The squared Frobenius distance of their covariance matrices over 4 D^2, float32.
+      float32 scalar: the squared Frobenius distance of the covariance matrices, divided by 4 D^2.
     """
 
     def covariance(rows: jax.Array) -> jax.Array:
@@ -26,24 +26,32 @@ def coral(source: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def distillation(logits: jax.Array, probabilities: jax.Array, temperature: float) -> jax.Array:
-    """T^2 times the KL divergence of softmax(logits / T) from a teacher's (Hinton et al. 2015), float32 [B].
+    """Computes the distillation loss: T^2 KL(teacher || softmax(logits / T)) (Hinton et al. 2015).
 
     Args:
-      logits: [B, C].
-      shares: float [B, C], softmax of the teacher's logits / T.
+      logits: float [B, C] of the student.
+      probabilities: float [B, C], softmax of the teacher's logits / T.
+      temperature: T, above 0.
+
+    Returns:
+      float32 [B], the loss of each example.
     """
     return temperature**2 * kl_divergence(logits.astype(jnp.float32) / temperature, probabilities)[0]
 
 
 def attention_consistency(maps: jax.Array, mirrored: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Mean squared difference of the class activation maps of images and of their mirror images, mirrored back.
+    """Computes the mean squared difference between the class activation maps of images and of their mirror images.
 
-    Erasing Attention Consistency (Zhang et al. 2022, equation 4): what a network memorises of a wrong label it finds in
-    one of the two alone. As in the authors' code the head's kernel is a constant here.
+    This is Erasing Attention Consistency (Zhang et al. 2022, equation 4): features memorised from a wrong label appear
+    in only one of the two maps. The mirror images' maps are mirrored back before the comparison. As in the authors'
+    code, no gradient flows into the head's kernel.
 
     Args:
-      maps, mirrored: [B, H, W, C], what enters the global average of the images and of their mirror images.
-      kernel: [C, classes] of the linear head.
+      maps, mirrored: float [B, H, W, C], the inputs of the global average pool for the images and their mirror images.
+      kernel: float [C, classes] of the linear head.
+
+    Returns:
+      float32 scalar.
     """
     apart = maps.astype(jnp.float32) - mirrored[:, :, ::-1].astype(jnp.float32)
     return jnp.mean(jnp.square(apart @ jax.lax.stop_gradient(kernel)))

@@ -33,7 +33,12 @@ TEACHER_BATCH_SIZE = 1024
 
 
 def check_distillation(config: Mapping[str, Any]) -> None:
-    """Raises UserError where teachers teach nothing, or images are mixed, of which no teacher has seen any."""
+    """Checks the fields under `distil` against the rest of the config.
+
+    Raises:
+      UserError: teachers would have no effect, fields contradict each other, or mixup or cutmix is on, for whose mixed
+        images there are no teacher outputs.
+    """
     fields = config['distil']
     if not fields['teachers'] and fields['stages']:
         raise UserError(f'distil.stages={fields["stages"]} without distil.teachers; name their workdirs')
@@ -51,13 +56,17 @@ def check_distillation(config: Mapping[str, Any]) -> None:
 def with_teacher_outputs(
     config: Mapping[str, Any], data: Dataset, mesh: Mesh
 ) -> tuple[Dataset, dict[str, dict[str, str]]]:
-    """Adds the teachers' 'probabilities' [N, C] and 'hints' [N, D] to the training split; {teacher: {step, sha256}}.
+    """Adds the teachers' 'probabilities' [N, C] and 'hints' [N, D], float32, to the training split.
 
-    Probabilities are the mean of the teachers' softmax(logits / temperature) over the classes; hints are the globally
-    averaged outputs of their `stages`, standardised by column and laid end to end.
+    Probabilities are the mean over the teachers of softmax(logits / temperature). Hints are the globally averaged
+    outputs of the stages in `distil.stages`, standardised by column and concatenated over the teachers.
+
+    Returns:
+      (data with the outputs, {workdir of a teacher: {'step', 'sha256' of its variables}}). Without teachers the data
+      are returned as they are, with {}.
 
     Raises:
-      UserError: a teacher is no finished run, or does not know a class.
+      UserError: a teacher is not a finished run, does not know a class, or has no such stage.
     """
     fields = config['distil']
     if not fields['teachers']:
@@ -89,7 +98,22 @@ def teacher_logits(
     split: Split,
     mesh: Mesh,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """(logits float32 [N, C] of `classes`, outputs float32 [N, D] of the stages that are taught) of one teacher."""
+    """Computes the logits and stage outputs of one teacher for every image of the training split.
+
+    Args:
+      workdir: folder of the teacher's run.
+      weights: the teacher's selected weights.
+      config: the student's config.
+      classes: the student's classes, in the order of the returned columns.
+      split: the student's training split.
+
+    Returns:
+      (logits float32 [N, C], globally averaged outputs float32 [N, D] of `distil.stages`, or None if that is empty).
+
+    Raises:
+      UserError: the teacher does not know a class, or has no such stage below its head.
+      RuntimeError: the teacher's split does not have the same images.
+    """
     stages = config['distil']['stages']
     spec = read_spec(workdir)
     known = spec.classes[PRIMARY]

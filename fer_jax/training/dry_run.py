@@ -28,9 +28,9 @@ MOST_CHECKPOINTS = 3  # checkpoints on disk at most: the newest, the best, and t
 
 
 def rehearse(run: Run, workdir: Path) -> dict[str, Any]:
-    """Compiles the first step of each phase, and prints what the job needs.
+    """Compiles the first step of each phase and prints what the job needs.
 
-    Weights that have to be downloaded are here by now: preparing the run has fetched them.
+    Weights that have to be downloaded are already present: preparing the run has fetched them.
 
     Returns:
       {'dry_run': True, 'bytes_per_device': {phase: bytes}, 'bytes_on_disk': {'checkpoint', 'features'}}
@@ -91,12 +91,12 @@ def nbytes(tree: Any) -> int:
 
 
 def size_of(split: Any) -> int:
-    """Bytes of a split's images, decoded."""
+    """Returns the size in bytes of a split's decoded images."""
     return len(split.labels) * math.prod(split.shape)
 
 
 def features_of(run: Run, phase: Phase) -> int:
-    """Bytes of what the phase keeps of every task's training images; 0 without a cache."""
+    """Returns the size in bytes of the phase's cached features of all tasks' training images; 0 without a cache."""
     if phase.features is None:
         return 0
     width = np.dtype(DTYPES[phase.features.dtype]).itemsize
@@ -105,7 +105,7 @@ def features_of(run: Run, phase: Phase) -> int:
 
 
 def describe_data(run: Run) -> list[str]:
-    """A line a task: where its images lie, what they take there, and what they take decoded."""
+    """Returns one line for each task: where its images are stored, their size on disk and their decoded size."""
     lines = []
     for name, fields in data_tasks.task_configs(run.config).items():
         task, source = run.tasks[name], place_of(fields['data'])
@@ -117,7 +117,7 @@ def describe_data(run: Run) -> list[str]:
 
 
 def place_of(data: Mapping[str, Any]) -> Path:
-    """The folder of a task's images, or the manifest that lists them."""
+    """Returns the folder of a task's images, or the manifest that lists them."""
     if data['name']:
         return prepared.folder(data['name'], cache.root() / 'datasets')
     return user_path(data['dir'] or data['manifest'])
@@ -128,7 +128,7 @@ def tree_size(folder: Path) -> int:
 
 
 def describe_weights(run: Run) -> str:
-    """Where the weights are that the run starts from."""
+    """Returns a description of the initial weights: the file that holds them and its size, their source, or 'none'."""
     if run.weights is None:
         return 'none, it starts from scratch'
     model = run.config['model']
@@ -140,6 +140,6 @@ def describe_weights(run: Run) -> str:
 
 
 def left_on(folder: Path) -> str:
-    """'12.3 GB are free in x', of the nearest folder above that exists."""
+    """Returns '12.3 GB are free in x', where x is `folder` or its nearest parent that exists."""
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     return f'{shutil.disk_usage(there).free / 1e9:.1f} GB are free in {there}'

@@ -12,12 +12,12 @@ Rates = Sequence[tuple[str, float]]
 
 
 class Partition(NamedTuple):
-    """What one phase trains.
+    """The partition of a network's parameters into trainable and frozen ones in one phase.
 
     Attributes:
-      rates: learning-rate multiplier of every parameter, 0 where it is frozen.
-      stages: names of the stages with a trainable parameter; they alone run in training mode.
-      boundary: the lowest of them. Everything below runs forward only.
+      rates: {path: learning-rate multiplier} of all parameters, 0 where a parameter is frozen.
+      stages: names of the stages with a trainable parameter; only these run in training mode.
+      boundary: the lowest of these stages. The stages below it have no backward pass.
     """
 
     rates: dict[str, float]
@@ -25,14 +25,14 @@ class Partition(NamedTuple):
     boundary: str
 
     def split(self, params: Mapping[str, Any]) -> tuple[Flat, Flat]:
-        """`params` -> (trainable, frozen)."""
+        """Splits `params` into (trainable, frozen) by their rates."""
         trainable = {path: leaf for path, leaf in params.items() if self.rates[path] > 0}
         frozen = {path: leaf for path, leaf in params.items() if self.rates[path] == 0}
         return trainable, frozen
 
 
 def frozen_norms(partition: Partition, batch_stats: Iterable[str], mode: str) -> frozenset[str]:
-    """Lists the paths of the BatchNorms that normalise by their running statistics, and keep them.
+    """Lists the paths of the BatchNorms that normalise by their running statistics and do not update them.
 
     Args:
       batch_stats: paths of the running statistics.

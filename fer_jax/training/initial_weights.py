@@ -28,10 +28,15 @@ STATISTICS_SAMPLE = 2048
 
 
 def source(weights: str, model: str, *, partial: bool = False) -> Weights | None:
-    """The weights that `model.weights` names; None for 'scratch'.
+    """Loads the weights that `model.weights` names.
 
     Args:
-      partial: those of a run or of a converted file may be another network's.
+      weights: 'scratch', the workdir of a run, or what `pretrained.resolve` accepts.
+      model: name of the network that is trained.
+      partial: accept a run's or a converted file's weights although they are another network's.
+
+    Returns:
+      The weights; None for 'scratch'.
 
     Raises:
       UserError: they cannot be found, or are another model's.
@@ -47,9 +52,12 @@ def source(weights: str, model: str, *, partial: bool = False) -> Weights | None
 
 
 def preprocessing(weights: Weights | None, split: Split, channels: int) -> Preprocessing:
-    """Mean and std by which images are normalised: the weights' own, else those of the training split.
+    """Returns the preprocessing of the weights, or computes one from the training split where there are no weights.
 
-    The latter are taken over evenly spaced training images, at most 2,048.
+    The mean and standard deviation are computed over at most 2,048 evenly spaced training images.
+
+    Args:
+      channels: of the network's input; mean and std get one value for each.
     """
     if weights is None:
         index = np.unique(np.linspace(0, len(split.labels) - 1, STATISTICS_SAMPLE).astype(int))
@@ -70,12 +78,12 @@ def _spread(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
 
 
 def agreeing(weights: Weights, network: Network) -> Weights:
-    """What of another network's weights this one has too: the same path, the same shape, not of the head.
+    """Selects the entries of another network's weights that have the same path and shape in this network.
 
-    The metadata gain 'taken': all those paths.
+    The head is left out. The metadata gain 'taken', all selected paths, and 'of', the name of the other network.
 
     Raises:
-      UserError: there is nothing.
+      UserError: no parameter agrees.
     """
 
     def take(given: Mapping[str, Any], wanted: Flat) -> dict[str, Any]:
@@ -90,7 +98,7 @@ def agreeing(weights: Weights, network: Network) -> Weights:
 
 
 def taken_by_stage(network: Network, weights: Weights) -> str:
-    """'stem 3 of 3, layer1 12 of 18, ...': parameters taken of those that the stage has; fresh ones are the rest."""
+    """Returns how many parameters of each stage `weights` provide, as 'stem 3 of 3, layer1 12 of 18, ...'."""
     has, taken = (
         Counter(stage_of(path, network.stages) for path in paths) for paths in (network.params, weights.params)
     )
@@ -100,10 +108,10 @@ def taken_by_stage(network: Network, weights: Weights) -> str:
 def initial(
     network: Network, weights: Weights | None, seed: int, sharding: NamedSharding, *, partial: bool = False
 ) -> Variables:
-    """Makes the variables of step 0, on all devices.
+    """Makes the variables of step 0 on all devices.
 
     Args:
-      weights: all but the head are taken; with `partial` they need not be all that the network has.
+      weights: all entries but the head's are used; with `partial` some of the network's may be missing.
     """
     if weights is None or partial:
         params, stats = network.init(seed)

@@ -32,7 +32,7 @@ RECORDED = ('accuracy', 'balanced_accuracy', 'macro_f1', 'nll')
 
 @dataclass(frozen=True)
 class Session:
-    """What a run reads and writes while it trains."""
+    """The objects that a run reads from and writes to while it trains."""
 
     store: Checkpoints
     scorers: Scorers
@@ -43,7 +43,7 @@ class Session:
 def train_phases(
     run: Run, workdir: Path, store: Checkpoints, scorers: Scorers, stop: StopRequest, *, profile: bool = False
 ) -> None:
-    """Takes all steps that the newest checkpoint has not done."""
+    """Trains from the newest checkpoint, or from step 0, to the end of the last phase."""
     step, total = store.latest_step() or 0, run.phases[-1].last
     if step < total and processes.is_main_process():
         (workdir / 'results.json').unlink(missing_ok=True)  # those of a shorter run
@@ -73,10 +73,10 @@ def train_phases(
 
 
 def train_phase(program: PhaseProgram, state: TrainState, fixed: FrozenState, session: Session) -> TrainState:
-    """Goes on with a phase to its end, or until its scores stall.
+    """Continues a phase up to its last step, or until its validation scores stall.
 
     Raises:
-      Stopped: asked to; the state is on disk.
+      Stopped: the run was asked to stop; the state is saved.
     """
     run, phase, recorder = program.run, program.phase, session.recorder
     for scorer in session.scorers.values():
@@ -117,7 +117,7 @@ def train_phase(program: PhaseProgram, state: TrainState, fixed: FrozenState, se
 
 
 def past_scores(program: PhaseProgram, step: int, recorder: Recorder) -> list[float]:
-    """Reads the phase's selecting scores up to `step`, larger being better."""
+    """Reads the validation scores of the phase up to `step`, negated where a smaller score is better."""
     role, metric = program.run.select
     place = (role, program.phase.index)
     entries = [entry for entry in recorder.history(step) if (entry['split'], entry['phase']) == place]
@@ -125,14 +125,14 @@ def past_scores(program: PhaseProgram, step: int, recorder: Recorder) -> list[fl
 
 
 def sign_of(metric: str) -> int:
-    """1 where a larger score is better, else -1."""
+    """Returns 1 where a larger score is better, and -1 where a smaller one is."""
     return 1 if SELECTABLE[metric] else -1
 
 
 def score_and_save(
     program: PhaseProgram, state: TrainState, fixed: FrozenState, step: int, session: Session, scores: list[float]
 ) -> TrainState:
-    """Evaluates, adds the score to `scores`, saves, and gives the state its share of the learning rate."""
+    """Evaluates the state, appends the score to `scores`, saves a checkpoint and updates the learning-rate scale."""
     run = program.run
     processes.step_finished(more=False)
     value = evaluate(program, state, fixed, step, session)
@@ -146,7 +146,7 @@ def score_and_save(
 def save_and_stop(
     program: PhaseProgram, state: TrainState, fixed: FrozenState, step: int, session: Session
 ) -> NoReturn:
-    """Saves where the run was asked to stop, and stops it.
+    """Saves a checkpoint after a request to stop, and stops the run.
 
     Raises:
       Stopped: always.
@@ -159,7 +159,7 @@ def save_and_stop(
 
 
 def record(run: Run, phase: Phase, state: TrainState, step: int, recorder: Recorder) -> TrainState:
-    """Writes the mean of the steps since the last record; returns the state with empty sums."""
+    """Writes the mean values over the steps since the last record, and returns the state with its sums reset to 0."""
     nonfinite.check_finite(run, phase, state, recorder.workdir)
     sums = {name: float(value) for name, value in jax.device_get(state.sums).items()}
     rate = float(phase.schedule(step - 1 - phase.first)) * float(state.scale)

@@ -24,7 +24,7 @@ def cross_entropy(
     gamma: float = 0.0,
     alpha: float = 1.0,
 ) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy of softmax(logits), or focal loss.
+    """Computes the cross-entropy of softmax(logits), or the focal loss.
 
     Args:
       logits: [B, C].
@@ -32,8 +32,8 @@ def cross_entropy(
       label_smoothing: share of each target spread evenly over all classes (Szegedy et al. 2015).
       class_weights: [C], above 0. As in torch.nn.CrossEntropyLoss class c's term of an example is multiplied by its
         weight, and the batch mean divides by the sum of the labels' weights, or by B where targets are distributions.
-      gamma, alpha: each class's term is multiplied by alpha (1 - its probability)^gamma (Lin et al. 2017, whose alpha
-        of each class the class weights are).
+      gamma, alpha: each class's term is multiplied by alpha (1 - its probability)^gamma (Lin et al. 2017, whose
+        per-class alpha is `class_weights` here).
 
     Returns:
       (loss [B], weight [B]), float32; the batch loss is sum(loss * weight) / sum(weight).
@@ -54,26 +54,33 @@ def cross_entropy(
 def logit_adjusted(
     logits: jax.Array, targets: jax.Array, *, prior: Sequence[float], tau: float, label_smoothing: float = 0.0
 ) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy of logits + tau log prior (Menon et al. 2021), for classes of very different sizes.
+    """Computes the cross-entropy of logits + tau log prior (Menon et al. 2021), for classes of very different sizes.
 
-    Predictions stay the largest plain logit.
+    Predictions still use the logits without the adjustment.
 
     Args:
       logits, targets, label_smoothing: as in `cross_entropy`.
       prior: [C], the share of each class in training.
+      tau: factor of the adjustment.
+
+    Returns:
+      (loss [B], weight [B]), float32.
     """
     adjusted = logits.astype(jnp.float32) + tau * jnp.log(jnp.asarray(prior, jnp.float32))
     return cross_entropy(adjusted, targets, label_smoothing=label_smoothing)
 
 
 def generalised_cross_entropy(logits: jax.Array, targets: jax.Array, *, q: float) -> tuple[jax.Array, jax.Array]:
-    """(1 - p^q) / q of the label's probability p (Zhang and Sabuncu 2018), for labels that are partly wrong.
+    """Computes (1 - p^q) / q, p the label's probability (Zhang and Sabuncu 2018), for noisy labels.
 
-    Cross-entropy as q goes to 0, the mean absolute error at 1.
+    The loss approaches cross-entropy as q goes to 0, and is the mean absolute error at 1.
 
     Args:
       logits, targets: as in `cross_entropy`.
       q: above 0, up to 1.
+
+    Returns:
+      (loss [B], weight [B]), float32.
     """
     powers = jnp.exp(q * jax.nn.log_softmax(logits.astype(jnp.float32)))
     loss = jnp.sum(_distribution(targets, logits.shape[-1]) * (1 - powers), -1) / q
@@ -81,11 +88,11 @@ def generalised_cross_entropy(logits: jax.Array, targets: jax.Array, *, q: float
 
 
 def multi_target(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """-log of the largest target times probability (Barsoum et al. 2016): any of several labels is right.
+    """Computes -log(max over classes of target * probability) (Barsoum et al. 2016): any of several labels is right.
 
     Args:
       logits: [B, C].
-      targets: float [B, C], of which the labels are above 0.
+      targets: float [B, C], above 0 for the labels.
 
     Returns:
       (loss [B], weight [B]), float32.
@@ -96,12 +103,15 @@ def multi_target(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.
 
 
 def kl_divergence(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """KL divergence of softmax(logits) from the targets: their cross-entropy less their own entropy.
+    """Computes the KL divergence of softmax(logits) from the targets: their cross-entropy minus the targets' entropy.
 
-    Its gradient is that of cross-entropy; its value says how much is left to learn.
+    The gradient equals that of cross-entropy; the minimum of the loss is 0.
 
     Args:
       logits, targets: as in `cross_entropy`.
+
+    Returns:
+      (loss [B], weight [B]), float32.
     """
     loss, weight = cross_entropy(logits, targets)
     shares = _distribution(targets, logits.shape[-1])
@@ -112,7 +122,7 @@ def kl_divergence(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax
 def binary_cross_entropy(
     logits: jax.Array, targets: jax.Array, *, positive_weights: tuple[float, ...] = ()
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean over the attributes of an example of the cross-entropy of sigmoid(logits).
+    """Computes the cross-entropy of sigmoid(logits), averaged over the known attributes of each example.
 
     Args:
       logits: [B, K].
@@ -134,7 +144,7 @@ def binary_cross_entropy(
 
 
 def squared_error(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean over the levels of an example of the squared error.
+    """Computes the squared error, averaged over the known levels of each example.
 
     Args:
       logits: [B, K], predictions as they are.
@@ -150,13 +160,13 @@ def squared_error(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax
 
 
 def class_hits(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """bool [B]: whether the largest logit is the label, or the largest share of the distribution."""
+    """Returns bool [B]: whether the largest logit is that of the label, or of the targets' most probable class."""
     labels = targets if targets.ndim == 1 else jnp.argmax(targets, -1)
     return jnp.argmax(logits, -1) == labels
 
 
 def attribute_hits(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """float32 [B]: the share of the known attributes [B, K] that are told at probability 0.5."""
+    """Returns float32 [B]: the share of the known attributes [B, K] predicted correctly at a threshold of 0.5."""
     known = ~jnp.isnan(targets)
     right = ((logits > 0) == (targets > 0.5)) & known
     return right.sum(-1) / jnp.maximum(known.sum(-1), 1)
@@ -167,14 +177,15 @@ def _distribution(targets: jax.Array, classes: int) -> jax.Array:
 
 
 def class_weights(counts: np.ndarray, scheme: str | Sequence[float], *, beta: float = 0.999) -> tuple[float, ...]:
-    """Weights [C] from the training counts; those of a scheme have mean 1 over the examples.
+    """Computes class weights [C] from the training counts; those of a scheme have mean 1 over the examples.
 
     Args:
+      counts: int [C], training examples of each class.
       scheme: 'none' gives (); 'inverse' weighs by 1 / count; 'effective' by the inverse effective number of examples,
-        (1 - beta) / (1 - beta^count) (Cui et al. 2019); numbers, one a class, are taken as they are.
+        (1 - beta) / (1 - beta^count) (Cui et al. 2019); a sequence of C numbers is used as it is.
 
     Raises:
-      UserError: a class has no example to weigh, or the numbers are not one a class.
+      UserError: a class has no training example, or the number of weights is not the number of classes.
     """
     if not isinstance(scheme, str):
         if len(scheme) != len(counts):
@@ -191,15 +202,15 @@ def class_weights(counts: np.ndarray, scheme: str | Sequence[float], *, beta: fl
 
 
 def positive_weights(attributes: np.ndarray | None, scheme: str | Sequence[float]) -> tuple[float, ...]:
-    """Weights [K] of present attributes.
+    """Computes the weights [K] of present attributes.
 
     Args:
-      attributes: [N, K] of the training split, 0, 1 or NaN; None where classes are learnt.
-      scheme: 'none' gives (); 'inverse' the number of examples without an attribute over that with it; numbers, one an
-        attribute, are taken as they are.
+      attributes: [N, K] of the training split, 0, 1 or NaN; None where classes are trained.
+      scheme: 'none' gives (); 'inverse' the number of examples without an attribute over the number with it; a sequence
+        of K numbers is used as it is.
 
     Raises:
-      UserError: there are no attributes, one is never present, or the numbers are not one an attribute.
+      UserError: there are no attributes, an attribute is the same in all examples, or the number of weights is not K.
     """
     if isinstance(scheme, str) and scheme == 'none':
         return ()
@@ -240,12 +251,12 @@ def make(
     tau: float = 1.0,
     counts: np.ndarray | None = None,
 ) -> Loss:
-    """The loss called `name`, its arguments bound.
+    """Returns the loss called `name` with its arguments bound.
 
     Args:
-      target: what is trained on, see `data.tables.soft_labels`; 'multi_target' and the loss of that name go together.
-      attributes: whether attributes are learnt; they and 'binary_cross_entropy' go together.
-      levels: whether levels are learnt; they and 'squared_error' go together.
+      target: what is trained on, see `data.tables.soft_labels`; 'multi_target' requires the loss of that name.
+      attributes: whether the data have attributes, which require 'binary_cross_entropy'.
+      levels: whether the data have levels, which require 'squared_error'.
       label_smoothing: of 'cross_entropy', 'focal' and 'logit_adjusted'.
       positive_weights: of 'binary_cross_entropy'.
       class_weights: of 'cross_entropy' and 'focal'.
@@ -253,7 +264,7 @@ def make(
       counts: int [C], training examples of each class; for 'logit_adjusted'.
 
     Raises:
-      UserError: there is none, it does not fit the target, or has no such argument.
+      UserError: the name is unknown, or the loss does not fit the target or does not take an argument.
     """
     check_choice('loss.name', name, LOSSES)
     if (name == 'multi_target') != (target == 'multi_target'):

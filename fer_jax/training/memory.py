@@ -19,12 +19,15 @@ MOST_COMPILATIONS = 8
 
 
 def largest_batch(config: Mapping[str, Any]) -> int:
-    """Prints the largest `data.batch_size` whose steps fit in each phase, and in all of them; returns the latter.
+    """Prints the largest `data.batch_size` that fits in each phase and in all phases.
 
-    Nothing is trained: the steps are compiled, and XLA says what they need.
+    Nothing is trained: the steps are compiled, and XLA reports the memory that they need.
+
+    Returns:
+      The largest batch size that fits in all phases.
 
     Raises:
-      UserError: something in the config or the data is wrong.
+      UserError: the config or the data are invalid.
     """
     run = setup.prepare(config)
     images = jax.tree.leaves(run.loader.device_data)  # in use already, and an argument of the step
@@ -48,7 +51,11 @@ def largest_batch(config: Mapping[str, Any]) -> int:
 
 
 def needs(run: Run, phase: Phase) -> Callable[[int], int]:
-    """batch size -> bytes a device of a step: its arguments, and what it works with, see `working`."""
+    """Returns a function from a batch size to the bytes per device that a step of the phase needs.
+
+    The bytes are those of the step's arguments and of its working memory, see `working`. The function compiles the
+    step; where that runs out of memory it returns the largest int64.
+    """
     program = PhaseProgram(run, phase)
     state, fixed = jax.eval_shape(lambda: program.init_state(phase.first, run.network.init(0)))
     shapes = jax.tree.map(
@@ -80,17 +87,29 @@ def needs(run: Run, phase: Phase) -> Callable[[int], int]:
 
 
 def working(used: Any) -> int:
-    """Bytes a device of a compiled step, by its memory analysis, beside its arguments: temporaries, and results that
-    are not written over arguments.
+    """Returns the bytes per device that a compiled step needs besides its arguments.
+
+    These are temporaries, and results that do not reuse the memory of arguments.
+
+    Args:
+      used: the compiled step's memory analysis.
     """
     return used.temp_size_in_bytes + used.output_size_in_bytes - used.alias_size_in_bytes
 
 
 def largest(needed: Callable[[int], int], budget: int, most: int) -> int:
-    """The largest count up to `most` with needed(count) <= budget, within `EXACT_SHARE`; 0 where not even 1 fits.
+    """Searches for the largest count up to `most` with needed(count) <= budget.
 
-    What is needed is nearly a line in the count, so that a step of a line through two points that are known takes fewer
-    compilations than halving.
+    The memory is nearly linear in the count, so that interpolation between two known points takes fewer compilations
+    than bisection.
+
+    Args:
+      needed: count -> bytes.
+      budget: bytes.
+
+    Returns:
+      A count that fits; 0 where not even 1 does. A count larger by more than `EXACT_SHARE` does not fit, unless the
+      search ended at `MOST_COMPILATIONS` calls of `needed`.
     """
     low, high = 0, most + 1
     points: dict[int, int] = {}

@@ -21,10 +21,13 @@ STOP_CHECK_SECONDS = 10.0  # seconds of a program at most, where it can be helpe
 
 
 def rows(*, features: bool) -> int:
-    """How many batches a training program is given, of features or of images.
+    """Returns the number of batches that one call of a training program receives.
 
-    Of images one where there are several processes: how many are taken depends on how long a step takes, on which these
-    would have to agree.
+    For images it is 1 where there are several processes: how many batches a call takes depends on the measured time of
+    a step, on which the processes would have to agree.
+
+    Args:
+      features: whether the batches are of cached features, not of images.
     """
     if features:
         return FEATURE_BATCHES_PER_CALL
@@ -32,10 +35,11 @@ def rows(*, features: bool) -> int:
 
 
 def loop_steps(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Loops a step (state, fixed, device_data, host) -> state over several batches.
+    """Wraps a step (state, fixed, device_data, host) -> state in a loop over several batches.
 
-    The result (state, fixed, device_data, host_batches, count) -> state takes the first `count` of `host_batches`,
-    leaves [K, B, ...]; where K is 1 that one, without a loop, whatever `count`.
+    Returns:
+      (state, fixed, device_data, host_batches, count) -> state after the first `count` of `host_batches`, leaves
+      [K, B, ...]. Where K is 1 it takes that batch without a loop, whatever `count` is.
     """
 
     def steps(state: Any, fixed: Any, device_data: Any, host_batches: Any, count: jax.Array) -> Any:
@@ -50,13 +54,13 @@ def loop_steps(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class StepsPerCall:
-    """Of one phase.
+    """Chooses how many steps each call of a phase's training program takes.
 
     Args:
-      features: whether it trains on features.
-      last: its last step.
-      ends: steps after which the host has something to do.
-      every: it has, too, after every so many.
+      features: whether the phase trains on cached features.
+      last: the last step of the phase.
+      ends: steps after which control has to return to the host.
+      every: control also returns after every multiple of this number of steps.
     """
 
     def __init__(self, *, features: bool, last: int, ends: Collection[int], every: int):
@@ -66,18 +70,23 @@ class StepsPerCall:
         self._most, self._since = 1 if self._timed else self.rows, time.perf_counter()
 
     def count(self, step: int) -> int:
-        """How many steps to take from `step` on."""
+        """Returns how many steps the call that starts at `step` takes."""
         self._since = time.perf_counter()
         most = min(self._most, self._last - step, self._every - step % self._every)
         return next((count for count in range(1, most) if step + count in self._ends), most)
 
     def batch(self, loader: Any, step: int, count: int) -> tuple[Any, np.int32]:
-        """(host_batches, count) of the program, see `PhaseProgram.step_function`."""
+        """Returns the program's arguments (host_batches, count), see `PhaseProgram.step_function`."""
         steps = [step + min(at, count - 1) for at in range(self.rows)]  # the last one stands in for what is not taken
         return loader.host_batches(steps), np.int32(count)
 
     def took(self, count: int, output: jax.Array) -> None:
-        """After so many steps were dispatched, the last of which gives `output`."""
+        """Updates the largest number of steps per call from the measured time of the last call.
+
+        Args:
+          count: steps of that call.
+          output: array that the last of them returns; it is waited for where steps are timed.
+        """
         if self._timed:
             output.block_until_ready()
             each = (time.perf_counter() - self._since) / count

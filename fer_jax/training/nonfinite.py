@@ -20,14 +20,14 @@ from fer_jax.utils import image_grid
 
 @jax.jit
 def all_finite(tree: Any) -> jax.Array:
-    """bool: whether all numbers of all leaves are."""
+    """Returns a bool scalar: whether all numbers of all leaves are finite."""
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def report_nonfinite(
     workdir: Path, *, step: int, rate: float, ids: Sequence[str], labels: Sequence[str], images: np.ndarray
 ) -> UserError:
-    """Writes nonfinite_step_<step>.json and .png; returns the message that ends the run.
+    """Writes nonfinite_step_<step>.json and .png into the workdir and returns the error that ends the run.
 
     Args:
       step: the first step, counted from 1, whose update was not kept.
@@ -49,7 +49,11 @@ def report_nonfinite(
 
 
 def check_finite(run: Run, phase: Phase, state: TrainState, workdir: Path) -> None:
-    """Raises UserError where too many updates were not finite, with the step and its examples in the workdir."""
+    """Checks that the phase has not halted because too many updates were not finite.
+
+    Raises:
+      UserError: it has halted; the step and its examples are written into the workdir.
+    """
     step = int(state.health['halted_at'])
     if not step:
         if not all_finite(state.trainable):  # finite gradients can still carry them over the largest number

@@ -20,10 +20,11 @@ HINTS = 'hints'  # what teachers' features are called, and the head that tells t
 
 
 class Teaching(NamedTuple):
-    """How much of what teachers say enters a task's loss, see `fer_jax.training.distillation`.
+    """The settings of distillation in a task's loss, see `fer_jax.training.distillation`.
 
     Attributes:
-      weight: share of the distillation loss, the task's own has the rest.
+      temperature: by which logits are divided before the softmax.
+      weight: share of the distillation loss; the task's own loss has the rest.
       hints: factor of the squared error of the teachers' features; 0 for none.
     """
 
@@ -33,16 +34,17 @@ class Teaching(NamedTuple):
 
 
 class Objective(NamedTuple):
-    """What a step minimises of one task: weight * mean loss + align * CORAL distance from the primary task.
+    """The objective of one task: weight * mean loss + align * CORAL distance to the primary task.
 
     Attributes:
-      loss: (logits [B, C], labels [B] or distributions [B, C]) -> per-example loss [B] and weight [B], of which the
-        latter depends on the targets alone; None for images without labels.
-      hits: of the same -> [B], what of an example is right, from 0 to 1; None where that is no question.
+      loss: (logits [B, C], labels [B] or distributions [B, C]) -> per-example (loss [B], weight [B]); the weight
+        depends on the targets alone. None for images without labels.
+      hits: (logits, targets) -> [B], the share of an example that is predicted correctly, from 0 to 1; None where that
+        is not defined.
       head: the task whose head it uses.
-      draw_targets: each example's label is drawn from its distribution, anew at every step.
-      teaching: None without teachers.
-      consistency: strength at which attention is to be that of the mirror images; of the primary task.
+      draw_targets: whether each example's label is drawn from its distribution, anew at every step.
+      teaching: settings of distillation; None without teachers.
+      consistency: factor of the attention-consistency loss; of the primary task only.
     """
 
     loss: Loss | None
@@ -57,7 +59,7 @@ class Objective(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """One task, ready to train."""
+    """One task with its data, its objective and its loader of training batches."""
 
     data: Dataset
     objective: Objective
@@ -65,7 +67,11 @@ class Task:
 
 
 def check_aligned(fields: Mapping[str, Mapping[str, Any]], accumulate: int) -> None:
-    """Raises UserError where a microbatch has one image, of which there is no covariance for CORAL to compare."""
+    """Checks that tasks with `align` have two images or more in a microbatch: CORAL estimates covariances.
+
+    Raises:
+      UserError: a microbatch would have a single image.
+    """
     aligned = [name for name, task in fields.items() if task['align']]
     for name in (PRIMARY, *aligned) if aligned else ():
         if (size := fields[name]['data']['batch_size']) // accumulate < 2:
@@ -77,7 +83,11 @@ def check_aligned(fields: Mapping[str, Mapping[str, Any]], accumulate: int) -> N
 
 
 def objective(name: str, task: Mapping[str, Any], data: Dataset, distil: Mapping[str, Any]) -> Objective:
-    """What is minimised of the task of this name; the primary one has teachers where its images were shown to any.
+    """Builds the objective of the task called `name`, with distillation where its training split has teacher outputs.
+
+    Args:
+      task: the task's config.
+      distil: the config's fields under `distil`.
 
     Raises:
       UserError: the loss is unknown, or does not fit the data.
@@ -121,7 +131,7 @@ def objective(name: str, task: Mapping[str, Any], data: Dataset, distil: Mapping
 def make_train_loader(
     name: str, task: Mapping[str, Any], data: Dataset, config: Mapping[str, Any], mesh: Mesh
 ) -> TrainLoader:
-    """The training split of the task of this name, in an order of its own."""
+    """Builds the training loader of the task called `name`; each joint task has its own sampling order."""
     with in_task(name):
         return TrainLoader(
             data.splits['train'],
@@ -135,12 +145,12 @@ def make_train_loader(
 
 
 def seed_of(seed: int, name: str) -> int:
-    """Of a joint task's order: where two tasks share a set, a step shows each its own examples."""
+    """Returns the seed of a joint task's sampling order, so that two tasks on the same data get different examples."""
     return int.from_bytes(hashlib.sha256(f'{seed}\0{name}'.encode()).digest()[:4])
 
 
 def describe(task: Task) -> str:
-    """What a joint task learns of what, in one line."""
+    """Returns one line that describes a joint task: its data, classes, head, weights and batch size."""
     objective, data = task.objective, task.data
     counts = ', '.join(f'{role} {len(split.labels):,}' for role, split in data.splits.items())
     learnt = 'no labels'

@@ -22,21 +22,21 @@ def make(
     clip: float = 0.0,
     sam: float = 0.0,
 ) -> optax.GradientTransformation:
-    """The optimizer of one phase.
+    """Builds the optimizer of one phase.
 
     Args:
       name: 'sgd' and 'adam' add `weight_decay` times the parameter to its gradient (L2, as torch.optim.SGD and Adam);
         'adamw' decays apart from the gradient (Loshchilov and Hutter 2017), and so do 'radam' (Liu et al. 2020), 'lion'
-        (Chen et al. 2023; wants a tenth of the rate), 'lamb' (You et al. 2020) and 'muon' (Jordan et al. 2024), which
-        makes the momentum of kernels orthogonal, at the size of Adam's updates (Liu et al. 2025: rates carry over), and
-        leaves the head, vectors, and kernels of one input channel to Nesterov's Adam.
+        (Chen et al. 2023; needs a tenth of the rate), 'lamb' (You et al. 2020) and 'muon' (Jordan et al. 2024). The
+        last orthogonalises the momentum of kernels, scaled to Adam's updates (Liu et al. 2025: rates carry over), and
+        applies Adam with Nesterov momentum to the head, vectors, and kernels of one input channel.
       schedule: step -> learning rate.
       rates: learning-rate multiplier of each trainable parameter.
-      decay_mask: which of them decay.
+      decay_mask: whether weight decay applies to each of them.
       momentum, nesterov: of SGD.
       clip: largest global norm of the trainable gradients; 0 turns it off.
-      sam: radius of sharpness-aware minimisation (Foret et al. 2021): the gradient is taken anew on the same batch, at
-        a step of that length up the first one. Its update wants `grad_fn`. 0 turns it off.
+      sam: radius of sharpness-aware minimisation (Foret et al. 2021): the gradient is computed again on the same batch,
+        after a step of that length along the first one. Its update requires `grad_fn`. 0 turns it off.
 
     Raises:
       UserError: the name is unknown.

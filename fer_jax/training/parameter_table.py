@@ -11,7 +11,7 @@ from fer_jax.training.phases import Phase
 
 
 def parameter_table(network: Network, phases: Sequence[Phase]) -> str:
-    """Lists the stages in order, their parameters, and what each phase does with them."""
+    """Returns a table of the stages in order, their parameters, and whether each phase trains or freezes them."""
     from clu import parameter_overview
 
     columns = ('stage', 'tensors', 'parameters', *(f'phase_{phase.index}' for phase in phases))
@@ -35,7 +35,7 @@ def parameter_table(network: Network, phases: Sequence[Phase]) -> str:
 
 
 def describe_stage(network: Network, stage: str, phase: Phase, paths: Sequence[str]) -> str:
-    """Says what a phase does with a stage: 'frozen', or 'train x' the rates, and how many BatchNorms are frozen."""
+    """Returns how a phase treats a stage: 'frozen', or 'train x' the rates, and how many BatchNorms are frozen."""
     rates = sorted({phase.partition.rates[path] for path in paths})
     if rates == [0]:
         return 'frozen'

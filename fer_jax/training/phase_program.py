@@ -24,14 +24,14 @@ from fer_jax.training.train_step import StepProgram, train_step
 
 @dataclass(frozen=True)
 class PhaseProgram:
-    """A phase of a run, ready to train."""
+    """The compiled programs, states and loaders of one phase of a run."""
 
     run: Run
     phase: Phase
 
     @property
     def cached(self) -> bool:
-        """Whether it trains on cached features."""
+        """Returns whether the phase trains on cached features."""
         return self.phase.features is not None
 
     @property
@@ -42,10 +42,10 @@ class PhaseProgram:
     def init_state(
         self, step: int, variables: Variables, ema: Mapping[str, Flat] | None = None
     ) -> tuple[TrainState, FrozenState]:
-        """Makes the state at `step`, with fresh optimizer state, and what the steps only read.
+        """Makes the state at `step`, with a fresh optimizer state, and the frozen state, which steps only read.
 
         Args:
-          ema: the averages of the phase before.
+          ema: the averages of the previous phase.
         """
         run, phase = self.run, self.phase
         trainable, frozen = phase.partition.split(variables.params)
@@ -65,14 +65,14 @@ class PhaseProgram:
         return state, FrozenState(frozen, source)
 
     def state_shardings(self) -> Any:
-        """Gives a TrainState of shardings: where each part of the state lives."""
+        """Returns the shardings of a TrainState's leaves, as a TrainState."""
         trainable, _ = self.phase.partition.split(self.run.network.params)
         shapes = jax.eval_shape(self.phase.tx.init, trainable)
         cut = sharding.optimizer(self.run.mesh, self.run.config['parallel']['optimizer'], shapes)
         return TrainState(**dict.fromkeys(TrainState._fields, self.run.replicated) | {'opt_state': cut})
 
     def make_loader(self, state: TrainState, fixed: FrozenState) -> MultiTaskLoader:
-        """Makes what the batches come from: images, or features that are computed of them once."""
+        """Makes the loader of the training batches: of images, or of features computed once from them."""
         run, phase = self.run, self.phase
         if phase.features is None:
             return run.loader
@@ -92,7 +92,7 @@ class PhaseProgram:
         return MultiTaskLoader(made)
 
     def abstract_batch(self) -> tuple[Any, Any, np.int32]:
-        """Gives (device_data, host_batches, count) to compile the step: batches as shapes alone."""
+        """Returns (device_data, host_batches, count) to compile the step with, batches as shapes alone."""
         run, phase = self.run, self.phase
         device_data: dict[str, Any] = run.loader.device_data
         host_batches: dict[str, Any] = run.loader.host_batches([phase.first])
@@ -110,11 +110,11 @@ class PhaseProgram:
         return device_data, jax.tree.map(repeated, host_batches), np.int32(rows)
 
     def step_function(self) -> Any:
-        """Makes (state, fixed, device_data, host_batches, count) -> state after `count` training steps.
+        """Makes the function (state, fixed, device_data, host_batches, count) -> state after `count` training steps.
 
-        `host_batches` are the halves that the host sends, [K, B, ...], of which the first `count` are taken. It is
-        compiled at its first call, and consumes what of the state it changes. On features it is called without the
-        leaves below the boundary, each of which would cost it microseconds.
+        `host_batches` are the parts of the batches that the host sends, [K, B, ...]; the first `count` are used. The
+        function is compiled at its first call and donates the parts of the state that it changes. On cached features it
+        is called without the leaves below the boundary, each of which would add microseconds to a call.
         """
         step, network = self.jitted_step(), self.run.network
         if not self.cached or self.phase.ema:
@@ -141,7 +141,7 @@ class PhaseProgram:
         return on_features
 
     def jitted_step(self) -> Any:
-        """Makes the same as `step_function`, of all leaves: it can be lowered and looked at."""
+        """Makes the jitted form of `step_function` that takes all leaves and can be lowered and inspected."""
         run = self.run
         objectives = {name: task.objective for name, task in run.tasks.items()}
         program = StepProgram(run.network, self.phase, objectives, run.config['seed'], run.guard)

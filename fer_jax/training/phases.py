@@ -19,7 +19,7 @@ MOST_EVALUATIONS = 100_000
 
 @dataclass(frozen=True)
 class Phase:
-    """Steps `first` up to, not including, `last` of the run.
+    """One phase of training: the steps from `first` up to, not including, `last` of the run.
 
     Attributes:
       index: from 0.
@@ -27,13 +27,13 @@ class Phase:
       schedule: step of the phase -> learning rate.
       frozen_norms: paths of the BatchNorms that keep their running statistics.
       image_size: side in pixels at which this phase trains; evaluation is at the network's.
-      accumulate: microbatches into which a batch is cut; the update is that of the whole batch, but BatchNorm and
-        mixing see one microbatch.
+      accumulate: number of microbatches of a batch; the update is that of the whole batch, but BatchNorm and mixing see
+        one microbatch.
       ema: decay of the moving averages, 0 for none.
       l2_sp: strength of the pull toward the source weights (Li et al. 2018), as the factor of a weight decay.
       stop_after: evaluations without a better score after which the phase ends; 0 for none.
-      plateau: (evaluations without a better score after which the learning rate falls, by what factor), or None.
-      features: what is computed once of each image and trained on in its place; None for images.
+      plateau: (evaluations without a better score after which the learning rate falls, its factor), or None.
+      features: spec of the cached features that the phase trains on; None for images.
     """
 
     index: int
@@ -54,12 +54,12 @@ class Phase:
     features: FeatureSpec | None = None
 
     def stalled(self, scores: Sequence[float]) -> bool:
-        """Whether the last `stop_after` of this phase's scores, larger being better, brought nothing."""
+        """Returns whether `stop_after` is set and the phase's last `stop_after` scores had no new maximum."""
         best = scores.index(max(scores)) if scores else 0
         return 0 < self.stop_after <= len(scores) - 1 - best
 
     def scale(self, scores: Sequence[float]) -> float:
-        """Share of the learning rate that is left after these scores, as torch's ReduceLROnPlateau with threshold 0."""
+        """Computes the learning rate's factor after these scores, as torch's ReduceLROnPlateau with threshold 0."""
         scale, best, bad = 1.0, -math.inf, 0
         if self.plateau is not None:
             patience, factor = self.plateau
@@ -71,7 +71,7 @@ class Phase:
 
 
 def steps_of(epochs: float, examples: int, batch_size: int) -> int:
-    """Steps until every example was seen `epochs` times: a batch may straddle two epochs, nothing is dropped."""
+    """Computes the number of steps in `epochs`; a batch may span two epochs, and no example is dropped."""
     return math.ceil(round(epochs * examples, 6) / batch_size)
 
 
@@ -84,10 +84,16 @@ def plan(
     batch_size: int,
     seed: int = 0,
 ) -> list[Phase]:
-    """The phases in order, end to end.
+    """Builds the phases in order, each starting where the previous one ends.
+
+    Args:
+      phases: the config's phases.
+      augment: the augmentation settings that a phase's own override.
+      examples: images of the primary training split.
+      seed: of the augmented views in feature caches.
 
     Raises:
-      UserError: its table of rates, its size or its cache does not fit the network.
+      UserError: a phase's table of rates, its image size or its feature cache does not fit the network.
     """
     planned: list[Phase] = []
     epochs, first = 0.0, 0
@@ -160,7 +166,10 @@ def plan(
 
 
 def evaluation_steps(phases: Sequence[Phase], *, every: float, examples: int, batch_size: int) -> dict[int, float]:
-    """step -> epochs done, at every `every` epochs and at the end of each phase.
+    """Computes the steps at which the run evaluates: every `every` epochs and at the end of each phase.
+
+    Returns:
+      {step: epochs done}.
 
     Raises:
       UserError: there would be more than `MOST_EVALUATIONS`.

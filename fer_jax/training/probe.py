@@ -37,17 +37,19 @@ MIRROR = Augment(flip=1.0)
 
 
 def probe(config: Mapping[str, Any], workdir: Path, *, dry_run: bool = False) -> dict[str, Any]:
-    """Computes features, trains the grid, scores its pick; writes results.json, grid.png and the confusion matrices.
+    """Computes features, trains a grid of linear heads on them, selects one and scores it.
+
+    Writes results.json, grid.png and the confusion matrices.
 
     Args:
       config: a whole config, with `probe` as in configs/probe.py.
       dry_run: check the config and the data, write nothing.
 
     Returns:
-      What results.json holds: `selected_on`, `pick`, `grid`, `classes`, `splits` and `seconds`.
+      The content of results.json: `selected_on`, `pick`, `grid`, `classes`, `splits` and `seconds`.
 
     Raises:
-      UserError: something in the config or the data is wrong.
+      UserError: the config or the data are invalid.
     """
     fields = config['probe']
     run = setup.prepare(config)
@@ -74,7 +76,11 @@ def probe(config: Mapping[str, Any], workdir: Path, *, dry_run: bool = False) ->
 
 
 def check_probe(fields: Mapping[str, Any], stages: Sequence[str], select: tuple[str, str]) -> None:
-    """Raises UserError where a probe cannot select as it should, or a stage is none of the network."""
+    """Checks the fields under `probe` against the network's stages and the selecting metric.
+
+    Raises:
+      UserError: the probe cannot select by the metric, or a stage is not one of the network.
+    """
     if select[1] == 'nll':
         raise UserError(
             f'checkpoint.select={"/".join(select)!r}: a probe compares ridge heads, which give no probabilities, with '
@@ -86,7 +92,14 @@ def check_probe(fields: Mapping[str, Any], stages: Sequence[str], select: tuple[
 
 
 def fit(run: Run, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything between a prepared run and its results."""
+    """Computes the features of a prepared run, trains and scores all heads, and selects the best.
+
+    Returns:
+      The results, see `probe`.
+
+    Raises:
+      UserError: the run has an annotation or joint tasks.
+    """
     if annotation := run.config['data']['annotation']:
         raise UserError(f"data.annotation={annotation!r}: the heads of a probe tell classes; set it to ''")
     if len(run.tasks) > 1:
@@ -106,7 +119,7 @@ def fit(run: Run, fields: Mapping[str, Any]) -> dict[str, Any]:
     train = run.tasks[PRIMARY].loader
 
     def of(role: str) -> np.ndarray:
-        """[views, N, D]"""
+        """Returns the features [views, N, D] of a split."""
         split = run.data.splits[role]
         images = train if role == 'train' else SplitLoader(split, placement=train.placement, mesh=run.mesh, role=role)
         found = feature_loader.make_feature_loader(
@@ -129,7 +142,7 @@ def fit(run: Run, fields: Mapping[str, Any]) -> dict[str, Any]:
     fitted = time.perf_counter()
 
     def scored(head: dict[str, Any], name: str) -> np.ndarray:
-        """Logits, the mean over an image's views."""
+        """Returns the logits [N, classes] of a head, averaged over the views of each image."""
         return np.mean([view @ head['kernel'] + head['bias'] for view in x[name]], 0)
 
     grid = []
@@ -157,7 +170,13 @@ def fit(run: Run, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation [D] over all views and images, in float64; 1 where a feature never varies."""
+    """Computes mean and standard deviation, float32 [D], over all views and images.
+
+    Sums are taken in float64. The standard deviation is 1 where a feature does not vary.
+
+    Args:
+      rows: [views, N, D].
+    """
     count, total, squares = 0, 0.0, 0.0
     for part in np.array_split(rows.reshape(-1, rows.shape[-1]), max(1, rows.size // 2**26)):
         wide = part.astype(np.float64)
@@ -168,11 +187,13 @@ def moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ridge(x: np.ndarray, labels: np.ndarray, classes: int, strengths: Sequence[float]) -> list[dict[str, Any]]:
-    """Least squares on one-hot labels, with a penalty of `strength` times n times the squared weights.
+    """Fits ridge regressions to one-hot labels, with a penalty of `strength` times n times the squared weights.
 
     Args:
       x: float32 [views, N, D], standardised.
       labels: int [N].
+      classes: number of classes.
+      strengths: of the penalty, one for each fit.
 
     Returns:
       For each strength {'what', 'kernel': [D, classes], 'bias': [classes]}: solved in float64, from products summed in
@@ -195,9 +216,16 @@ def ridge(x: np.ndarray, labels: np.ndarray, classes: int, strengths: Sequence[f
 
 
 def trained(x: np.ndarray, labels: np.ndarray, classes: int, fields: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Softmax heads by AdamW along a cosine, every combination of learning rate, weight decay and seed at once.
+    """Trains softmax heads by AdamW and a cosine, for all combinations of rate, weight decay and seed at once.
 
-    All see the same minibatches; an image's views come in turn, one an epoch. As `ridge`.
+    All heads see the same minibatches; the views of an image alternate from epoch to epoch.
+
+    Args:
+      x, labels, classes: as in `ridge`.
+      fields: the config's fields under `probe`.
+
+    Returns:
+      For each combination {'what', 'kernel': [D, classes], 'bias': [classes]}.
     """
     whats = [
         {'kind': 'softmax', 'learning_rate': rate, 'weight_decay': decay, 'seed': seed}

@@ -10,12 +10,13 @@ SKIPPED_STEPS, TRACED_STEPS = 5, 10  # steps: the first ones compile and warm up
 
 
 class Window:
-    """Traces `TRACED_STEPS` of this process after its first `SKIPPED_STEPS`: fewer where it takes fewer, more of both
-    where one program takes several.
+    """Traces about `TRACED_STEPS` steps of this process after its first `SKIPPED_STEPS` with the JAX profiler.
+
+    It traces fewer where the process takes fewer steps, and more where one call takes several.
 
     Args:
       folder: JAX writes `plugins/profile/<time>/` into it.
-      say: is told where the trace is, once it is written, or why there is none.
+      say: is called with the place of the trace once it is written, or with the reason why there is none.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None]):
@@ -23,7 +24,11 @@ class Window:
         self._taken, self._skipped, self._tracing = 0, 0, False
 
     def stepped(self, count: int, output: Any) -> None:
-        """After `count` more steps were dispatched; `output` is what the last one gives, and is waited for."""
+        """Counts `count` more dispatched steps, and starts or ends the trace when it is due.
+
+        Args:
+          output: result of the last of these steps; it is waited for before the trace starts or ends.
+        """
         self._taken += count
         if not self._skipped and self._taken >= SKIPPED_STEPS:
             jax.block_until_ready(output)
@@ -34,7 +39,7 @@ class Window:
             self._write()
 
     def close(self) -> None:
-        """Writes what was traced, if it is not written yet; says so where nothing was."""
+        """Writes the trace if it has not been written yet, and reports where nothing was traced."""
         if self._tracing:
             self._write()
         if self._taken <= (skipped := self._skipped or SKIPPED_STEPS):

@@ -17,9 +17,9 @@ from fer_jax.utils import progress
 
 
 class Recorder:
-    """One run's records from `step` on. Deterministic scalars and times go to different files.
+    """Writes the records of one run from `step` on. Deterministic scalars and times go to different files.
 
-    Of several processes the first one's are kept.
+    Only the main one of several processes writes them.
 
     Args:
       profile: trace some steps into `<workdir>/profile`.
@@ -55,28 +55,28 @@ class Recorder:
         self.restart_clock()
 
     def history(self, step: int) -> list[dict[str, Any]]:
-        """The records of deterministic values up to `step`."""
+        """Returns the records of deterministic values up to `step`."""
         return up_to(self.workdir / 'metrics.jsonl', step)
 
     @contextlib.contextmanager
     def timed(self, what: str) -> Iterator[None]:
-        """The time within the block is that of 'data' or 'checkpoint', not of compute."""
+        """Adds the time within the block to `what`, 'data' or 'checkpoint', instead of to compute."""
         begun = time.perf_counter()
         yield
         self._spent[what] += time.perf_counter() - begun
 
     def trace(self, count: int, output: Any) -> None:
-        """Begins or ends the trace of a profiled run, after so many more steps; `output` is of the last."""
+        """Starts or ends a profiled run's trace after `count` more steps; `output` is the last one's result."""
         if self._window:
             self._window.stepped(count, output)
 
     def stepped(self, count: int) -> None:
-        """So many more training steps were dispatched."""
+        """Counts `count` more dispatched training steps and moves the progress bar."""
         self._images += count * self._batch_size
         self._bar.update(count * self._batch_size)
 
     def metrics(self, step: int, epoch: float, phase: int, split: str, values: Mapping[str, Any]) -> None:
-        """Writes one record of deterministic values; those that are single numbers go to TensorBoard too."""
+        """Writes one record of deterministic values; scalars are also written to TensorBoard."""
         record = {'step': step, 'epoch': round(epoch, 4), 'phase': phase, 'split': split, **values}
         self._files['metrics'].write(json.dumps(record) + '\n')
         for name, value in values.items():
@@ -85,10 +85,10 @@ class Recorder:
                 self._board.add_scalar(f'{split}/{tag}', value, step)
 
     def rate(self, step: int, **shown: str) -> None:
-        """Writes the time of training since the last call, and its parts, and shows `shown` on the bar.
+        """Writes the training time since the last call and its parts, and displays `shown` on the progress bar.
 
-        'data' is the time that the host spent on batches or waited for them, 'checkpoint' that in which saving kept it
-        from going on, and 'compute' the rest, compilation included.
+        'data' is the time in which the host prepared batches or waited for them, 'checkpoint' the time in which saving
+        blocked it, and 'compute' the rest, compilation included.
         """
         seconds = time.perf_counter() - self._since
         rate = self._images / seconds if seconds else 0.0
@@ -101,7 +101,7 @@ class Recorder:
         self.restart_clock()
 
     def took(self, step: int, event: str, seconds: float) -> None:
-        """Writes the time of something other than training steps."""
+        """Writes the time of an event other than training steps."""
         self._files['timing'].write(json.dumps({'step': step, 'event': event, 'seconds': round(seconds, 3)}) + '\n')
         self.restart_clock()
 
@@ -110,7 +110,7 @@ class Recorder:
         self._spent.clear()
 
     def say(self, text: str) -> None:
-        """Prints above the progress bar."""
+        """Prints a line above the progress bar."""
         self._bar.write(text)
 
     def close(self) -> None:

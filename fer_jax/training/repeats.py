@@ -19,16 +19,17 @@ from fer_jax.utils.signals import stop_request
 
 
 def train_seeds(config: Mapping[str, Any], seeds: Sequence[int], workdir: Path) -> dict[str, Any]:
-    """Runs `config` once a seed, each in `workdir/seed-<n>`, and pools the scores.
+    """Trains `config` once for each seed, in `workdir/seed-<n>`, and pools the scores.
 
-    The same call goes on with what is not finished. Intervals are Student's t over the seeds: they say how far the
-    mean of other seeds might lie, on these test images.
+    The same call continues what is not finished. Intervals are Student's t over the seeds: they estimate where the mean
+    of other seeds lies, on these test images.
 
     Returns:
-      As results.json, which it writes: `splits` has the mean of each score, `<score>_ci95`, and the scores `each`.
+      The content of results.json, which it writes: `splits` has the mean of each score, `<score>_ci95`, and the scores
+      `each`.
 
     Raises:
-      UserError: fewer than two seeds, one twice, or a run cannot start.
+      UserError: there are fewer than two seeds, a seed is repeated, or a run cannot start.
       Stopped: a signal asked to stop.
     """
     if len(seeds) < 2 or len(set(seeds)) < len(seeds):
@@ -40,12 +41,13 @@ def train_seeds(config: Mapping[str, Any], seeds: Sequence[int], workdir: Path) 
 
 
 def train_folds(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
-    """Runs every fold of `config`, each in `workdir/fold-<n>`; every example is scored once, by its own test fold.
+    """Trains every fold of `config`, in `workdir/fold-<n>`; every example is scored once, by its own test fold.
 
-    The same call goes on with what is not finished.
+    The same call continues what is not finished.
 
     Returns:
-      As results.json, which it writes: the scores of all examples together, and the accuracy of `each` fold.
+      The content of results.json, which it writes: the scores of all examples together, and the accuracy of `each`
+      fold.
 
     Raises:
       UserError: data.folds is 0, the config is a probe's, which keeps no predictions, or a run cannot start.
@@ -69,7 +71,7 @@ def train_folds(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
 
 
 def once(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
-    """The results of the run in `workdir`, which is trained, or trained on, unless it is finished under this config."""
+    """Returns the results of the run in `workdir`, training it first unless it is finished under this config."""
     results = workdir / 'results.json'
     if results.is_file() and (workdir / 'report.html').is_file() and not run_config.check_run_config(workdir, config):
         return json.loads(results.read_text())
@@ -80,10 +82,10 @@ def once(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
 
 
 def over_folds(parts: Sequence[Mapping[str, np.ndarray]], classes: Sequence[str]) -> dict[str, Any]:
-    """Scores of the predictions of all folds together.
+    """Computes the scores of the predictions of all folds together.
 
     Raises:
-      ValueError: an example stands in two folds.
+      ValueError: an example is in two folds.
     """
     pooled = {name: np.concatenate([part[name] for part in parts]) for name in run_results.PREDICTED}
     if len(np.unique(pooled['ids'])) < len(pooled['ids']):

@@ -22,14 +22,14 @@ from fer_jax.training.phases import Phase
 
 @dataclass(frozen=True)
 class Run:
-    """A run, ready to start.
+    """A prepared run: its config, devices, weights, tasks, network and phases.
 
     Attributes:
       config: the whole config as plain dicts, lists and scalars.
       tasks: the primary one first.
-      evaluations: step -> epochs done, where validation is scored and the state saved.
-      select: (role, metric) that choose the checkpoint.
-      teachers: workdir -> step and sha256 of the network that it selected.
+      evaluations: {step: epochs done} of the steps at which validation is scored and the state saved.
+      select: (role, metric) by which the checkpoint is selected.
+      teachers: {workdir: {'step', 'sha256'}}, the selected checkpoint of each teacher and a digest of its variables.
     """
 
     config: Mapping[str, Any]
@@ -44,12 +44,12 @@ class Run:
 
     @property
     def data(self) -> dataset.Dataset:
-        """That of the primary task."""
+        """The dataset of the primary task."""
         return self.tasks[PRIMARY].data
 
     @functools.cached_property
     def loader(self) -> MultiTaskLoader:
-        """Images of every task."""
+        """The loader of the training images of every task."""
         return MultiTaskLoader({name: task.loader for name, task in self.tasks.items()})
 
     @property
@@ -66,7 +66,7 @@ class Run:
 
     @property
     def guard(self) -> int | None:
-        """Steps of a phase that may have an update that is not finite; None where JAX itself looks for NaNs."""
+        """The number of steps of a phase whose update may be non-finite; None where JAX itself checks for NaNs."""
         if jax.config.jax_debug_nans:  # type: ignore[attr-defined]
             return None
         return self.config['max_skipped'] if self.config['on_nonfinite'] == 'skip' else 0
@@ -79,7 +79,7 @@ class Run:
         )
 
     def describe(self) -> str:
-        """What is trained on what, where, in one line a task."""
+        """Returns a description of the network, weights, data and devices, with one line or more for each task."""
         spec = self.network.spec
         counts = ', '.join(f'{role} {len(split.labels):,}' for role, split in self.data.splits.items())
         origin = 'from scratch' if self.weights is None else f'from {self.weights.metadata.get("source", "weights")}'

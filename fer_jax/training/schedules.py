@@ -22,13 +22,13 @@ def make_schedule(
     step_every: int = 1,
     step_factor: float = 0.5,
 ) -> Schedule:
-    """Step of the phase, from 0 -> learning rate.
+    """Returns a function from the step of the phase, from 0, to the learning rate.
 
-    After a linear rise over `warmup_steps` (the first step takes 1 / warmup_steps of the rate) follows one of
-    'constant'; 'plateau', the same until the validation score stalls, see `phases.Phase.scale`; 'step', times
-    `step_factor` every `step_every` steps; 'exponential', the same without steps; 'cosine' to 0 at `steps` (Loshchilov
-    and Hutter 2016). 'one_cycle' (Smith and Topin 2019) rises from a 25th of the rate over `warmup_steps` and falls to
-    a 10,000th of that, both along cosines.
+    The rate rises linearly over `warmup_steps` (the first step has 1 / warmup_steps of it). Then it follows `name`:
+    'constant'; 'plateau', constant until the validation score stalls, see `phases.Phase.scale`; 'step', multiplied by
+    `step_factor` every `step_every` steps; 'exponential', the same curve without steps; 'cosine' to 0 at `steps`
+    (Loshchilov and Hutter 2016). 'one_cycle' (Smith and Topin 2019) rises from a 25th of the rate over `warmup_steps`
+    and falls to a 10,000th of that, both along cosines.
 
     Raises:
       UserError: the name is unknown, or the warm-up leaves no step.

@@ -26,13 +26,13 @@ from fer_jax.utils import cache
 
 
 def prepare(config: Mapping[str, Any]) -> Run:
-    """Builds all of it.
+    """Builds the run that a config describes: loads its data and weights, and builds its network, tasks and phases.
 
     Args:
       config: one that `fer_jax.config.check.check_config` finds nothing wrong with.
 
     Raises:
-      UserError: fields of the config do not go together, or not with the data.
+      UserError: fields of the config contradict each other or do not fit the data.
     """
     set_up_jax(config)
     check_roles(config['data']['splits'], config['checkpoint']['select'])
@@ -63,21 +63,21 @@ def prepare(config: Mapping[str, Any]) -> Run:
 
 
 def set_up_jax(config: Mapping[str, Any]) -> None:
-    """Turns the compilation cache on, and determinism where the config asks for it."""
+    """Enables the compilation cache, and deterministic operations where the config asks for them."""
     cache.use_compilation_cache()
     if config['deterministic']:
         os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_gpu_deterministic_ops=true'
 
 
 def load_data(config: Mapping[str, Any]) -> dict[str, Dataset]:
-    """Loads {task: its data}."""
+    """Loads the datasets of all tasks, {task: dataset}."""
     model = config['model']
     with processes.main_process_first():
         return data_tasks.load_tasks(config, image_size=model['image_size'], channels=model['channels'])
 
 
 def build_network(config: Mapping[str, Any], data: Mapping[str, Dataset], weights: Weights | None) -> Network:
-    """Builds the network with a head for each task, and one for the hints of teachers."""
+    """Builds the network with a head for each task, and one for the teachers' hints."""
     model, train = config['model'], data[PRIMARY].splits['train']
     taught = train.teacher_outputs
     hints = {HINTS: tuple(map(str, range(taught[HINTS].shape[1])))} if HINTS in taught else {}
@@ -102,7 +102,7 @@ def build_network(config: Mapping[str, Any], data: Mapping[str, Dataset], weight
 
 
 def make_tasks(config: Mapping[str, Any], data: Mapping[str, Dataset], mesh: Mesh) -> dict[str, Task]:
-    """Makes each task's objective and loader of training images."""
+    """Builds each task's objective and loader of training images."""
     return {
         name: Task(
             data[name],
@@ -116,7 +116,11 @@ def make_tasks(config: Mapping[str, Any], data: Mapping[str, Dataset], mesh: Mes
 def check_phases(
     config: Mapping[str, Any], planned: Sequence[Phase], network: Network, mesh: Mesh, weights: Weights | None
 ) -> None:
-    """Raises UserError where a phase does not go together with the batches, the devices, the weights or the loss."""
+    """Checks the phases against the batches, the devices, the weights and the loss.
+
+    Raises:
+      UserError: a phase does not fit one of them.
+    """
     tasks = data_tasks.task_configs(config)
     for phase in planned:
         for name, task in tasks.items():
@@ -133,7 +137,12 @@ def check_phases(
 
 
 def check_roles(splits: Mapping[str, str], select: str) -> None:
-    """Refuses a config that selects on the test split, by its role or by its name."""
+    """Checks the names of the splits and that the checkpoint is not selected on the test split.
+
+    Raises:
+      UserError: the training or selecting split has no name, the selecting split is the test split by its role or by
+        its name, or the training split is the test split.
+    """
     role, _ = checkpoints.parse_select(select)
     for needed in ('train', role):
         if not splits.get(needed):
@@ -149,7 +158,11 @@ def check_roles(splits: Mapping[str, str], select: str) -> None:
 
 
 def check_consistency(strength: float, network: Network, planned: Sequence[Phase]) -> None:
-    """Refuses it where the head does not read the global average of a map, or a phase trains on features."""
+    """Checks that attention consistency can be computed.
+
+    Raises:
+      UserError: the head does not read the global average of a map, or a phase trains on cached features.
+    """
     if not strength:
         return
     if not saliency.readable(network):
@@ -160,10 +173,13 @@ def check_consistency(strength: float, network: Network, planned: Sequence[Phase
 
 
 def check_batch_norm(config: Mapping[str, Any], phase: Phase, network: Network) -> None:
-    """Raises UserError where a BatchNorm would get one value a channel: one image, on a map of one cell.
+    """Checks that no BatchNorm in training mode gets a single value per channel: one image, on a map of one cell.
 
-    By its own statistics any such value is 0, so that nothing that it says reaches the next layer. All images of a
-    microbatch count, whichever tasks and devices they belong to.
+    Normalised by its own statistics such a value is always 0, so that no information reaches the next layer. All images
+    of a microbatch count, whichever tasks and devices they belong to.
+
+    Raises:
+      UserError: a BatchNorm would get a single value.
     """
     tasks = data_tasks.task_configs(config)
     images = sum(task['data']['batch_size'] for task in tasks.values()) // phase.accumulate
@@ -187,7 +203,11 @@ def check_batch_norm(config: Mapping[str, Any], phase: Phase, network: Network) 
 
 
 def check_remat(stages: Sequence[str], network: Network) -> tuple[str, ...]:
-    """Raises UserError where one of `parallel.remat` is no stage below the head."""
+    """Checks that all of `parallel.remat` are stages below the head, and returns them.
+
+    Raises:
+      UserError: one is not.
+    """
     below = list(network.stages)[:-1]
     if odd := [stage for stage in stages if stage not in below]:
         raise UserError(f'parallel.remat={tuple(stages)}: no stage {", ".join(odd)}; choose of {", ".join(below)}')

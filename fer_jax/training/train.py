@@ -46,22 +46,22 @@ def train(
     allow_changes: bool = False,
     allow_other_data: bool = False,
 ) -> dict[str, Any]:
-    """Trains as `config` says, or goes on with the run in `workdir`, and scores the selected checkpoint.
+    """Trains a network as `config` describes, or continues the run in `workdir`, and scores the selected checkpoint.
 
     Args:
-      config: made by `fer_jax.config.defaults.get_config`; docs/config.md says what its fields are.
+      config: made by `fer_jax.config.defaults.get_config`; docs/config.md describes its fields.
       workdir: folder of the run; '' makes a new one under `runs/`.
-      dry_run: build everything, compile the steps, say what the job needs, write nothing into the workdir.
+      dry_run: build everything, compile the steps, print what the job needs, write nothing into the workdir.
       profile: trace some steps into `<workdir>/profile`.
-      allow_changes: go on under a config that makes it another run.
-      allow_other_data: go on with other images or labels than it began with.
+      allow_changes: continue although the changed config makes it a different run.
+      allow_other_data: continue although images or labels have changed.
 
     Returns:
-      What results.json holds: `selected_on`, `step`, `classes`, `phases`, `splits` and `calibrated`.
+      The content of results.json: `selected_on`, `step`, `classes`, `phases`, `splits` and `calibrated`.
 
     Raises:
-      UserError: something in the config or the data is wrong.
-      Stopped: a signal asked to stop; the state is saved and the same call goes on.
+      UserError: the config or the data are invalid.
+      Stopped: a signal asked to stop; the state is saved and the same call continues the run.
     """
     plain = plain_config(config)
     check_config(plain)
@@ -97,7 +97,7 @@ def train(
 
 
 def free_workdir(config: Mapping[str, Any]) -> Path:
-    """The first free `runs/<model>-<data>-<number>`."""
+    """Returns the first path `runs/<model>-<data>-<number>` that does not exist."""
     data = config['data']['name'] or Path(config['data']['dir'] or config['data']['manifest']).stem
     number = 1
     while (chosen := Path('runs') / f'{config["model"]["name"]}-{data}-{number}').exists():
@@ -106,10 +106,10 @@ def free_workdir(config: Mapping[str, Any]) -> Path:
 
 
 def introduce(run: Run, workdir: Path, changes: list[str], *, allow_other_data: bool) -> None:
-    """Says and records what is about to run, and what has changed since it ran last.
+    """Prints and records what is about to run, and what has changed since it ran last.
 
     Raises:
-      UserError: it ran on other data.
+      UserError: the run used other data before.
     """
     if not processes.is_main_process():
         return
@@ -149,7 +149,7 @@ def introduce(run: Run, workdir: Path, changes: list[str], *, allow_other_data: 
 
 
 def finish(run: Run, workdir: Path, store: Checkpoints, scorers: Scorers) -> dict[str, Any]:
-    """Scores the selected checkpoint on every split but train, once, and writes results and pictures."""
+    """Scores the selected checkpoint once on every split but train, and writes results and figures."""
     best = store.best_step()
     if best is None:
         raise UserError(f'{workdir} has no checkpoint with a finite {run.config["checkpoint"]["select"]}')

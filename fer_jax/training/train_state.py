@@ -12,18 +12,18 @@ from fer_jax.models.parameters import Flat, Variables
 
 
 class TrainState(NamedTuple):
-    """Donated to the step and returned by it.
+    """The state that a step takes, donates and returns.
 
     Attributes:
       step: int32 scalar, steps done since the start of the run.
       trainable: the parameters of this phase that are differentiated.
       batch_stats: BatchNorm statistics of the whole network.
-      opt_state: of the trainable parameters alone.
-      sums: float32 scalars added up since the last record, those of `zero_sums`; part of the state so that a resumed
-        run writes the records of an uninterrupted one.
-      scale: float32 scalar, share of the learning rate that a plateau of the validation score has left.
-      health: int32 scalars of this phase: 'skipped', steps whose update was not finite and so not kept; 'halted_at',
-        the one (counted from 1) after which there were too many and none was kept any more, 0 while there is none.
+      opt_state: optimizer state of the trainable parameters.
+      sums: float32 scalars summed since the last record, see `zero_sums`; they are part of the state so that a resumed
+        run writes the same records as an uninterrupted one.
+      scale: float32 scalar, factor of the learning rate after plateaus of the validation score.
+      health: int32 scalars of this phase: 'skipped', the number of steps whose update was not finite and not kept;
+        'halted_at', the step (counted from 1) after which no update is kept as there were too many, 0 before that.
       ema: exponential moving averages of {'params': trainable, 'batch_stats': batch_stats}; {} where they are off.
     """
 
@@ -38,11 +38,11 @@ class TrainState(NamedTuple):
 
 
 class FrozenState(NamedTuple):
-    """Read by the step and not donated.
+    """The state that a step reads and does not donate.
 
     Attributes:
-      frozen: the parameters with rate 0, in the type in which they are kept.
-      source: the trainable parameters' values in the weights that the run started from, those that L2-SP pulls back.
+      frozen: the parameters with rate 0, in the dtype in which they are kept.
+      source: initial values of the trainable parameters that L2-SP pulls toward the weights that the run started from.
     """
 
     frozen: Flat
@@ -50,7 +50,11 @@ class FrozenState(NamedTuple):
 
 
 def zero_sums(tasks: Iterable[str]) -> dict[str, jax.Array]:
-    """Of the steps, and of each task: '<task>/loss' (means of a batch), '<task>/correct' and '<task>/examples'."""
+    """Returns the sums of a state, all float32 zeros.
+
+    They are 'gradient_norm' and 'steps', and for each task '<task>/loss' (means of a batch), '<task>/correct' and
+    '<task>/examples'.
+    """
     names = [f'{task}/{name}' for task in tasks for name in ('loss', 'correct', 'examples')]
     return {name: jnp.zeros((), jnp.float32) for name in ('gradient_norm', 'steps', *names)}
 
@@ -64,12 +68,13 @@ def create(
     tasks: Iterable[str] = (),
     ema: dict[str, Flat] | None = None,
 ) -> TrainState:
-    """The state at the first step of a phase: fresh optimizer state.
+    """Creates the state at the first step of a phase, with a fresh optimizer state.
 
     Args:
-      tasks: those whose sums are kept.
-      ema: averages of an earlier phase, {} if there are none, None to keep none. Leaves without one enter at their
-        current value.
+      tx: the phase's optimizer.
+      tasks: names of the tasks whose sums are kept.
+      ema: averages of an earlier phase, {} if there are none, None to keep none. Leaves without an average start at
+        their current value.
     """
     averages = {}
     if ema is not None:
@@ -91,19 +96,19 @@ def create(
 
 
 def cast_frozen(frozen: Flat) -> Flat:
-    """Frozen kernels below the head in bfloat16, half their size; what BatchNorm and heads read stays as it is."""
+    """Casts frozen kernels below the head to bfloat16, half their size; BatchNorm and heads are unchanged."""
     kernels = {path for path, leaf in frozen.items() if leaf.ndim > 1 and not path.startswith('head.')}
     return {path: leaf.astype(jnp.bfloat16) if path in kernels else leaf for path, leaf in frozen.items()}
 
 
 def all_variables(state: TrainState, fixed: FrozenState) -> Variables:
-    """Puts trainable and frozen parameters together, float32, beside the statistics."""
+    """Merges trainable and frozen parameters, as float32, with the BatchNorm statistics."""
     frozen = {path: at_least_float32(leaf) for path, leaf in fixed.frozen.items()}
     return Variables(state.trainable | frozen, state.batch_stats)
 
 
 def eval_variables(state: TrainState, fixed: FrozenState) -> Variables:
-    """Gives the variables that are evaluated, selected and kept: the averages where there are any."""
+    """Returns the variables that are evaluated, selected and saved: the moving averages where there are any."""
     variables = all_variables(state, fixed)
     if not state.ema:
         return variables
@@ -111,17 +116,22 @@ def eval_variables(state: TrainState, fixed: FrozenState) -> Variables:
 
 
 def to_items(state: TrainState, fixed: FrozenState) -> dict[str, dict[str, Any]]:
-    """Gives what a checkpoint holds, see `runs.checkpoints.Checkpoints`: 'model' is scored, 'train' is the rest."""
+    """Returns the items of a checkpoint, see `runs.checkpoints.Checkpoints`: 'model' is scored, 'train' is the rest."""
     return {'model': eval_variables(state, fixed)._asdict(), 'train': train_item(state)}
 
 
 def train_item(state: TrainState) -> dict[str, Any]:
-    """What going on needs beside what is scored."""
+    """Returns the item 'train' of a checkpoint: everything needed to resume that the item 'model' does not hold."""
     current = {'trainable': state.trainable, 'batch_stats': state.batch_stats} if state.ema else {}
     fields = {name: getattr(state, name) for name in ('step', 'opt_state', 'sums', 'scale', 'health')}
     return fields | {'current': current}
 
 
 def with_item(state: TrainState, item: dict[str, Any]) -> TrainState:
-    """`state`, entered with the parameters of a checkpoint's item 'model', as its item 'train' says."""
+    """Returns `state` with the fields of a checkpoint's item 'train'; the key 'current' is removed from `item`.
+
+    Args:
+      state: made from the checkpoint's item 'model'. Where that holds averages, `item['current']` replaces its
+        trainable parameters and BatchNorm statistics.
+    """
     return state._replace(**item.pop('current'), **item)

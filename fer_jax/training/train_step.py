@@ -25,7 +25,7 @@ Batches = Mapping[str, Mapping[str, Any]]  # {task: {'x', 'y', 'weight', ...}}
 
 @dataclass(frozen=True)
 class StepProgram:
-    """Everything about a step that is known when it is compiled.
+    """The settings of a step that are known when it is compiled.
 
     Attributes:
       objectives: of each task, the primary one first.
@@ -46,7 +46,7 @@ class StepProgram:
 
 
 class Gradients(NamedTuple):
-    """What the backward pass over a batch gives.
+    """The result of the backward pass over a batch.
 
     Attributes:
       gradients: of the trainable parameters.
@@ -62,7 +62,7 @@ class Gradients(NamedTuple):
 def train_step(
     state: TrainState, fixed: FrozenState, device_data: Batches, host: Batches, *, program: StepProgram
 ) -> TrainState:
-    """Takes one step on the whole batch of every task, on however many devices it is spread.
+    """Takes one step on the whole batch of every task, across all devices.
 
     Everything random comes from (seed, step, microbatch, task, position). Only `state.trainable` is differentiated, so
     that no gradient of a frozen parameter exists and stages below the phase's boundary have no backward pass. The
@@ -91,7 +91,7 @@ def train_step(
 def compute_gradients(
     trainable: Flat, *, fixed: FrozenState, batch_stats: Flat, batch: Batches, key: jax.Array, program: StepProgram
 ) -> Gradients:
-    """Differentiates what is minimised over the whole batch, at once or in microbatches, with the pull of L2-SP."""
+    """Computes the gradients over the whole batch, at once or in microbatches, and adds those of L2-SP."""
     if program.phase.accumulate == 1:
         inputs = prepare_inputs(batch, key, program)
         weights = sum_weights(inputs, program)
@@ -105,10 +105,10 @@ def compute_gradients(
 def accumulate_gradients(
     trainable: Flat, frozen: Flat, batch_stats: Flat, batch: Batches, key: jax.Array, program: StepProgram
 ) -> Gradients:
-    """Adds up the gradients of the phase's microbatches, one after the other.
+    """Computes the sum of the gradients of the phase's microbatches, one after the other.
 
-    Rows are dealt to them in turn, so that each device keeps its own. The weights of the whole batch come first: the
-    share of each microbatch depends on them.
+    Rows are assigned to microbatches in turn, so that each device keeps its own. The weights of the whole batch are
+    summed first: the share of each microbatch depends on them.
     """
     count = program.phase.accumulate
 
@@ -138,10 +138,10 @@ def accumulate_gradients(
 
 
 def prepare_inputs(batch: Batches, key: jax.Array, program: StepProgram) -> dict[str, dict[str, Any]]:
-    """Draws targets, augments and normalises images; on cached features it only draws and casts.
+    """Draws targets, augments and normalises images; cached features are only cast, and their targets drawn.
 
     Returns:
-      The batch, with 'x' what enters the network, float [B, H, W, C], and 'y' the targets, labels [B] or distributions
+      The batch, with 'x' the network's input, float [B, H, W, C], and 'y' the targets, labels [B] or distributions
       [B, C].
     """
     phase, network = program.phase, program.network
@@ -165,7 +165,7 @@ def prepare_inputs(batch: Batches, key: jax.Array, program: StepProgram) -> dict
 
 
 def sum_weights(inputs: Batches, program: StepProgram) -> dict[str, jax.Array]:
-    """Adds up the weights of each task's examples, which are known before any loss is."""
+    """Computes the sum of the weights of each task's examples, which does not depend on the logits."""
     sums = {}
     for task, objective in program.objectives.items():
         weight = inputs[task]['weight']
@@ -185,7 +185,7 @@ def differentiate(
     key: jax.Array,
     program: StepProgram,
 ) -> Gradients:
-    """Differentiates `compute_loss` of one microbatch by the trainable parameters."""
+    """Computes the gradients of `compute_loss` on one microbatch with respect to the trainable parameters."""
     gradients, (sums, batch_stats) = jax.grad(compute_loss, has_aux=True)(
         trainable, frozen, batch_stats, inputs, weights, key, program
     )
@@ -201,13 +201,13 @@ def compute_loss(
     key: jax.Array,
     program: StepProgram,
 ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Flat]]:
-    """Runs the network on one microbatch and adds up what is minimised of every task.
+    """Runs the network on one microbatch and computes the sum of the tasks' objectives.
 
     Args:
-      weights: {task: sum of the weights of the whole batch}, of which the microbatch has its share.
+      weights: {task: sum of the weights of the whole batch}, by which the microbatch's losses are divided.
 
     Returns:
-      (what is minimised, (the microbatch's part of `Gradients.sums`, BatchNorm statistics after it)).
+      (objective, (the microbatch's part of `Gradients.sums`, BatchNorm statistics after it)).
     """
     phase, consistency = program.phase, program.objectives[PRIMARY].consistency
     params, rows = trainable | frozen, row_slices(inputs)
@@ -246,7 +246,7 @@ def compute_loss(
 
 
 def row_slices(inputs: Batches) -> dict[str, slice]:
-    """{task: where its rows are in the batch of all tasks}."""
+    """Returns {task: slice of its rows in the concatenated batch of all tasks}."""
     rows, end = {}, 0
     for task, part in inputs.items():
         rows[task] = slice(end, end + len(part['x']))
@@ -257,7 +257,7 @@ def row_slices(inputs: Batches) -> dict[str, slice]:
 def example_losses(
     objective: Objective, logits: Mapping[str, jax.Array], inputs: Mapping[str, Any]
 ) -> tuple[jax.Array, jax.Array]:
-    """Computes a task's losses, weighted by their targets, float32 [B], and how many examples are right."""
+    """Computes a task's weighted losses, float32 [B], and the number of correct examples, a scalar."""
     student, targets = logits[objective.head], inputs['y']
     losses, weights = objective.loss(student, targets)  # type: ignore[misc]
     if teaching := objective.teaching:
@@ -275,14 +275,14 @@ def apply_update(
     gradients_at: Callable[[Flat], Gradients],
     program: StepProgram,
 ) -> tuple[TrainState, jax.Array]:
-    """Lets the optimizer move the trainable parameters.
+    """Updates the trainable parameters with the optimizer.
 
     Args:
-      sums: what the step adds to `TrainState.sums`.
+      sums: values that the step adds to `TrainState.sums`.
       gradients_at: trainable parameters -> `compute_gradients` on the same batch, for SAM.
 
     Returns:
-      The state after this step, or before it where a gradient that SAM asked for is not finite; whether it was.
+      (the state after this step, or before it where SAM's second gradient is not finite; whether it is finite).
     """
     phase = program.phase
     uphill_norms: list[jax.Array] = []
@@ -313,7 +313,7 @@ def apply_update(
 
 
 def update_averages(state: TrainState, trainable: Flat, batch_stats: Flat, phase: Phase) -> dict[str, Flat]:
-    """Moves the averages on; their decay rises to `phase.ema` as (1 + n) / (10 + n) over the phase's steps n."""
+    """Updates the moving averages; their decay rises to `phase.ema` as (1 + n) / (10 + n) over the phase's steps n."""
     if not state.ema:
         return {}
     count = state.step - phase.first
@@ -326,7 +326,7 @@ def update_averages(state: TrainState, trainable: Flat, batch_stats: Flat, phase
 def skip_nonfinite(
     before: TrainState, update: Callable[[], tuple[TrainState, jax.Array]], finite: jax.Array, allowed: int
 ) -> TrainState:
-    """Updates the state where all of it is finite and the phase has not halted; otherwise only counts the step.
+    """Updates the state where the gradients are finite and the phase has not halted; otherwise only counts the step.
 
     `finite` is known before anything is updated, so that a branch decides and nothing is copied: it costs nothing that
     can be measured, where choosing leaf by leaf takes 8 % of a ResNet-18's step on a CPU. A norm is a sum of squares:
