@@ -33,7 +33,7 @@ def check_config(plain: Any) -> None:
 
 
 def find_mistakes(plain: Any) -> list[str]:
-    """Returns a line for each mistake of a config, for `MOST_MISTAKES` + 1 of them."""
+    """Returns one line for each mistake of a config, at most `MOST_MISTAKES` + 1 lines."""
     return list(islice(_group('', plain, RUN_TREE, OPTIONAL), MOST_MISTAKES + 1))
 
 
@@ -47,10 +47,10 @@ def raise_mistakes(found: list[str], begin: str = 'there are') -> None:
 
 
 def plain_config(config: Any) -> Any:
-    """The config as it is written to config.json: dicts, lists and scalars.
+    """Returns the config as it is written to config.json: dicts, lists and scalars.
 
     Raises:
-      UserError: it holds something that JSON has no form for.
+      UserError: the config holds something that cannot be written as JSON.
     """
     try:
         return json.loads(config.to_json() if hasattr(config, 'to_json') else json.dumps(config))

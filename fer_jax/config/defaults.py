@@ -18,36 +18,59 @@ PRESETS: dict[str, dict[str, float]] = {'none': {'flip': 0.0}, 'light': LIGHT, '
 
 
 def backbone_rate(rate: float) -> tuple[tuple[str, float], ...]:
-    """The head at the full learning rate, everything below at `rate` times it."""
+    """Returns the `rates` of a phase that trains the head at the full learning rate and the rest at `rate` times it.
+
+    Args:
+      rate: factor on the learning rate.
+
+    Returns:
+      Pairs (regular expression of a parameter's path, factor); the first that matches counts.
+    """
     return (('head/.*', 1.0), ('.*', rate))
 
 
 def train_from(*stages: str) -> tuple[tuple[str, float], ...]:
-    """The named stages train, everything else is frozen: `train_from('layer4', 'head')`."""
+    """Returns the `rates` of a phase that trains the named stages and freezes the rest.
+
+    Example: `train_from('layer4', 'head')`.
+    """
     return (*((f'{stage}/.*', 1.0) for stage in stages), ('.*', 0.0))
 
 
 def layer_decay(stages: tuple[str, ...], decay: float) -> tuple[tuple[str, float], ...]:
-    """The last of `stages`, given from input to output, at the full rate, each other at `decay` times the next one's.
+    """Returns the `rates` of a phase whose factor decays from the last stage to the first.
 
-    `layer_decay(('stem', 'layer1', 'layer2', 'layer3', 'layer4', 'head'), 0.7)`: stages with parameters alone.
+    Example: `layer_decay(('stem', 'layer1', 'layer2', 'layer3', 'layer4', 'head'), 0.7)`.
+
+    Args:
+      stages: stages that have parameters, from input to output.
+      decay: factor of each stage divided by the factor of the next one; the factor of the last stage is 1.
     """
     return tuple((f'{stage}/.*', decay**depth) for depth, stage in enumerate(reversed(stages)))
 
 
 def gradual_unfreezing(stages: tuple[str, ...], **fields: object) -> tuple[ConfigDict, ...]:
-    """One phase a stage (Howard and Ruder 2018): the last of `stages` alone, then with the one below, ... to all.
+    """Returns one phase for each stage (Howard and Ruder 2018): each phase trains one more stage than the one before.
 
-    What is not in `stages` stays frozen; `fields` are those of every phase.
+    Args:
+      stages: from input to output. The first phase trains the last of them alone, the last phase trains them all;
+        parameters outside `stages` stay frozen.
+      fields: fields that every phase gets.
     """
     return tuple(phase(rates=train_from(*stages[first:]), **fields) for first in reversed(range(len(stages))))
 
 
 def augment(preset: str = 'none', **fields: object) -> ConfigDict:
-    """The fields of `data.augment`: a preset, 'none', 'light', 'fer' or 'strong', with `fields` in its place.
+    """Returns the fields of `data.augment`: those of a preset, replaced by `fields` where given.
 
-    A config holds the numbers alone, not the preset's name, so any of them can be overridden and none is hidden. What
-    they mean stands in fer_jax/data/augmentation/augment.py.
+    The config holds the numbers, not the preset's name, so each can be overridden. fer_jax/data/augmentation/augment.py
+    explains them.
+
+    Args:
+      preset: 'none', 'light', 'fer' or 'strong'.
+
+    Raises:
+      ValueError: there is no such preset.
     """
     if preset not in PRESETS:
         raise ValueError(f'augment({preset!r}) is no preset; choose {", ".join(PRESETS)}')
@@ -58,10 +81,13 @@ def augment(preset: str = 'none', **fields: object) -> ConfigDict:
 
 
 def phase(**fields: object) -> ConfigDict:
-    """One phase of training, with fresh optimizer state; `fields` are those that differ from their defaults.
+    """Returns the fields of one phase of training, which starts with fresh optimizer state.
 
     `augment` overrides fields of `data.augment` for this phase; `augment('none')` turns all off. Where `stop_after`
     ends the phase early, the next one begins at the step at which it would have.
+
+    Args:
+      fields: fields that differ from their defaults.
     """
     config = ConfigDict(schema.defaults_of(schema.PHASE_TREE))
     config.update(fields)
@@ -69,17 +95,18 @@ def phase(**fields: object) -> ConfigDict:
 
 
 def task(weight: float = 1.0, *, head: str = '', align: float = 0.0, **data: object) -> ConfigDict:
-    """A further task, learnt beside the primary one: `config.joint.<name> = task(0.5, name='rafdb')`.
+    """Returns a further task, learnt beside the primary one: `config.joint.<name> = task(0.5, name='rafdb')`.
 
-    Every step takes a batch of each task; they share the backbone, and `data.augment`, `placement` and `workers` of
-    the primary one. What is minimised is the primary loss and, of each other task, `weight` times its loss.
+    Every step takes a batch of each task. All tasks share the backbone, and `data.augment`, `placement` and `workers`
+    of the primary task. The training loss is the primary loss plus `weight` times the loss of each other task.
 
     Args:
-      head: 'primary' tells the primary task's classes with its head, where names agree (data.rename, data.drop_classes
-        see to it); '' has a head of its own.
-      align: strength at which second-order statistics of what enters the head are pulled to those of the primary
-        task's images (CORAL); all there is for images without labels (data.label='none').
-      data: fields of its `data` that differ from their defaults; `loss` has its own.
+      weight: factor on the loss of this task.
+      head: 'primary' uses the primary task's head; the class names have to agree (see data.rename, data.drop_classes).
+        '' makes a head for this task alone.
+      align: strength at which the second-order statistics of the head's input are pulled to those of the primary
+        task's images (CORAL); the only loss of images without labels (data.label='none').
+      data: fields of its `data` that differ from their defaults; `loss` holds its own defaults.
     """
     plain = get_config()
     fields = ConfigDict({name: plain.data[name] for name in plain.data if name not in schema.SHARED})
@@ -88,14 +115,18 @@ def task(weight: float = 1.0, *, head: str = '', align: float = 0.0, **data: obj
 
 
 def probe(**fields: object) -> ConfigDict:
-    """A grid of heads on frozen features: a config that has it as `config.probe` trains these heads and no phases."""
+    """Returns a grid of heads on frozen features; a config with `config.probe` trains these heads and runs no phases.
+
+    Args:
+      fields: fields of `probe` that differ from their defaults.
+    """
     config = ConfigDict(schema.defaults_of(schema.PROBE_TREE))
     config.update(fields)
     return config
 
 
 def get_config() -> ConfigDict:
-    """The default config: ResNet-50 from ImageNet weights, one phase on synthetic faces."""
+    """Returns the default config: ResNet-50 from ImageNet weights, one phase on synthetic faces."""
     config = ConfigDict(schema.defaults_of(schema.RUN_TREE))
     config.phases = (phase(),)
     return config

@@ -42,12 +42,12 @@ class Field(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
+        """Returns the last part of the path."""
         return self.path.rpartition('.')[2]
 
 
 def shown(value: Any) -> str:
-    """The value as Python writes it, cut where it is long."""
+    """Returns the value as Python writes it, shortened where it is long."""
     try:
         return SHORT.repr(value)
     except (ValueError, RecursionError):
@@ -90,7 +90,7 @@ def _is_pair(value: Any, first: Callable[[Any], bool], second: Callable[[Any], b
 
 
 def fits(field: Field, value: Any) -> bool:
-    """Whether the field may hold the value, which depends on nothing but the two."""
+    """Tells whether the field may hold the value, by the field's kind, limits and choices alone."""
 
     def whole(entry: Any) -> bool:
         return _is_whole(entry) and _in_range(field, entry)
@@ -156,7 +156,7 @@ def number_text(number: float) -> str:
 
 
 def limits(field: Field) -> str:
-    """The range in words: 'from 0 up to, not including, 1'; '' where there is none."""
+    """Returns the range of the field in words: 'from 0 up to, not including, 1'; '' where there is none."""
     if field.low is not None:
         begin = f'from {number_text(field.low)}'
     else:
@@ -170,12 +170,12 @@ def limits(field: Field) -> str:
 
 
 def choices_text(field: Field) -> str:
-    """The choices as a list: "sgd, adam"."""
+    """Returns the choices of the field in one line: "sgd, adam"."""
     return ', '.join(choice if choice and isinstance(choice, str) else repr(choice) for choice in field.choices)
 
 
 def expected(field: Field) -> str:
-    """What the field may hold, in words: 'a whole number from 1 to 1,000'."""
+    """Returns in words what the field may hold: 'a whole number from 1 to 1,000'."""
     if field.kind in GROUPS:
         return GROUPS[field.kind]
     noun = ' '.join(filter(None, (NOUNS[field.kind], limits(field))))
@@ -187,7 +187,11 @@ def expected(field: Field) -> str:
 
 
 def mistake(field: Field, value: Any, path: str) -> str | None:
-    """What is wrong with the value of the field at `path`; None where it may hold it."""
+    """Returns a message that says what is wrong with a value, or None where the field may hold it.
+
+    Args:
+      path: where the value lies in the config, such as 'phases[1].epochs'.
+    """
     if fits(field, value):
         return None
     if isinstance(value, str) and field.choices and field.kind == 'str':

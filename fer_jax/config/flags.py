@@ -37,7 +37,7 @@ flags.FLAGS['config'].parser = _parser
 
 
 def keys(config: Any, prefix: str = 'config') -> Iterator[str]:
-    """Every key that can be overridden, as it is typed: 'config.phases[0].epochs'."""
+    """Yields every key that can be overridden, as it is typed: 'config.phases[0].epochs'."""
     if isinstance(config, ConfigDict):
         for name in config:
             yield from keys(config[name], f'{prefix}.{name}')

@@ -24,13 +24,16 @@ TABLE = ('| field | type | default | meaning |', '|---|---|---|---|')
 
 
 def fields_by_section() -> Iterator[tuple[str, list[Field]]]:
-    """(heading, fields) of each section."""
+    """Yields (heading, fields) of each section."""
     for section, heading in SECTIONS.items():
         yield heading, [field for field in FIELDS if section_of(field) == section]
 
 
 def help_text() -> str:
-    """Every field in a line of its own, by section: 'data.batch_size  int from 1 to 1,000,000, default 64  ...'."""
+    """Returns the help on all fields, one line each, by section.
+
+    A line reads 'data.batch_size  int from 1 to 1,000,000, default 64  ...'.
+    """
     blocks = []
     for heading, fields in fields_by_section():
         lines = [f'  {field.path}  {allowed(field)}, default {default_text(field)}  {field.help}' for field in fields]
@@ -39,7 +42,7 @@ def help_text() -> str:
 
 
 def page() -> str:
-    """The Markdown of docs/config.md."""
+    """Returns the Markdown of docs/config.md."""
     parts = [INTRODUCTION]
     for heading, fields in fields_by_section():
         rows = [
@@ -51,7 +54,7 @@ def page() -> str:
 
 
 def allowed(field: Field) -> str:
-    """What the field may hold, in short: 'int from 1 to 1,000,000'."""
+    """Returns in short what the field may hold: 'int from 1 to 1,000,000'."""
     if field.kind in GROUPS:
         return GROUPS[field.kind]
     if field.kind == 'choice or list of float':
@@ -62,7 +65,7 @@ def allowed(field: Field) -> str:
 
 
 def default_text(field: Field) -> str:
-    """The default as it is written in a config file."""
+    """Returns the default as it is written in a config file."""
     made = {'phases': '(phase(),)', 'joint.<name>.data': 'as data', 'joint.<name>.loss': 'as loss'}
     return made.get(field.path, repr(field.default))
 

@@ -29,7 +29,7 @@ SECTIONS = {
 
 
 def section_of(field: Field) -> str:
-    """The key of `SECTIONS` under which the field is shown."""
+    """Returns the key of `SECTIONS` under which the field is shown."""
     first = re.split(r'[.\[]', field.path)[0]
     if field.path.startswith('data.augment.'):
         return 'data.augment'
@@ -37,7 +37,7 @@ def section_of(field: Field) -> str:
 
 
 def field_at(path: str) -> Field | None:
-    """The field at a path of a config, such as 'phases[1].epochs' or 'joint.smiles.data.name', or None."""
+    """Returns the field at a path such as 'phases[1].epochs' or 'joint.smiles.data.name', or None."""
     path = re.sub(r'^phases\[-?\d+\]', 'phases[i]', path)
     path = re.sub(r'^joint\.[^.]+\.(?=(weight|head|align|data|loss)$)', 'joint.<name>.', path)
     path = re.sub(r'^joint\.[^.]+\.(?=(data|loss)\.)', '', path)
@@ -46,7 +46,12 @@ def field_at(path: str) -> Field | None:
 
 
 def tree_of(fields: Sequence[Field], below: str = '') -> Tree:
-    """The fields whose path begins with `below`, as nested dicts by the parts of the rest of their paths."""
+    """Returns fields as nested dicts, by the parts of their paths.
+
+    Args:
+      fields: fields whose paths begin with `below`.
+      below: prefix that is removed from the paths.
+    """
     tree: Tree = {}
     for field in fields:
         *groups, name = field.path.removeprefix(below).split('.')
@@ -58,7 +63,7 @@ def tree_of(fields: Sequence[Field], below: str = '') -> Tree:
 
 
 def defaults_of(tree: Tree) -> dict[str, Any]:
-    """The defaults of a tree of fields, as nested dicts."""
+    """Returns the defaults of a tree of fields, as nested dicts."""
     return {name: member.default if isinstance(member, Field) else defaults_of(member) for name, member in tree.items()}
 
 

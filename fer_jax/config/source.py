@@ -9,13 +9,7 @@ PLACES = ('name', 'dir', 'manifest')
 
 
 def replaced_places(config: Mapping[str, Any], given: Collection[str] = ()) -> Iterator[tuple[str, str]]:
-    """Yields (group, field) of places that another one takes the place of, of the data of every task.
-
-    Args:
-      config: one that `check_config` finds nothing wrong with.
-      given: paths of fields that were chosen last, as on a command line, such as 'data.dir'; they win. Else whatever
-        is given wins against the default name.
-    """
+    """Yields (group, field) of each place of data that another place replaces, for the data of every task."""
     groups = {'data': config['data']} | {f'joint.{name}.data': task['data'] for name, task in config['joint'].items()}
     default = field_at('data.name')
     for path, data in groups.items():
@@ -28,7 +22,7 @@ def replaced_places(config: Mapping[str, Any], given: Collection[str] = ()) -> I
 
 
 def with_one_source(plain: dict[str, Any]) -> dict[str, Any]:
-    """Returns the config without the default name of data that have another place."""
+    """Sets `name` to '' in data that name another place and have the default name; returns the config."""
     for path, place in replaced_places(plain):
         group: Any = plain
         for part in path.split('.'):

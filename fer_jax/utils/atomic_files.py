@@ -25,6 +25,6 @@ def atomic_write(path: Path, *, sync: bool = True) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file so that it is found as it was or as it is to be, whenever the process is killed."""
+    """Writes a text file atomically: a process that is killed leaves the old file or the new one."""
     with atomic_write(path) as scratch:
         scratch.write_text(text)

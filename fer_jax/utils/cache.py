@@ -8,7 +8,10 @@ PACKAGE = Path(str(resources.files('fer_jax')))  # the folder of this package, a
 
 
 def root() -> Path:
-    """`FER_JAX_CACHE`, else `~/.cache/fer_jax`. Holds `datasets/`, `weights/` and `xla/`."""
+    """Returns the cache folder: `FER_JAX_CACHE`, else `~/.cache/fer_jax`.
+
+    It holds `datasets/`, `weights/` and `xla/`.
+    """
     return Path(os.environ.get('FER_JAX_CACHE') or Path.home() / '.cache' / 'fer_jax').expanduser()
 
 

@@ -10,7 +10,14 @@ MOST_CHARACTERS = 16  # of a line
 
 
 def write_image_grid(path: Path, ids: Sequence[str], labels: Sequence[str], images: np.ndarray) -> None:
-    """As .png: uint8 images [N, H, W, C], below each the beginning of its label and the end of its id."""
+    """Writes a grid of images as one .png, with a part of each label and id below its image.
+
+    Args:
+      path: the file to write.
+      ids: str [N]; the last characters are shown.
+      labels: str [N]; the first characters are shown.
+      images: uint8 [N, H, W, C].
+    """
     from PIL import Image, ImageDraw
 
     rows = -(-len(images) // COLUMNS)

@@ -7,7 +7,12 @@ from typing import Any
 
 
 def forward(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """A module's `__getattr__` that finds `names`, {name: the module it is in now}, and warns."""
+    """Returns a module-level `__getattr__` that finds moved names in their new modules, with a DeprecationWarning.
+
+    Args:
+      module: name of the old module.
+      names: {name: the module that it is in now}.
+    """
 
     def find(name: str) -> Any:
         if name not in names:

@@ -11,7 +11,7 @@ UNREAD = (errno.EPIPE, errno.EIO)  # the reader of the pipe has gone; the termin
 
 
 class LastingStream:
-    """A text stream whose writes go nowhere once nobody can read them."""
+    """Wraps a text stream, and drops what is written once the stream's reader has closed it."""
 
     def __init__(self, stream: Any):
         self._stream = stream
@@ -44,7 +44,7 @@ class LastingStream:
 
 @contextlib.contextmanager
 def lasting_output() -> Iterator[None]:
-    """Within the block a closed standard output or error, as after `| head`, is written to in vain."""
+    """Replaces standard output and error within the block by streams that a closed reader (`| head`) does not break."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = map(LastingStream, before)
     try:

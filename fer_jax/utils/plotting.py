@@ -6,7 +6,11 @@ INK, TRAIN, VALIDATION, SELECTED, GRID = '#222222', '#8a8f98', '#1f6fb4', '#d149
 
 
 def figure(width: float, height: float) -> Any:
-    """An empty one of so many inches, at 120 dots an inch."""
+    """Returns an empty matplotlib figure at 120 dots per inch.
+
+    Args:
+      width, height: inches.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine

@@ -10,13 +10,21 @@ _silent = False
 
 
 def silence() -> None:
-    """Turns all bars of this process off: of several processes one shows them."""
+    """Turns off all bars of this process: of several processes only one shows them."""
     global _silent
     _silent = True
 
 
 def bar(items: Iterable[Any] | None, what: str, total: int | None = None, *, delay: float = 2.0, **options: Any) -> Any:
-    """A tqdm bar over `items`, or to be updated by hand where these are None; it shows after `delay` seconds."""
+    """Returns a tqdm bar.
+
+    Args:
+      items: what the bar iterates over; None for a bar that is updated by hand.
+      what: description of the bar.
+      total: number of items, where `items` has no length.
+      delay: seconds before the bar appears.
+      options: further arguments of tqdm.
+    """
     from tqdm.auto import tqdm
 
     interval = 0.1 if sys.stderr.isatty() else REPORT_SECONDS

@@ -10,14 +10,14 @@ STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 class Stopped(BaseException):
-    """The run was asked to stop and its state is saved; the same command goes on. Exit status 75.
+    """Signals that the run was asked to stop and has saved its state; the same command continues it. Exit status 75.
 
-    No `Exception`: it may come from a signal in the middle of a reader, which would take it for damage of its file.
+    It is no `Exception`: a signal may raise it inside a file reader, whose handler would report a damaged file.
     """
 
 
 class StopRequest:
-    """Remembers the signal that asked to stop, and raises `Stopped` where nothing waits for a step to end."""
+    """Remembers the signal that asked to stop, and raises `Stopped` at once outside of `waiting`."""
 
     def __init__(self) -> None:
         self.name = ''
@@ -39,7 +39,11 @@ class StopRequest:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Within the block a signal only sets a flag, for whoever takes the steps to read after each."""
+        """Defers the stop within the block: a signal only sets a flag, for the training loop to read after each step.
+
+        Raises:
+          Stopped: at the beginning or the end of the block, where a stop was requested.
+        """
         self._waiting = True
         try:
             if self:  # it came where an exception could not
@@ -56,10 +60,10 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Within the block the signals of `STOP` raise `Stopped`, or within `waiting()` set a flag.
+    """Handles the signals of `STOP` within the block: they raise `Stopped`, or set a flag within `waiting()`.
 
-    SIGHUP, of a terminal that was closed, does nothing where it is ignored already, as `nohup` has it.
-    Python delivers signals to the main thread only; in another thread (a notebook's, a test's) nothing is caught.
+    SIGHUP, which a closed terminal sends, is not handled where it is already ignored, as under `nohup`.
+    Python delivers signals to the main thread only; in another thread (a notebook's, a test's) nothing is handled.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

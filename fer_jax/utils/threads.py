@@ -7,7 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 @contextlib.contextmanager
 def threads(count: int | None = None) -> Iterator[ThreadPoolExecutor]:
-    """A pool whose waiting work is dropped where the block ends by an exception, so that a signal stops at once."""
+    """Yields a thread pool; at the end of the block, work that has not begun is cancelled, and running work is waited for.
+
+    After an exception, such as that of a signal, the block thus ends without working off the queue.
+
+    Args:
+      count: number of threads; None for the default of ThreadPoolExecutor.
+    """
     pool = ThreadPoolExecutor(count)
     try:
         yield pool

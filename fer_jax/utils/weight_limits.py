@@ -17,7 +17,7 @@ HDF5_BYTES = 256 << 20
 
 
 class LimitError(ValueError):
-    """A file is above a limit; the message names the limit."""
+    """Signals that a file is above a limit; the message names the limit."""
 
 
 def check_limit(value: int, limit: int, unit: str) -> None:
@@ -31,5 +31,5 @@ def check_limit(value: int, limit: int, unit: str) -> None:
 
 
 def unpacked_limit(packed: int) -> int:
-    """The bytes that `packed` bytes may unpack to."""
+    """Returns the number of bytes that a file of `packed` bytes may unpack to."""
     return min(FILE_BYTES, max(UNPACKED_BYTES, UNPACKED_RATIO * packed))
