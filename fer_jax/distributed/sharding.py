@@ -96,8 +96,8 @@ def optimizer(mesh: Mesh, how: str, state: Any) -> Any:
     """Returns the shardings of an optimizer's state.
 
     Args:
-      how: 'replicated', or 'sharded' (ZeRO-1, Rajbhandari et al. 2020): each leaf is cut along its longest axis that the
-        mesh divides evenly, and leaves without such an axis are replicated.
+      how: 'replicated', or 'sharded' (ZeRO-1, Rajbhandari et al. 2020): each leaf is cut along its longest axis that
+        the mesh divides evenly, and leaves without such an axis are replicated.
       state: tree of the shapes of the state.
     """
 
