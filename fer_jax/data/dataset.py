@@ -35,7 +35,7 @@ GREY_SAMPLE = 64  # images that tell whether a set is grey
 
 @dataclass(frozen=True)
 class Dataset:
-    """Splits by role ('train', 'validation', 'test') and what they have in common.
+    """The splits of a set by role ('train', 'validation', 'test'), and what they have in common.
 
     Attributes:
       classes: names of the labels, of the attributes, or of the levels.
@@ -56,7 +56,11 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def faces(self) -> dict[str, bool | float]:
-        """Returns how its faces look: 'grey', by a few training images; 'margin' and 'aligned' where known."""
+        """Returns properties of the face images.
+
+        Returns:
+          {'grey'}, whether a sample of the training images is grey, and {'margin', 'aligned'} of `cut` where known.
+        """
         split = self.splits['train']
         images = split.read(np.unique(np.linspace(0, len(split.labels) - 1, GREY_SAMPLE).astype(int)))
         return {'grey': bool((images == images[..., :1]).all())} | ({} if self.cut is None else self.cut._asdict())
@@ -67,9 +71,12 @@ class Dataset:
         return label_text.describe_label(split.learned[index], self.classes, kind=split.kind).replace('\n', ', ')
 
     def unscored(self, digests: np.ndarray) -> 'Dataset':
-        """Leaves out the scored examples of these images, uint8 [M, 32].
+        """Returns the dataset without the validation and test examples of the given images.
 
-        `left_out` counts them; a split without others goes.
+        `left_out` counts them; a split that has no other examples is removed.
+
+        Args:
+          digests: uint8 [M, 32], sha256 of the encoded images.
         """
         splits, left_out = {}, {}
         found = hashlib.sha256(self.fingerprint.encode())

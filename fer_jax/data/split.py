@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Split:
-    """One split, its labels in memory, its images by index.
+    """Holds one split: its labels in memory, and a function that reads its images by index.
 
     Attributes:
       ids: str [N], unique in the set.
@@ -47,19 +47,19 @@ class Split:
 
     @property
     def truth(self) -> np.ndarray:
-        """Returns what predictions are scored against: int32 [N] labels, or float32 [N, classes] of numbers."""
+        """Returns the targets of scoring: int32 [N] labels, or float32 [N, classes] of levels or attributes."""
         if self.levels is not None:
             return self.levels
         return self.labels if self.attributes is None else self.attributes
 
     @property
     def learned(self) -> np.ndarray:
-        """What the split is trained on: `truth`, or float32 [N, classes] distributions."""
+        """Returns the targets of training: `truth`, or float32 [N, classes] distributions."""
         return self.truth if self.distributions is None else self.distributions
 
     @property
     def kind(self) -> str:
-        """What float labels are, as `label_text.describe_label` takes it."""
+        """Returns the kind of float labels: 'levels', 'attributes' or 'shares', see `label_text.describe_label`."""
         return 'levels' if self.levels is not None else 'shares' if self.attributes is None else 'attributes'
 
     def take(self, positions: np.ndarray) -> 'Split':

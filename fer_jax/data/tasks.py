@@ -97,7 +97,11 @@ def heads(config: Mapping[str, Any], data: Mapping[str, Dataset]) -> dict[str, t
 
 @contextmanager
 def in_task(task: str) -> Iterator[None]:
-    """Says of a mistake which joint task it is in."""
+    """Adds the name of a joint task to the messages of UserErrors that the block raises.
+
+    Args:
+      task: name of the task; the messages of the primary task stay as they are.
+    """
     try:
         yield
     except UserError as error:

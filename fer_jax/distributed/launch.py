@@ -13,13 +13,15 @@ from fer_jax.errors import UserError
 
 @dataclass(frozen=True)
 class Place:
-    """Which of how many processes this is.
+    """The place of this process among those of a run.
 
     Attributes:
       coordinator: 'host:port' of process 0.
-      local: which of the processes of its machine it is.
-      beside: how many those are, itself included.
-      source: what said so.
+      count: number of processes.
+      index: number of this process, from 0.
+      local: number of this process among those of its machine, from 0.
+      beside: number of processes on its machine, itself included.
+      source: the flags or variables that gave the place.
     """
 
     coordinator: str
@@ -31,14 +33,18 @@ class Place:
 
 
 def place(environment: Mapping[str, str], coordinator: str = '', count: int = 0, index: int = -1) -> Place | None:
-    """What flags, or else the environment, say of this process; None where it is alone.
+    """Reads from flags, or else from the environment, which process this is; returns None where it is the only one.
 
     In this order: `--coordinator`, `--num_processes`, `--process_id`; FER_JAX_COORDINATOR, FER_JAX_NUM_PROCESSES,
     FER_JAX_PROCESS_ID or the JOB_COMPLETION_INDEX of an indexed Kubernetes job; Open MPI's OMPI_*; the SLURM_* of a
     step that srun starts.
 
+    Args:
+      environment: variables by name.
+      coordinator, count, index: values of the flags; '', 0 and -1 where not given.
+
     Raises:
-      UserError: they do not fit.
+      UserError: the values contradict each other.
     """
     coordinator = coordinator or environment.get('FER_JAX_COORDINATOR', '')
     count = count or _number(environment, 'FER_JAX_NUM_PROCESSES', 0)
@@ -83,13 +89,13 @@ def _of_slurm(environment: Mapping[str, str], coordinator: str) -> Place:
 
 
 def tasks_of_nodes(tasks: str) -> list[int]:
-    """'4(x2),3' -> [4, 4, 3]."""
+    """Expands SLURM's number of tasks on each node: '4(x2),3' -> [4, 4, 3]."""
     runs = re.findall(r'(\d+)(?:\(x(\d+)\))?', tasks)
     return [int(count) for count, times in runs for _ in range(int(times or 1))]
 
 
 def first_host(nodes: str) -> str:
-    """'gpu[003-007,9]-ib,cpu1' -> 'gpu003-ib'."""
+    """Returns the first host of a SLURM node list: 'gpu[003-007,9]-ib,cpu1' -> 'gpu003-ib'."""
     found = re.match(r'([^,\[]*)(?:\[(\w+)[^\]]*\])?([^,\[]*)', nodes)
     return ''.join(part or '' for part in found.groups()) if found else nodes
 
@@ -124,16 +130,16 @@ def _checked(found: Place) -> Place | None:
 
 
 def own_gpus(here: Place, environment: Mapping[str, str], there: int) -> list[int] | None:
-    """Which of the GPUs that it sees this process uses, counted from 0; None for all of them.
+    """Returns which of the GPUs that it sees this process uses, counted from 0; None for all of them.
 
-    Processes of one machine that see its GPUs use one each. Where whoever started them has shared the GPUs out, each
-    sees its own alone.
+    Processes of one machine that see the same GPUs use one each. Where the launcher gave each process its own GPUs, a
+    process uses all that it sees.
 
     Args:
-      there: GPUs of the machine, of which it sees all where nothing says otherwise; 0 where that is not known.
+      there: number of GPUs of the machine; the process sees all unless a variable restricts it. 0 where unknown.
 
     Raises:
-      UserError: they see the same GPUs, more than one each.
+      UserError: the processes of a machine see the same GPUs, and their number is not that of the processes.
     """
     listed = environment.get('CUDA_VISIBLE_DEVICES', '')
     seen = listed.count(',') + 1 if listed else there
@@ -151,7 +157,7 @@ def own_gpus(here: Place, environment: Mapping[str, str], there: int) -> list[in
 
 
 def gpus() -> int:
-    """How many GPUs JAX will find by itself, by NVIDIA's device files; 0 where it looks for none."""
+    """Counts the GPUs that JAX will find, by NVIDIA's device files; 0 where JAX looks for none."""
     plugins = [importlib.util.find_spec(f'jax_cuda{version}_plugin') for version in (12, 13)]
     if os.environ.get('JAX_PLATFORMS', 'cuda') == 'cpu' or not any(plugins):
         return 0

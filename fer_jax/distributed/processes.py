@@ -26,16 +26,18 @@ _broadcasts, _barriers = itertools.count(), itertools.count()
 
 
 def start(here: Place | None, settings: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    """Finds the other processes, and JAX on all of them, before any device is touched; nothing if there are none.
+    """Connects this process to the others of the run, and starts JAX on all of them; does nothing where it is alone.
 
-    What goes wrong in `jax.distributed.initialize` aborts the process, so all of them meet before.
+    It runs before any device is used. An error in `jax.distributed.initialize` aborts the process, so all processes
+    connect to process 0 first.
 
     Args:
+      here: the place of this process; None where it is alone.
       settings: `config.parallel`.
       about: what has to be the same in all processes, see `distributed.rendezvous.await_processes`.
 
     Raises:
-      UserError: process 0 is not found, or not all come.
+      UserError: process 0 is not found, or not all processes come.
     """
     global _peers, _count
     if here is None:
@@ -87,15 +89,18 @@ def is_main_process() -> bool:
 
 
 def broadcast_from_main(value: str) -> str:
-    """Returns the `value` of process 0 in all processes; all call it in the same order, in their main threads."""
+    """Returns the `value` of process 0 in all processes.
+
+    All processes call it in the same order, in their main threads.
+    """
     return value if _peers is None else _peers.broadcast_from_main(f'told {next(_broadcasts)}', value)
 
 
 def barrier(name: str = '') -> None:
-    """Waits until all processes are here.
+    """Waits until all processes have called it.
 
     Args:
-      name: one that is used once; '' in main threads, in the same order in all processes.
+      name: a name that is used once; '' in main threads, in the same order in all processes.
     """
     if _peers is not None:
         _peers.barrier(name or f'meeting {next(_barriers)}')
@@ -103,7 +108,7 @@ def barrier(name: str = '') -> None:
 
 @contextlib.contextmanager
 def main_process_first() -> Iterator[None]:
-    """Runs the block in process 0 before the others run it: what it makes and keeps, they find."""
+    """Runs the block in process 0 before the others, so that these find the files it writes."""
     if not is_main_process():
         barrier()
     yield
@@ -112,13 +117,21 @@ def main_process_first() -> Iterator[None]:
 
 
 def step_finished(more: bool = True) -> None:
-    """A step, or a scored batch, has ended; the next is to within `stuck_after` seconds, unless no `more` come."""
+    """Reports that a step, or a scored batch, has ended, and restarts the timeout for the next one.
+
+    Args:
+      more: whether another step follows, which has to end within `stuck_after` seconds; False stops the timeout.
+    """
     if _peers is not None:
         _peers.finished(more)
 
 
 def shared_file(path: Path) -> None:
-    """Raises UserError where a file that process 0 has written is not here."""
+    """Waits for a file that process 0 has written, for at most 30 seconds.
+
+    Raises:
+      UserError: the file does not appear.
+    """
     deadline = time.monotonic() + 30  # file systems remember for a while that something is not there
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -130,9 +143,13 @@ def shared_file(path: Path) -> None:
 
 
 def leave(status: int, said: str) -> None:
-    """Ends this process as soon as that harms no other; one of several processes that say the same speaks.
+    """Ends this process once that does not harm the others; returns only where there are no others.
 
-    Returns only where there are no others.
+    A message that process 0 has already printed with the same status is not repeated, unless the status is 1.
+
+    Args:
+      status: exit status.
+      said: message for standard error; '' for none.
     """
     if _peers is None:
         return

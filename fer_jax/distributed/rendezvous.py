@@ -27,7 +27,7 @@ HERE = socket.gethostname()
 
 
 class Line:
-    """One connection."""
+    """A connection to another process, for JSON messages of one line each."""
 
     def __init__(self, connection: socket.socket):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -35,15 +35,16 @@ class Line:
         self._file: IO[bytes] = connection.makefile('rb')
 
     def say(self, message: Mapping[str, Any]) -> None:
-        """Sends; a connection that is gone is noticed by whoever listens."""
+        """Sends a message. A broken connection is ignored here: `hear` notices it."""
         with contextlib.suppress(OSError), self._lock:
             self._connection.sendall(json.dumps(message).encode() + b'\n')
 
     def hear(self) -> dict[str, Any]:
-        """The next message, {} where there will be none.
+        """Returns the next message, or {} where the connection has ended.
 
         Raises:
-          ValueError: it is none.
+          ValueError: what came is no message.
+          TimeoutError: none came in the time that `wait_at_most` sets.
         """
         with contextlib.suppress(ConnectionError):
             if line := self._file.readline(LONGEST_LINE_BYTES):
@@ -60,11 +61,15 @@ class Line:
 
 
 def await_processes(port: int, count: int, about: Mapping[str, Any], wait: float) -> dict[int, tuple[str, Line]]:
-    """Process 0 waits on `port` for the others; returns {process: (host, connection)}, all of whom know it.
+    """Waits in process 0 on `port` until all other processes have connected, and tells them so.
 
     Args:
+      count: number of processes, process 0 included.
       about: what has to be the same in all processes.
       wait: seconds.
+
+    Returns:
+      {process: (host, connection)}.
 
     Raises:
       UserError: the port is taken, a process does not come, comes twice, or is of another run.
@@ -147,14 +152,21 @@ def join_processes(
     wait: float,
     resolving: float = RESOLVING_SECONDS,
 ) -> tuple[str, Line]:
-    """Another process connects to process 0, and waits until all are there; (its host, the connection).
+    """Connects this process to process 0, and waits until all processes have connected.
 
     Args:
+      host, port: address of process 0.
+      index: number of this process.
+      count: number of processes.
+      about: what has to be the same in all processes.
       wait: seconds.
-      resolving: seconds in which somebody has to know the name `host`.
+      resolving: seconds after which a host name that cannot be resolved is an error.
+
+    Returns:
+      (host name of process 0, the connection to it).
 
     Raises:
-      UserError: nobody answers, or says no.
+      UserError: process 0 does not answer, or refuses this process.
     """
     begun = time.monotonic()
     hello = {'process': index, 'count': count, 'host': HERE, 'about': dict(about)}

@@ -18,14 +18,14 @@ from fer_jax.errors import UserError
 
 
 def make_mesh(devices: int = 0) -> Mesh:
-    """A mesh over the first `devices` devices, all of them if 0.
+    """Returns a mesh over the first `devices` devices, or over all of them if 0.
 
-    On CPU JAX is asked for that many devices, each a share of the cores, where it has not started yet: two devices of
+    On CPU, JAX is asked for that many devices, each a share of the cores, where it has not started yet: two devices of
     one core each score a ResNet-18 at 64 px 1.3 times as fast as one of two cores. `axis_types` is explicit because
     its default differs between JAX releases.
 
     Raises:
-      UserError: there are fewer, some processes would have none, or not all have as many.
+      UserError: there are fewer devices, some processes would have none, or not all processes have the same number.
     """
     if devices > 0:
         own = max(devices // processes.count(), 1)
@@ -64,15 +64,18 @@ def _connect(mesh: Mesh) -> None:
 
 
 def mesh_for(batch_size: int) -> Mesh:
-    """A mesh over as many local devices as cut a batch evenly: a run is evaluated on whatever is here."""
+    """Returns a mesh over the largest number of devices that divides `batch_size`.
+
+    Evaluation uses it: the devices need not be those that the run was trained on.
+    """
     count = len(jax.devices())
     return make_mesh(next(devices for devices in range(count, 0, -1) if batch_size % devices == 0))
 
 
 def computes_bfloat16(device: jax.Device) -> bool:
-    """Whether it has arithmetic for bfloat16: NVIDIA's have from compute capability 8.0 on, so no T4 and no V100.
+    """Tells whether a device computes in bfloat16; NVIDIA GPUs do from compute capability 8.0 on, so no T4 and no V100.
 
-    XLA would convert back and forth around every operation of the others.
+    On other devices XLA would convert before and after every operation.
     """
     capability = str(getattr(device, 'compute_capability', ''))
     major = capability.partition('.')[0]
@@ -80,21 +83,22 @@ def computes_bfloat16(device: jax.Device) -> bool:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds the whole array."""
+    """Returns the sharding that places the whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch(mesh: Mesh, axis: int = 0) -> NamedSharding:
-    """One axis is cut over the devices."""
+    """Returns the sharding that cuts one axis over the devices."""
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, 'data'))
 
 
 def optimizer(mesh: Mesh, how: str, state: Any) -> Any:
-    """Where the optimizer's state lives: everywhere, or cut along each leaf's longest axis that the mesh divides.
+    """Returns the shardings of an optimizer's state.
 
     Args:
-      how: 'replicated' or 'sharded' (ZeRO-1, Rajbhandari et al. 2020). Leaves that cannot be cut evenly stay whole.
-      state: its shapes.
+      how: 'replicated', or 'sharded' (ZeRO-1, Rajbhandari et al. 2020): each leaf is cut along its longest axis that
+        the mesh divides evenly, and leaves without such an axis are replicated.
+      state: tree of the shapes of the state.
     """
 
     def place(leaf: Any) -> NamedSharding:
@@ -108,7 +112,12 @@ def optimizer(mesh: Mesh, how: str, state: Any) -> Any:
 
 
 def put(tree: Any, where: Sharding) -> Any:
-    """As `jax.device_put`, also onto the devices of several processes, all of which have the whole tree."""
+    """Places a tree of arrays on devices, as `jax.device_put` does, also on devices of several processes.
+
+    Args:
+      tree: the same whole tree in every process.
+      where: sharding of all leaves.
+    """
     if where.is_fully_addressable:
         return jax.device_put(tree, where)
 
@@ -122,22 +131,30 @@ def put(tree: Any, where: Sharding) -> Any:
 
 
 def own_rows(mesh: Mesh, count: int) -> slice:
-    """Which rows of a batch of `count` lie on this process's devices."""
+    """Returns the rows of a batch of `count` that lie on the devices of this process."""
     own = [at for at, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
     return slice(own[0] * count // mesh.size, (own[-1] + 1) * count // mesh.size)
 
 
 def put_rows(rows: Any, mesh: Mesh, axis: int = 0) -> Any:
-    """A batch, of which every process has its own rows, on all devices.
+    """Assembles a batch on all devices from the rows that each process has.
 
     Args:
-      rows: a tree of arrays; `axis` is cut over the devices.
+      rows: tree of arrays, the rows of this process (see `own_rows`).
+      axis: the axis that is cut over the devices.
     """
     return jax.make_array_from_process_local_data(batch(mesh, axis), rows)
 
 
 def check_batch(mesh: Mesh, batch_size: int, microbatches: int = 1, *, where: str = '') -> None:
-    """Raises UserError where `batch_size` cannot be cut evenly into microbatches and over the mesh."""
+    """Checks that `batch_size` can be cut evenly into microbatches and over the mesh.
+
+    Args:
+      where: prefix of the config key in the message, such as that of a task.
+
+    Raises:
+      UserError: it cannot be cut evenly.
+    """
     parts = mesh.size * microbatches
     if batch_size % parts:
         cut = f'{microbatches} microbatches on ' if microbatches > 1 else ''

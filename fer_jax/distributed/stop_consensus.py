@@ -10,10 +10,10 @@ from fer_jax.utils.signals import StopRequest
 
 
 class StopConsensus:
-    """Whether to stop: of one process what it was asked, of several what any of them was.
+    """Decides after which step all processes stop: as soon as one of them was asked to.
 
-    Those add up their wishes on the devices, step by step. A sum is looked at one step late, so that no step waits for
-    it, and by all of them after the same step.
+    With several processes, the requests are summed on the devices after every step. The sum is read one step later, so
+    that no step waits for it, and all processes read it after the same step.
     """
 
     def __init__(self, mesh: Mesh, stop: StopRequest):
@@ -23,7 +23,7 @@ class StopConsensus:
         self._before: jax.Array | None = None
 
     def after_step(self) -> bool:
-        """To be asked after every step."""
+        """Tells whether to stop; all processes call it after every step."""
         if processes.count() == 1:
             return bool(self._stop)
         before, wish = self._before, np.full(self._own, bool(self._stop), np.int32)
@@ -31,7 +31,7 @@ class StopConsensus:
         return before is not None and self._read(before)
 
     def at_end(self) -> bool:
-        """What was not looked at yet, after the last step."""
+        """Tells, after the last step, whether the sum that `after_step` has not read yet holds a request."""
         return self._before is not None and self._read(self._before)
 
     def _read(self, wishes: jax.Array) -> bool:

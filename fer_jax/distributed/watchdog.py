@@ -16,15 +16,15 @@ TURN_SECONDS = 1.0  # seconds in which process 0 may say itself what all would s
 
 
 class Peers:
-    """The processes of a run, once all are there.
+    """Exchanges messages with the other processes of a run, and ends this process where another one fails.
 
-    A process that dies, freezes, or leaves in error ends all others, with a message, `lost_after` seconds after its
-    last sign of life at most; one whose steps no longer end is ended after `stuck_after`. Where this process itself was
-    suspended, as with the whole of its job, both begin anew.
+    A process that dies, freezes, or leaves in error ends all others, with a message, at most `lost_after` seconds after
+    its last sign of life; a process whose steps no longer end is ended after `stuck_after` seconds. Where this process
+    itself was suspended, for example with its whole job, both times begin anew.
 
     Args:
-      lines: {process: (host, connection)}: of process 0 all others, of others process 0.
-      end: of a status: ends this process.
+      lines: {process: (host, connection)}; process 0 has all others, each other process has process 0.
+      end: function of an exit status that ends this process.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Peers:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def broadcast_from_main(self, name: str, value: str) -> str:
-        """Returns the `value` of process 0 in all processes; a `name` is used once."""
+        """Returns the `value` of process 0 in all processes; each `name` may be used once."""
         if self.index == 0:
             self._all({'value': [name, value]})
             return value
@@ -61,7 +61,7 @@ class Peers:
         return self._values.pop(name)
 
     def barrier(self, name: str) -> None:
-        """Waits until all processes are here; a `name` is used once."""
+        """Waits until all processes have called it; each `name` may be used once."""
         if self.index:
             self._lines[0].say({'here': name})
             self.broadcast_from_main(f'met {name}', '')
@@ -71,11 +71,15 @@ class Peers:
         self.broadcast_from_main(f'met {name}', '')
 
     def finished(self, what: bool = True) -> None:
-        """A step has ended, and another is to: the clock starts anew; False stops it."""
+        """Restarts the timeout of a step.
+
+        Args:
+          what: whether another step follows; False stops the timeout.
+        """
         self._finished = time.monotonic() if what else None
 
     def leave(self, status: int) -> bool:
-        """Says so to all; returns whether process 0 has just left with the same status."""
+        """Tells all processes that this one leaves; returns whether process 0 has just left with the same status."""
         self._ending, self._finished = True, None
         self._all({'left': [self.index, status]})
         if self.index:
@@ -83,7 +87,7 @@ class Peers:
         return self._left.get(0, (None,))[0] == status
 
     def linger(self, status: int) -> None:
-        """Waits until this process can end without harm to the others: process 0 goes last."""
+        """Waits until this process can end without harm to the others: process 0 ends last."""
         if self.index == 0:
             self._until(lambda: self._gone >= set(self._lines), 2 * GRACE_SECONDS if status else None)
         else:

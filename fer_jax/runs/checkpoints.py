@@ -28,11 +28,11 @@ SELECTABLE = {'accuracy': True, 'balanced_accuracy': True, 'macro_f1': True, 'nl
 
 
 def parse_select(select: str) -> tuple[str, str]:
-    """'validation/accuracy' -> ('validation', 'accuracy').
+    """Splits a selection criterion into split and metric: 'validation/accuracy' -> ('validation', 'accuracy').
 
     Raises:
       UserError: the metric is unknown, or the split is the test split: a score on examples that chose the checkpoint
-        is not an estimate of anything.
+        is optimistic.
     """
     role, _, metric = select.partition('/')
     if role == 'test':
@@ -52,22 +52,27 @@ def _score(metrics: Mapping[str, float]) -> float:
 
 
 class Checkpoints:
-    """The checkpoints of one workdir: `<workdir>/checkpoints/<step>/{model,train}`, their manifests, and `model.json`.
+    """Saves and restores the checkpoints of one workdir, in `<workdir>/checkpoints/`.
 
-    Item `model` is {params, batch_stats}, all that evaluation needs: the moving averages where a phase keeps them. Item
-    `train` is what going on needs besides: {step, opt_state, sums, scale, health, current}, of which `current` holds
-    the trained parameters and statistics where `model` has their averages.
+    The folder holds `<step>/{model,train}`, the manifest of each step, and `model.json`. Item `model` is
+    {params, batch_stats}, all that evaluation needs: the moving averages where a phase keeps them. Item `train` is what
+    training needs besides to continue: {step, opt_state, sums, scale, health, current}; `current` holds the trained
+    parameters and statistics where `model` has their averages.
 
     Saving is asynchronous. A step counts once its manifest is written, after all its files; then the newest and the
-    best step are kept, and the others go. Only a step whose files are those of its manifest is restored. One that is
-    not is named, and moved to `set_aside/` by whoever may write.
+    best step are kept, and the others are deleted. Only a step whose files match its manifest is restored. A step that
+    does not match is reported, and moved to `set_aside/` unless the folder is opened read-only.
     """
 
     def __init__(self, workdir: Path, spec: ModelSpec, *, select: str = 'validation/accuracy', read_only: bool = False):
         """Opens or makes the folder.
 
+        Args:
+          select: selection criterion, see `parse_select`.
+          read_only: makes, moves and deletes nothing.
+
         Raises:
-          UserError: it is a file, or holds checkpoints of another model or class list.
+          UserError: the folder is a file, or holds checkpoints of another model or class list.
         """
         self.directory = (workdir / 'checkpoints').absolute()
         if self.directory.exists() and not self.directory.is_dir():
@@ -105,20 +110,20 @@ class Checkpoints:
         return max(self._steps, default=None)
 
     def best_step(self) -> int | None:
-        """The step of the best finite score; the newest among equals; None before the first evaluation."""
+        """Returns the step of the best finite score, the newest among equals; None before the first evaluation."""
         scored = [(metrics['score'], step) for step in self._steps if (metrics := self._manager.metrics(step))]
         return max(scored)[1] if scored else None
 
     def save(self, items: Mapping[str, Any], value: float | None = None) -> None:
-        """Starts to save; `value` is the selection metric where it was measured at this step.
-
-        A value that is not finite counts as not measured: it must not displace the best.
+        """Starts to save a step, after waiting for the save before; a step that is already saved is skipped.
 
         Args:
           items: {'model', 'train'}: trees of arrays; the step is that of 'train'.
+          value: the selection metric, where it was measured at this step. A value that is not finite counts as not
+            measured, so that it cannot become the best.
 
         Raises:
-          UserError: this one, or the one before, cannot be written.
+          UserError: this step, or the one before, cannot be written.
         """
         step = int(items['train']['step'])
         self.wait()
@@ -154,11 +159,25 @@ class Checkpoints:
             self._manager.delete(other)
 
     def restore_model(self, step: int, abstract: Variables) -> Variables:
-        """Restores the variables of `step`, placed as `abstract` says (`jax.ShapeDtypeStruct` with sharding)."""
+        """Restores the variables of `step`.
+
+        Args:
+          abstract: variables of `jax.ShapeDtypeStruct` with shardings, which give the shapes, dtypes and devices.
+
+        Raises:
+          UserError: what is stored has other shapes or dtypes, or cannot be restored.
+        """
         return Variables(**self._restore(step, 'model', abstract._asdict()))
 
     def restore_train(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:
-        """The item 'train' of `step`, of the shapes, types and places of the arrays in `like`."""
+        """Restores the item 'train' of `step`.
+
+        Args:
+          like: tree of arrays that give the shapes, dtypes and shardings of the result.
+
+        Raises:
+          UserError: what is stored has other shapes or dtypes, or cannot be restored.
+        """
         return self._restore(step, 'train', jax.tree.map(ocp.utils.to_shape_dtype_struct, dict(like)))
 
     def _restore(self, step: int, name: str, target: Any) -> Any:
@@ -182,10 +201,10 @@ class Checkpoints:
             ) from error
 
     def wait(self) -> None:
-        """Returns when every save is on disk and sealed.
+        """Waits until every save is on disk and sealed.
 
         Raises:
-          UserError: one cannot be written.
+          UserError: a save cannot be written.
         """
         if self._sealed is not None:
             sealed, self._sealed = self._sealed, None
@@ -206,7 +225,7 @@ class Checkpoints:
         )
 
     def close(self) -> None:
-        """Waits, and lets go.
+        """Waits for the last save, and releases the checkpoint manager.
 
         Raises:
           UserError: a save that nobody waited for cannot be written.
@@ -231,9 +250,9 @@ def _shapes(tree: Any) -> dict[str, str]:
 
 
 def digest(folder: Path) -> str:
-    """sha256 over the arrays of the step in `folder`, by name, type, shape and content.
+    """Computes the sha256 of the arrays of the step in `folder`, over their names, dtypes, shapes and contents.
 
-    Two steps that hold the same bits have the same one, however Orbax laid them out in files.
+    Two steps with the same bits have the same digest, however Orbax laid them out in files.
     """
     found = hashlib.sha256()
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -248,7 +267,7 @@ def digest(folder: Path) -> str:
 
 
 def step_folders(directory: Path) -> list[Path]:
-    """What may be steps, whole or not, in their order."""
+    """Lists the folders that are named like steps, complete or not, in the order of their steps."""
     if not directory.is_dir():
         return []
     found = [path for path in directory.iterdir() if path.name.isdecimal() and path.is_dir()]
@@ -269,7 +288,11 @@ def _verified(directory: Path, *, read_only: bool) -> list[int]:
 
 
 def read_spec(workdir: Path) -> ModelSpec:
-    """The network whose checkpoints `workdir` holds."""
+    """Reads the spec of the network whose checkpoints `workdir` holds.
+
+    Raises:
+      UserError: there is no run, or its model.json cannot be read.
+    """
     path = workdir / 'checkpoints' / 'model.json'
     if not path.is_file():
         raise UserError(f'workdir={str(workdir)!r} holds no run (no {path}); give the folder that training wrote')

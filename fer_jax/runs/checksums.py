@@ -17,13 +17,13 @@ def manifest_of(folder: Path) -> Path:
 
 
 def write_checksums(folder: Path) -> None:
-    """Writes the manifest of `folder`, whole or not at all, and only after its files are on disk."""
+    """Flushes the files of `folder` to disk, then writes their manifest atomically."""
     digests = {name: _digest(folder / name, flush=True) for name in _files(folder)}
     write_text(manifest_of(folder), json.dumps(digests, indent=1))
 
 
 def find_damage(folder: Path) -> str:
-    """Says what is wrong with a folder that has checksums; '' where nothing is."""
+    """Returns a text that says how a folder differs from its manifest; '' where it does not."""
     try:
         expected = json.loads(manifest_of(folder).read_text())
     except FileNotFoundError:
@@ -47,7 +47,7 @@ def find_damage(folder: Path) -> str:
 
 
 def quarantine(folder: Path) -> None:
-    """Moves a step out of the way, and keeps the newest `MOST_QUARANTINED` such folders."""
+    """Moves a step and its manifest to `set_aside/`, and keeps only the newest `MOST_QUARANTINED` folders there."""
     aside = folder.with_name('set_aside')
     aside.mkdir(exist_ok=True)
     target = aside / f'{folder.name}-{time.time_ns()}'
@@ -61,7 +61,7 @@ def quarantine(folder: Path) -> None:
 
 
 def size(folder: Path) -> int:
-    """Bytes of all its files."""
+    """Returns the size of all files in a folder, in bytes."""
     return sum((folder / name).stat().st_size for name in _files(folder))
 
 

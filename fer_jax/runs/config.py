@@ -15,17 +15,20 @@ PLACE = re.compile(r'(^|\.)data\.(name|dir|manifest)$')  # where the data lie
 
 
 def check_run_config(workdir: Path, config: Mapping[str, Any], *, allow: bool = False) -> list[str]:
-    """What differs between `config` and that of the run in `workdir`, one line each; nothing for a new run.
+    """Compares `config` with that of the run in `workdir`, and returns one line for each difference that is allowed.
 
-    A last phase of more epochs, and further phases, train a run longer. Where the data lie may change as well: their
-    fingerprint is compared, see `provenance.other_data`. A key that the earlier config does not have came with a newer
-    version and is not compared.
+    More epochs in the last phase, and further phases, train a run longer. The place of the data may change as well:
+    their fingerprint is compared, see `provenance.other_data`. A key that the earlier config does not have came with a
+    newer version and is not compared.
 
     Args:
-      allow: what would make it another run is told as well, not refused.
+      allow: returns the differences that would make it another run as well, in place of raising UserError.
+
+    Returns:
+      The lines; none for a new run.
 
     Raises:
-      UserError: something differs that would make it another run, all of it named.
+      UserError: a difference would make it another run; the message names all of them.
     """
     if not (workdir / 'config.json').is_file():
         return []
@@ -56,10 +59,10 @@ def check_run_config(workdir: Path, config: Mapping[str, Any], *, allow: bool = 
 
 
 def read_run_config(workdir: Path) -> dict[str, Any]:
-    """The config of the run in `workdir`.
+    """Reads the config of the run in `workdir`.
 
     Raises:
-      UserError: it cannot be read.
+      UserError: config.json cannot be read.
     """
     path = workdir / 'config.json'
     try:
@@ -72,7 +75,10 @@ def read_run_config(workdir: Path) -> dict[str, Any]:
 
 
 def flat(tree: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
-    """('data.augment.flip', 0.5), ('phases[0].epochs', 1.0), ...; a list of scalars is one value, {} too."""
+    """Yields the leaves of a config with their paths: ('data.augment.flip', 0.5), ('phases[0].epochs', 1.0), ...
+
+    A list of scalars and an empty mapping are one leaf each.
+    """
     if isinstance(tree, Mapping) and tree:
         for name, value in tree.items():
             yield from flat(value, f'{prefix}.{name}' if prefix else name)

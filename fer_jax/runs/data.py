@@ -16,10 +16,10 @@ ROLES = ('train', 'validation', 'test')
 
 
 def data_of_run(workdir: Path) -> dict[str, Dataset]:
-    """Loads the data of every task of a run, as long as they are where they were.
+    """Loads the data of every task of a run from where they were during training.
 
     Raises:
-      UserError: they are not, or cannot be read.
+      UserError: the data are no longer there, or cannot be read.
     """
     from fer_jax.runs.checkpoints import read_spec  # a step does not need Orbax
 
@@ -28,7 +28,7 @@ def data_of_run(workdir: Path) -> dict[str, Dataset]:
 
 
 def write_image_digests(workdir: Path, data: Mapping[str, Dataset]) -> None:
-    """Keeps the digests of the images of all tasks, by role; those that a run on other data left stay among them."""
+    """Writes the digests of the images of all tasks, by role, to `workdir`, joined with those already written there."""
     kept = _stored(workdir)
     for role in ROLES:
         parts = [task.splits[role].digests for task in data.values() if role in task.splits]
@@ -38,10 +38,13 @@ def write_image_digests(workdir: Path, data: Mapping[str, Dataset]) -> None:
 
 
 def image_digests(workdir: Path) -> dict[str, np.ndarray]:
-    """Returns role -> uint8 [N, 32], sha256 of the encoded images of all tasks of a run.
+    """Returns the digests of the images of all tasks of a run, from its folder or else from its data.
+
+    Returns:
+      role -> uint8 [N, 32], sha256 of the encoded images.
 
     Raises:
-      UserError: the run has not kept them, and its data are not where they were.
+      UserError: the run has written no digests, and its data are no longer where they were.
     """
     stored = _stored(workdir)
     if any(map(len, stored.values())):

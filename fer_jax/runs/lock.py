@@ -22,13 +22,13 @@ DEAD_SECONDS = 6 * BEAT_SECONDS  # without one for so long, a writer on another 
 
 @contextlib.contextmanager
 def workdir_lock(workdir: Path) -> Iterator[None]:
-    """Holds `<workdir>/writer.json` within the block; of several processes of a run the first holds it for all.
+    """Locks `<workdir>/writer.json` within the block; of several processes of a run, process 0 holds the lock for all.
 
     The lock is the operating system's, which ends with the process. Shared file systems may keep such locks to one
     machine, so the file also names host and process, and its time is renewed every `BEAT_SECONDS` seconds.
 
     Raises:
-      UserError: another process writes there; one on another machine is waited for, to see whether it lives.
+      UserError: another process writes there. For one on another machine, this waits to see whether it is alive.
     """
     if not processes.is_main_process():
         yield

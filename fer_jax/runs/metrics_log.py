@@ -8,7 +8,10 @@ from fer_jax.utils.atomic_files import write_text
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a .jsonl file, up to the first line that is none: a kill may have cut off the last."""
+    """Reads the records of a .jsonl file, up to the first line that is no record.
+
+    A killed run may have written a part of its last line.
+    """
     records = []
     if path.exists():
         for line in path.read_text(errors='replace').splitlines():
@@ -23,12 +26,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def up_to(path: Path, step: int) -> list[dict[str, Any]]:
-    """Those of steps up to `step`."""
+    """Reads the records of a .jsonl file whose step is at most `step`."""
     return [record for record in read_metrics(path) if isinstance(at := record.get('step'), int) and at <= step]
 
 
 def cut_back(path: Path, step: int) -> None:
-    """Drops the records after `step`: the run goes on from there and will write them again."""
+    """Removes the records after `step` from the file: the run continues from there and writes them again."""
     kept = up_to(path, step)
     write_text(path, ''.join(json.dumps(record) + '\n' for record in kept))
 
@@ -36,7 +39,14 @@ def cut_back(path: Path, step: int) -> None:
 def best_of_phases(
     history: list[dict[str, Any]], role: str, metric: str, *, larger: bool = True
 ) -> list[dict[str, Any]]:
-    """The best evaluation of each phase, by the selecting metric, of which `larger` values are better or smaller."""
+    """Returns the best evaluation of each phase.
+
+    Args:
+      history: evaluations, each with 'split', 'phase' and the metric.
+      role: split whose evaluations count.
+      metric: name of the selection metric.
+      larger: whether a larger value is better.
+    """
     sign = 1 if larger else -1
     phases: dict[int, list[dict[str, Any]]] = {}
     for entry in history:

@@ -17,12 +17,15 @@ PACKAGES = ('fer-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'nu
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may use; results on CPU are bit-exact for one such number only."""
+    """Returns the number of CPU cores that this process may use.
+
+    Results on CPU are the same to the bit only for the same number of cores.
+    """
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def git_revision() -> str:
-    """The commit of the source, with '+changes' where the tree differs from it; '' outside a repository."""
+    """Returns the commit of the source, with '+changes' where tracked files differ from it; '' outside a repository."""
     source = cache.PACKAGE
 
     def git(*arguments: str) -> str:
@@ -38,7 +41,7 @@ def git_revision() -> str:
 
 
 def read_environment(path: Path) -> dict[str, Any]:
-    """What a run left in environment.json; {} where there is none, or no such file."""
+    """Reads environment.json of a run; returns {} where the file is missing or cannot be read."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
@@ -47,7 +50,14 @@ def read_environment(path: Path) -> dict[str, Any]:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What to say of a run that began in the environment `before`, a line each; nothing where bits stay the same."""
+    """Returns a line for each change of the environment that can change results in a continued run; none for no change.
+
+    It compares devices and processes, the teachers' networks, and the versions of Python and packages.
+
+    Args:
+      before: the environment in which the run began.
+      now: the present one.
+    """
     lines = []
     there, here = ([facts.get(name) for name in ('mesh', 'processes', 'platform')] for facts in (before, now))
     if None not in there and there != here:
@@ -66,7 +76,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def other_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a set that both know by its task has another fingerprint."""
+    """Tells whether a task that both environments have is on data with another fingerprint."""
 
     def prints(facts: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -80,7 +90,12 @@ def other_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 
 
 def environment(*, data: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Contents of environment.json."""
+    """Returns the contents of environment.json: versions, devices, cores, commit and XLA flags of this process.
+
+    Args:
+      data: facts about the data, such as 'fingerprint'.
+      weights: facts about the weights that the run begins from, such as 'source' and 'licence'.
+    """
     versions = {}
     for package in PACKAGES:
         try:

@@ -25,10 +25,10 @@ FILE = 'release.safetensors'  # beside model.json, in place of checkpoints
 
 
 class Selected(NamedTuple):
-    """A trained network.
+    """The selected checkpoint of a run, as a network and its variables.
 
     Attributes:
-      step: of the checkpoint.
+      step: the step of the checkpoint.
       variables: float32.
     """
 
@@ -38,16 +38,20 @@ class Selected(NamedTuple):
 
 
 def resolve_workdir(workdir: str | Path) -> Path:
-    """The folder; of 'release', where nothing of that name is here, that of the network which comes with fer_jax."""
+    """Returns the folder of a run as a path.
+
+    Args:
+      workdir: a folder; 'release', where no folder of that name exists, is the network that comes with fer_jax.
+    """
     folder = user_path(workdir)
     return cache.PACKAGE / RELEASE if str(workdir) == RELEASE and not folder.exists() else folder
 
 
 def restore_selected(workdir: str | Path, sharding: jax.sharding.Sharding | None = None) -> Selected:
-    """The selected checkpoint of the run in `workdir`, or its release file.
+    """Restores the selected checkpoint of the run in `workdir`, or its release file.
 
     Args:
-      sharding: where the leaves go; the first device if None.
+      sharding: where the leaves are placed; on the first device if None.
 
     Raises:
       UserError: there is no run, or no evaluated checkpoint yet, or it is damaged.
@@ -75,12 +79,15 @@ def _float32(tree: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def temperature(folder: Path) -> float:
-    """That calibrates the run's softmax, fitted on the selecting split; 1 where none is known."""
+    """Reads the temperature that calibrates the softmax of a finished run; 1 where none is known.
+
+    It was fitted on the selecting split.
+    """
     return calibration(folder).get('temperature', 1.0)
 
 
 def calibration(folder: Path) -> dict[str, Any]:
-    """{fitted_on, temperature} of a finished run, {} where none is known."""
+    """Reads {fitted_on, temperature} from results.json of a finished run; {} where there is none."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads((folder / 'results.json').read_text())['calibrated']
         return {'fitted_on': str(found['fitted_on']), 'temperature': float(found['temperature'])}
@@ -88,12 +95,15 @@ def calibration(folder: Path) -> dict[str, Any]:
 
 
 def weights_of_run(workdir: Path, model: str | None = None) -> Weights:
-    """The selected checkpoint of a run, with its head.
+    """Returns the selected checkpoint of a run as weights, with its head.
 
-    The metadata have the licence of the weights that the run began from, and where those came from as 'began_from'.
+    The metadata hold the licence of the weights that the run began from, and their source as 'began_from'.
+
+    Args:
+      model: name of the network that is expected; None for any.
 
     Raises:
-      UserError: there is none, or it is of another network than `model`.
+      UserError: there is no such checkpoint, or it is of another network than `model`.
     """
     folder = resolve_workdir(workdir)
     spec = read_spec(folder)

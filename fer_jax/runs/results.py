@@ -16,16 +16,19 @@ PREDICTED = ('ids', 'labels', 'subjects', 'groups', 'logits')
 
 
 def write_predictions(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """As .npz, whole or not at all; of what `NetworkScorer.predictions` gives."""
+    """Writes arrays by name as one .npz file, atomically. They are those of `NetworkScorer.predictions`."""
     with atomic_files.atomic_write(path) as scratch, scratch.open('wb') as file:
         np.savez(file, **dict[str, Any](arrays))
 
 
 def read_predictions(path: Path, split: str) -> dict[str, np.ndarray]:
-    """{'ids', 'subjects', 'groups': str [N], 'labels': int32 [N] or float32 [N, C], 'logits': float32 [N, C]}.
+    """Reads the predictions on one split.
+
+    Returns:
+      {'ids', 'subjects', 'groups': str [N], 'labels': int32 [N] or float32 [N, C], 'logits': float32 [N, C]}.
 
     Raises:
-      UserError: it does not hold them, or is damaged.
+      UserError: the file does not hold them, or is damaged.
     """
     try:
         with np.load(path) as file:
@@ -37,15 +40,15 @@ def read_predictions(path: Path, split: str) -> dict[str, np.ndarray]:
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
-    """As JSON, whole or not at all."""
+    """Writes results as JSON, atomically."""
     atomic_files.write_text(path, json.dumps(results, indent=2) + '\n')
 
 
 def read_results(workdir: Path) -> dict[str, Any]:
-    """What results.json holds.
+    """Reads results.json of a finished run.
 
     Raises:
-      UserError: there is none, or it is damaged.
+      UserError: the file is missing or damaged.
     """
     path = workdir / 'results.json'
     if not path.is_file():

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 @contextlib.contextmanager
 def threads(count: int | None = None) -> Iterator[ThreadPoolExecutor]:
-    """Yields a thread pool; at the end of the block, work that has not begun is cancelled, other work is waited for.
+    """Yields a thread pool; the end of the block cancels work that has not begun, and waits for running work.
 
     After an exception, such as that of a signal, the block thus ends without working off the queue.
 

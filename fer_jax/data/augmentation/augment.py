@@ -80,7 +80,11 @@ class Augment:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> 'Augment':
-        """From a config's fields, of which `fer_jax.config.check.check_config` finds none wrong."""
+        """Makes the ranges from the fields of a config.
+
+        Args:
+          settings: fields of `data.augment` that `fer_jax.config.check.check_config` has accepted.
+        """
         fields: dict[str, Any] = {
             name: tuple(map(float, value)) if name in PAIRS else float(value) for name, value in settings.items()
         }
@@ -92,16 +96,16 @@ class Augment:
 
 
 class AugmentParams(NamedTuple):
-    """What is done to one example.
+    """The transformation parameters of one example.
 
     Attributes:
-      mirror: bool.
+      mirror: bool; flips left and right.
       back: float32 [2, 3], the whole geometry, mirror included; see `geometry.backward_map`.
       brightness, noise: shares of 255.
       contrast, saturation: factors.
-      blur: pixels.
+      blur: standard deviation in pixels.
       hue: share of the circle.
-      hole: float32 [2, 2], corners (y, x) of what is erased, in units of the sides; empty where nothing is.
+      hole: float32 [2, 2], corners (y, x) of the erased rectangle, in units of the sides; empty for no erasing.
     """
 
     mirror: jax.Array
@@ -116,7 +120,7 @@ class AugmentParams(NamedTuple):
 
 
 def example_keys(key: jax.Array, batch_size: int) -> jax.Array:
-    """[B] keys, one a position of the batch."""
+    """Returns [B] random keys, one for each position of the batch."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch_size))
 
 

@@ -22,7 +22,12 @@ QUARTER = RGB @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ YIQ
 
 
 def chrominance(saturation: jax.Array, turn: jax.Array) -> jax.Array:
-    """The matrix [3, 3] on RGB that multiplies the saturation and turns the hue by `turn`, a share of the circle."""
+    """Returns the float32 [3, 3] matrix on RGB that changes saturation and hue.
+
+    Args:
+      saturation: factor.
+      turn: turn of the hue, as a share of the circle.
+    """
     angle = 2 * jnp.pi * turn
     grey = jnp.asarray(np.eye(3) - PROJECTION, jnp.float32)
     return grey + saturation * (jnp.cos(angle) * PROJECTION + jnp.sin(angle) * QUARTER)
@@ -31,12 +36,12 @@ def chrominance(saturation: jax.Array, turn: jax.Array) -> jax.Array:
 def recolour(
     image: jax.Array, matrix: jax.Array | None, *, contrast: jax.Array | float, brightness: jax.Array | float
 ) -> jax.Array:
-    """Colours, then contrast about the mean of the image's luma, then brightness, as one affine map of the channels.
+    """Changes colours, then contrast, then brightness of an image, as one affine map of the channels.
 
     Args:
       image: float32 [H, W, C], 0..255.
       matrix: see `chrominance`; None leaves the colours as they are.
-      contrast: factor.
+      contrast: factor, about the mean of the image's luma.
       brightness: what is added, as a share of 255.
 
     Returns:
@@ -54,11 +59,15 @@ def recolour(
 
 
 def blur(image: jax.Array, sigma: jax.Array, largest: float) -> jax.Array:
-    """Gaussian blur by two one-dimensional kernels that reach 3 times the largest sigma; edges are repeated.
+    """Blurs an image with a Gaussian, by two one-dimensional kernels that reach 3 times `largest`; edges are repeated.
 
     Args:
       image: float32 [H, W, C].
       sigma: standard deviation in pixels, from 0 to `largest`.
+      largest: largest standard deviation, which sets the size of the kernels.
+
+    Returns:
+      float32 [H, W, C].
     """
     reach = max(1, math.ceil(3 * largest))
     taps = jnp.arange(-reach, reach + 1)

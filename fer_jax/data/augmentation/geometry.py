@@ -14,7 +14,15 @@ MOST_TRIES = 10
 
 
 def resize(images: jax.Array, size: int) -> jax.Array:
-    """[B, h, w, C] of 0..255 -> float32 [B, size, size, C]: bilinear, antialiased where it shrinks."""
+    """Resizes images bilinearly, antialiased where they shrink.
+
+    Args:
+      images: [B, h, w, C], 0..255.
+      size: side of the result, in pixels.
+
+    Returns:
+      float32 [B, size, size, C].
+    """
     images = images.astype(jnp.float32)
     if images.shape[1:3] == (size, size):
         return images
@@ -23,16 +31,16 @@ def resize(images: jax.Array, size: int) -> jax.Array:
 
 
 def crop_box(key: jax.Array, smallest: float) -> tuple[jax.Array, jax.Array]:
-    """The box of a random resized crop (Szegedy et al. 2015), drawn as torchvision's RandomResizedCrop does.
+    """Draws the box of a random resized crop (Szegedy et al. 2015), as torchvision's RandomResizedCrop does.
 
     An area uniform in [smallest, 1] and an aspect log-uniform in `ASPECT` are drawn until the box fits into the image;
-    after `TRIES` the whole image is taken.
+    after `MOST_TRIES` draws the whole image is taken.
 
     Args:
       smallest: share of the image's area; 1 takes the whole image.
 
     Returns:
-      (middle [2], sides [2]) in x and y, in units of the image's sides.
+      (middle [2], sides [2]) in x and y, in units of the image's sides; middle is relative to that of the image.
     """
     draws = jax.random.uniform(key, (MOST_TRIES, 4))
     area = smallest + draws[:, 0] * (1 - smallest)
@@ -55,15 +63,20 @@ def backward_map(
     angle: jax.Array,
     shear: jax.Array,
 ) -> jax.Array:
-    """The map [2, 3] of an image that is cropped, moved, sheared, turned and enlarged, and mirrored, in this order.
+    """Returns the map from points of the result to points of the image, for `resample`.
+
+    The image is cropped, moved, sheared, turned and enlarged, and mirrored, in this order.
 
     Args:
-      mirror: bool; left and right change places.
+      mirror: bool; flips left and right.
       middle, sides: [2] of the crop, see `crop_box`.
       shift: [2], to the right and downwards, in units of the crop's sides.
       factor: above 1 enlarges.
       angle: radians, counter-clockwise (as cv2.getRotationMatrix2D).
       shear: [2], tangents: how far a point moves to the right for each unit down, and down for each unit to the right.
+
+    Returns:
+      [2, 3], affine in (x, y, 1).
     """
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     sign = jnp.where(mirror, -1.0, 1.0)
@@ -77,7 +90,7 @@ def backward_map(
 
 
 def resample(image: jax.Array, back: jax.Array, size: int) -> jax.Array:
-    """Bilinear samples of an image.
+    """Samples an image bilinearly at the points of a map.
 
     Args:
       image: [h, w, C].
@@ -104,7 +117,15 @@ def resample(image: jax.Array, back: jax.Array, size: int) -> jax.Array:
 
 
 def rectangle(size: tuple[int, ...], start: jax.Array, end: jax.Array) -> jax.Array:
-    """bool [height, width]: the pixels whose middles lie between two corners, [2] in (y, x), in pixels."""
+    """Returns the mask of the pixels whose middles lie between two corners.
+
+    Args:
+      size: (height, width).
+      start, end: [2], corners (y, x) in pixels.
+
+    Returns:
+      bool [height, width].
+    """
     rows, columns = jnp.arange(size[0]) + 0.5, jnp.arange(size[1]) + 0.5
     inside_rows = (rows >= start[0]) & (rows < end[0])
     inside_columns = (columns >= start[1]) & (columns < end[1])

@@ -41,7 +41,7 @@ def mix(
 
 
 def symmetric_beta(key: jax.Array, alpha: jax.Array) -> jax.Array:
-    """A draw from Beta(alpha, alpha), by way of Student's t of 2 alpha degrees of freedom (Bailey 1994).
+    """Draws from Beta(alpha, alpha), by way of Student's t with 2 alpha degrees of freedom (Bailey 1994).
 
     jax.random.beta draws by rejection, which takes seconds to compile.
     """
@@ -52,12 +52,15 @@ def symmetric_beta(key: jax.Array, alpha: jax.Array) -> jax.Array:
 
 
 def cut(share: jax.Array, middle: jax.Array, size: tuple[int, ...]) -> jax.Array:
-    """CutMix's rectangle: float32 [H, W], 1 inside.
+    """Returns the mask of CutMix's rectangle.
 
     Args:
-      share: of the area that is to stay outside; what the image's border cuts off stays outside too.
+      share: share of the area that stays outside; what the image's border cuts off stays outside too.
       middle: [2], (y, x) in units of the sides.
       size: (H, W); corners are rounded to whole pixels.
+
+    Returns:
+      float32 [H, W], 1 inside the rectangle.
     """
     sides = jnp.asarray(size, jnp.float32)
     half = 0.5 * jnp.sqrt(1 - share)

@@ -22,11 +22,11 @@ WORKERS = 4  # photographs in memory at once, up to 300 MB each
 
 
 class Cut(NamedTuple):
-    """How the faces of a set were cut out of photographs.
+    """The way in which the faces of a set were cut out of photographs.
 
     Attributes:
-      margin: around them, see `faces.crop` and `faces.align`.
-      aligned: by five points.
+      margin: share added around the faces, see `faces.crop` and `faces.align`.
+      aligned: whether they were aligned by five points.
     """
 
     margin: float
@@ -34,7 +34,7 @@ class Cut(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """Counts photographs, those with a face, without one and unreadable, and the crops written."""
+    """Counts of photographs: all, with a face, without one, and unreadable; and of the crops written."""
 
     photographs: int
     with_face: int

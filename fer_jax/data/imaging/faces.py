@@ -22,7 +22,7 @@ TEMPLATE = np.array(
 
 
 class Face(NamedTuple):
-    """One face.
+    """A detected face.
 
     Attributes:
       box: x, y, width and height, in pixels of the photograph.

@@ -22,11 +22,11 @@ MOST_NAMED = 3  # names of each kind that a message gives
 
 
 class Listing(NamedTuple):
-    """What a folder holds.
+    """The files in a folder.
 
     Attributes:
       images: POSIX paths relative to the folder, sorted.
-      left_out: reason -> what else lies there, paths of files, or of folders with a slash at their end; sorted.
+      left_out: reason -> the other files, as paths of files, or of folders with a slash at their end; sorted.
     """
 
     images: list[str]

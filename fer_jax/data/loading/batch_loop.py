@@ -11,12 +11,21 @@ IMAGE_BATCHES_PER_CALL = 4  # batches of one program at most
 
 
 def of_images() -> int:
-    """Returns how many batches of images a program is given."""
+    """Returns how many batches of images one call of a compiled program takes."""
     return IMAGE_BATCHES_PER_CALL if jax.default_backend() == 'cpu' else 1
 
 
 def map_batches(of: Callable[[Any], jax.Array], batches: Any, count: jax.Array) -> jax.Array:
-    """`of` the first `count` of `batches`, leaves [K, B, ...]: [K, ...], zeros for the others. Called inside jit."""
+    """Applies `of` to each of the first `count` batches, inside jit.
+
+    Args:
+      of: function of one batch.
+      batches: tree with leaves [K, B, ...].
+      count: int, at most K.
+
+    Returns:
+      [K, ...], zeros for the other batches. For K = 1 the batch is always computed.
+    """
 
     def nth(at: jax.Array | int) -> jax.Array:
         return of(jax.tree.map(lambda leaf: leaf[at], batches))
@@ -30,5 +39,9 @@ def map_batches(of: Callable[[Any], jax.Array], batches: Any, count: jax.Array) 
 
 
 def filled(weight: np.ndarray) -> np.int32:
-    """Counts the batches that hold an example that counts; weight: float32 [K, B]."""
+    """Counts the batches that hold an example of non-zero weight.
+
+    Args:
+      weight: float32 [K, B].
+    """
     return np.int32((weight > 0).any(1).sum())

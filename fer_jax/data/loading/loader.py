@@ -30,11 +30,18 @@ BATCHES_AHEAD = 4  # batches that a stream keeps decoded
 
 
 def assemble_batch(device_data: Mapping[str, jax.Array], host: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Returns the batch {'x': uint8 [B, H, W, C], 'y', 'id': int32 [B], 'weight': float32 [B]}; called inside jit.
+    """Assembles a batch from what lies on the devices and from the host's half; called inside jit.
 
-    'y' is int32 [B] of classes, or float32 [B, classes] of distributions or attributes; 'id' is the position in the
-    split. What teachers say, see `fer_jax.training.distillation`, is there by its names. Of features, see
-    `fer_jax.feature_cache.loader`, 'x' is [B, ...], and 'row' says where it stands.
+    The outputs of teachers, see `fer_jax.training.distillation`, keep their names. In a batch of features, see
+    `fer_jax.feature_cache.loader`, 'x' is [B, ...], and 'row' is the position of each example in it.
+
+    Args:
+      device_data: see `SplitLoader.device_data`.
+      host: the host's half; one that holds 'x' is the whole batch.
+
+    Returns:
+      {'x': uint8 [B, H, W, C], 'y', 'id': int32 [B], 'weight': float32 [B]}. 'y' is int32 [B] of classes, or float32
+      [B, classes] of distributions or attributes; 'id' is the position in the split.
     """
     if 'x' in host:
         return dict(host)
@@ -45,9 +52,9 @@ def assemble_batch(device_data: Mapping[str, jax.Array], host: Mapping[str, jax.
 
 @functools.cache
 def batch_fetcher(mesh: Mesh) -> Callable[[Mapping[str, jax.Array], Mapping[str, jax.Array]], dict[str, jax.Array]]:
-    """(device_data, host_batches) -> 'x' and 'id' of several batches, [K, B, ...], by a program of its own.
+    """Returns a compiled function (device_data, host_batches) -> {'x', 'id'} of several batches, [K, B, ...].
 
-    A network that takes its batches from here is compiled once, however many splits of whatever sizes it goes over.
+    A network that takes its batches from it is compiled once, whatever the number and the sizes of the splits.
     """
 
     def of(device_data: Mapping[str, jax.Array], host_batches: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -58,7 +65,15 @@ def batch_fetcher(mesh: Mesh) -> Callable[[Mapping[str, jax.Array], Mapping[str,
 
 
 def in_order(count: int, batch_size: int, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(positions, weight), each [rows, B], over so many examples: what is left at the end is example 0 at weight 0."""
+    """Yields (positions, weight), each [rows, B], that go over `count` examples in order.
+
+    The end of the last batches is filled with example 0 at weight 0.
+
+    Args:
+      count: number of examples.
+      batch_size: B.
+      rows: batches at once.
+    """
     for first in range(0, count, rows * batch_size):
         positions = first + np.arange(rows * batch_size).reshape(rows, batch_size)
         weight = (positions < count).astype(np.float32)
@@ -71,7 +86,12 @@ def annotations(split: Split) -> dict[str, np.ndarray]:
 
 
 def decoded(split: Split, index: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:
-    """Reads the batch of the examples `index` [B], or several [K, B], as `assemble_batch` gives it, on the host."""
+    """Reads a batch, or several, on the host, in the form of `assemble_batch`.
+
+    Args:
+      index: int [B] or [K, B], positions in the split.
+      weight: [B] or [K, B], factors on the weights of the examples.
+    """
     batch = {name: rows[index] for name, rows in annotations(split).items()}
     batch['weight'] = batch['weight'] * weight.astype(np.float32)
     once, where = np.unique(index, return_inverse=True) if index.ndim > 1 else (index, slice(None))
@@ -79,11 +99,11 @@ def decoded(split: Split, index: np.ndarray, weight: np.ndarray) -> dict[str, np
 
 
 class SplitLoader:
-    """One split, placed. `batches(index, weight)` makes the host's half of any batches.
+    """Holds one split, on the devices or as a stream; `batches(index, weight)` makes the host's half of batches.
 
     Attributes:
       placement: 'device' or 'stream'.
-      device_data: {'x': uint8 [N, H, W, C], 'y', 'weight'} on every device, or {}.
+      device_data: {'x': uint8 [N, H, W, C], 'y', 'weight', outputs of teachers} on every device, or {} for a stream.
     """
 
     def __init__(self, split: Split, *, placement: str, mesh: Mesh, role: str):
@@ -96,7 +116,12 @@ class SplitLoader:
             self.device_data = sharding.put(arrays, sharding.replicated(mesh))
 
     def batches(self, index: np.ndarray, weight: np.ndarray) -> dict[str, jax.Array]:
-        """The host's halves of the batches of the examples `index` [K, B], on the devices; a process reads its rows."""
+        """Returns the host's halves of batches, on the devices; each process reads the rows of its own devices only.
+
+        Args:
+          index: int [K, B], positions in the split.
+          weight: [K, B], factors on the weights of the examples.
+        """
         own = (..., sharding.own_rows(self.mesh, index.shape[1]))
         index, weight = index[own], weight[own]
         if self.placement == 'device':
@@ -106,13 +131,13 @@ class SplitLoader:
         return sharding.put_rows(batch, self.mesh, axis=1)
 
     def in_order(self, batch_size: int, rows: int) -> Iterator[tuple[dict[str, jax.Array], np.ndarray]]:
-        """(host half, weight [rows, B]) of some batches after others, over the split in order, every example once."""
+        """Yields (host's halves of `rows` batches, weight [rows, B]) over the split in order, every example once."""
         for index, weight in in_order(len(self.split.labels), batch_size, rows):
             yield self.batches(index, weight), weight
 
 
 class TrainLoader(SplitLoader):
-    """The training split in the order of (seed, step).
+    """Loads the training split in an order that depends on (seed, step) alone.
 
     A stream is read by Grain: its random access by step makes the order independent of threads and workers.
 
@@ -148,7 +173,11 @@ class TrainLoader(SplitLoader):
         return self._order(step)
 
     def host_batches(self, steps: Sequence[int]) -> dict[str, jax.Array]:
-        """The host's halves of steps, counted from 0, [K, B, ...]; a stream is fastest when asked for them in order."""
+        """Returns the host's halves of the batches of several steps, [K, B, ...].
+
+        Args:
+          steps: counted from 0; a stream is fastest when they are asked for in order.
+        """
         if self.placement == 'device':
             index = np.stack([self._order(step) for step in steps])
             return self.batches(index, np.ones(index.shape))
@@ -186,7 +215,7 @@ class TrainLoader(SplitLoader):
 
 
 class MultiTaskLoader:
-    """Joins the loaders of several tasks: what each of them gives, by task.
+    """Joins the loaders of several tasks, and returns their results by task.
 
     Attributes:
       device_data: {task: what lies on the devices}.
@@ -197,7 +226,7 @@ class MultiTaskLoader:
         self.device_data = {task: loader.device_data for task, loader in loaders.items()}
 
     def host_batches(self, steps: Sequence[int]) -> dict[str, dict[str, jax.Array]]:
-        """{task: the host's halves of steps, counted from 0, along a first axis}."""
+        """Returns {task: the host's halves of the batches of several steps, [K, B, ...]}; steps count from 0."""
         return {task: loader.host_batches(steps) for task, loader in self._loaders.items()}
 
 
@@ -214,13 +243,13 @@ def choose(split: Split, placement: str, mesh: Mesh, role: str) -> str:
 
 
 def keeps_on_device(size: int, mesh: Mesh) -> bool:
-    """Tells whether `size` bytes are at most a quarter of the free memory of a device, on the main process."""
+    """Tells whether `size` bytes are at most a quarter of a device's free memory, as process 0 finds it."""
     fits = size <= SHARE_OF_MEMORY * free_memory(mesh)
     return processes.broadcast_from_main(str(fits)) == 'True'
 
 
 def free_memory(mesh: Mesh) -> int:
-    """Returns the free bytes of a device; on CPU those of the host, shared by all devices of the mesh."""
+    """Returns the free bytes of a device; on CPU, those of the host divided by the number of devices of the mesh."""
     stats = mesh.local_devices[0].memory_stats()
     if stats and 'bytes_limit' in stats:
         return stats['bytes_limit'] - stats.get('bytes_in_use', 0)

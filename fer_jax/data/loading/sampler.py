@@ -23,18 +23,28 @@ def permutation(seed: int, epoch: int, n: int, stream: int = 0) -> np.ndarray:
 
 
 def indices(seed: int, step: int, batch_size: int, n: int) -> np.ndarray:
-    """int64 [batch_size]: the examples of step `step`, counted from 0.
+    """Returns the examples of step `step`, counted from 0.
 
     The epochs' permutations of `n` examples are laid end to end and cut into batches: a batch may straddle epochs, and
     every example comes once an epoch.
+
+    Returns:
+      int64 [batch_size].
     """
     return _cycled(seed, np.arange(step * batch_size, (step + 1) * batch_size), n, stream=0)
 
 
 def balanced_indices(seed: int, step: int, batch_size: int, members: tuple[np.ndarray, ...]) -> np.ndarray:
-    """int64 [batch_size]: class after class in a shuffled round, of each class its next example.
+    """Returns the examples of step `step`, counted from 0, with every class equally often.
 
-    Each class runs through permutations of its own, so that within it nothing comes twice before all came once.
+    The classes come in shuffled rounds, each of which takes the next example of every class. Each class runs through
+    permutations of its own, so that no example comes twice before all others of its class came once.
+
+    Args:
+      members: positions of the examples of each class.
+
+    Returns:
+      int64 [batch_size].
     """
     positions = np.arange(step * batch_size, (step + 1) * batch_size)
     rounds, turns = np.divmod(positions, len(members))

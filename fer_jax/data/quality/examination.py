@@ -22,7 +22,7 @@ CHUNK_IMAGES = 32
 
 
 class ImageStats(NamedTuple):
-    """What is kept of one image; of an unreadable one the reason alone."""
+    """The measurements of one image; of an unreadable image only the reason."""
 
     unreadable: str = ''
     notes: tuple[str, ...] = ()

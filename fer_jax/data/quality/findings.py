@@ -38,7 +38,7 @@ class Inspected(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """The findings, as positions in `data`.
+    """The findings about a set, as positions in `data`.
 
     Attributes:
       unreadable, notes: position -> why, and what is unusual about the file.

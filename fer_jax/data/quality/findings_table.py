@@ -15,7 +15,7 @@ def render(findings: dict[str, Any]) -> str:
 
 
 def plain(text: str) -> str:
-    """A name that a terminal can print: undecodable bytes of a file name are escaped."""
+    """Returns a name that a terminal can print: undecodable bytes of a file name are escaped."""
     return text.encode('utf-8', 'backslashreplace').decode()
 
 

@@ -16,13 +16,13 @@ MOST_NAMED = 5  # images of each kind that a message names
 
 
 class Remedy(NamedTuple):
-    """How a set is named to `fer_jax.prepare_dataset`.
+    """The arguments with which `fer_jax.prepare_dataset` is called for a set.
 
     Attributes:
       dataset: a prepared set, 'folder', 'unlabelled' or 'manifest'.
-      source: of the last three.
+      source: path of the last three.
       subject: see `folder.scan`.
-      root: where prepared sets lie.
+      root: folder of the prepared sets.
     """
 
     dataset: str

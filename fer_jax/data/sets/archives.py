@@ -27,7 +27,7 @@ DAMAGED = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, tarf
 
 @dataclass(frozen=True)
 class Source:
-    """Files below one root.
+    """The files of a folder or an archive.
 
     Attributes:
       path: the folder or archive.

@@ -19,14 +19,14 @@ from fer_jax.utils import progress
 
 
 class Example(NamedTuple):
-    """One image.
+    """An example of a set: its image, label and annotations.
 
     Attributes:
       id: unique in the set and the same at every reading: a relative path, a row.
       split: the published split, 'train', 'validation' or 'test'; 'all' in a set that has none.
       image: encoded as the source has it, PNG, JPEG, ...
       label: position in the classes; -1 where there is none.
-      subject: who is shown, '' where that is not known.
+      subject: the person shown, '' where unknown.
       subsets: parts of the split that are scored apart, such as 'clean'.
       targets: name -> float32 [K], one for each name in `Reading.targets`.
     """
@@ -42,7 +42,7 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """A source, opened.
+    """An opened source: its classes, splits and examples.
 
     Attributes:
       classes: in the set's own order, by their canonical names (`data.names`).
@@ -65,7 +65,7 @@ class Reading:
 
 
 class FaceSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """The builder of every set: its features follow from the reading."""
+    """Builds any set with TFDS; its features follow from the reading."""
 
     def __init__(self, name: str, version: str, reading: Reading, root: Path):
         self.name, self.VERSION, self._reading = name, tfds.core.Version(version), reading

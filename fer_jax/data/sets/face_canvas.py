@@ -17,7 +17,7 @@ FINE = SIZE * 3 // 2  # drawn finer than stored, then binned
 
 
 class Canvas:
-    """RGB planes, float32 [3, B, H, W] in 0..1, and the plane coordinates of their pixels."""
+    """Holds RGB planes, float32 [3, B, H, W] in 0..1, and the plane coordinates of their pixels."""
 
     def __init__(self, p: SimpleNamespace):
         ticks = ((np.arange(FINE, dtype=np.float32) + 0.5) / FINE - 0.5) * 2.5
@@ -26,7 +26,12 @@ class Canvas:
         self.pixel = 2.5 / FINE / p.scale  # in units of the face
 
     def cover(self, distance: Array, soft: float | Array = 1.6) -> Array:
-        """Coverage 0..1 of a shape by its signed distance (negative inside), the edge `soft` pixels wide."""
+        """Returns how far a shape covers each pixel, 0..1.
+
+        Args:
+          distance: signed distance to the shape, negative inside.
+          soft: width of the edge, in pixels.
+        """
         alpha = distance * (-1 / (self.pixel * soft))
         alpha += 0.5
         np.maximum(alpha, 0, out=alpha)
@@ -45,7 +50,7 @@ class Canvas:
 
 
 class Head:
-    """Coordinates: (hx, hy) in the plane of the head, (x, y) on its turned surface, normals (nx, ny, nz)."""
+    """Holds coordinates: (hx, hy) in the plane of the head, (x, y) on its turned surface, and normals (nx, ny, nz)."""
 
     def __init__(self, p: SimpleNamespace, au: SimpleNamespace, canvas: Canvas):
         sine, cosine = turn(p.roll)
@@ -73,7 +78,7 @@ class Head:
 
 
 def part(canvas: Canvas, head: Head, wide: float, top: float, bottom: float) -> tuple[Canvas, Head]:
-    """Views of the smallest rectangle of pixels in which |x| < wide and top < y < bottom in all images."""
+    """Returns canvas and head, cut to the smallest rectangle around |x| < wide and top < y < bottom in all images."""
     inner = ((head.mx < wide) & (head.y > top) & (head.y < bottom)).any(axis=0)
     rows, columns = np.flatnonzero(inner.any(axis=1)), np.flatnonzero(inner.any(axis=0))
     window = (..., slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
@@ -85,13 +90,13 @@ def part(canvas: Canvas, head: Head, wide: float, top: float, bottom: float) -> 
 
 
 def turn(half_tangent: Array) -> tuple[Array, Array]:
-    """Sine and cosine of an angle from the tangent of its half."""
+    """Returns (sine, cosine) of an angle, from the tangent of its half."""
     square = half_tangent * half_tangent
     return 2 * half_tangent / (1 + square), (1 - square) / (1 + square)
 
 
 def ellipse(x: Array, y: Array, rx: float | Array, ry: float | Array) -> Array:
-    """Signed distance to an ellipse, to first order (Quilez, "ellipsoid bound")."""
+    """Computes the signed distance to an ellipse, to first order (Quilez, "ellipsoid bound")."""
     wide, high = 1 / rx, 1 / ry
     a, b = x * wide, y * high
     squares = a * a
@@ -107,7 +112,7 @@ def ellipse(x: Array, y: Array, rx: float | Array, ry: float | Array) -> Array:
 
 
 def union(a: Array, b: Array, radius: float) -> Array:
-    """Smooth minimum of two distances (Quilez, polynomial)."""
+    """Computes the smooth minimum of two distances (Quilez, polynomial)."""
     h = np.maximum(radius - np.abs(a - b), 0) / radius
     return np.minimum(a, b) - h * h * radius * 0.25
 
@@ -120,7 +125,7 @@ def capsule(x: Array, y: Array, ax: Array, ay: Array, bx: Array, by: Array, radi
 
 
 def bump(x: Array, y: Array, rx: float | Array, ry: float | Array) -> Array:
-    """A soft hill, 1 at the middle and 0 beyond the radii."""
+    """Computes a smooth bump, 1 at the middle and 0 beyond the radii."""
     a, b = x / rx, y / ry
     a *= a
     b *= b
@@ -131,7 +136,7 @@ def bump(x: Array, y: Array, rx: float | Array, ry: float | Array) -> Array:
 
 
 def within(t: Array, low: float, high: float, soft: float = 0.15) -> Array:
-    """1 for low < t < high, falling to 0 over `soft` on the inner side of both ends."""
+    """Returns 1 for low < t < high, falling to 0 over `soft` on the inner side of both ends."""
     return np.clip(np.minimum(t - low, high - t) / soft, 0, 1)
 
 
@@ -144,7 +149,7 @@ def saw(t: Array) -> Array:
 
 
 def binned(planes: Array) -> Array:
-    """Three pixels to two along the last axis, by area."""
+    """Averages each three pixels along the last axis to two, by area."""
     left, middle, right = planes[..., 0::3], 0.5 * planes[..., 1::3], planes[..., 2::3]
     pairs = np.stack([left + middle, middle + right], axis=-1) * np.float32(2 / 3)
     return pairs.reshape(*planes.shape[:-1], -1)

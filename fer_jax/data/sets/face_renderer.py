@@ -16,8 +16,14 @@ _CHUNK = 8  # images at once: amortises the calls, still fits the cache
 
 
 def render(faces: Mapping[str, Array]) -> Array:
-    """Images, uint8 [B, 64, 64, 3] RGB, of faces given as arrays [B] or [B, k] (see
-    `synthetic_faces.describe`)."""
+    """Renders faces.
+
+    Args:
+      faces: arrays [B] or [B, k] by name, see `synthetic_faces.describe`.
+
+    Returns:
+      uint8 [B, 64, 64, 3], RGB.
+    """
     count = len(faces['yaw'])
     chunks = [_render({k: v[start : start + _CHUNK] for k, v in faces.items()}) for start in range(0, count, _CHUNK)]
     return np.concatenate(chunks)

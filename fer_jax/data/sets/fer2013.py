@@ -36,7 +36,7 @@ CSVS = ('fer2013.csv', 'icml_face_data.csv')  # the latter in Kaggle's later arc
 
 
 class Row(NamedTuple):
-    """One row of the csv; `number` counts from 1 and leaves the header out."""
+    """A row of the csv; `number` counts from 1 and leaves the header out."""
 
     number: int
     split: str
@@ -167,6 +167,6 @@ def read(source: Path) -> Reading:
 
 
 def clean_rows(found: list[Row]) -> set[int]:
-    """Numbers of the test rows of which no exact copy stands elsewhere, and of all other rows."""
+    """Returns the numbers of all rows except the test rows that have an exact copy in another split."""
     elsewhere = {row.pixels.tobytes() for row in found if row.split != 'test'}
     return {row.number for row in found if row.split != 'test' or row.pixels.tobytes() not in elsewhere}

@@ -16,7 +16,7 @@ NAME = re.compile(r'([A-Z]{2})\.(AN|DI|FE|HA|NE|SA|SU)\d*\.\d+\.\w+', re.IGNOREC
 
 
 def read(source: Path) -> Reading:
-    """Images named like KA.AN1.39.tiff: subject KA, expression AN.
+    """Reads images named like KA.AN1.39.tiff: subject KA, expression AN.
 
     Raises:
       UserError: there is no such image, or one is there twice.

@@ -60,13 +60,24 @@ def attributes(values: np.ndarray) -> np.ndarray:
 
 
 def without_outliers(votes: np.ndarray) -> np.ndarray:
-    """Votes [N, K] counts, single votes removed; shares, which are no counts, stay."""
+    """Removes single votes from counts of votes; shares stay as they are.
+
+    Args:
+      votes: [N, K].
+    """
     counts = (votes == np.round(votes)).all(1, keepdims=True) & (votes.sum(1, keepdims=True) > 1)
     return np.where(counts & (votes <= 1), 0, votes)
 
 
 def majority(votes: np.ndarray, classes: int) -> np.ndarray:
-    """int32 [N]: the column with more than half of the votes left by `without_outliers`, if it is a class; else -1."""
+    """Returns the class that has more than half of the votes left by `without_outliers`.
+
+    Args:
+      votes: [N, K]; the first `classes` columns are the classes.
+
+    Returns:
+      int32 [N]; -1 where no class has such a majority.
+    """
     kept = without_outliers(votes)
     best = kept.argmax(1)
     most = kept[np.arange(len(kept)), best]
@@ -74,9 +85,16 @@ def majority(votes: np.ndarray, classes: int) -> np.ndarray:
 
 
 def most_votes(votes: np.ndarray, columns: tuple[str, ...]) -> np.ndarray:
-    """float [N, K]: the largest votes up to three quarters of all, at most three; 0 rows where they are no majority.
+    """Keeps the largest votes of each row until they make up three quarters of all, at most three columns.
 
     Columns with equal votes enter together. A vote for no expression ends the search, and counts only where it leads.
+
+    Args:
+      votes: [N, K].
+      columns: names of the K columns.
+
+    Returns:
+      float [N, K]; zeros in rows where more than three columns enter, or at most half of all votes are kept.
     """
     chosen = np.zeros_like(votes)
     for row, out in zip(votes.astype(np.float64), chosen, strict=True):
@@ -99,7 +117,14 @@ def most_votes(votes: np.ndarray, columns: tuple[str, ...]) -> np.ndarray:
 
 
 def shared_votes(votes: np.ndarray) -> np.ndarray:
-    """float [N, K]: every column with at least 30 % of the votes; 0 rows where these are no majority."""
+    """Keeps the votes of every column with at least 30 % of its row.
+
+    Args:
+      votes: [N, K].
+
+    Returns:
+      float [N, K]; zeros in rows where what is kept is not more than half of all votes.
+    """
     total = votes.sum(1, keepdims=True)
     chosen = np.where((votes >= 0.3 * total) & (votes > 0), votes, 0)
     return np.where(chosen.sum(1, keepdims=True) > 0.5 * total, chosen, 0)

@@ -12,7 +12,7 @@ UNSPLIT = 'unsplit'  # what TFDS calls a split 'all', a word that it keeps to it
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of N examples.
+    """The columns of a table of N examples.
 
     Attributes:
       classes: in the order of the labels.
