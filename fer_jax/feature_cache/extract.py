@@ -24,7 +24,14 @@ Compute = Callable[[Mapping[str, Any], Mapping[str, Any], np.int32, int], jax.Ar
 
 
 def extract(network: Network, feature_spec: FeatureSpec, variables: Variables, images: jax.Array) -> jax.Array:
-    """The features of images, float [B, H, W, C] of 0..255, in the network's type."""
+    """Computes the features of images with the network, in its compute dtype.
+
+    Args:
+      images: float [B, H, W, C] of 0..255.
+
+    Returns:
+      The output [B, ...] of the spec's stage, or [B, D] where outputs are pooled and concatenated.
+    """
     outputs = network.outputs(variables, network.normalise(images), feature_spec.stages)
     if not feature_spec.pool:
         (features,) = outputs.values()
@@ -34,7 +41,7 @@ def extract(network: Network, feature_spec: FeatureSpec, variables: Variables, i
 
 
 def shape_of(network: Network, feature_spec: FeatureSpec) -> tuple[int, ...]:
-    """Of one image's features."""
+    """Returns the shape of the features of one image."""
     images = jax.ShapeDtypeStruct(
         (1, feature_spec.image_size, feature_spec.image_size, network.spec.channels), jnp.float32
     )
@@ -43,9 +50,12 @@ def shape_of(network: Network, feature_spec: FeatureSpec) -> tuple[int, ...]:
 
 
 def compute(network: Network, feature_spec: FeatureSpec, variables: Variables, mesh: Mesh) -> Compute:
-    """(device_data, host_batches, count, view) -> the features of the first `count` of several batches, [K, B, ...].
+    """Returns a function that computes the features of several batches.
 
-    A view depends on (seed, view, example) alone, so neither on the batch nor on the number of devices.
+    A view depends on (seed, view, example) alone, not on the batch or on the number of devices.
+
+    Returns:
+      (device_data, host_batches, count, view) -> features of the first `count` batches, [K, B, ...].
     """
 
     @functools.partial(jax.jit, static_argnames='plain', out_shardings=sharding.replicated(mesh))

@@ -19,7 +19,7 @@ FEATURE_BATCH_SIZE = 64
 
 
 class FeatureLoader:
-    """Batches of features in place of images; see `data.loading.loader.SplitLoader`.
+    """A loader of batches of features instead of images; see `data.loading.loader.SplitLoader`.
 
     Attributes:
       features: [views * N, ...], a memory-mapped file.
@@ -39,11 +39,14 @@ class FeatureLoader:
             self.device_data = sharding.put(arrays, sharding.replicated(mesh))
 
     def rows(self, index: np.ndarray, epoch: np.ndarray | int) -> np.ndarray:
-        """int64 [B]: where the features of the examples `index` stand in `epoch`; an image's views come in turn."""
+        """Returns the rows, int64 [B], of the features of the examples `index` in `epoch`.
+
+        The views of an image alternate from epoch to epoch.
+        """
         return (self._offsets[index] + epoch) % self._views * len(self.split.ids) + index
 
     def batches(self, index: np.ndarray, weight: np.ndarray, epoch: np.ndarray | int) -> dict[str, jax.Array]:
-        """The host's halves of the batches of the examples `index` [K, B], on the devices."""
+        """Returns the host's halves of the batches of the examples `index` [K, B], placed on the devices."""
         own_rows = (..., sharding.own_rows(self._mesh, index.shape[1]))
         rows, index, weight = (array[own_rows] for array in (self.rows(index, epoch), index, weight))
         batch = {'id': index.astype(np.int32), 'weight': weight.astype(np.float32)}
@@ -55,19 +58,19 @@ class FeatureLoader:
         return sharding.put_rows(batch, self._mesh, axis=1)
 
     def in_order(self, batch_size: int, rows: int) -> Iterator[tuple[dict[str, jax.Array], np.ndarray]]:
-        """As `SplitLoader.in_order`."""
+        """Yields batches of all examples in order, as `SplitLoader.in_order`."""
         for index, weight in in_order(len(self.split.ids), batch_size, rows):
             yield self.batches(index, weight, 0), weight
 
 
 class TrainFeatureLoader:
-    """The training order over a split's features; see `data.loading.loader.TrainLoader`."""
+    """A loader of a split's features in the training order; see `data.loading.loader.TrainLoader`."""
 
     def __init__(self, features: FeatureLoader, indices: Callable[[int], np.ndarray]):
         self.device_data, self.indices, self._features = features.device_data, indices, features
 
     def host_batches(self, steps: Sequence[int]) -> dict[str, jax.Array]:
-        """The host's halves of steps, counted from 0, [K, B, ...]."""
+        """Returns the host's halves of the batches of `steps`, counted from 0, [K, B, ...]."""
         index = np.stack([self.indices(step) for step in steps])
         place = np.array(steps)[:, None] * index.shape[1] + np.arange(index.shape[1])
         return self._features.batches(index, np.ones(index.shape), place // len(self._features.split.ids))
@@ -84,10 +87,15 @@ def make_feature_loader(
     mesh: Mesh,
     batch_size: int = FEATURE_BATCH_SIZE,
 ) -> FeatureLoader:
-    """A split's features, placed.
+    """Loads or computes the features of a split and returns a loader of them.
 
-    They are computed in batches, of a size on which their last bits may depend: of that which the network would see
-    without a cache, training is the same.
+    Their last bits may depend on the size of the batches in which they are computed. With the batch size that the
+    network would see without a cache, training is the same.
+
+    Args:
+      fingerprint: of the data.
+      role: of the split.
+      batch_size: rounded up to a multiple of the number of devices.
     """
     batch_size = -(-batch_size // mesh.size) * mesh.size
     data = {'fingerprint': fingerprint, 'role': role, 'stored': images.split.shape, 'batch': batch_size}

@@ -10,15 +10,15 @@ from fer_jax.models.network import Network
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSpec:
-    """Which features of an image.
+    """The specification of the features of an image.
 
     Attributes:
-      stages: whose outputs they are.
-      pool: each output is averaged to so many cells a side, and all are laid end to end; 0 for one output as it is.
+      stages: names of the stages whose outputs are the features.
+      pool: each output is averaged to this number of cells a side, and all are concatenated; 0 for one output as it is.
       image_size: side of the images, in pixels.
-      views: how many of each image. The first is the plain image, the others are augmented.
-      settings, seed: of the augmented ones.
-      dtype: 'float32' or 'bfloat16', as they are kept.
+      views: number of views of each image. The first is the plain image, the others are augmented.
+      settings, seed: of the augmented views.
+      dtype: 'float32' or 'bfloat16', in which they are stored.
     """
 
     stages: tuple[str, ...]
@@ -35,7 +35,11 @@ class FeatureSpec:
 
 
 def check_feature_spec(network: Network, boundary: str, settings: Augment) -> None:
-    """Raises UserError where features at `boundary` do not do: nothing lies below, the head reads more, images mix."""
+    """Checks that a phase can train on the features that enter `boundary`.
+
+    Raises:
+      UserError: there is no stage below the boundary, the head reads a stage below it, or images are mixed.
+    """
     if boundary == next(iter(network.stages)):
         raise UserError(
             f'cache_views keeps what frozen stages compute, but the first stage, {boundary}, trains: freeze it by '
@@ -55,7 +59,11 @@ def check_feature_spec(network: Network, boundary: str, settings: Augment) -> No
 
 
 def boundary_spec(network: Network, boundary: str, image_size: int, **fields: Any) -> FeatureSpec:
-    """Of the activations that enter `boundary`."""
+    """Returns the spec of the activations that enter the stage `boundary`.
+
+    Args:
+      fields: other fields of `FeatureSpec`.
+    """
     order = list(network.stages)
     if boundary == 'head' and network.spec.head_inputs:
         return FeatureSpec(tuple(sorted(network.spec.head_inputs, key=order.index)), image_size, pool=1, **fields)

@@ -37,7 +37,7 @@ LEFT_BEHIND_SECONDS = 24 * 3600.0  # seconds after which what a killed process w
 
 
 def cache_key(network: Network, feature_spec: FeatureSpec, variables: Variables, **data: Any) -> str:
-    """sha256 of all that features depend on.
+    """Computes a sha256 of everything that features depend on.
 
     Args:
       data: fingerprint of the data, role of the split, the shape in which its images are stored, the size of a batch.
@@ -67,11 +67,11 @@ def cache_key(network: Network, feature_spec: FeatureSpec, variables: Variables,
 
 @dataclasses.dataclass(frozen=True)
 class FeatureFile:
-    """The features of a split on disk: `path`, and beside it a .json, written last, with its shape and sha256.
+    """The file `path` of a split's features, and a .json beside it, written last, with its shape and sha256.
 
     Attributes:
       shape: [views * N, ...].
-      what: the split's name, to say what is computed.
+      what: name of the split, for the progress bar.
     """
 
     path: Path
@@ -80,7 +80,7 @@ class FeatureFile:
     what: str
 
     def is_whole(self) -> bool:
-        """Whether the file is what its .json says."""
+        """Returns whether shape, dtype and sha256 are those that the .json states."""
         try:
             about = json.loads(self.path.with_suffix('.json').read_text())
             with self.path.open('rb') as file:
@@ -91,7 +91,11 @@ class FeatureFile:
         return isinstance(about, dict) and {name: about.get(name) for name in whole} == whole
 
     def check_space(self) -> None:
-        """Raises UserError where the disk is too small for it."""
+        """Checks that the disk has space for the file.
+
+        Raises:
+          UserError: it has not.
+        """
         size, free = int(np.prod(self.shape)) * self.dtype.itemsize, shutil.disk_usage(self.path.parent).free
         if size > free:
             raise UserError(
@@ -101,7 +105,7 @@ class FeatureFile:
             )
 
     def write(self, parts: Iterator[np.ndarray]) -> None:
-        """Writes rows under another name, and gives them theirs when all are there."""
+        """Writes rows to a temporary file and renames it to `path` when it is complete."""
         scratch = self.path.with_name(f'.{self.path.name}.{socket.gethostname()}.{os.getpid()}')
         digest = hashlib.sha256()
         try:
@@ -121,12 +125,12 @@ class FeatureFile:
 
 
 def feature_path(key: str) -> Path:
-    """The file of the features of this key, the main process's where there are several."""
+    """Returns the path of the features with this key, that of the main process where there are several."""
     return cache.root() / 'features' / f'{processes.broadcast_from_main(key)[:32]}.bin'
 
 
 def load_or_compute(images: SplitLoader, compute: Compute, file: FeatureFile, *, batch_size: int) -> np.ndarray:
-    """Loads the features of a split from disk where they are whole, otherwise computes and keeps them there.
+    """Loads the features of a split from disk where they are complete, otherwise computes and stores them.
 
     Returns:
       [views * N, ...], a memory-mapped file.
@@ -159,7 +163,7 @@ def _fill(images: SplitLoader, compute: Compute, file: FeatureFile, batch_size: 
 
 
 def sweep(folder: Path) -> None:
-    """Removes what killed processes have left half written."""
+    """Removes the partial files that killed processes have left."""
     for old in folder.glob('.*.bin.*'):
         with contextlib.suppress(OSError):  # another process may sweep too
             if time.time() - old.stat().st_mtime > LEFT_BEHIND_SECONDS:

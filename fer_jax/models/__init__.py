@@ -10,5 +10,5 @@ __all__ = ['CONSTRUCTORS', 'NAMES', 'check_name', 'check_size', 'create', 'run']
 
 
 def create(name: str, **options: Any) -> Any:
-    """A network with fresh or published parameters, see `pretrained.create.create_model`; of the same arguments."""
+    """Creates a network with fresh or published parameters; takes the arguments of `pretrained.create.create_model`."""
     return import_module('fer_jax.pretrained.create').create_model(name, **options)

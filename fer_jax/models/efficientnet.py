@@ -48,7 +48,7 @@ goog_depthwise = nnx.initializers.variance_scaling(2.0, 'fan_in', 'normal')
 
 
 class Form(NamedTuple):
-    """What the members of the family differ in besides their size.
+    """The differences between the members of the family besides their size.
 
     Attributes:
       act: activation.
@@ -75,7 +75,13 @@ LITES = tuple(name for name, form in FORMS.items() if form is LITE)
 
 
 def blocks_of(name: str) -> tuple[tuple[int, int, int, int, int], ...]:
-    """`BLOCKS` in the width and depth of `name`; a Lite keeps the repeats of the first and last stage."""
+    """Returns the rows of `BLOCKS` scaled to the width and depth of `name`.
+
+    A Lite keeps the repeats of the first and last stage.
+
+    Returns:
+      For each stage (repeats, kernel size, stride, expansion, features).
+    """
     width, depth = SCALES[name.rpartition('_')[2]]
     rows = []
     for at, (repeats, kernel, stride, expansion, features) in enumerate(BLOCKS):
@@ -92,7 +98,7 @@ def _to_eights(features: float) -> int:
 
 
 class DepthwiseSeparable(nnx.Module):
-    """Depthwise, then linear pointwise: the block of the first stage."""
+    """A depthwise and a linear pointwise convolution: the block of the first stage."""
 
     drop = 0.0
 
@@ -112,7 +118,7 @@ class DepthwiseSeparable(nnx.Module):
 
 
 class InvertedResidual(nnx.Module):
-    """Expand, depthwise, project (Sandler et al. 2018)."""
+    """A residual block of an expanding, a depthwise and a projecting convolution (Sandler et al. 2018)."""
 
     drop = 0.0
 
@@ -159,7 +165,10 @@ def depthwise(features: int, kernel: int, stride: int, form: Form, **shared: Any
 
 
 class EfficientNet(Staged):
-    """Stages stem, blocks0 to blocks6, conv_head, pool, head. Input float [B, H, W, channels] of any size."""
+    """An EfficientNet with the stages stem, blocks0 to blocks6, conv_head, pool, head.
+
+    The input is float [B, H, W, channels] of any size.
+    """
 
     stages: Mapping[str, tuple[str, ...]] = {
         'stem': ('conv_stem', 'bn1'),

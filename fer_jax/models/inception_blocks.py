@@ -19,7 +19,7 @@ torch_kernel = nnx.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')  # 
 
 
 class ConvBN(nnx.Module):
-    """Convolution, BatchNorm with eps 1e-3, ReLU. `padding` as in `layers.conv`."""
+    """A convolution, BatchNorm with eps 1e-3, and ReLU; `padding` as in `layers.conv`."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class ConvBN(nnx.Module):
 
 
 class Branches(nnx.Module):
-    """Chains of `ConvBN` side by side, branch0, branch1, ...; strided layers have no padding.
+    """Parallel chains of `ConvBN`, branch0, branch1, ...; strided layers have no padding.
 
     A branch of one layer is that layer, a longer one a list, as the sources name them.
     """
@@ -58,7 +58,7 @@ class Branches(nnx.Module):
             self.features += features
 
     def branches(self, x: jax.Array, *, train: bool) -> list[jax.Array]:
-        """What each chain makes of x [B, H, W, C]."""
+        """Returns the output of each chain for x [B, H, W, C]."""
         results = []
         for index in range(self.count):
             branch, y = getattr(self, f'branch{index}'), x
@@ -69,7 +69,7 @@ class Branches(nnx.Module):
 
 
 class Reduction(Branches):
-    """Branches that halve the map, and a max-pool beside them: Reduction-A and -B, the sources' mixed_6a and 7a."""
+    """Branches that halve the map, with a parallel max-pool: Reduction-A and -B, the sources' mixed_6a and 7a."""
 
     def __init__(self, features_in: int, chains: Chains, *, kernels: Kernels, **shared: Any):
         super().__init__(features_in, chains, kernels=kernels, **shared)
@@ -81,7 +81,7 @@ class Reduction(Branches):
 
 
 class Residual(Branches):
-    """x + scale * (1x1 convolution of the branches), rectified unless it is the network's last."""
+    """A residual block: x + scale * (1x1 convolution of the branches), with ReLU unless it is the network's last."""
 
     def __init__(self, features_in: int, chains: Chains, *, scale: float, rectified: bool = True, **shared: Any):
         super().__init__(features_in, chains, **shared)
@@ -94,7 +94,10 @@ class Residual(Branches):
 
 
 class InceptionResNet(Staged):
-    """What both networks begin with: conv2d_1a to conv2d_4a, from an image of side n to 192 channels of about n / 4."""
+    """The common part of both networks: the layers conv2d_1a to conv2d_4a.
+
+    They map an image of side n to 192 channels of about n / 4.
+    """
 
     stages: Mapping[str, tuple[str, ...]]
     min_size = 75  # leaves one pixel behind the strided layers, which have no padding
@@ -115,7 +118,7 @@ class InceptionResNet(Staged):
         return self.conv2d_4a(self.conv2d_3b(x, train=train), train=train)
 
     def blocks(self, stage: str, x: jax.Array, *, train: bool) -> jax.Array:
-        """The modules of a stage one after the other."""
+        """Applies the modules of a stage one after the other."""
         for name in self.stages[stage]:
             module = getattr(self, name)
             for block in module if isinstance(module, nnx.List) else [module]:

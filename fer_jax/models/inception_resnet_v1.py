@@ -22,9 +22,10 @@ BLOCK8: Chains = [[(192, 1)], [(192, 1), (192, (1, 3)), (192, (3, 1))]]
 
 
 class InceptionResNetV1(InceptionResNet):
-    """Stages by facenet-pytorch's names. Input float [B, H, W, channels], H and W 75 or more; trained at 160.
+    """Inception-ResNet-v1 with the stage names of facenet-pytorch.
 
-    The stage `embedding` gives [B, 512], before FaceNet's scaling to length 1. With `head='mlp'` the head stands on it.
+    The input is float [B, H, W, channels], H and W 75 or more; published weights were trained at 160. The stage
+    `embedding` returns [B, 512], before FaceNet's scaling to length 1. With `head='mlp'` the head reads the embedding.
     """
 
     stages: Mapping[str, tuple[str, ...]] = {

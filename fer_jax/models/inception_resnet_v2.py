@@ -17,7 +17,7 @@ BLOCK8: Chains = [[(192, 1)], [(192, 1), (224, (1, 3)), (256, (3, 1))]]
 
 
 class Mixed5b(Branches):
-    """Inception-A with an average pool in its fourth branch."""
+    """An Inception-A block with an average pool in its fourth branch."""
 
     def __init__(self, **shared: Any):
         super().__init__(192, [[(96, 1)], [(48, 1), (64, 5)], [(64, 1), (96, 3), (96, 3)]], **shared)
@@ -29,7 +29,10 @@ class Mixed5b(Branches):
 
 
 class InceptionResNetV2(InceptionResNet):
-    """Stages by the paper's names. Input float [B, H, W, channels], H and W 75 or more; trained at 299."""
+    """Inception-ResNet-v2 with the stage names of the paper.
+
+    The input is float [B, H, W, channels], H and W 75 or more; published weights were trained at 299.
+    """
 
     stages: Mapping[str, tuple[str, ...]] = {
         'stem': ('conv2d_1a', 'conv2d_2a', 'conv2d_2b', 'conv2d_3b', 'conv2d_4a'),

@@ -27,12 +27,12 @@ CUT_IMAGES = 64  # images a device from which on small maps are cut: the kernel 
 
 
 class Kernels(NamedTuple):
-    """The two operations that a network takes from here.
+    """The implementations of convolution and max-pool that a network uses.
 
     Attributes:
       conv: as `lax.conv_general_dilated` for NHWC images and HWIO kernels.
-      max_pool: (x [B, H, W, C], window, stride, padding) -> [B, H', W', C]. Padding counts as 0 in one
-        form and as nothing in the other, so an input that is padded must be rectified.
+      max_pool: (x [B, H, W, C], window, stride, padding) -> [B, H', W', C]. One implementation pads with 0 and the
+        other ignores padding, so an input that is padded must be rectified.
     """
 
     conv: Callable[..., jax.Array]
@@ -40,7 +40,7 @@ class Kernels(NamedTuple):
 
 
 def choose(name: str = 'auto') -> Kernels:
-    """'lax', 'cpu', or 'auto': the CPU forms where the default backend is the CPU."""
+    """Returns the kernels called 'lax' or 'cpu'; 'auto' is 'cpu' where the default backend is the CPU, else 'lax'."""
     forms = {'lax': Kernels(lax.conv_general_dilated, lax_max_pool), 'cpu': Kernels(cpu_conv, cpu_max_pool)}
     if name == 'auto':
         name = 'cpu' if jax.default_backend() == 'cpu' else 'lax'
@@ -54,7 +54,7 @@ def lax_max_pool(x: jax.Array, window: int, stride: int, padding: int) -> jax.Ar
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def cpu_max_pool(x: jax.Array, window: int, stride: int, padding: int) -> jax.Array:
-    """A maximum over strided slices; the gradient goes to the first of equal values, as torch's does."""
+    """Computes a max-pool over strided slices; the gradient goes to the first of equal values, as in torch."""
     return _max_and_place(x, window, stride, padding)[0]
 
 
@@ -103,7 +103,7 @@ def cpu_conv(
     feature_group_count: int = 1,
     **options: Any,
 ) -> jax.Array:
-    """`lax.conv_general_dilated` on NHWC and HWIO, by the fastest of five forms."""
+    """Computes `lax.conv_general_dilated` on NHWC and HWIO by the fastest of five implementations."""
     window, strides = kernel.shape[:2], tuple(window_strides)
     edges = edges_of(padding, x.shape[1:3], window, strides)
     dilated = any(factor != 1 for factor in (*(lhs_dilation or (1,)), *(rhs_dilation or (1,))))
@@ -219,7 +219,7 @@ def _parts(size: int, window: int, stride: int, edge: tuple[int, int], out: int)
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
-    """In which sums of bfloat16 are taken; float64 stays what it is."""
+    """Casts x to float32, in which sums of bfloat16 are computed; float64 stays float64."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 

@@ -16,7 +16,10 @@ kaiming_fan_out = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
 def uniform(bound: float) -> Any:
-    """U(-bound, bound): with 1/sqrt(fan in) torch's default for weight and bias of a linear layer."""
+    """Returns an initialiser that draws from U(-bound, bound).
+
+    With a bound of 1/sqrt(fan in) it is torch's default for weight and bias of a linear layer.
+    """
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
@@ -29,10 +32,10 @@ goog_conv = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
 class BatchNorm(nnx.Module):
-    """Batch normalisation over all axes but the last (Ioffe and Szegedy 2015), as torch.nn.BatchNorm2d keeps it.
+    """Batch normalisation over all axes but the last (Ioffe and Szegedy 2015), as torch.nn.BatchNorm2d.
 
-    running = (1 - momentum) running + momentum batch, with the unbiased batch variance. Keras keeps the biased one, and
-    what it calls momentum is 1 - momentum. Statistics are float32 for any compute dtype.
+    running = (1 - momentum) running + momentum batch, with the unbiased batch variance. Keras uses the biased variance,
+    and its momentum is 1 - momentum. Statistics are float32 for any compute dtype.
     """
 
     def __init__(self, features: int, *, eps: float = 1e-5, momentum: float = 0.1, unbiased: bool = True):
@@ -69,7 +72,7 @@ def norm_paths(batch_stats: Iterable[str]) -> list[str]:
 
 
 def freeze_norms(model: nnx.Module, paths: Collection[str]) -> None:
-    """Lets the BatchNorms at these paths keep their running statistics, and normalise by them, in training mode."""
+    """Sets the BatchNorms at these paths to use and keep their running statistics in training mode."""
     if paths:
         for path, module in nnx.iter_modules(model):
             if isinstance(module, BatchNorm) and '.'.join(map(str, path)) in paths:
@@ -123,7 +126,12 @@ def conv(
     kernels: Kernels,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """A convolution; `size` is a side or (height, width), `padding` None means size // 2 at each edge, as in torch."""
+    """Creates a convolution layer.
+
+    Args:
+      size: side of the kernel, or (height, width).
+      padding: pixels at each edge, or a padding that `nnx.Conv` accepts by name; None means size // 2, as in torch.
+    """
     window = (size, size) if isinstance(size, int) else size
     edges: Any = padding
     if not isinstance(padding, str):
@@ -144,7 +152,7 @@ def conv(
 
 
 def dropout(x: jax.Array, rate: float, *, train: bool, key: jax.Array | None) -> jax.Array:
-    """Zeros a share `rate` of x and scales the rest up (Srivastava et al. 2014); the identity where not in training.
+    """Zeros a share `rate` of x and scales the rest up (Srivastava et al. 2014); returns x where not in training.
 
     Raises:
       ValueError: training without a key.
@@ -158,9 +166,9 @@ def dropout(x: jax.Array, rate: float, *, train: bool, key: jax.Array | None) ->
 
 
 def drop_branch(y: jax.Array, rate: float, *, train: bool, key: jax.Array | None) -> jax.Array:
-    """Zeros a residual branch, y [B, ...], of a share `rate` of the examples, and scales the others up.
+    """Zeros a residual branch, y [B, ...], for a share `rate` of the examples, and scales the others up.
 
-    Stochastic depth (Huang et al. 2016); the identity where not in training.
+    This is stochastic depth (Huang et al. 2016). It returns y itself where not in training.
 
     Raises:
       ValueError: training without a key.
@@ -174,22 +182,22 @@ def drop_branch(y: jax.Array, rate: float, *, train: bool, key: jax.Array | None
 
 
 def spread_drop(blocks: Sequence[Any], rate: float) -> None:
-    """Gives residual blocks, in order, rates from 0 for the first to `rate` for the last."""
+    """Sets the drop rates of residual blocks, linearly from 0 for the first to `rate` for the last."""
     for index, block in enumerate(blocks):
         block.drop = rate * index / max(len(blocks) - 1, 1)
 
 
 def run_blocks(blocks: Iterable[Any], x: jax.Array, *, train: bool, key: jax.Array | None) -> jax.Array:
-    """Residual blocks, one after the other, each with its own fold of the key."""
+    """Applies residual blocks one after the other, each with its own fold of the key."""
     for index, block in enumerate(blocks):
         x = block(x, train=train, key=None if key is None else jax.random.fold_in(key, index))
     return x
 
 
 def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
-    """[B, H, W, C] -> [B, size, size, C]: cell i averages rows floor(i H / size) to ceil((i + 1) H / size).
+    """Averages [B, H, W, C] into [B, size, size, C], as torch.nn.AdaptiveAvgPool2d.
 
-    As torch.nn.AdaptiveAvgPool2d, for any H and W, also smaller than `size`.
+    Cell i averages rows floor(i H / size) to ceil((i + 1) H / size). H and W may be smaller than `size`.
     """
     rows, columns = (jnp.asarray(_averages(length, size), x.dtype) for length in x.shape[1:3])
     return jnp.einsum('ih,bhwc,jw->bijc', rows, x, columns)
@@ -204,20 +212,24 @@ def _averages(length: int, size: int) -> np.ndarray:
 
 
 def average_pool(x: jax.Array, size: int) -> jax.Array:
-    """[B, H, W, C] -> the same shape: the mean of the pixels around each, of fewer at the edges; `size` is odd.
+    """Averages the `size` x `size` pixels around each pixel, without padding values at the edges; the shape is kept.
 
-    torch's padding with count_include_pad=False, TensorFlow's SAME.
+    This is torch's padding with count_include_pad=False and TensorFlow's SAME.
+
+    Args:
+      x: float [B, H, W, C].
+      size: odd.
     """
     return nnx.avg_pool(x, (size, size), padding='SAME', count_include_pad=False)
 
 
 def flatten_channels_first(x: jax.Array) -> jax.Array:
-    """[B, H, W, C] -> [B, C H W] in torch's order, so that a linear layer's weight converts by transposition."""
+    """Flattens [B, H, W, C] to [B, C H W] in torch's order, so that linear weights convert by transposition."""
     return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
 
 
 class Head(nnx.Module):
-    """One linear layer a task, on pooled features ('linear') or behind a classifier of 4096 and 4096 ('mlp').
+    """One linear layer for each task, on pooled features ('linear') or on two hidden layers of 4096 ('mlp').
 
     Linear: dropout(rate) before it. MLP: ReLU and dropout 0.5 after each hidden layer (Simonyan and Zisserman 2014).
     """
@@ -259,7 +271,7 @@ class Head(nnx.Module):
 
 
 class SqueezeExcite(nnx.Module):
-    """Scales each channel by a gate that sees all of them, averaged over the map (Hu et al. 2018)."""
+    """Squeeze-and-excite: scales each channel by a gate computed from the channels' averages (Hu et al. 2018)."""
 
     def __init__(self, features: int, squeezed: int, *, act: Callable[[jax.Array], jax.Array], **shared: Any):
         self.conv_reduce = conv(features, squeezed, 1, bias=True, kernel_init=goog_conv, **shared)

@@ -24,7 +24,7 @@ DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """Everything that a forward pass needs besides the parameters.
+    """The description of a network: everything that a forward pass needs besides the parameters.
 
     Attributes:
       name: network, one of `models.NAMES`.
@@ -64,7 +64,7 @@ class ModelSpec:
             raise UserError(f'model.image_size={self.image_size} is too small; expected at least 8 pixels')
 
     def create(self, rngs: nnx.Rngs, kernels: str = 'auto') -> nnx.Module:
-        """The network with fresh parameters; `kernels` as in `models.kernels.choose`."""
+        """Creates the network with fresh parameters; `kernels` as in `models.kernels.choose`."""
         return registry.create(
             self.name,
             classes={task: len(names) for task, names in self.classes.items()},
@@ -94,7 +94,7 @@ class Network:
     """The static half of a model: its graph and its stage table.
 
     Attributes:
-      remat: stages of which a backward pass keeps what enters, and computes the rest again.
+      remat: stages that are rematerialised: the backward pass keeps their inputs and computes the rest again.
     """
 
     spec: ModelSpec
@@ -110,7 +110,7 @@ class Network:
         return Variables(self.params, self.batch_stats)
 
     def init(self, seed: int, prefix: str = '') -> Variables:
-        """Makes fresh variables, initialised as the source framework does it; those below `prefix` alone."""
+        """Makes fresh variables by the source framework's initialisers: those whose paths begin with `prefix`."""
 
         @jax.jit
         def make(key: jax.Array) -> Variables:
@@ -121,7 +121,7 @@ class Network:
         return make(jax.random.key(seed))
 
     def abstract(self, sharding: jax.sharding.Sharding) -> Variables:
-        """Gives the variables as shapes placed by `sharding`: the target of a restore."""
+        """Returns the shapes of the variables with `sharding`, as the target of a restore."""
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), self.variables
         )
@@ -145,14 +145,14 @@ class Network:
           variables: those of stages below `start` may be left out.
           x: float [B, H, W, C], normalised, or activations at `start`.
           train: stages that run in training mode.
-          frozen_norms: paths of BatchNorms that use their running statistics there too, and keep them.
+          frozen_norms: paths of BatchNorms that use and keep their running statistics in training mode too.
           key: of dropout.
-          tell: the stage of which is told what entered it.
-          add: is added to what these stages give, for derivatives by it.
-          seen: is filled with what enters each stage.
+          tell: the stage whose input is returned.
+          add: is added to the outputs of these stages, for derivatives with respect to it.
+          seen: is filled with the input of each stage.
 
         Returns:
-          Logits {task: float32 [B, classes]}, the given statistics after the pass, and what entered `tell`, [B, ...].
+          Logits {task: float32 [B, classes]}, the given statistics after the pass, and the input of `tell`, [B, ...].
         """
         model = merge_module(self.graphdef, Variables(*map(_filled, variables, self.variables)))
         freeze_norms(model, frozen_norms)
@@ -162,7 +162,7 @@ class Network:
         return logits, {path: after[path] for path in variables.batch_stats}, seen[tell]
 
     def outputs(self, variables: Variables, x: jax.Array, stages: Collection[str]) -> dict[str, jax.Array]:
-        """Returns what these stages, none of them the head, give in evaluation mode; x as in `forward`."""
+        """Returns the outputs of these stages, none of them the head, in evaluation mode; x as in `forward`."""
         model = merge_module(self.graphdef, variables)
         found, start, order = {}, None, list(self.stages)
         for stage in order:
@@ -173,9 +173,16 @@ class Network:
         return found
 
     def normalise(self, images: jax.Array) -> jax.Array:
-        """float32 [B, H, W, 1 or 3] of 0..255 -> compute dtype [B, H, W, channels], by the weights' mean and std.
+        """Normalises images by the mean and standard deviation of the weights and casts them to the compute dtype.
 
-        Grey images enter a colour network three times; colour images enter a grey one by their BT.601 luma.
+        A grey image is repeated for the three channels of a colour network; a colour image is converted to its BT.601
+        luma for a grey network.
+
+        Args:
+          images: float32 [B, H, W, 1 or 3] of 0..255.
+
+        Returns:
+          [B, H, W, channels].
         """
         channels = self.spec.channels
         if images.shape[-1] == 3 and channels == 1:
@@ -190,9 +197,12 @@ def _filled(found: Flat, shapes: dict[str, jax.ShapeDtypeStruct]) -> Flat:
 
 
 def build(spec: ModelSpec, kernels: str = 'auto') -> Network:
-    """Shapes only: no parameter is made; `kernels` as in `models.kernels.choose`.
+    """Builds a network from its spec, with the shapes of its variables only; no parameter is allocated.
 
-    What computes in bfloat16 does so in float32 where the device cannot.
+    Where the device does not compute in bfloat16, a bfloat16 network is built in float32.
+
+    Args:
+      kernels: as in `models.kernels.choose`.
 
     Raises:
       UserError: the network is unknown, or its images are smaller than it admits.

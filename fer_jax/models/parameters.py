@@ -16,7 +16,7 @@ Stages = Mapping[str, Sequence[str]]
 
 
 class Variables(NamedTuple):
-    """All that a network computes with, arrays or their shapes, as flat trees.
+    """The variables of a network, as flat trees of arrays or their shapes.
 
     Attributes:
       params: {path: parameter}.
@@ -28,7 +28,7 @@ class Variables(NamedTuple):
 
 
 def flatten(state: nnx.State) -> Flat:
-    """`nnx.State` -> `{'layer1.0.conv1.kernel': leaf}`; list indices become decimal components."""
+    """Flattens an `nnx.State` to {'layer1.0.conv1.kernel': leaf}; list indices become decimal components."""
     flat = {}
     for path, leaf in nnx.to_flat_state(state):
         flat['.'.join(map(str, path))] = leaf.get_value() if isinstance(leaf, nnx.Variable) else leaf
@@ -36,19 +36,19 @@ def flatten(state: nnx.State) -> Flat:
 
 
 def split_module(module: nnx.Module) -> tuple[nnx.GraphDef, Variables]:
-    """Splits a network into its graph and its variables; it holds nothing else."""
+    """Splits a network into its graph and its variables, which must be parameters and BatchNorm statistics only."""
     split: Any = nnx.split(module, nnx.Param, nnx.BatchStat)
     graphdef, params, stats = split
     return graphdef, Variables(flatten(params), flatten(stats))
 
 
 def merge_module(graphdef: nnx.GraphDef, variables: Variables) -> Any:
-    """Makes the network that `split_module` has split, around copies of its arrays."""
+    """Builds a network from the parts that `split_module` returned, with copies of the arrays."""
     return nnx.merge(graphdef, *map(unflatten, variables), copy=True)
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict:
-    """The nested dict that `nnx.merge` accepts, with integer keys where a component is decimal."""
+    """Converts a flat tree to the nested dict that `nnx.merge` accepts; decimal components become integer keys."""
     nested: dict = {}
     for path, leaf in flat.items():
         *parents, name = (int(part) if part.isdigit() else part for part in path.split('.'))
@@ -60,7 +60,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict:
 
 
 def stage_of(path: str, stages: Stages) -> str:
-    """The stage that holds `path`: the one whose table entry is `path` or a leading part of it.
+    """Returns the stage that holds `path`: the one whose table entry is `path` or a leading part of it.
 
     Raises:
       ValueError: no stage or more than one holds it; the model's table is wrong.
@@ -76,7 +76,11 @@ def stage_of(path: str, stages: Stages) -> str:
 
 
 def digest_of(leaves: Flat) -> 'hashlib._Hash':
-    """sha256 over arrays, by path, shape, type and content."""
+    """Computes a sha256 over arrays, from their paths, shapes, dtypes and contents.
+
+    Returns:
+      The hash object, to which more can be added.
+    """
     digest = hashlib.sha256()
     for path, leaf in sorted(leaves.items()):
         digest.update(f'{path}\0{leaf.shape}\0{leaf.dtype}\0'.encode() + np.asarray(leaf).tobytes())

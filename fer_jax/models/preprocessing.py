@@ -12,7 +12,7 @@ from fer_jax.errors import UserError
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a network's images looked when its weights were trained.
+    """The preprocessing of images with which a network's weights were trained.
 
     Attributes:
       mean, std: of x / 255, one value a channel, in the order of `order`. A range of -1 to 1 is 0.5 and 0.5; weights
@@ -42,7 +42,14 @@ class Preprocessing:
             )
 
     def normalise(self, images: jax.typing.ArrayLike) -> jax.Array:
-        """[B, H, W, C] of 0..255, RGB or grey, of any dtype -> float32 [B, H, W, C], as the network wants them."""
+        """Normalises images by mean and standard deviation, after a conversion to BGR where `order` says so.
+
+        Args:
+          images: any dtype [B, H, W, C] of 0..255, RGB or grey.
+
+        Returns:
+          float32 [B, H, W, C]; C is 3 for grey images where mean and std have three values.
+        """
         x = jnp.asarray(images, jnp.float32)
         if self.order == 'BGR' and x.shape[-1] == 3:
             x = x[..., ::-1]

@@ -28,7 +28,11 @@ WITH_STOCHASTIC_DEPTH = (resnet.ResNet, resnet_small.SmallResNet, resnet_v2.ResN
 
 
 def check_name(name: str) -> None:
-    """Raises UserError, with the nearest names, where no network is called `name`."""
+    """Checks that a network is called `name`.
+
+    Raises:
+      UserError: none is; the message has the nearest names.
+    """
     check_choice('model.name', name, NAMES, near=2)
 
 
@@ -45,14 +49,14 @@ def create(
     kernels: str = 'auto',
     rngs: nnx.Rngs,
 ) -> Any:
-    """A network with fresh parameters, initialised as its source framework does.
+    """Creates a network with fresh parameters, initialised as in its source framework.
 
     Args:
       name: one of `NAMES`.
       classes: outputs of each task's head; a number means {'primary': number}.
       channels: of the input images, 1 or 3.
       head: 'linear' or 'mlp', see `layers.Head`.
-      head_inputs: stages that a linear head reads, see `Staged`; it then starts as `nnx.Linear` does.
+      head_inputs: stages that a linear head reads, see `Staged`; its initialisation is then that of `nnx.Linear`.
       dropout: rate before the linear head.
       stochastic_depth: rate at which the last residual block is left out in training, from 0 for the first; of ResNets
         and EfficientNets.

@@ -30,7 +30,7 @@ from fer_jax.models.stages import Staged
 
 
 class Form(NamedTuple):
-    """What the published ResNets differ in besides their depth.
+    """The differences between the published ResNets besides their depth.
 
     Attributes:
       early: whether a bottleneck strides at its first convolution instead of its second.
@@ -108,7 +108,7 @@ class Bottleneck(nnx.Module):
 
 
 def shortcut(features_in: int, features_out: int, *, stride: int, form: Form, **shared: Any) -> nnx.List | None:
-    """A 1x1 convolution and BatchNorm where the block changes size or width; None for the identity."""
+    """Creates a 1x1 convolution and BatchNorm for a block that changes size or width; returns None for the identity."""
     if stride == 1 and features_in == features_out:
         return None
     return nnx.List([conv(features_in, features_out, 1, stride=stride, **shared), form.norm(features_out)])
@@ -121,7 +121,10 @@ def shorten(downsample: nnx.List | None, x: jax.Array, *, train: bool) -> jax.Ar
 
 
 class ResNet(Staged):
-    """Stages stem, layer1 to layer4, pool, head. Input float [B, H, W, channels] of any size."""
+    """A ResNet with the stages stem, layer1 to layer4, pool, head.
+
+    The input is float [B, H, W, channels] of any size.
+    """
 
     stages: Mapping[str, tuple[str, ...]] = {
         'stem': ('conv1', 'bn1'),

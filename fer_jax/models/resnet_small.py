@@ -20,7 +20,10 @@ DEPTHS = {'resnet8_small': (1, 1, 1), 'resnet12_small': (1, 2, 2), 'resnet16_sma
 
 
 class SmallResNet(Staged):
-    """Stages stem, layer1 to layer3, pool, head. Input float [B, H, W, channels] of any size."""
+    """A small ResNet with the stages stem, layer1 to layer3, pool, head.
+
+    The input is float [B, H, W, channels] of any size.
+    """
 
     stages: Mapping[str, tuple[str, ...]] = {
         'stem': ('conv1', 'bn1'),

@@ -20,9 +20,9 @@ DEPTHS = {f'resnet{depth}_v2': resnet.DEPTHS[depth] for depth in (50, 101, 152)}
 
 
 class PreactivationBottleneck(nnx.Module):
-    """BatchNorm and ReLU before each convolution; the sum is left as it is.
+    """A bottleneck with BatchNorm and ReLU before each convolution and none after the sum.
 
-    `projected` blocks have a 1x1 convolution of the first activation as their shortcut.
+    The shortcut of `projected` blocks is a 1x1 convolution of the first activation.
     """
 
     drop = 0.0
@@ -46,7 +46,10 @@ class PreactivationBottleneck(nnx.Module):
 
 
 class ResNetV2(Staged):
-    """Stages stem, layer1 to layer4 (which ends rectified), pool, head. Input float [B, H, W, channels] of any size."""
+    """A ResNet v2 with the stages stem, layer1 to layer4 (which ends with BatchNorm and ReLU), pool, head.
+
+    The input is float [B, H, W, channels] of any size.
+    """
 
     stages: Mapping[str, tuple[str, ...]] = {
         'stem': ('conv1',),

@@ -11,17 +11,22 @@ from fer_jax.errors import UserError
 
 
 class Staged(nnx.Module):
-    """A network: `stages`, an ordered table of parameter-path prefixes, and `stage(name, x, *, train, key)`.
+    """A network made of stages.
 
-    `preprocessing` is how the images of its weights were prepared, where `models.create` loaded them. `inputs` are the
-    stages that the head reads, globally averaged and laid end to end; it reads the last one as it is if there are none.
+    It has `stages`, an ordered table of parameter-path prefixes, and `stage(name, x, *, train, key)`. `preprocessing`
+    is that of the weights which `models.create` loaded. `inputs` are the stages whose globally averaged and
+    concatenated outputs the head reads; if there are none it reads the output of the last stage.
     """
 
     preprocessing: Any = None
     inputs: tuple[str, ...] = ()
 
     def __call__(self, x: jax.Array, *, train: Collection[str] = (), key: jax.Array | None = None) -> Any:
-        """All stages: float [B, H, W, C], normalised -> logits {task: float32 [B, classes]}; see `run`."""
+        """Applies all stages to x, float [B, H, W, C], normalised; see `run`.
+
+        Returns:
+          Logits {task: float32 [B, classes]}.
+        """
         return run(self, x, train=train, key=key)
 
 
@@ -43,12 +48,12 @@ def run(
       model: has `stages`, an ordered table, and `stage(name, x, train=, key=)`.
       x: float [B, H, W, C], normalised, or the activations that enter `start`.
       start: the first stage if None.
-      stop: none, so that logits are returned, if None.
+      stop: None to apply all stages and return logits.
       train: names of the stages that run in training mode.
       key: of dropout; every stage draws from its own fold of it.
-      seen: is filled with what enters each stage.
-      add: is added to what these stages give, for derivatives by it.
-      remat: stages of which the backward pass keeps what enters, and computes the rest again.
+      seen: is filled with the input of each stage.
+      add: is added to the outputs of these stages, for derivatives with respect to it.
+      remat: stages that are rematerialised: the backward pass keeps their inputs and computes the rest again.
 
     Returns:
       The activations that enter `stop`, or logits {task: float32 [B, classes]}.
@@ -87,10 +92,10 @@ def _applied(name: str, train: bool) -> Callable[[Any, jax.Array, jax.Array | No
 
 
 def read_all(network: Any, stages: tuple[str, ...], channels: int) -> int:
-    """Lets the head read these stages; returns how many features they have together.
+    """Sets the stages that the head reads and returns the total number of their features.
 
     Raises:
-      UserError: one of them is no stage below the head.
+      UserError: one of them is not a stage below the head, or is named twice.
     """
     below = list(network.stages)[:-1]
     if unknown := [stage for stage in stages if stage not in below]:
@@ -109,7 +114,11 @@ def read_all(network: Any, stages: tuple[str, ...], channels: int) -> int:
 
 
 def check_size(network: type, side: int) -> None:
-    """Raises UserError where images of `side` pixels are smaller than a network's `min_size`, if it has one."""
+    """Checks that images of `side` pixels are not smaller than a network's `min_size`, if it has one.
+
+    Raises:
+      UserError: they are.
+    """
     smallest = getattr(network, 'min_size', 1)
     if side < smallest:
         raise UserError(

@@ -20,7 +20,11 @@ DEPTHS = {
 
 
 def layout(name: str) -> list[list[tuple[str, int]]]:
-    """For each of the five blocks its layers, ('conv' | 'bn' | 'relu' | 'pool', index in torchvision's `features`)."""
+    """Returns the layers of each of the five blocks of a VGG.
+
+    Returns:
+      For each block a list of ('conv' | 'bn' | 'relu' | 'pool', index in torchvision's `features`).
+    """
     kinds = ('conv', 'bn', 'relu') if name.endswith('_bn') else ('conv', 'relu')
     blocks, index = [], 0
     for depth in DEPTHS[name.removesuffix('_bn')]:
@@ -31,9 +35,10 @@ def layout(name: str) -> list[list[tuple[str, int]]]:
 
 
 class VGG(Staged):
-    """Stages block1 to block5, pool (to 7x7, for any input from 32 pixels on), fc6, fc7, head.
+    """A VGG with the stages block1 to block5, pool, fc6, fc7, head.
 
-    With `head='mlp'` the head takes the place of fc6 and fc7.
+    The stage `pool` averages to 7x7, for any input of 32 pixels or more. With `head='mlp'` the head replaces fc6 and
+    fc7.
     """
 
     min_size = 32  # five times halved

@@ -21,15 +21,16 @@ def spread(
     edges: Padding,
     shape: tuple[int, ...],
 ) -> jax.Array:
-    """The transpose of `taps_of`: parts, added in [B, H, W, C] (`shape`) where an element of the window took them from.
+    """Computes the transpose of `taps_of`: adds each part to the pixels [B, H, W, C] from which its tap was taken.
 
-    All places of one remainder by the stride are a dense array, and these interleave. What jax derives from the
-    slices, zeros between the elements of every part, is 10 times slower, and so is padding the parts: XLA makes every
-    one of them again at every element.
+    All places with one remainder by the stride form a dense array, and these arrays are interleaved. The transpose that
+    jax derives from the slices, zeros between the elements of every part, is 10 times slower, and so is padding the
+    parts: XLA computes every one of them again at every element.
 
     Args:
-      part: of the element (i, j) of the window, from `arrays`, shifted: (i, j, *arrays) -> [B, H'', W'', C].
-      arrays: [B, H', W', C]; around them are zeros, of which `part` must make zeros.
+      part: (i, j, *arrays) -> [B, H'', W'', C], the part of the window's element (i, j), from `arrays`, shifted.
+      arrays: [B, H', W', C], padded with zeros, for which `part` must return zeros.
+      shape: of the result, (B, H, W, C).
     """
     reach = [(size - 1) // stride for size, stride in zip(window, strides, strict=True)]
     padded = [jnp.pad(array, ((0, 0), *((far, far) for far in reach), (0, 0))) for array in arrays]
@@ -63,7 +64,11 @@ def size_after(size: int, window: int, stride: int, edge: tuple[int, int]) -> in
 def taps_of(
     x: jax.Array, window: Sequence[int], strides: Sequence[int], edges: Padding, out: Sequence[int]
 ) -> list[Tap]:
-    """The inputs under each element of the window, zeros beyond the edges."""
+    """Returns the inputs under each element (i, j) of the window, with zeros beyond the edges.
+
+    Returns:
+      A list of ((i, j), [B, H', W', C]), `out` being (H', W').
+    """
     if any(map(any, edges)):
         x = jnp.pad(x, ((0, 0), *edges, (0, 0)))
     return [

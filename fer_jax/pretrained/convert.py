@@ -154,7 +154,10 @@ def _fits(reading: Reading, model: str) -> bool:
 
 
 def least_of(name: str, model: str, entries: Mapping[str, np.ndarray]) -> int:
-    """Returns how many entries a prefix has to have to be tried: for the model that is asked for half of its arrays."""
+    """Returns how many entries must have a prefix for it to be tried with the network `name`.
+
+    It is half of the network's arrays for the requested model, and half of the entries for others.
+    """
     return max(1, (body_size(name) if name == model else len(entries)) // 2)
 
 

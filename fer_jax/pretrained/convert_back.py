@@ -17,16 +17,16 @@ _KERAS_LEAVES = {'scale': 'gamma', 'mean': 'moving_mean', 'var': 'moving_varianc
 
 
 def targets(model: str) -> list[str]:
-    """What a network can be exported to."""
+    """Returns the names of the formats to which a network can be exported."""
     registry.check_name(model)
     torch = [name for name, source in torch_names.TABLES.get(model, {}).items() if source.back]
     return [*torch, *keras_names.TABLES.get(model, {})]
 
 
 def torch_state(weights: Weights, target: str) -> dict[str, np.ndarray]:
-    """The state dict of `target`, one of `targets`: float32, and int64 zeros for `num_batches_tracked`.
+    """Converts weights to the state dict of `target`, one of `targets`.
 
-    What `convert` makes of it is `weights` again, to the bit.
+    Arrays are float32, `num_batches_tracked` int64 zeros. `convert` restores `weights` exactly from the result.
 
     Raises:
       UserError: the network cannot be exported to that, or has a head of another kind.
@@ -52,7 +52,10 @@ def torch_state(weights: Weights, target: str) -> dict[str, np.ndarray]:
 
 
 def keras_variables(weights: Weights, target: str) -> dict[str, dict[str, np.ndarray]]:
-    """{layer: {variable: array}} of `target`, in the order of Keras's layers and their variables.
+    """Converts weights to the variables of the Keras network `target`.
+
+    Returns:
+      {layer: {variable: array}}, in the order of Keras's layers and their variables.
 
     Raises:
       UserError: as in `torch_state`; or a BatchNorm has a scale other than 1 where Keras's has none.
@@ -95,7 +98,7 @@ def _normalisation(source: KerasSource, weights: Weights) -> dict[str, dict[str,
 
 
 def write_torch(path: Path, state: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
-    """Writes .safetensors: `safetensors.torch.load_file(path)` is the state dict.
+    """Writes a state dict as .safetensors; `safetensors.torch.load_file(path)` reads it.
 
     Raises:
       UserError: it cannot be written there.
@@ -107,7 +110,7 @@ def write_torch(path: Path, state: dict[str, np.ndarray], metadata: dict[str, st
 
 
 def write_keras(path: Path, layers: dict[str, dict[str, np.ndarray]]) -> None:
-    """Writes .h5 in the layer-group layout: `model.load_weights(path, by_name=True)` reads it in Keras 2 and 3.
+    """Writes .h5 in the layer-group layout; `model.load_weights(path, by_name=True)` reads it in Keras 2 and 3.
 
     Raises:
       UserError: it cannot be written there.
@@ -130,7 +133,7 @@ def _names(group: Any, attribute: str, names: Any) -> None:
 
 
 def leaves(weights: Weights) -> dict[str, np.ndarray]:
-    """All of them; fc6 and fc7 of a VGG's fresh classifier are the network's own again."""
+    """Returns all parameters and statistics by path; head.fc6 and head.fc7 of a VGG are renamed to fc6 and fc7."""
     found = {**weights.params, **weights.stats}
     if weights.model.startswith('vgg'):
         found = {path.replace('head.fc', 'fc'): leaf for path, leaf in found.items()}

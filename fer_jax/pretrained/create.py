@@ -22,7 +22,7 @@ def create_model(
     rngs: nnx.Rngs | None = None,
     **options: Any,
 ) -> Any:
-    """A network to call, to look into stage by stage, and to replace the head of.
+    """Creates a network that can be called, run stage by stage, and given another head.
 
         network = fer_jax.create_model('resnet50', classes=7, weights='imagenet')
         logits = network(network.preprocessing.normalise(images))['primary']
@@ -31,15 +31,15 @@ def create_model(
       name: one of `models.NAMES`.
       classes: outputs of each task's head, which is fresh; a number means {'primary': number}; None keeps the head of
         the weights.
-      weights: 'scratch', or what `model.weights` may name: 'imagenet', another of
-        `pretrained.published_weights.KNOWN`, or a converted file.
+      weights: 'scratch', or a value of `model.weights`: 'imagenet', another of `pretrained.published_weights.KNOWN`, or
+        a converted file.
       rngs: of the fresh parameters; seed 0 if None.
       options: channels, head, dropout, stochastic_depth, dtype, kernels: see `registry.create`.
 
     Returns:
       A module. `network(x)` is {task: logits, float32 [B, classes]} of x, float [B, H, W, channels], normalised;
       `network.stages` is the ordered table, stage -> parameter-path prefixes; `network.stage(name, x, train=, key=)`
-      applies one, and `models.run` a range of them; `network.preprocessing` says how images are prepared, and is None
+      applies one, and `models.run` a range of them; `network.preprocessing` is the preprocessing of the weights, None
       from scratch.
 
     Raises:

@@ -19,19 +19,19 @@ TIMEOUT_SECONDS = 30.0  # seconds without a byte
 
 
 def fetch(url: str, path: Path, *, digest: str, pause: float = 2.0) -> None:
-    """Downloads `url` to `path`, unless the file is there, put there by hand perhaps.
+    """Downloads `url` to `path`, unless the file exists already.
 
-    What has come before a connection broke stays in `<path>.part`, and the next try, in this call or a later one, asks
-    for the rest.
+    The bytes received before a connection broke stay in `<path>.part`, and the next try, in this call or a later one,
+    requests the rest.
 
     Args:
       digest: 'sha256:' or 'md5:' and the digits or the first of them, as torch writes them into file names; empty where
-        none is known, so that any file that comes whole is taken.
+        none is known, so that any complete file is accepted.
       pause: seconds before the second of `MOST_TRIES`, doubled before each further one.
 
     Raises:
-      UserError: downloads are switched off, the server cannot be reached or does not have the file, or the file is
-        another one.
+      UserError: downloads are switched off, the server cannot be reached or does not have the file, or the file has
+        another digest.
     """
     if path.is_file():
         if found := other_digest(path, digest):
@@ -62,7 +62,11 @@ def fetch(url: str, path: Path, *, digest: str, pause: float = 2.0) -> None:
 
 
 def other_digest(path: Path, digest: str) -> str:
-    """Returns the digest of a file where it is another one than `digest`, which may be shorter; else empty."""
+    """Returns the shortened digest of a file that does not match `digest`; '' where it does or `digest` is empty.
+
+    Args:
+      digest: 'sha256:' or 'md5:' and the digits or the first of them.
+    """
     if not digest:
         return ''
     kind, _, digits = digest.partition(':')

@@ -27,16 +27,16 @@ LONGEST_NOTE = 300  # characters of what is said about entries that were left
 def resolve(
     weights: str, model: str, *, cache: Path, published: Sequence[Published] = published_weights.PUBLISHED
 ) -> Weights:
-    """Finds the weights that a config names.
+    """Finds and loads the weights that a config names.
 
     Args:
       weights: those of the registry, such as 'imagenet' (`<cache>/weights/<model>-<weights>.safetensors`, else an
-        installed package that carries them, else the published file, which is downloaded and converted into the
-        cache), or the path of a file: a converted .safetensors, or another framework's, which is converted on the way.
+        installed package that contains them, else the published file, which is downloaded and converted into the
+        cache), or the path of a file: a converted .safetensors, or another framework's, which is converted in memory.
       published: the registry.
 
     Raises:
-      UserError: there are none, with what was tried; or they are another model's, with both named.
+      UserError: there are none, with the places that were tried; or they are another model's, with both named.
     """
     if weights not in {known.weights for known in published}:
         return _from_file(user_path(weights), model)
@@ -87,7 +87,7 @@ def _from_file(file: Path, model: str) -> Weights:
 
 
 def describe_conversion(weights: Weights) -> str:
-    """Returns what was taken of a file and what was left, in words."""
+    """Returns a text that lists which entries of a file were converted and which were left out."""
     notes = {
         'prefix': 'names without {!r}',
         'head': 'head: {}',
@@ -99,7 +99,7 @@ def describe_conversion(weights: Weights) -> str:
 
 
 def installed_file(known: Published) -> Path | None:
-    """Where a package's file is; None if it is not installed."""
+    """Returns the path of a file in an installed package; None if the package is not installed."""
     package, _, inside = known.place.partition('/')
     spec = importlib.util.find_spec(package.replace('-', '_'))
     places = spec.submodule_search_locations if spec else None
@@ -118,7 +118,7 @@ def _download(known: Published, cached: Path) -> Weights:
 
 
 def cached_file(model: str, cache: Path, weights: str = 'imagenet') -> Path:
-    """Where weights of the registry are looked for first."""
+    """Returns the path in the cache where weights of the registry are looked for first."""
     return cache / 'weights' / f'{model}-{weights}.safetensors'
 
 
@@ -134,21 +134,21 @@ def convert_file(
 ) -> Weights:
     """Reads and converts a file of weights.
 
-    These are: a torch state dict, checkpoint, pickled module or TorchScript archive (.pth, .pt, .bin, .safetensors), a
-    Keras file (.h5, .weights.h5, .keras), a MatConvNet network (.mat) or a pickled dictionary of arrays (.pkl); in a
-    gzip or zip too. Nothing in it is executed.
+    It can be a torch state dict, checkpoint, pickled module or TorchScript archive (.pth, .pt, .bin, .safetensors), a
+    Keras file (.h5, .weights.h5, .keras), a MatConvNet network (.mat) or a pickled dictionary of arrays (.pkl), each
+    also in a gzip or zip. Nothing in it is executed.
 
     Args:
-      file: its kind is known by its content, not by its name.
+      file: its kind is recognised by its content, not by its name.
       preprocessing: that of the framework whose names the file has if None.
-      key: where in the file the network is, where several fit, such as 'state_dict_ema'.
-      digest: what the file has to have, as `Published.digest`; '' for any.
+      key: prefix of the network in the file, where several fit, such as 'state_dict_ema'.
+      digest: required digest of the file, as `Published.digest`; '' for any.
 
     Returns:
-      The weights. Their metadata say what was done: `prefix` of the names, `head`, and what was `left`.
+      The weights. Their metadata describe the conversion: `prefix` of the names, `head`, and what was `left`.
 
     Raises:
-      UserError: the file cannot be read, is another one or is not this model's.
+      UserError: the file cannot be read, has another digest or is not this model's.
     """
     registry.check_name(model)
     if not file.exists():
@@ -176,7 +176,7 @@ def convert_file(
 
 
 def describe_left(entries: Entries) -> dict[str, str]:
-    """Returns what a checkpoint holds beside its arrays, for the metadata of the weights."""
+    """Returns metadata that name the pickled modules of a checkpoint and its entries other than arrays."""
     found = {}
     if entries.modules:
         found['modules'] = ', '.join(

@@ -21,13 +21,13 @@ MOST_PREFIXES = 50  # tried in one file; a file of real training has two or thre
 
 
 class Reading(NamedTuple):
-    """A file's entries under one source's names.
+    """The entries of a file under the names of one source.
 
     Attributes:
       named: path -> array as the source keeps it.
       unknown: entries that no module of the source has: name -> whether it may lie beside the network.
-      ignored: what is no part of a network, counted, in words.
-      lay_out: (path, array, wanted shape) -> its view in Flax's layout; as it is where it cannot be one.
+      ignored: number and kind of the entries that are not part of a network, in words.
+      lay_out: (path, array, wanted shape) -> its view in Flax's layout; the array itself where that is impossible.
       preprocessing: how the source prepares images.
       prefix: of the names in the file, '' for none.
       outside: names of the file that do not have the prefix.
@@ -44,19 +44,19 @@ class Reading(NamedTuple):
 
 @functools.cache  # a conversion asks for the same network once a name table
 def expected(model: str, classes: int) -> Variables:
-    """Gives the shapes of the variables of a network with one head of `classes`; not to be written to."""
+    """Returns the shapes of the variables of a network with one head of `classes`; they must not be modified."""
     made = nnx.eval_shape(lambda: registry.create(model, classes=classes, rngs=nnx.Rngs(0)))
     return split_module(made)[1]
 
 
 class Attempt(NamedTuple):
-    """A reading compared with a network.
+    """The result of comparing a reading with a network.
 
     Attributes:
-      named: path -> view in Flax's layout, of what is taken.
-      classes: outputs of the head that is taken; 0 for none.
-      head: what became of the head, in words.
-      beside: entries of other modules, which are left.
+      named: path -> view in Flax's layout, of the entries that are used.
+      classes: outputs of the head that is used; 0 for none.
+      head: whether and why the head is used, in words.
+      beside: entries of other modules, which are left out.
       misfits: how many paths are missing, left over or of another shape.
       difference: the same in words; empty if the whole network but its head fits.
     """
@@ -140,7 +140,7 @@ def choose(attempts: list[Attempt], model: str, key: str) -> Attempt:
     """Returns the attempt that fits, or the nearest.
 
     Args:
-      key: where in the file the network is, as the user names it; '' for wherever it fits.
+      key: prefix of the network in the file, as the user writes it; '' for any.
 
     Raises:
       UserError: several different networks fit, or none is under `key`.
@@ -187,15 +187,16 @@ def rename(
     separator: str,
     has_rule: Callable[[str], bool],
 ) -> tuple[Flat, dict[str, bool]]:
-    """Puts entries under the paths of a network.
+    """Renames entries to the paths of a network.
 
     Args:
-      path_of: gives an entry's path, or None.
+      path_of: returns an entry's path, or None.
       has_rule: whether an entry without a path belongs to this form of network all the same.
 
     Returns:
-      path -> array; and the entries left over: name -> whether they may lie beside the network, as those of modules do
-      that have nothing else in it. Heads of several layers are left over.
+      ({path: array}, {name: whether the entry may lie beside the network}). The second holds the entries left over;
+      one may lie beside the network only if its top-level module has no entry in the network's body. Heads of several
+      layers are left over.
     """
     named: Flat = {}
     sources: dict[str, str] = {}
@@ -218,7 +219,7 @@ def rename(
 
 
 def below(entries: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """Returns the entries under a prefix, without it."""
+    """Returns the entries whose names start with `prefix`, with the prefix removed."""
     return {name.removeprefix(prefix): leaf for name, leaf in entries.items() if name.startswith(prefix)}
 
 
@@ -235,7 +236,7 @@ def readings(
     least: int,
     read: Callable[[dict[str, np.ndarray]], Reading],
 ) -> Iterator[Reading]:
-    """Gives the entries under each prefix that at least `least` of them have, read by one source's names."""
+    """Yields one reading of the entries under each prefix that at least `least` names have."""
     for prefix in find_prefixes(entries, separator, least):
         outside = tuple(name for name in entries if not name.startswith(prefix))
         yield read(below(entries, prefix))._replace(prefix=prefix, outside=outside)

@@ -7,14 +7,14 @@ FACES_TERMS = 'NON-COMMERCIAL RESEARCH ONLY, by the terms of the faces it was tr
 
 
 class Published(NamedTuple):
-    """One network's published weights.
+    """The published weights of one network.
 
     Attributes:
-      weights: what `model.weights` calls them.
-      place: a file's URL; '<package>/<path in it>' of a package to install; else a page, where they are had by hand.
+      weights: their name as a value of `model.weights`.
+      place: a file's URL; '<package>/<path in it>' of a package to install; else a web page for a download by hand.
       digest: 'sha256:' or 'md5:' and digits, or the first of them, as the publisher states them; empty if none does.
       licence: of the file.
-      terms: what to know before it is used.
+      terms: conditions to know before they are used.
     """
 
     model: str
@@ -26,17 +26,17 @@ class Published(NamedTuple):
 
     @property
     def package(self) -> str | None:
-        """The package to install, if it is one."""
+        """The name of the package to install; None where `place` is a URL."""
         return None if '://' in self.place else self.place.partition('/')[0]
 
     @property
     def file(self) -> str:
-        """The name under which the file is published; '' where that is not known."""
+        """The name under which the file is published; '' where it is not known."""
         return '' if self.by_hand else self.place.rpartition('/')[2]
 
     @property
     def by_hand(self) -> bool:
-        """Whether `place` is a page, not a file."""
+        """Returns whether `place` is a web page, not a file."""
         return not self.package and not self.place.endswith(('.pth', '.pt', '.h5', '.safetensors'))
 
 

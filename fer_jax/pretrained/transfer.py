@@ -21,8 +21,9 @@ def _few(what: str, names: list[str]) -> str:
 
 
 def fresh_prefixes(params: Flat, weights: Weights) -> tuple[str, ...]:
-    """Returns the prefixes of the parameters that start fresh: the head's, and those of a VGG's fc6 and fc7 where the
-    weights have none.
+    """Returns the prefixes of the parameters that start fresh.
+
+    They are the head's, and those of a VGG's fc6 and fc7 where the weights have none.
     """
     classifier = ('fc6.', 'fc7.')
     lacking = any(path.startswith(classifier) for path in params) and not any(
@@ -34,17 +35,17 @@ def fresh_prefixes(params: Flat, weights: Weights) -> tuple[str, ...]:
 def fill(
     variables: Variables, weights: Weights, *, head: bool, sharding: jax.sharding.Sharding | None = None
 ) -> Variables:
-    """Replaces parameters and statistics by those of `weights`, strictly in both directions, one after the other.
+    """Replaces parameters and statistics by those of `weights`, which must match exactly, one after the other.
 
     Args:
-      variables: of what is replaced, shapes are enough.
-      head: whether to take the head too; otherwise this network's own stays, and the weights' is left out, with those
-        layers that this head has in their place (fc6 and fc7 of a VGG).
-      sharding: where each is put; the first device if None.
+      variables: of the network; for those that are replaced, shapes are enough.
+      head: whether to use the weights' head too; otherwise this network keeps its own, and the weights' is left out,
+        with the layers that this head replaces (fc6 and fc7 of a VGG).
+      sharding: of each array; the first device if None.
 
     Raises:
-      UserError: a leaf is missing in either, or the shapes differ. A stem for colour fills one for grey: its kernel is
-        summed over the input channels, which gives equal channels the same response.
+      UserError: a leaf is missing on either side, or the shapes differ. A stem for colour fills one for grey: its
+        kernel is summed over the input channels, so that equal channels have the same response.
     """
     own_head = {path for path in variables.params if path.startswith(fresh_prefixes(variables.params, weights))}
     if head and own_head - set(weights.params):

@@ -22,10 +22,10 @@ DIGEST = 'tensors_sha256'  # of tensors and metadata
 
 @dataclass(frozen=True)
 class Weights:
-    """A converted network.
+    """The weights of a network in fer_jax's names and layout.
 
     Attributes:
-      params, stats: flat trees, float32, the head included; those of a file are read when they are asked for.
+      params, stats: flat trees, float32, the head included; those of a file are read when they are accessed.
       metadata: source, sha256 (of the source file), licence, classes.
     """
 
@@ -38,7 +38,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Tensors(Mapping[str, np.ndarray]):
-    """Some tensors of a .safetensors file, each read when it is asked for, so that not all are in memory at once."""
+    """The tensors of a .safetensors file, each read when it is accessed, so that not all are in memory at once."""
 
     path: Path
     names: tuple[str, ...]
@@ -62,7 +62,7 @@ class Tensors(Mapping[str, np.ndarray]):
 
 
 def save(path: Path, weights: Weights) -> None:
-    """Writes .safetensors with metadata, whole or not at all.
+    """Writes a .safetensors file with metadata; a failed write leaves no partial file.
 
     Raises:
       UserError: it cannot be written there.
@@ -78,7 +78,7 @@ def save(path: Path, weights: Weights) -> None:
 
 
 def digest_of(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
-    """Returns the sha256 of tensors (names, types, shapes, numbers) and of the metadata that say how to use them."""
+    """Returns the sha256 of tensors (names, types, shapes, numbers) and of the metadata that their use depends on."""
     covered = {key: value for key, value in metadata.items() if key != DIGEST}
     digest = hashlib.sha256(json.dumps(covered, sort_keys=True).encode())
     for name in sorted(tensors):
@@ -90,9 +90,9 @@ def digest_of(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) ->
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Gives a path to write to, which then takes the place of `path`; nothing is left where that fails.
+    """Yields a path to write to and then renames that file to `path`; nothing is left where that fails.
 
-    The file can be read by whom the umask lets.
+    The permissions of the file follow the umask.
 
     Raises:
       UserError: it cannot be written there.
@@ -111,16 +111,16 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def is_converted(path: Path) -> bool:
-    """Tells whether a file is one of fer_jax's own, or was before it was damaged."""
+    """Returns whether a file starts with the metadata that `save` writes, even if it is damaged later on."""
     with path.open('rb') as file:
         head = file.read(1 << 16)
     return head[8:9] == b'{' and b'"preprocessing"' in head and b'"model"' in head
 
 
 def load(path: Path, model: str | None) -> Weights:
-    """Reads what `save` wrote, of any network if `model` is None.
+    """Reads a file that `save` wrote, of any network if `model` is None.
 
-    All of it is read once, to compare it with its digest; files of before that have none are taken as they are.
+    The whole file is read once to check its digest; older files without a digest are accepted.
 
     Raises:
       UserError: the file is missing, damaged, not converted, or of another model.

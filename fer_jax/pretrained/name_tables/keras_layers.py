@@ -16,10 +16,10 @@ KERAS_VGGFACE_PREPROCESSING = Preprocessing(
 
 
 def inception_resnet_v2(layers: Iterable[str]) -> dict[str, str]:
-    """Keras Applications' InceptionResNetV2: {layer: path} for those of `layers` that are part of it.
+    """Maps the layer names of Keras Applications' InceptionResNetV2 to paths; other names of `layers` are left out.
 
-    Most have automatic names, 'conv2d_17', counted from wherever the session stood that made the network; their order
-    is that in which the paper's blocks are written down. BatchNorms have no scale there, which is 1 here.
+    Most have automatic names, such as 'conv2d_17', with numbers that depend on what the session had built before; their
+    order is that of the blocks in the paper. BatchNorms have no scale in Keras, which is 1 here.
     """
     layers = list(layers)
     places = list(_inception_places())
@@ -90,9 +90,9 @@ EFFICIENTNET_LAYERS = (
 
 
 def efficientnet(layers: Iterable[str]) -> dict[str, str]:
-    """Keras Applications' EfficientNetB*: {layer: path} of those of `layers` that are part of it.
+    """Maps the layer names of Keras Applications' EfficientNetB* to paths; other names of `layers` are left out.
 
-    The layer 'normalization' is no part: see `efficientnet_look`.
+    The layer 'normalization' is left out too: see `efficientnet_preprocessing`.
     """
     paths = {'stem_conv': 'conv_stem', 'stem_bn': 'bn1', 'top_conv': 'conv_head', 'top_bn': 'bn2'}
     paths['predictions'] = 'head.primary'
@@ -111,11 +111,12 @@ def efficientnet(layers: Iterable[str]) -> dict[str, str]:
 
 
 def efficientnet_preprocessing(mean: np.ndarray, variance: np.ndarray, size: int) -> Preprocessing:
-    """The preprocessing that a Keras EfficientNet has inside: x / 255, then its 'normalization' layer.
+    """Returns the preprocessing inside a Keras EfficientNet: x / 255, then its 'normalization' layer.
 
     Args:
-      mean, variance: [3], of that layer. In Keras's ImageNet files 'variance' is the deviation: another layer, which
-        has no weights, divides by its root once more.
+      mean, variance: [3], of that layer. In Keras's ImageNet files 'variance' is the standard deviation: another layer,
+        which has no weights, divides by its root once more.
+      size: side in pixels at which the weights were evaluated.
     """
     published = np.allclose(variance, IMAGENET_STD, atol=1e-3)
     std = variance if published else np.sqrt(variance)
@@ -123,6 +124,6 @@ def efficientnet_preprocessing(mean: np.ndarray, variance: np.ndarray, size: int
 
 
 def vggface(layers: Iterable[str]) -> dict[str, str]:
-    """keras-vggface's VGG16: {layer: path}. Its fc6 reads the map with the channels last."""
+    """Maps the layer names of keras-vggface's VGG16 to paths; its fc6 reads the map with the channels last."""
     paths = vgg_layers('vgg16')
     return {name: paths[name] for name in layers if name in paths}

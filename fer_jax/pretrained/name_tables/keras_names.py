@@ -21,11 +21,11 @@ TF = Preprocessing((0.5,) * 3, (0.5,) * 3)
 
 
 class KerasSource(NamedTuple):
-    """One Keras form of a network.
+    """The Keras form of a network.
 
     Attributes:
       paths: layer names -> {layer: path in fer_jax}, for those that are part of the network.
-      layers: all that any network of this form has, to find the way back.
+      layers: names of all layers that any network of this form has, for the conversion back.
       preprocessing: how this source prepares images, unless the network does it.
       scaled: whether BatchNorms have a gamma.
       normalising: matches the entries of a normalisation at the network's input.
@@ -38,7 +38,7 @@ class KerasSource(NamedTuple):
     normalising: re.Pattern[str] = re.compile(r'(?!)')
 
     def look_of(self, entries: Mapping[str, np.ndarray]) -> Preprocessing:
-        """`preprocessing`, or what the normalisation among the entries makes of it."""
+        """Returns the preprocessing of a file: that of a normalisation among its entries, else `preprocessing`."""
         inside = {name.rpartition('/')[2]: leaf for name, leaf in entries.items() if self.normalising.fullmatch(name)}
         if not {'mean', 'variance'} <= inside.keys():
             return self.preprocessing

@@ -15,7 +15,7 @@ MATCONVNET_VGGFACE = Preprocessing(tuple(value / 255 for value in VGGFACE_MEAN),
 
 
 def vgg_layers(name: str) -> dict[str, str]:
-    """Caffe's layer names, 'conv1_1' to 'fc8', -> paths; MatConvNet and keras-vggface have them too."""
+    """Maps Caffe's layer names, 'conv1_1' to 'fc8', to paths; MatConvNet and keras-vggface use these names too."""
     paths: dict[str, str] = {}
     for number, block in enumerate(vgg.layout(name), 1):
         indices = [index for kind, index in block if kind == 'conv']
@@ -24,7 +24,7 @@ def vgg_layers(name: str) -> dict[str, str]:
 
 
 def matconvnet_vgg(entries: Mapping[str, np.ndarray], model: str = 'vgg16') -> Flat:
-    """A MatConvNet VGG in fer_jax's names and layout.
+    """Converts the entries of a MatConvNet VGG to fer_jax's names and layout.
 
     Args:
       entries: `<layer>/filters` [h, w, in, out] and `<layer>/biases` (out numbers in any shape). The fully connected

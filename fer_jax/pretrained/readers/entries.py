@@ -15,12 +15,12 @@ SCRIPT = '__torch__.'  # begins the class names of TorchScript
 
 
 class Entries(NamedTuple):
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
       arrays: whole name, such as 'state_dict.module.conv1.weight' -> array, read-only.
       containers: whole names of the dictionaries and modules that hold the arrays -> how many each holds.
-      others: names of entries beside that hold no array -> what they are.
+      others: names of other entries, which hold no array -> their kind.
       modules: classes of pickled modules, by the name of the entry.
     """
 
@@ -31,10 +31,10 @@ class Entries(NamedTuple):
 
 
 def flatten(tree: Any, *, empty: str = '') -> Entries:
-    """Collects the arrays of what a reader gives.
+    """Collects the arrays in the tree that a reader returned.
 
     Args:
-      empty: why there may be none, for the message.
+      empty: the reason why there may be none, for the message.
 
     Raises:
       LimitError: there are too many, or a name is too long.
@@ -56,7 +56,7 @@ def flatten(tree: Any, *, empty: str = '') -> Entries:
 
 
 def describe(value: Any) -> str:
-    """Names the type of an object, by its class alone."""
+    """Returns the type of an object by its class alone, as text."""
     if isinstance(value, Placeholder):
         return str(value.symbol)
     if isinstance(value, Symbol):

@@ -34,7 +34,7 @@ SUFFIX_KINDS = {
 
 
 def describe_foreign(path: Path) -> str:
-    """Returns what a file or folder is and the remedy, or '' where it may be weights that are read here."""
+    """Returns a text with the kind of a file or folder and the remedy; '' where it may be weights that can be read."""
     if path.is_dir():
         return _describe_folder(path)
     if kind := next((kind for suffix, kind in SUFFIX_KINDS.items() if path.name.endswith(suffix)), ''):

@@ -41,10 +41,13 @@ OLD_LEAVES = {'W': 'kernel', 'b': 'bias'}
 
 
 def read_keras(path: Path) -> dict[str, np.ndarray]:
-    """Reads the variables in `path`: `<layer>/<leaf>` -> array, e.g. 'conv2_block1_1_conv/kernel', in Keras's layout.
+    """Reads the variables in `path`, in Keras's layout.
 
-    Nothing outside the file is read, whatever it links to, and no array larger than the file is allocated. A process of
-    its own reads it first: damage among the strings of a Keras 3 file makes the HDF5 library loop for ever.
+    Nothing outside the file is read, whatever it links to, and no array larger than the file is allocated. A separate
+    process reads it first: damage among the strings of a Keras 3 file makes the HDF5 library loop for ever.
+
+    Returns:
+      {`<layer>/<leaf>`: array}, e.g. 'conv2_block1_1_conv/kernel'.
 
     Raises:
       UserError: the file is missing, damaged, above a limit, or holds anything but weights.
@@ -85,7 +88,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 class Reader:
-    """Reads groups of one file, and counts what it has read: in all no more than the file's size."""
+    """A reader of the groups of one file, which reads no more bytes in all than the file's size."""
 
     def __init__(self, size: int):
         self.size = self.left = size
@@ -165,7 +168,7 @@ class Reader:
 
 
 def member(group: Any, path: str) -> Any:
-    """Returns what is at `path` in a group of the file itself: links to elsewhere are refused."""
+    """Returns the member `path` of a group, which must be in the file itself: links to other files are refused."""
     import h5py
 
     for part in path.split('/'):
@@ -176,7 +179,7 @@ def member(group: Any, path: str) -> Any:
 
 
 def is_group(group: Any, key: str) -> bool:
-    """Tells whether a member is a group of the file itself, whatever else has the name."""
+    """Returns whether a member is a group in the file itself."""
     import h5py
 
     return group.get(key, getclass=True, getlink=True) is h5py.HardLink and group.get(key, getclass=True) is h5py.Group

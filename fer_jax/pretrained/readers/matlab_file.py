@@ -26,10 +26,13 @@ COMPLEX = 0x08
 
 
 def read_matconvnet(path: Path) -> dict[str, np.ndarray]:
-    """The parameters of a `simplenn` network: `<layer>/filters` [h, w, in, out] and `<layer>/biases`, float32.
+    """Reads the parameters of a `simplenn` network.
 
     Layers are a cell array of structs, in a variable `layers` or `net.layers`, with the name and either the fields
     `filters` and `biases` or a cell `weights` of the two.
+
+    Returns:
+      {`<layer>/filters`: [h, w, in, out], `<layer>/biases`: numbers}, float32.
 
     Raises:
       UserError: the file is missing, damaged, of version 7.3, or holds no such network.
@@ -88,10 +91,10 @@ def _variables(path: Path, order: bytes) -> Iterator[tuple[str, Any]]:
 
 
 class Elements:
-    """The elements that lie one after another in `data`: a tag of a type and a size, and a body.
+    """A reader of the consecutive elements in `data`: each has a tag, with a type and a size, and a body.
 
     Args:
-      counts: the number of matrices that the file has had so far, which all its elements share.
+      counts: the number of matrices that were read from the file so far, shared by all its elements.
     """
 
     def __init__(self, data: memoryview, order: str, counts: list[int] | None = None):
@@ -102,7 +105,7 @@ class Elements:
         return Elements(data, self.order, self.counts)
 
     def next(self) -> tuple[int, memoryview]:
-        """(type, body) of the next element."""
+        """Reads the next element and returns its (type, body)."""
         rest = self.data[len(self.data) - self.left :]
         kind, size = np.frombuffer(rest[:8], f'{self.order}u4').tolist()
         begin, taken = 8, 8 + size
@@ -116,7 +119,7 @@ class Elements:
         return kind, rest[begin : begin + size]
 
     def numbers(self) -> np.ndarray:
-        """A copy of the next element, which holds numbers."""
+        """Reads the next element, which holds numbers, and returns a copy of them."""
         kind, body = self.next()
         return np.frombuffer(body, self.order + NUMBERS[kind]).copy()
 
@@ -126,7 +129,7 @@ class Elements:
         return bytes(body).decode(encoding)
 
     def header(self) -> tuple[int, int, list[int], str]:
-        """(class, flags, shape, name) of a matrix."""
+        """Reads the (class, flags, shape, name) of a matrix."""
         self.counts[0] += 1
         check_limit(self.counts[0], limits.MEMBERS, 'matrices')
         flags, sides = int(self.numbers()[0]), self.numbers()
@@ -137,13 +140,17 @@ class Elements:
         return flags & 0xFF, flags >> 8 & 0xFF, shape, name
 
     def variable(self) -> Iterator[tuple[str, Any]]:
-        """(name, value) of a matrix that may be of interest."""
+        """Yields the (name, value) of a matrix called 'layers' or 'net', and nothing for others."""
         kind, flags, shape, name = self.header()
         if name in ('layers', 'net'):
             yield name, self.value(kind, flags, shape)
 
     def value(self, kind: int, flags: int, shape: list[int]) -> Any:
-        """Numbers as an array, text as str, a cell as the list of its values, a struct as a list of dictionaries."""
+        """Reads the content of a matrix.
+
+        Returns:
+          Numbers as an array, text as str, a cell as the list of its values, a struct as a list of dictionaries.
+        """
         count = math.prod(shape)
         if kind in NUMERIC:
             if flags & COMPLEX:

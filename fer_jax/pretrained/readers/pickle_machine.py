@@ -15,7 +15,7 @@ from fer_jax.utils.weight_limits import LimitError, check_limit
 
 
 class Symbol(NamedTuple):
-    """A class or function that a pickle names."""
+    """The name of a class or function in a pickle."""
 
     module: str
     name: str
@@ -25,7 +25,7 @@ class Symbol(NamedTuple):
 
 
 class Placeholder:
-    """Stands for an object that is not made: the name of its class or function, and what it was given."""
+    """A placeholder for an object that is not created: its class or function, its arguments and its state."""
 
     __slots__ = ('arguments', 'items', 'state', 'symbol')
 
@@ -41,13 +41,13 @@ class Placeholder:
 
 
 class PickleMachine:
-    """A stack, its marks and a memo.
+    """An interpreter of pickles: a stack, its marks and a memo.
 
     Args:
-      file: has `read` and `readline`, and gives no more than the file holds.
-      builders: (module, name) -> what is called in its place, with the machine and the arguments.
-      load_persistent: makes an object of a persistent id.
-      steps: what other pickles of the same file have taken.
+      file: has `read` and `readline`, and returns no more than the file holds.
+      builders: {(module, name): function that is called in its place, with the machine and the arguments}.
+      load_persistent: makes an object from a persistent id.
+      steps: number of opcodes that other pickles of the same file have used.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class PickleMachine:
         self.steps = steps
 
     def charge(self, steps: int) -> None:
-        """Counts work that one opcode makes, so that no pickle can ask for the same large copy again and again."""
+        """Counts the work of one opcode, so that no pickle can request the same large copy again and again."""
         self.steps += steps
         check_limit(self.steps, limits.OPCODES, 'opcodes in its pickle')
 
@@ -87,14 +87,14 @@ class PickleMachine:
             act(self, reader(self.file) if reader else None)
 
     def pop_marked(self) -> list[Any]:
-        """Takes what lies above the newest mark."""
+        """Pops the items above the newest mark from the stack and returns them."""
         mark = self.marks.pop()
         items = self.stack[mark:]
         del self.stack[mark:]
         return items
 
     def call(self, function: Any, arguments: Any) -> Any:
-        """Makes what stands for `function(*arguments)`."""
+        """Returns the result of the builder of `function`, or a placeholder where it has none."""
         builder = self.builders.get(function) if isinstance(function, Symbol) else None
         if builder is None:
             return Placeholder(function, arguments)
@@ -111,7 +111,7 @@ class PickleMachine:
             items[pairs[index] if type(pairs[index]) is str else object()] = pairs[index + 1]
 
     def build(self, target: Any, state: Any) -> None:
-        """Sets the state of what takes one; that of any other object is dropped."""
+        """Sets the state of an object that accepts one; for any other object the state is dropped."""
         if isinstance(target, Placeholder):
             parts = state if type(state) is tuple and len(state) == 2 else (state,)
             for part in parts:
@@ -127,7 +127,7 @@ def _unknown(code: bytes) -> Any:
 
 
 def read_text(file: Any) -> str:
-    """The argument of STRING, of which Python 2 made bytes: one character a byte."""
+    """Reads the argument of STRING, the bytes of a Python 2 str, and decodes each byte to one character."""
     line = file.readline()
     if len(line) < 3 or line[-1:] != b'\n' or line[:1] not in (b'"', b"'"):
         raise ValueError('its pickle has a text without quotes')
@@ -135,7 +135,7 @@ def read_text(file: Any) -> str:
 
 
 def read_names(file: Any) -> Symbol:
-    """The argument of GLOBAL and INST."""
+    """Reads the argument of GLOBAL and INST, a module and a name."""
     module, name = (file.readline().rstrip(b'\n').decode() for _ in range(2))
     return Symbol(module, name)
 

@@ -45,10 +45,10 @@ NUMBERS = re.compile('[fiu][1248]|b1')
 
 @dataclass(repr=False)
 class Storage:
-    """A flat buffer.
+    """The flat buffer of one or more tensors.
 
     Attributes:
-      read: gives its bytes when a tensor asks for them; the old format sets it after the pickle was read.
+      read: returns its bytes when a tensor needs them; the old format sets it after the pickle was read.
     """
 
     dtype: np.dtype
@@ -69,7 +69,7 @@ class Storage:
 
 @dataclass(repr=False)
 class Tensor:
-    """A view of a storage."""
+    """A torch tensor, as a strided view of a storage."""
 
     storage: Storage
     dtype: np.dtype
@@ -78,7 +78,7 @@ class Tensor:
     strides: tuple[int, ...]
 
     def array(self) -> np.ndarray:
-        """Returns the view, read-only: a file of many views of one storage costs no more than the storage."""
+        """Returns the view as a read-only array that shares the memory of the storage with its other views."""
         check_limit(len(self.shape), limits.DIMENSIONS, 'dimensions in a tensor')
         if any(type(number) is not int or number < 0 for number in (self.offset, *self.shape, *self.strides)):
             raise ValueError(f'a tensor of shape {short(self.shape)}, strides {short(self.strides)}')
@@ -93,7 +93,7 @@ class Tensor:
 
 
 class Dtype:
-    """Stands for numpy.dtype: a kind and a size, and a byte order."""
+    """A stand-in for numpy.dtype: a kind and a size, and a byte order."""
 
     def __init__(self, text: Any):
         self.text, self.order = text, '='
@@ -108,7 +108,7 @@ class Dtype:
 
 
 class Array:
-    """Stands for numpy.ndarray."""
+    """A stand-in for numpy.ndarray."""
 
     def __init__(self, shape: Any = (), dtype: Any = None, columns_first: Any = False, data: Any = b''):
         self.shape, self.dtype, self.columns_first, self.data = shape, dtype, columns_first, data
@@ -119,7 +119,7 @@ class Array:
 
     @property
     def holds_numbers(self) -> bool:
-        """Whether its type is one of numbers; one of texts, dates or objects is none."""
+        """Returns whether the dtype is numeric, in contrast to text, dates or objects."""
         return (
             isinstance(self.dtype, Dtype) and type(self.dtype.text) is str and bool(NUMBERS.fullmatch(self.dtype.text))
         )

@@ -35,7 +35,7 @@ STORAGE_MODULES = ('torch', 'torch.cuda', 'torch.storage')
 
 
 class Bounded:
-    """A file that is never asked for more bytes than it has left, whatever its content claims."""
+    """A file that reads at most the bytes it has left, whatever its content claims."""
 
     def __init__(self, file: BinaryIO, size: int):
         self.file, self.size = file, size
@@ -80,11 +80,11 @@ def read_entries(path: Path) -> Entries:
 def read_torch(path: Path, key: str = '') -> dict[str, np.ndarray]:
     """Reads the state dict in `path`: name -> read-only array.
 
-    Wrappers that all of its names share ('module.', '_orig_mod.', 'model.') are dropped. Nothing in the file is
+    Wrapper prefixes that all of its names share ('module.', '_orig_mod.', 'model.') are dropped. Nothing in the file is
     executed.
 
     Args:
-      key: which, where the file holds several, such as 'state_dict_ema'.
+      key: name of the state dict, where the file holds several, such as 'state_dict_ema'.
 
     Raises:
       UserError: the file is missing, damaged, holds no tensors or several state dicts.
@@ -161,10 +161,10 @@ def read_legacy(file: Any, size: int, steps: int = 0) -> tuple[Any, int]:
     """Reads torch.save's format before 1.6.
 
     Args:
-      steps: opcodes that the same file has taken already.
+      steps: number of opcodes that the same file has used so far.
 
     Returns:
-      What the file holds, and `steps` with its own.
+      (the content of the file, the new number of opcodes).
     """
     kept: dict[str, Storage] = {}
     bounded = Bounded(file, size)

@@ -21,7 +21,7 @@ KERAS_WEIGHTS = 'model.weights.h5'
 
 @contextlib.contextmanager
 def unpacked(path: Path) -> Iterator[Path]:
-    """Gives the file of weights that is packed in `path`, or `path` itself; what is unpacked is removed at the end.
+    """Yields the file of weights that is packed in `path`, or `path` itself; an unpacked copy is removed at the end.
 
     Raises:
       UserError: it is a file of another kind, or above a limit, or the archive holds several files or none.
@@ -58,7 +58,7 @@ def _unpack_once(path: Path, inner: Path, folder: Path) -> Path | None:
 
 
 def list_members(path: Path) -> list[zipfile.ZipInfo]:
-    """Lists what a zip archive holds.
+    """Lists the members of a zip archive.
 
     Raises:
       LimitError: it holds too many.
