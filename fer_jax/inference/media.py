@@ -72,11 +72,6 @@ class Frame(NamedTuple):
     faces: list[Face] | None = None
 
 
-def printable(text: str) -> str:
-    """Returns text that can be encoded as UTF-8: undecodable bytes of a file name are escaped with backslashes."""
-    return text.encode('utf-8', 'backslashreplace').decode()
-
-
 def sources(paths: Sequence[str]) -> list[Source]:
     """Lists the sources that the arguments name, each once.
 

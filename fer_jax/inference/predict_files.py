@@ -13,6 +13,7 @@ import numpy as np
 
 from fer_jax.data.imaging import faces
 from fer_jax.data.imaging.faces import Detector
+from fer_jax.data.imaging.image_files import escape_undecodable
 from fer_jax.errors import UserError
 from fer_jax.inference import drawing, face_pipeline, given_faces, media, prediction_writers, tracking
 from fer_jax.inference.face_pipeline import FacePrediction
@@ -127,7 +128,7 @@ def _write(
         for frame, predictions in seen:
             if frame.image is None:
                 missed = True
-                say(media.printable(f'fer_jax: {frame.error}'), file=sys.stderr)
+                say(escape_undecodable(f'fer_jax: {frame.error}'), file=sys.stderr)
                 writer.write(face_pipeline.place(frame) | {'error': frame.error})
                 continue
             options = {'abstain_below': arguments.abstain_below}
@@ -144,7 +145,7 @@ def _write(
             elif out:
                 drawing.save_jpeg(out / f'{name}.jpg', drawing.draw_faces(frame.image, records))
             if not predictions and not source.moves:
-                say(media.printable(f'{source.label}: no face'), file=sys.stderr)
+                say(escape_undecodable(f'{source.label}: no face'), file=sys.stderr)
             shown.update()
     return missed
 

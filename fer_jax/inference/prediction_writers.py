@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from fer_jax.data.imaging.image_files import escape_undecodable
 from fer_jax.errors import UserError
-from fer_jax.inference.media import printable
 from fer_jax.utils.choices import check_choice
 
 FORMATS = ('jsonl', 'csv', 'parquet')
@@ -149,5 +149,7 @@ def flatten(record: dict[str, Any], columns: Collection[str]) -> dict[str, Any]:
     values.update(values.pop('probabilities', {}))
     values.setdefault('face_id', values.get('face'))
     return {
-        name: printable(value) if isinstance(value, str) else value for name in columns for value in [values.get(name)]
+        name: escape_undecodable(value) if isinstance(value, str) else value
+        for name in columns
+        for value in [values.get(name)]
     }

@@ -45,13 +45,8 @@ def convert(
     """
 
     def read(name: str) -> list[Reading]:
-        return [
-            reading
-            for source in torch_names.TABLES.get(name, {}).values()
-            for reading in readings(
-                entries, '.', least_of(name, model, entries), functools.partial(_torch_reading, source=source)
-            )
-        ]
+        sources = torch_names.TABLES.get(name, {}).values()
+        return _readings_by_tables(entries, '.', least_of(name, model, entries), sources, _torch_reading)
 
     return _convert(read, torch_names.TABLES, model, 'torch state dict', metadata, preprocessing, key)
 
@@ -78,13 +73,8 @@ def convert_keras(
     """
 
     def read(name: str) -> list[Reading]:
-        return [
-            reading
-            for source in keras_names.TABLES.get(name, {}).values()
-            for reading in readings(
-                entries, '/', least_of(name, model, entries), functools.partial(_keras_reading, source=source)
-            )
-        ]
+        sources = keras_names.TABLES.get(name, {}).values()
+        return _readings_by_tables(entries, '/', least_of(name, model, entries), sources, _keras_reading)
 
     return _convert(read, keras_names.TABLES, model, 'Keras file', metadata, preprocessing, key)
 
@@ -112,6 +102,21 @@ def convert_matconvnet(
         return [Reading(named, {}, 'nothing', lambda path, array, shape: array, matconvnet_names.MATCONVNET_VGGFACE)]
 
     return _convert(read, [*vgg.DEPTHS], model, 'MatConvNet file', metadata, preprocessing, key)
+
+
+def _readings_by_tables(
+    entries: Mapping[str, np.ndarray],
+    separator: str,
+    least: int,
+    sources: Iterable[Source | KerasSource],
+    read: Callable[..., Reading],
+) -> list[Reading]:
+    """Reads the entries by each table of names, below each prefix that at least `least` of them have."""
+    return [
+        reading
+        for source in sources
+        for reading in readings(entries, separator, least, functools.partial(read, source=source))
+    ]
 
 
 def _convert(

@@ -62,9 +62,14 @@ def describe_left_out(left_out: Mapping[str, Collection[str]]) -> list[str]:
     return lines
 
 
+def escape_undecodable(text: str) -> str:
+    """Returns text that can be encoded as UTF-8: undecodable bytes of a file name are escaped with backslashes."""
+    return text.encode('utf-8', 'backslashreplace').decode()
+
+
 def printable(name: str) -> str:
     """Returns a file name that a terminal can print: undecodable bytes and control characters are escaped."""
-    plain = name.encode('utf-8', 'backslashreplace').decode()
+    plain = escape_undecodable(name)
     return plain if plain.isprintable() else repr(plain)
 
 

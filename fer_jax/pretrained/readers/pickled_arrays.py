@@ -139,9 +139,6 @@ class Array:
         return flat.reshape(self.shape, order='F' if self.columns_first else 'C')
 
 
-Leaf = Tensor | Array
-
-
 def _rebuild_tensor(_: PickleMachine, storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Any:
     """torch's _rebuild_tensor, _v2 and _v3; a tensor of numbers that are not read here stays a placeholder."""
     if isinstance(storage, Placeholder):
