@@ -84,8 +84,8 @@ def blocks_of(name: str) -> tuple[tuple[int, int, int, int, int], ...]:
     """
     width, depth = SCALES[name.rpartition('_')[2]]
     rows = []
-    for at, (repeats, kernel, stride, expansion, features) in enumerate(BLOCKS):
-        if name not in LITES or 0 < at < len(BLOCKS) - 1:
+    for stage, (repeats, kernel, stride, expansion, features) in enumerate(BLOCKS):
+        if name not in LITES or 0 < stage < len(BLOCKS) - 1:
             repeats = math.ceil(repeats * depth)
         rows.append((repeats, kernel, stride, expansion, _to_eights(features * width)))
     return tuple(rows)

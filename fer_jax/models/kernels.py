@@ -319,8 +319,8 @@ def _weight_gradient_in_blocks(
     tall = (lines - 1) * strides[0] + high
     turned = size > outputs and size % 64 == 0  # see _product_backward; 147 of a stem would fill tiles of 64 badly
 
-    def add(total: jax.Array, at: jax.Array) -> tuple[jax.Array, None]:
-        image, line = images * (at // (rows // lines)), lines * (at % (rows // lines))
+    def add(total: jax.Array, block: jax.Array) -> tuple[jax.Array, None]:
+        image, line = images * (block // (rows // lines)), lines * (block % (rows // lines))
         seen = lax.dynamic_slice(padded, (0, image, strides[0] * line, 0, 0), (parts, images, tall, *padded.shape[3:]))
         of_g = lax.dynamic_slice(own, (0, image, line, 0, 0), (parts, images, lines, columns, outputs))
         taps = taps_of(seen.reshape(-1, *seen.shape[2:]), (high, wide), strides, ((0, 0), (0, 0)), (lines, columns))

@@ -11,6 +11,7 @@ from flax import nnx
 
 from fer_jax.errors import UserError
 from fer_jax.models.kernels import Kernels, at_least_float32
+from fer_jax.models.windows import Padding
 
 kaiming_fan_out = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
@@ -66,6 +67,21 @@ class BatchNorm(nnx.Module):
         return y
 
 
+class Affine(nnx.Module):
+    """A scale and a bias for each channel: a BatchNorm whose statistics are part of them.
+
+    It computes the same in training mode: there are no statistics to normalise by or to keep.
+    """
+
+    def __init__(self, features: int, *, scaled: bool = True):
+        self.scale = nnx.Param(jnp.ones(features)) if scaled else None
+        self.bias = nnx.Param(jnp.zeros(features))
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        y = at_least_float32(x)
+        return ((y if self.scale is None else y * self.scale[...]) + self.bias[...]).astype(x.dtype)
+
+
 def norm_paths(batch_stats: Iterable[str]) -> list[str]:
     """Lists the paths of the BatchNorms of these statistics."""
     return [path.removesuffix('.mean') for path in batch_stats if path.endswith('.mean')]
@@ -118,7 +134,7 @@ def conv(
     size: int | tuple[int, int],
     *,
     stride: int = 1,
-    padding: int | str | None = None,
+    padding: int | str | Padding | None = None,
     groups: int = 1,
     bias: bool = False,
     kernel_init: Any = kaiming_fan_out,
@@ -130,11 +146,12 @@ def conv(
 
     Args:
       size: side of the kernel, or (height, width).
-      padding: pixels at each edge, or a padding that `nnx.Conv` accepts by name; None means size // 2, as in torch.
+      padding: pixels at each edge, or (before, after) for each axis, or a padding that `nnx.Conv` accepts by name; None
+        means size // 2, as in torch.
     """
     window = (size, size) if isinstance(size, int) else size
     edges: Any = padding
-    if not isinstance(padding, str):
+    if padding is None or isinstance(padding, int):
         edges = tuple((edge, edge) for edge in (side // 2 if padding is None else padding for side in window))
     return nnx.Conv(
         features_in,

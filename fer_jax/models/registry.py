@@ -1,14 +1,25 @@
 """The networks, by name, with fresh parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 
-from fer_jax.config.choices import HEADS
+from fer_jax.config.choices import HEADS, NETWORKS
 from fer_jax.errors import UserError
-from fer_jax.models import efficientnet, inception_resnet_v1, inception_resnet_v2, resnet, resnet_small, resnet_v2, vgg
+from fer_jax.models import (
+    dlib_resnet,
+    efficientnet,
+    googlenet,
+    inception_resnet_v1,
+    inception_resnet_v2,
+    mobilenet,
+    resnet,
+    resnet_small,
+    resnet_v2,
+    vgg,
+)
 from fer_jax.models import kernels as kernel_forms
 from fer_jax.models.layers import Head
 from fer_jax.models.stages import read_all
@@ -22,6 +33,9 @@ CONSTRUCTORS: dict[str, Any] = {
     **dict.fromkeys(efficientnet.FORMS, efficientnet.EfficientNet),
     'inception_resnet_v1': inception_resnet_v1.InceptionResNetV1,
     'inception_resnet_v2': inception_resnet_v2.InceptionResNetV2,
+    **dict.fromkeys(mobilenet.WIDTHS, mobilenet.MobileNetV1),
+    'dlib_resnet': dlib_resnet.DlibResNet,
+    'googlenet': googlenet.GoogLeNet,
 }
 NAMES = tuple(CONSTRUCTORS)
 WITH_STOCHASTIC_DEPTH = (resnet.ResNet, resnet_small.SmallResNet, resnet_v2.ResNetV2, efficientnet.EfficientNet)
@@ -33,7 +47,27 @@ def check_name(name: str) -> None:
     Raises:
       UserError: none is; the message has the nearest names.
     """
-    check_choice('model.name', name, NAMES, near=2)
+    check_choice('model.name', name, CONSTRUCTORS, near=2)
+
+
+def register_network(name: str, constructor: Callable[..., Any]) -> None:
+    """Adds a network of your own under the name that `model.name` of a config gives.
+
+    Register it again in every program that loads a run of it.
+
+    Args:
+      name: the new name.
+      constructor: a subclass of `Staged`, called with the name and the keyword arguments classes, channels, head,
+        dropout, dtype, kernels and rngs, see `create`.
+
+    Raises:
+      UserError: the name is taken by a network of fer_jax.
+    """
+    if name in NAMES:
+        raise UserError(f'a network called {name!r} comes with fer_jax; choose another name')
+    if name not in CONSTRUCTORS:
+        NETWORKS.append(name)
+    CONSTRUCTORS[name] = constructor
 
 
 def create(

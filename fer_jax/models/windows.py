@@ -40,8 +40,8 @@ def spread(
         (row, down), (column, right) = divmod(i, strides[0]), divmod(j, strides[1])
         top, left = reach[0] - row, reach[1] - column
         shifted = [array[:, top : top + rows, left : left + columns] for array in padded]
-        of = part(i, j, *shifted)
-        phases[down, right] = phases[down, right] + of if (down, right) in phases else of
+        shifted_window = part(i, j, *shifted)
+        phases[down, right] = phases[down, right] + shifted_window if (down, right) in phases else shifted_window
     batch, height, width, features = phases[0, 0].shape
     lines = [jnp.stack([phases[i, j] for j in range(strides[1])], axis=3) for i in range(strides[0])]
     whole = jnp.stack(lines, axis=2).reshape(batch, height * strides[0], width * strides[1], features)

@@ -2,7 +2,7 @@
 
 from fer_jax.models.preprocessing import Preprocessing
 from fer_jax.pretrained.convert import convert, convert_keras
-from fer_jax.pretrained.locate import cached_file, convert_file, resolve
+from fer_jax.pretrained.locate import cached_file, convert_file, load_of_any_network, resolve
 from fer_jax.pretrained.readers.keras_file import read_keras
 from fer_jax.pretrained.readers.torch_file import read_torch
 from fer_jax.pretrained.transfer import fill, fresh_prefixes
@@ -18,6 +18,7 @@ __all__ = [
     'fill',
     'fresh_prefixes',
     'load',
+    'load_of_any_network',
     'read_keras',
     'read_torch',
     'resolve',

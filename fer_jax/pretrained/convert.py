@@ -7,15 +7,17 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import numpy as np
 
 from fer_jax.errors import UserError
-from fer_jax.models import registry, vgg
+from fer_jax.models import mobilenet, registry, vgg
 from fer_jax.models.preprocessing import Preprocessing
 from fer_jax.pretrained.matching import Reading, attempt, body_size, choose, expected, readings, rename
-from fer_jax.pretrained.name_tables import keras_names, matconvnet_names, torch_names
-from fer_jax.pretrained.name_tables.keras_names import KerasSource
-from fer_jax.pretrained.name_tables.torch_names import IGNORED, INNER_WRAPPER, Source
+from fer_jax.pretrained.name_tables import keras_names, matconvnet_names, mobilenet_names, torch_names
+from fer_jax.pretrained.name_tables.keras_names import CAFFE, KerasSource
+from fer_jax.pretrained.name_tables.torch_names import IGNORED, INNER_WRAPPER, Source, first_match
 from fer_jax.pretrained.transfer import _few
 from fer_jax.pretrained.weights import Weights
 
+# dlib's input_rgb_image_sized: less the mean of its faces, divided by 256
+DLIB_FACES = Preprocessing(tuple(value / 255 for value in (122.782, 117.001, 104.298)), (256 / 255,) * 3, size=150)
 TORCH_LEAVES = {'bias': 'bias', 'running_mean': 'mean', 'running_var': 'var'}
 KERAS_LEAVES = {'kernel': 'kernel', 'depthwise_kernel': 'kernel', 'bias': 'bias', 'beta': 'bias', 'gamma': 'scale'}
 KERAS_LEAVES |= {'moving_mean': 'mean', 'moving_variance': 'var'}
@@ -73,8 +75,7 @@ def convert_keras(
     """
 
     def read(name: str) -> list[Reading]:
-        sources = keras_names.TABLES.get(name, {}).values()
-        return _readings_by_tables(entries, '/', least_of(name, model, entries), sources, _keras_reading)
+        return _keras_readings(entries, name, model)
 
     return _convert(read, keras_names.TABLES, model, 'Keras file', metadata, preprocessing, key)
 
@@ -102,6 +103,57 @@ def convert_matconvnet(
         return [Reading(named, {}, 'nothing', lambda path, array, shape: array, matconvnet_names.MATCONVNET_VGGFACE)]
 
     return _convert(read, [*vgg.DEPTHS], model, 'MatConvNet file', metadata, preprocessing, key)
+
+
+def convert_tfjs(
+    entries: Mapping[str, np.ndarray],
+    model: str,
+    *,
+    metadata: Mapping[str, str],
+    preprocessing: Preprocessing | None = None,
+    key: str = '',
+) -> Weights:
+    """Converts the weights of a TensorFlow.js model to fer_jax's names and layout, float32.
+
+    Args:
+      entries: as `tfjs_file.read_tfjs` gives them: of a layers model, with Keras's names, or of FaceRes's graph.
+      metadata, preprocessing, key: as in `convert`.
+
+    Raises:
+      UserError: an entry is unknown, missing or of another shape; another network that it fits is named.
+    """
+
+    def read(name: str) -> list[Reading]:
+        if name == mobilenet.FOLDED:
+            return [_faceres_reading(entries)]
+        return _keras_readings(entries, name, model)
+
+    known = [*keras_names.TABLES, mobilenet.FOLDED]
+    return _convert(read, known, model, 'TensorFlow.js model', metadata, preprocessing, key)
+
+
+def convert_dlib(
+    entries: Mapping[str, np.ndarray],
+    model: str,
+    *,
+    metadata: Mapping[str, str],
+    preprocessing: Preprocessing | None = None,
+    key: str = '',
+) -> Weights:
+    """Converts the weights of dlib's face ResNet to fer_jax's layout, float32.
+
+    Args:
+      entries: as `dlib_file.read_dlib` gives them.
+      metadata, preprocessing, key: as in `convert`.
+
+    Raises:
+      UserError: `model` is another network.
+    """
+
+    def read(name: str) -> list[Reading]:
+        return [Reading(dict(entries), {}, 'nothing', _from_dlib, DLIB_FACES)]
+
+    return _convert(read, ['dlib_resnet'], model, 'file of dlib', metadata, preprocessing, key)
 
 
 def _readings_by_tables(
@@ -139,18 +191,18 @@ def _convert(
         raise UserError(f'these are not weights of {model}: {best.difference}{hint}')
     leaves = {path: np.ascontiguousarray(leaf, np.float32) for path, leaf in best.named.items()}
     params, stats = expected(model, best.classes or 1000)
-    found = {'classes': str(best.classes)} if best.classes else {}
-    found |= {'head': best.head, 'ignored': best.reading.ignored}
+    facts = {'classes': str(best.classes)} if best.classes else {}
+    facts |= {'head': best.head, 'ignored': best.reading.ignored}
     if best.reading.prefix:
-        found['prefix'] = best.reading.prefix
+        facts['prefix'] = best.reading.prefix
     if left := [*best.beside, *best.reading.outside]:
-        found['left'] = _few('other arrays', left)
+        facts['left'] = _few('other arrays', left)
     return Weights(
         model,
         {path: leaves[path] for path in params if path in leaves},
         {path: leaves[path] for path in stats if path in leaves},
         preprocessing or best.reading.preprocessing,
-        {**metadata, **found},
+        {**metadata, **facts},
     )
 
 
@@ -180,6 +232,12 @@ def _torch_reading(entries: Mapping[str, np.ndarray], source: Source) -> Reading
     return Reading(named, unknown, f'{len(ignored)} num_batches_tracked', _from_torch, source.preprocessing)
 
 
+def _keras_readings(entries: Mapping[str, np.ndarray], name: str, model: str) -> list[Reading]:
+    """Reads entries with Keras's names as network `name`, in each form in which Keras has it."""
+    sources = keras_names.TABLES.get(name, {}).values()
+    return _readings_by_tables(entries, '/', least_of(name, model, entries), sources, _keras_reading)
+
+
 def _keras_reading(entries: Mapping[str, np.ndarray], source: KerasSource) -> Reading:
     paths = source.paths(dict.fromkeys(name.rpartition('/')[0] for name in entries))
 
@@ -195,6 +253,13 @@ def _keras_reading(entries: Mapping[str, np.ndarray], source: KerasSource) -> Re
     return Reading(named, unknown, f'{len(ignored)} of normalization', _from_keras, source.look_of(entries))
 
 
+def _faceres_reading(entries: Mapping[str, np.ndarray]) -> Reading:
+    ignored = {name for name in entries if mobilenet_names.FACERES_CONSTANTS.fullmatch(name)}
+    rules = mobilenet_names.FACERES_RULES
+    named, unknown = rename(entries, ignored, functools.partial(first_match, rules), '/', lambda name: False)
+    return Reading(named, unknown, f'{len(ignored)} constants', _from_keras, CAFFE)
+
+
 def _from_torch(path: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if len(shape) == 4 and array.ndim == 4:
         return array.transpose(2, 3, 1, 0)
@@ -203,9 +268,15 @@ def _from_torch(path: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndar
     return array
 
 
+def _from_dlib(path: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
+
+
 def _from_keras(path: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if array.ndim == len(shape) == 4 and array.shape[3] == shape[2] == 1:
         return array.transpose(0, 1, 3, 2)
+    if array.ndim == 4 and len(shape) == 2 and array.shape[:2] == (1, 1):
+        return array[0, 0]
     if path == 'fc6.kernel' and array.shape == shape:
         return array.reshape(7, 7, -1, shape[1]).transpose(2, 0, 1, 3).reshape(shape)
     return array

@@ -64,7 +64,7 @@ def keras_variables(weights: Weights, target: str) -> dict[str, dict[str, np.nda
     if source is None:
         raise _no_target(weights.model, target)
     modules = {path: layer for layer, path in source.paths(source.layers).items()}
-    found: dict[str, dict[str, np.ndarray]] = {layer: {} for layer in source.layers}
+    variables: dict[str, dict[str, np.ndarray]] = {layer: {} for layer in source.layers}
     for path, leaf in leaves(weights).items():
         module, _, kind = path.rpartition('.')
         if module not in modules:
@@ -75,17 +75,19 @@ def keras_variables(weights: Weights, target: str) -> dict[str, dict[str, np.nda
                 raise UserError(f'{path} was trained, but the BatchNorms of {target} have no scale; export to torch')
             continue
         name = _KERAS_LEAVES.get(kind, 'beta' if norm else kind)
-        found[modules[module]][name] = _to_keras(path, leaf)
+        variables[modules[module]][name] = _to_keras(path, leaf, source)
     order = ('kernel', 'bias', 'gamma', 'beta', 'moving_mean', 'moving_variance')
-    layers = {layer: {name: own[name] for name in order if name in own} for layer, own in found.items() if own}
+    layers = {layer: {name: own[name] for name in order if name in own} for layer, own in variables.items() if own}
     return _normalisation(source, weights) | layers
 
 
-def _to_keras(path: str, leaf: np.ndarray) -> np.ndarray:
+def _to_keras(path: str, leaf: np.ndarray, source: KerasSource) -> np.ndarray:
     if leaf.ndim == 4 and leaf.shape[2] == 1 and leaf.shape[3] > 1 and '.conv_dw.' in path:
         leaf = leaf.transpose(0, 1, 3, 2)
     if path == 'fc6.kernel':
         leaf = leaf.reshape(-1, 7, 7, leaf.shape[1]).transpose(1, 2, 0, 3).reshape(leaf.shape)
+    if path == 'head.primary.kernel' and source.head_is_convolution:
+        leaf = leaf[None, None]
     return np.ascontiguousarray(leaf)
 
 
@@ -134,10 +136,10 @@ def _names(group: Any, attribute: str, names: Any) -> None:
 
 def leaves(weights: Weights) -> dict[str, np.ndarray]:
     """Returns all parameters and statistics by path; head.fc6 and head.fc7 of a VGG are renamed to fc6 and fc7."""
-    found = {**weights.params, **weights.stats}
+    renamed = {**weights.params, **weights.stats}
     if weights.model.startswith('vgg'):
-        found = {path.replace('head.fc', 'fc'): leaf for path, leaf in found.items()}
-    return found
+        renamed = {path.replace('head.fc', 'fc'): leaf for path, leaf in renamed.items()}
+    return renamed
 
 
 def _no_target(model: str, target: str) -> UserError:

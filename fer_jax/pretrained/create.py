@@ -50,11 +50,11 @@ def create_model(
         if classes is None:
             raise UserError("classes=None keeps the head of the weights, of which weights='scratch' has none")
         return registry.create(name, classes=classes, rngs=rngs, **options)
-    found = resolve(weights, name, cache=cache.root())
+    source = resolve(weights, name, cache=cache.root())
     keep = classes is None
-    if keep and 'classes' not in found.metadata:
+    if keep and 'classes' not in source.metadata:
         raise UserError(f'classes=None keeps the head of the weights, of which {weights!r} has none; give their number')
-    count = int(found.metadata['classes']) if classes is None else classes
+    count = int(source.metadata['classes']) if classes is None else classes
     key = rngs.params()
 
     def make(key: jax.Array) -> Any:
@@ -62,10 +62,10 @@ def create_model(
 
     graphdef, (params, stats) = split_module(nnx.eval_shape(lambda: make(key)))
     if not keep:
-        prefixes = fresh_prefixes(params, found)
+        prefixes = fresh_prefixes(params, source)
         params |= jax.jit(lambda key: _select(split_module(make(key))[1].params, prefixes))(key)
-    network = merge_module(graphdef, fill(Variables(params, stats), found, head=keep))
-    network.preprocessing = found.preprocessing
+    network = merge_module(graphdef, fill(Variables(params, stats), source, head=keep))
+    network.preprocessing = source.preprocessing
     return network
 
 

@@ -34,8 +34,8 @@ def fetch(url: str, path: Path, *, digest: str, pause: float = 2.0) -> None:
         another digest.
     """
     if path.is_file():
-        if found := other_digest(path, digest):
-            raise UserError(f'{path} is {found}, not the file of {url} ({digest}); move it away, or put that one there')
+        if other := other_digest(path, digest):
+            raise UserError(f'{path} is {other}, not the file of {url} ({digest}); move it away, or put that one there')
         return
     if os.environ.get(OFFLINE, '') not in ('', '0'):
         raise UserError(f'{url} is not downloaded because {OFFLINE} is set; put the file at {path}, or unset it')
@@ -55,9 +55,9 @@ def fetch(url: str, path: Path, *, digest: str, pause: float = 2.0) -> None:
                     f'the file at {path}'
                 ) from None
             time.sleep(pause * 2**number)
-    if found := other_digest(part, digest):
+    if other := other_digest(part, digest):
         part.unlink()
-        raise UserError(f'{url} gave a file of {found}, expected {digest}...; it was thrown away')
+        raise UserError(f'{url} gave a file of {other}, expected {digest}...; it was thrown away')
     part.replace(path)
 
 
@@ -71,8 +71,8 @@ def other_digest(path: Path, digest: str) -> str:
         return ''
     kind, _, digits = digest.partition(':')
     with path.open('rb') as file:
-        found = hashlib.file_digest(file, kind).hexdigest()
-    return '' if found.startswith(digits) else f'{kind}:{found[:16]}...'
+        actual = hashlib.file_digest(file, kind).hexdigest()
+    return '' if actual.startswith(digits) else f'{kind}:{actual[:16]}...'
 
 
 def _go_on(url: str, part: Path) -> None:

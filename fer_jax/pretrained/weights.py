@@ -12,6 +12,7 @@ import numpy as np
 
 from fer_jax.errors import UserError
 from fer_jax.models.preprocessing import Preprocessing
+from fer_jax.utils import limits
 from fer_jax.utils.atomic_files import atomic_write
 
 FORMAT = '2'  # of the file
@@ -132,6 +133,8 @@ def load(path: Path, model: str | None) -> Weights:
         raise UserError(
             f"{named} is not a file; give 'imagenet', 'scratch', a converted .safetensors file or the workdir of a run"
         )
+    if (size := path.stat().st_size) > limits.FILE_BYTES:
+        raise UserError(f'{named} has {size:,} bytes, at most {limits.FILE_BYTES:,} are read')
     try:
         with safe_open(path, framework='numpy') as file:
             metadata = dict(file.metadata() or {})

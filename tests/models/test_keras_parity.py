@@ -124,8 +124,34 @@ def test_efficientnet(keras, number, size, tmp_path):
     )
 
 
+@pytest.mark.parity
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('name', 'alpha', 'size'),
+    [('mobilenet_v1_025', 0.25, (51, 38)), pytest.param('mobilenet_v1', 1.0, (75, 51), marks=pytest.mark.campaign)],
+)
+def test_mobilenet(keras, name, alpha, size, tmp_path):
+    """Maps of odd size, which Keras halves by another padding than TensorFlow; the last layer is a convolution."""
+
+    def make():
+        return keras.applications.MobileNet(
+            input_shape=(*size, 3), alpha=alpha, weights=None, classes=7, classifier_activation=None
+        )
+
+    def layers(_):
+        ends = {f'blocks{index}': f'conv_pw_{number}_relu' for index, number in enumerate((1, 3, 5, 11, 13))}
+        return ends | {'stem': 'conv1_relu'}
+
+    weights = check_keras(keras, name, make, layers, tmp_path / 'x.h5', sizes=(size,))
+    assert weights.preprocessing == keras_names.TF and weights.metadata['classes'] == '7'
+
+
 # Parameters in all, BatchNorm statistics among them, as Keras's documentation and summaries have them
 PUBLISHED = {
+    'mobilenet_v1': ('MobileNet', 4_253_864),
+    'mobilenet_v1_075': ('MobileNet', 2_601_976),
+    'mobilenet_v1_050': ('MobileNet', 1_342_536),
+    'mobilenet_v1_025': ('MobileNet', 475_544),
     'vgg16': ('VGG16', 138_357_544),
     'vgg19': ('VGG19', 143_667_240),
     'resnet50_v1': ('ResNet50', 25_636_712),

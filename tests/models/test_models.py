@@ -14,7 +14,7 @@ from tests.parity import forward
 
 FAMILIES = (
     'resnet18', 'resnet8_small', 'resnet50_v2', 'vgg11', 'efficientnet_lite0', 'inception_resnet_v1',
-    'inception_resnet_v2',
+    'inception_resnet_v2', 'mobilenet_v1_025', 'dlib_resnet', 'googlenet',
 )  # fmt: skip
 OPTIONS = [*((name, 'linear') for name in models.NAMES), *((name, 'mlp') for name in FAMILIES)]
 

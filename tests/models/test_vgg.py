@@ -1,11 +1,18 @@
+import jax
 import numpy as np
 import pytest
 from flax import nnx
+from PIL import Image
 
 from fer_jax import models
-from fer_jax.models.parameters import flatten
+from fer_jax.models.network import ModelSpec, build
+from fer_jax.models.parameters import Variables, flatten
 from fer_jax.models.vgg import layout
+from fer_jax.pretrained import convert_file
+from tests.keras_parity import import_keras
 from tests.models.shapes import parameter_count, shapes_of
+from tests.parity import deviation
+from tests.real_weights import weight_file
 from tests.torch_reference import check_torch, torchvision_model
 
 
@@ -74,3 +81,29 @@ def test_classic_head_takes_the_place_of_fc6_and_fc7():
         'head.primary.kernel': (4096, 7),
         'head.primary.bias': (7,),
     }
+
+
+@pytest.mark.slow
+def test_real_weights_equal_keras(shared_data, monkeypatch):
+    """Every block on 50 photographs, from a real file of VGG16 without top; block 5 may not be ImageNet's."""
+    file = weight_file(shared_data, 'vgg16_imagenet_notop.h5')
+    keras = import_keras(monkeypatch)
+    images = [Image.open(path) for path in sorted((shared_data / 'imagenet_sample').iterdir())]
+    photographs = np.stack([np.asarray(image.convert('RGB').resize((48, 48))) for image in images])
+    reference = keras.applications.VGG16(weights=None, include_top=False, input_shape=(48, 48, 3))
+    reference.load_weights(file)
+    blocks = [f'block{number}' for number in range(1, 6)]
+    outputs = keras.Model(reference.inputs[0], [reference.get_layer(f'{block}_pool').output for block in blocks])
+    expected = outputs(keras.applications.vgg16.preprocess_input(photographs.astype(np.float32)))
+    weights = convert_file(file, 'vgg16', source='x', licence='y')
+    network = build(ModelSpec('vgg16', {'primary': ('a', 'b')}, 48, head='mlp'))
+
+    @jax.jit
+    def outputs_of(params, x):
+        entering = {}
+        network.forward(Variables(params, {}), x, seen=entering)
+        return [entering[stage] for stage in (*blocks[1:], 'pool')]
+
+    ours = outputs_of(dict(weights.params), weights.preprocessing.normalise(photographs))
+    for block, output, values in zip(blocks, ours, expected, strict=True):
+        assert deviation(np.asarray(output), np.asarray(values)) < 1e-4, block

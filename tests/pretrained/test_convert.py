@@ -346,3 +346,31 @@ def centre_crop(path, size=224):
         image = image.convert('RGB').resize([round(side * factor) for side in image.size], Image.Resampling.BICUBIC)
         left, top = (image.width - size) // 2, (image.height - size) // 2
         return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+@pytest.mark.slow
+def test_a_file_of_places365_is_read_as_it_is_published(tmp_path):
+    """A checkpoint of a network in DataParallel, of 365 classes, with what its training kept beside."""
+    torch = pytest.importorskip('torch')
+    state = {f'module.{name}': value for name, value in torchvision_model('resnet18', 365).state_dict().items()}
+    file = tmp_path / 'resnet18_places365.pth.tar'
+    torch.save({'epoch': 90, 'arch': 'resnet18', 'state_dict': state, 'best_prec1': 54.7}, file)
+    weights = pretrained.convert_file(file, 'resnet18', source='places365', licence='CC BY')
+    assert weights.metadata['classes'] == '365' and weights.metadata['prefix'] == 'state_dict.module.'
+    kernel = state['module.fc.weight'].numpy().T
+    np.testing.assert_array_equal(weights.params['head.primary.kernel'], kernel)
+
+
+def test_a_file_is_converted_once_and_its_licence_known_by_its_digest(tmp_path, monkeypatch, capsys):
+    (known,) = (known for known in published_weights.PUBLISHED if known.model == 'efficientnet_lite0')
+    file = tmp_path / 'downloaded.pth'
+    file.symlink_to(locate.installed_file(known))
+    first = pretrained.resolve(str(file), 'efficientnet_lite0', cache=tmp_path)
+    assert (
+        first.metadata['licence'].startswith('Apache-2.0') and 'converted, sha256 57934424' in capsys.readouterr().out
+    )
+    monkeypatch.setattr(locate, 'convert_file', None)
+    again = pretrained.resolve(str(file), 'efficientnet_lite0', cache=tmp_path)
+    assert again.metadata['sha256'] == first.metadata['sha256'] and 'converted before' in capsys.readouterr().out
+    with pytest.raises(UserError, match='weights are installed of .*efficientnet_lite0'):
+        pretrained.resolve('imagenet', 'vgg16', cache=tmp_path)

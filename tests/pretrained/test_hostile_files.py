@@ -19,7 +19,7 @@ from fer_jax.errors import UserError
 from fer_jax.pretrained import convert_file
 from fer_jax.pretrained.readers import pickled_arrays, torch_file
 from fer_jax.pretrained.readers.torch_file import read_torch
-from fer_jax.utils import weight_limits
+from fer_jax.utils import limits
 
 FORMATS = pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
 
@@ -335,7 +335,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize('kind', HOSTILE)
 def test_a_pickle_made_to_last_for_ever_is_refused_by_the_limit(path, kind, monkeypatch):
-    monkeypatch.setattr(weight_limits, 'OPCODES', 300_000)
+    monkeypatch.setattr(limits, 'OPCODES', 300_000)
     content, words = HOSTILE[kind]
     tracemalloc.start()
     try:
@@ -348,7 +348,7 @@ def test_a_pickle_made_to_last_for_ever_is_refused_by_the_limit(path, kind, monk
 
 
 def test_a_list_of_a_million_members_is_refused_before_it_is_read(path, monkeypatch):
-    monkeypatch.setattr(weight_limits, 'DIRECTORY_BYTES', 1000)
+    monkeypatch.setattr(limits, 'DIRECTORY_BYTES', 1000)
     with zipfile.ZipFile(path, 'w') as archive:
         for number in range(50):
             archive.writestr(f'archive/data/{number}', b'')
@@ -359,7 +359,7 @@ def test_a_list_of_a_million_members_is_refused_before_it_is_read(path, monkeypa
 
 @pytest.mark.parametrize('form', ['gzip', 'zip', 'keras', 'matlab'])
 def test_what_inflates_is_refused_at_the_limit(tmp_path, form, monkeypatch):
-    monkeypatch.setattr(weight_limits, 'UNPACKED_BYTES', 1 << 20)
+    monkeypatch.setattr(limits, 'UNPACKED_BYTES', 1 << 20)
     path, content = tmp_path / 'x', bytes(4 << 20)
     if form == 'gzip':
         path.write_bytes(gzip.compress(content, 1))

@@ -100,14 +100,14 @@ def efficientnet(layers: Iterable[str]) -> dict[str, str]:
     first = gate | {'dwconv': 'conv_dw', 'bn': 'bn1', 'project_conv': 'conv_pw', 'project_bn': 'bn2'}
     rest = gate | {'expand_conv': 'conv_pw', 'expand_bn': 'bn1', 'dwconv': 'conv_dw', 'bn': 'bn2'}
     rest |= {'project_conv': 'conv_pwl', 'project_bn': 'bn3'}
-    found = {}
+    names = {}
     for name in layers:
         match = re.fullmatch(r'block([1-7])([a-z])_(\w+)', name)
         if match and match[3] in (named := first if match[1] == '1' else rest):
-            found[name] = f'blocks.{int(match[1]) - 1}.{ord(match[2]) - ord("a")}.{named[match[3]]}'
+            names[name] = f'blocks.{int(match[1]) - 1}.{ord(match[2]) - ord("a")}.{named[match[3]]}'
         elif name in paths:
-            found[name] = paths[name]
-    return found
+            names[name] = paths[name]
+    return names
 
 
 def efficientnet_preprocessing(mean: np.ndarray, variance: np.ndarray, size: int) -> Preprocessing:

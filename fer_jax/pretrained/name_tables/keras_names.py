@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fer_jax.models import resnet_v2, vgg
+from fer_jax.models import mobilenet, resnet_v2, vgg
 from fer_jax.models.preprocessing import Preprocessing
-from fer_jax.pretrained.name_tables import keras_layers
+from fer_jax.pretrained.name_tables import keras_layers, mobilenet_names
 from fer_jax.pretrained.name_tables.matconvnet_names import vgg_layers
 from fer_jax.pretrained.name_tables.torch_names import IMAGENET, Rule, first_match
 
@@ -29,6 +29,7 @@ class KerasSource(NamedTuple):
       preprocessing: how this source prepares images, unless the network does it.
       scaled: whether BatchNorms have a gamma.
       normalising: matches the entries of a normalisation at the network's input.
+      head_is_convolution: whether the last layer is a convolution of one pixel.
     """
 
     paths: Paths
@@ -36,6 +37,7 @@ class KerasSource(NamedTuple):
     preprocessing: Preprocessing
     scaled: bool = True
     normalising: re.Pattern[str] = re.compile(r'(?!)')
+    head_is_convolution: bool = False
 
     def look_of(self, entries: Mapping[str, np.ndarray]) -> Preprocessing:
         """Returns the preprocessing of a file: that of a normalisation among its entries, else `preprocessing`."""
@@ -126,4 +128,12 @@ TABLES: dict[str, Mapping[str, KerasSource]] = {
     },
     'tf_efficientnet_b0': {'keras': efficientnet(224)},
     'tf_efficientnet_b2': {'keras': efficientnet(260)},
+    **dict.fromkeys(
+        (name for name in mobilenet.WIDTHS if name != mobilenet.FOLDED),
+        {
+            'keras': KerasSource(
+                by_rules(*mobilenet_names.KERAS_RULES), mobilenet_names.KERAS_LAYERS, TF, head_is_convolution=True
+            )
+        },
+    ),
 }

@@ -230,6 +230,13 @@ FACENET_PYTORCH = Source(
     renamed_head('logits'),
 )
 
+# its weights want images of -1 to 1; heads of their own that help its training lie beside it
+TORCHVISION_GOOGLENET = Source(
+    ((r'fc(\.\d+)?', 'head.primary'), (r'(conv[123]|inception[345][a-e])\..*', r'\g<0>')),
+    Preprocessing((0.5,) * 3, (0.5,) * 3),
+    renamed_head('fc'),
+)
+
 # network -> source -> its names
 TABLES: dict[str, Mapping[str, Source]] = {
     **{f'resnet{depth}': {'torchvision': TORCHVISION_RESNET, 'children': RESNET_CHILDREN} for depth in resnet.DEPTHS},
@@ -249,6 +256,7 @@ TABLES: dict[str, Mapping[str, Source]] = {
     'tf_efficientnet_b2': {'timm': timm_efficientnet(260)},
     'inception_resnet_v1': {'facenet_pytorch': FACENET_PYTORCH},
     'inception_resnet_v2': {'timm': TIMM_INCEPTION_RESNET_V2},
+    'googlenet': {'torchvision': TORCHVISION_GOOGLENET},
 }
 IGNORED = re.compile(r'(.*\.)?(num_batches_tracked|n_averaged)')
 # what torch.compile and FSDP put between the names of modules; before all names it is a prefix

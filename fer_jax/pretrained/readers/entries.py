@@ -7,8 +7,8 @@ import numpy as np
 
 from fer_jax.pretrained.readers.pickle_machine import Placeholder, Symbol
 from fer_jax.pretrained.readers.pickled_arrays import Array, Dtype, Storage, Tensor
-from fer_jax.utils import weight_limits as limits
-from fer_jax.utils.weight_limits import check_limit
+from fer_jax.utils import limits
+from fer_jax.utils.limits import check_limit
 
 LONGEST_LIST = 16  # lists in which state dicts are looked for; a longer one is a history
 SCRIPT = '__torch__.'  # begins the class names of TorchScript
@@ -58,9 +58,9 @@ def flatten(tree: Any, *, empty: str = '') -> Entries:
 def describe(value: Any) -> str:
     """Returns the type of an object by its class alone, as text."""
     if isinstance(value, Placeholder):
-        return str(value.symbol)
+        return str(value.symbol)[: limits.NAME_CHARACTERS]
     if isinstance(value, Symbol):
-        return str(value)
+        return str(value)[: limits.NAME_CHARACTERS]
     if isinstance(value, Tensor | Array | Storage | Dtype):
         return {Tensor: 'tensor', Array: 'array', Storage: 'storage', Dtype: 'dtype'}[type(value)]
     return type(value).__name__

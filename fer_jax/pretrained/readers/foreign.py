@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.h5', '.hdf5', '.keras', '.mat', '.pkl')
+from fer_jax.pretrained.readers.tfjs_file import is_tfjs
+
+SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.h5', '.hdf5', '.keras', '.mat', '.pkl', '.dat')
+ALL_SUFFIXES = (*SUFFIXES, '.json')  # one of TensorFlow.js is no use without the shards beside it
 SAVE_STATE_DICT = 'in PyTorch run torch.save(model.state_dict(), "x.pth") and give that file'
 SAVE_H5 = 'in Keras run model.save("x.h5") and give that file'
 UNPACK = 'unpack it and give the file of weights in it'
@@ -51,7 +54,7 @@ def describe_foreign(path: Path) -> str:
         return SUFFIX_KINDS['.tflite']
     if head[:1] == b'\x08' and any(word in head[:64] for word in (b'pytorch', b'onnx', b'tf2onnx', b'keras2onnx')):
         return SUFFIX_KINDS['.onnx']
-    if head.lstrip()[:1] == b'{' and head[8:9] != b'{':
+    if head.lstrip()[:1] == b'{' and head[8:9] != b'{' and not is_tfjs(head):
         return 'JSON, such as the index of weights in several files, or a config; give the file of weights'
     return next((kind for beginning, kind in BEGINNINGS.items() if head.startswith(beginning)), '')
 

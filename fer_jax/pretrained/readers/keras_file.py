@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from fer_jax.errors import UserError
-from fer_jax.utils import weight_limits as limits
-from fer_jax.utils.weight_limits import check_limit
+from fer_jax.utils import limits
+from fer_jax.utils.limits import check_limit
 
 READ_SECONDS = 300.0  # of the clock, for a process that waits and computes nothing
 HDF5 = b'\x89HDF\r\n\x1a\n'
@@ -150,8 +150,8 @@ class Reader:
             claimed = group.attrs.get_id(key)
             if math.prod(claimed.shape) * claimed.dtype.itemsize > self.size:
                 raise ValueError(f'its attribute {key} claims more names than the file holds')
-            found = np.ravel(group.attrs[key]).tolist()
-            names += [name.decode() if isinstance(name, bytes) else str(name) for name in found]
+            layer_names = np.ravel(group.attrs[key]).tolist()
+            names += [name.decode() if isinstance(name, bytes) else str(name) for name in layer_names]
         return names
 
     def add(self, entries: dict[str, np.ndarray], name: str, dataset: Any) -> None:

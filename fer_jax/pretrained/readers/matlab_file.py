@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from fer_jax.errors import UserError
-from fer_jax.utils import weight_limits as limits
-from fer_jax.utils.weight_limits import check_limit
+from fer_jax.utils import limits
+from fer_jax.utils.limits import check_limit
 
 MATLAB = b'MATLAB '  # of version 5 and of 7.3, which is HDF5 behind it
 NUMBERS = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 9: 'f8', 12: 'i8', 13: 'u8'}
@@ -165,7 +165,10 @@ class Elements:
             (length,) = self.numbers().tolist()
             packed = bytes(self.next()[1])
             check_limit(len(packed) // max(length, 1), limits.MEMBERS, 'fields in a struct')
-            names = [packed[at : at + length].split(b'\0')[0].decode('latin1') for at in range(0, len(packed), length)]
+            names = [
+                packed[start : start + length].split(b'\0')[0].decode('latin1')
+                for start in range(0, len(packed), length)
+            ]
             self.check_count(count * max(len(names), 1))
             return [{name: self.member() for name in names} for _ in range(count)]
         raise ValueError(f'a matrix of class {kind}')

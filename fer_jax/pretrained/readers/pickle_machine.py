@@ -10,8 +10,8 @@ import pickletools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from fer_jax.utils import weight_limits as limits
-from fer_jax.utils.weight_limits import LimitError, check_limit
+from fer_jax.utils import limits
+from fer_jax.utils.limits import LimitError, check_limit
 
 
 class Symbol(NamedTuple):

@@ -14,8 +14,8 @@ import ml_dtypes
 import numpy as np
 
 from fer_jax.pretrained.readers.pickle_machine import PickleMachine, Placeholder, Symbol
-from fer_jax.utils import weight_limits as limits
-from fer_jax.utils.weight_limits import check_limit
+from fer_jax.utils import limits
+from fer_jax.utils.limits import check_limit
 
 STORAGES = {
     'DoubleStorage': np.dtype('<f8'),

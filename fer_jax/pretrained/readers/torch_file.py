@@ -20,8 +20,8 @@ from fer_jax.pretrained.readers.entries import Entries, flatten
 from fer_jax.pretrained.readers.pickle_machine import PickleMachine, Placeholder, Symbol
 from fer_jax.pretrained.readers.pickled_arrays import BUILDERS, STORAGES, Storage
 from fer_jax.pretrained.readers.unpack import list_members
-from fer_jax.utils import weight_limits as limits
-from fer_jax.utils.weight_limits import check_limit
+from fer_jax.utils import limits
+from fer_jax.utils.limits import check_limit
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 TORCH_LEGACY = pickle.dumps(LEGACY_MAGIC, protocol=2)  # the first pickle of torch.save before 1.6
@@ -175,14 +175,14 @@ def read_legacy(file: Any, size: int, steps: int = 0) -> tuple[Any, int]:
     def load() -> Any:
         nonlocal steps
         machine = PickleMachine(bounded, TORCH_BUILDERS, _storage_loader(storage), steps)
-        found, steps = machine.load(), machine.steps
-        return found
+        state, steps = machine.load(), machine.steps
+        return state
 
     if load() != LEGACY_MAGIC:
         raise ValueError('it is not written by torch.save')
     load()  # protocol version
     load()  # sizes of the writer's C types; storages are always little-endian
-    found = load()
+    state = load()
     keys = load()
     if type(keys) is not list:
         raise ValueError('it has no list of storages')
@@ -193,7 +193,7 @@ def read_legacy(file: Any, size: int, steps: int = 0) -> tuple[Any, int]:
             raise ValueError(f'storage {short(key)} has {written} elements, expected {kind.count}')
         raw = bounded.read(kind.count * kind.dtype.itemsize)
         kind.read = lambda raw=raw: raw
-    return found, steps
+    return state, steps
 
 
 def _load_from_bytes(machine: PickleMachine, data: Any) -> Any:

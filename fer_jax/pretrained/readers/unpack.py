@@ -6,12 +6,11 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from fer_jax.errors import UserError
 from fer_jax.pretrained.readers.foreign import NUMPY_ARCHIVE, SUFFIX_KINDS, SUFFIXES, describe_foreign
-from fer_jax.utils import weight_limits as limits
-from fer_jax.utils.weight_limits import LimitError, check_limit, unpacked_limit
+from fer_jax.utils import bounded_files, limits
+from fer_jax.utils.limits import LimitError, check_limit, unpacked_limit
 
 GZIP = b'\x1f\x8b'
 ZIP = b'PK\3\4'
@@ -26,6 +25,8 @@ def unpacked(path: Path) -> Iterator[Path]:
     Raises:
       UserError: it is a file of another kind, or above a limit, or the archive holds several files or none.
     """
+    if not (path.is_file() or path.is_dir()):  # a folder is named below, with its files
+        raise UserError(f'{path} is not a file; give a file of weights')
     with tempfile.TemporaryDirectory(prefix='fer_jax_weights_') as folder:
         inner, number = path, 0
         while (packed := _unpack_once(path, inner, Path(folder) / str(number))) is not None:
@@ -63,15 +64,8 @@ def list_members(path: Path) -> list[zipfile.ZipInfo]:
     Raises:
       LimitError: it holds too many.
     """
-    with path.open('rb') as file:  # zipfile makes an object of every member before it can be asked for their number
-        record: Any = zipfile._EndRecData(file)  # type: ignore[attr-defined]
-    if record is None:
-        raise zipfile.BadZipFile('the end of the archive is missing')
-    check_limit(record[5], limits.DIRECTORY_BYTES, 'bytes in its list of members')
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-    check_limit(len(members), limits.MEMBERS, 'members')
-    return members
+    with path.open('rb') as file:
+        return bounded_files.list_members(file)
 
 
 def _inner_member(path: Path, archive: Path) -> str:
