@@ -52,16 +52,16 @@ def place(environment: Mapping[str, str], coordinator: str = '', count: int = 0,
         if index < 0:
             by_job = _number(environment, 'JOB_COMPLETION_INDEX', -1)
             index = _number(environment, 'FER_JAX_PROCESS_ID', by_job)
-        found = Place(coordinator, count, index, 0, 1, '--num_processes or FER_JAX_NUM_PROCESSES')
+        given = Place(coordinator, count, index, 0, 1, '--num_processes or FER_JAX_NUM_PROCESSES')
     elif _number(environment, 'OMPI_COMM_WORLD_SIZE', 1) > 1:
-        found = _of_open_mpi(environment, coordinator)
+        given = _of_open_mpi(environment, coordinator)
     elif _number(environment, 'SLURM_STEP_NUM_TASKS', 1) > 1:
-        found = _of_slurm(environment, coordinator)
+        given = _of_slurm(environment, coordinator)
     elif coordinator or index >= 0:
         raise UserError('--coordinator and --process_id say nothing without --num_processes; give it, or neither')
     else:
         return None
-    return _checked(found)
+    return _checked(given)
 
 
 def _of_open_mpi(environment: Mapping[str, str], coordinator: str) -> Place:
@@ -96,8 +96,8 @@ def tasks_of_nodes(tasks: str) -> list[int]:
 
 def first_host(nodes: str) -> str:
     """Returns the first host of a SLURM node list: 'gpu[003-007,9]-ib,cpu1' -> 'gpu003-ib'."""
-    found = re.match(r'([^,\[]*)(?:\[(\w+)[^\]]*\])?([^,\[]*)', nodes)
-    return ''.join(part or '' for part in found.groups()) if found else nodes
+    match = re.match(r'([^,\[]*)(?:\[(\w+)[^\]]*\])?([^,\[]*)', nodes)
+    return ''.join(part or '' for part in match.groups()) if match else nodes
 
 
 def _port(job: int) -> int:
@@ -112,21 +112,21 @@ def _number(environment: Mapping[str, str], name: str, otherwise: int) -> int:
     return int(text) if text else otherwise
 
 
-def _checked(found: Place) -> Place | None:
-    if not 0 <= found.index < found.count:
+def _checked(given: Place) -> Place | None:
+    if not 0 <= given.index < given.count:
         raise UserError(
-            f'process {found.index} of {found.count} (by {found.source}); numbers go from 0 to {found.count - 1}: give '
+            f'process {given.index} of {given.count} (by {given.source}); numbers go from 0 to {given.count - 1}: give '
             '--process_id, or FER_JAX_PROCESS_ID'
         )
-    if found.count == 1:
+    if given.count == 1:
         return None
-    host, _, port = found.coordinator.rpartition(':')
+    host, _, port = given.coordinator.rpartition(':')
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise UserError(
-            f'coordinator {found.coordinator!r} of {found.count} processes (by {found.source}); expected host:port of '
+            f'coordinator {given.coordinator!r} of {given.count} processes (by {given.source}); expected host:port of '
             'process 0: give --coordinator, or FER_JAX_COORDINATOR'
         )
-    return found
+    return given
 
 
 def own_gpus(here: Place, environment: Mapping[str, str], there: int) -> list[int] | None:

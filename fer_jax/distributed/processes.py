@@ -142,14 +142,14 @@ def shared_file(path: Path) -> None:
         )
 
 
-def leave(status: int, said: str) -> None:
+def leave(status: int, message: str) -> None:
     """Ends this process once that does not harm the others; returns only where there are no others.
 
     A message that process 0 has already printed with the same status is not repeated, unless the status is 1.
 
     Args:
       status: exit status.
-      said: message for standard error; '' for none.
+      message: message for standard error; '' for none.
     """
     if _peers is None:
         return
@@ -157,10 +157,10 @@ def leave(status: int, said: str) -> None:
         signal.signal(number, signal.SIG_IGN)
     if status == 1:  # it may be because of another process, which will be found in a moment
         time.sleep(3.0)
-    told = _peers.leave(status)
-    if said and not (told and status != 1):
+    delivered = _peers.leave(status)
+    if message and not (delivered and status != 1):
         prefix = '' if is_main_process() else f'process {index()} on {HERE}: '
-        os.write(2, f'{prefix}{said}\n'.encode())
+        os.write(2, f'{prefix}{message}\n'.encode())
     _peers.linger(status)
     _end(status)
 

@@ -74,11 +74,11 @@ def await_processes(port: int, count: int, about: Mapping[str, Any], wait: float
     Raises:
       UserError: the port is taken, a process does not come, comes twice, or is of another run.
     """
-    found: dict[int, tuple[str, Line]] = {}
+    devices: dict[int, tuple[str, Line]] = {}
     deadline = time.monotonic() + wait
     with _listening(port) as listener:
-        while len(found) < count - 1:
-            missing = sorted(set(range(1, count)) - set(found))
+        while len(devices) < count - 1:
+            missing = sorted(set(range(1, count)) - set(devices))
             if time.monotonic() > deadline:
                 few = ', '.join(map(str, missing[:8])) + (' ...' if len(missing) > 8 else '')
                 raise UserError(
@@ -92,10 +92,10 @@ def await_processes(port: int, count: int, about: Mapping[str, Any], wait: float
                     line.say({'refused': wrong} if wrong else {'welcome': 0})
                     if wrong:
                         raise UserError(wrong)
-                    found[hello['process']] = (hello['host'], line)
-    for _, line in found.values():
+                    devices[hello['process']] = (hello['host'], line)
+    for _, line in devices.values():
         line.say({'begin': HERE})
-    return found
+    return devices
 
 
 def _listening(port: int) -> socket.socket:

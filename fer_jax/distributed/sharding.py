@@ -44,9 +44,9 @@ def make_mesh(devices: int = 0) -> Mesh:
         )
     shares = Counter(device.process_index for device in available)
     if len(set(shares.values())) > 1:
-        told = ', '.join(f'{count} in process {index}' for index, count in sorted(shares.items())[:16])
+        listing = ', '.join(f'{count} in process {index}' for index, count in sorted(shares.items())[:16])
         raise UserError(
-            f'not all processes have as many devices: {told}; start them on machines of one kind, as many GPUs each'
+            f'not all processes have as many devices: {listing}; start them on machines of one kind, as many GPUs each'
         )
     chosen = available[: devices or len(available)]
     mesh = Mesh(np.asarray(chosen), ('data',), axis_types=(AxisType.Auto,))
@@ -132,7 +132,7 @@ def put(tree: Any, where: Sharding) -> Any:
 
 def own_rows(mesh: Mesh, count: int) -> slice:
     """Returns the rows of a batch of `count` that lie on the devices of this process."""
-    own = [at for at, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
+    own = [index for index, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
     return slice(own[0] * count // mesh.size, (own[-1] + 1) * count // mesh.size)
 
 

@@ -35,6 +35,6 @@ class StopConsensus:
         return self._before is not None and self._read(self._before)
 
     def _read(self, wishes: jax.Array) -> bool:
-        found = int(wishes) > 0
+        wished = int(wishes) > 0
         processes.step_finished()
-        return found
+        return wished

@@ -160,17 +160,17 @@ class Peers:
             self._finished = now
 
     def _lose(self, other: int, how: str) -> None:
-        said = f'process {other} on {self._hosts.get(other, HERE)} {how}'
-        self._all({'lost': said})
-        self._finish(1, f'{said}; what was saved is whole, and the same command goes on')
+        message = f'process {other} on {self._hosts.get(other, HERE)} {how}'
+        self._all({'lost': message})
+        self._finish(1, f'{message}; what was saved is whole, and the same command goes on')
 
-    def _finish(self, status: int, said: str) -> None:
+    def _finish(self, status: int, message: str) -> None:
         with self._news:
             if self._over:
                 return
             self._over = True
-        if said:
-            os.write(2, f'fer_jax: process {self.index} on {HERE} ends: {said}\n'.encode())
+        if message:
+            os.write(2, f'fer_jax: process {self.index} on {HERE} ends: {message}\n'.encode())
         self._all({'left': [self.index, status]})
         if self.index == 0:  # JAX's service ends with this process, and with it whoever is still there
             self._until(lambda: self._gone >= set(self._lines), 2.0)

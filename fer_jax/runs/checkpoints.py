@@ -1,11 +1,12 @@
 """Orbax behind one door: the newest and the best checkpoint of a run, and what network they belong to."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
 import math
-import shutil
+import os
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -20,9 +21,10 @@ from fer_jax.errors import UserError
 from fer_jax.models.network import ModelSpec
 from fer_jax.models.parameters import Variables
 from fer_jax.runs import checksums
-from fer_jax.utils import atomic_files
+from fer_jax.utils import bounded_files, checked_files, disk_faults
 
 log = logging.getLogger('fer_jax')
+HISTORY = 'metrics_jsonl_sha256'  # in the metadata of a step
 # metric -> whether a larger value is better
 SELECTABLE = {'accuracy': True, 'balanced_accuracy': True, 'macro_f1': True, 'nll': False}
 
@@ -59,16 +61,28 @@ class Checkpoints:
     training needs besides to continue: {step, opt_state, sums, scale, health, current}; `current` holds the trained
     parameters and statistics where `model` has their averages.
 
-    Saving is asynchronous. A step counts once its manifest is written, after all its files; then the newest and the
-    best step are kept, and the others are deleted. Only a step whose files match its manifest is restored. A step that
-    does not match is reported, and moved to `set_aside/` unless the folder is opened read-only.
+    Saving is asynchronous. A step counts once its manifest is written, after all its files; then the newest `keep` and
+    the best step are kept, and the others are deleted. Only a step whose files match its manifest is restored. A step
+    that does not match is reported, and moved to `set_aside/` unless the folder is opened read-only.
+
+    Attributes:
+      damaged: {step: reason} of the steps that were left out when the folder was opened.
     """
 
-    def __init__(self, workdir: Path, spec: ModelSpec, *, select: str = 'validation/accuracy', read_only: bool = False):
+    def __init__(
+        self,
+        workdir: Path,
+        spec: ModelSpec,
+        *,
+        select: str = 'validation/accuracy',
+        keep: int = 1,
+        read_only: bool = False,
+    ):
         """Opens or makes the folder.
 
         Args:
           select: selection criterion, see `parse_select`.
+          keep: number of the newest checkpoints that are kept, beside the best.
           read_only: makes, moves and deletes nothing.
 
         Raises:
@@ -77,15 +91,17 @@ class Checkpoints:
         self.directory = (workdir / 'checkpoints').absolute()
         if self.directory.exists() and not self.directory.is_dir():
             raise UserError(f'{self.directory} is a file; checkpoints need a folder of that name: move it away')
+        self._keep = keep
         self._larger_is_better = SELECTABLE[parse_select(select)[1]]
         path = self.directory / 'model.json'
         if path.exists():
             _refuse_another(read_spec(workdir), spec, self.directory)
         elif not read_only and processes.is_main_process():
             self.directory.mkdir(parents=True, exist_ok=True)
-            atomic_files.write_text(path, spec.to_json())
-        found = _verified(self.directory, read_only=read_only) if processes.is_main_process() else []
-        self._steps: list[int] = json.loads(processes.broadcast_from_main(json.dumps(found)))
+            checked_files.write_json(path, dataclasses.asdict(spec))
+        self.damaged: dict[str, str] = {}
+        steps = self._verified_steps(read_only=read_only) if processes.is_main_process() else []
+        self._steps: list[int] = json.loads(processes.broadcast_from_main(json.dumps(steps)))
         processes.shared_file(path)
         # Named processes meet at JAX's service. Others would meet on the devices, also out of the sealing thread, where
         # their collectives mix with those of a step.
@@ -106,6 +122,18 @@ class Checkpoints:
         self._sealer = ThreadPoolExecutor(1)
         self._sealed: Future[None] | None = None
 
+    def _verified_steps(self, *, read_only: bool) -> list[int]:
+        steps = []
+        for folder in step_folders(self.directory):
+            if reason := checksums.find_damage(folder):
+                self.damaged[folder.name] = reason
+                log.warning('checkpoint %s is left out: %s', folder, reason)
+                if not read_only:
+                    checksums.quarantine(folder)
+            else:
+                steps.append(int(folder.name))
+        return steps
+
     def latest_step(self) -> int | None:
         return max(self._steps, default=None)
 
@@ -114,13 +142,18 @@ class Checkpoints:
         scored = [(metrics['score'], step) for step in self._steps if (metrics := self._manager.metrics(step))]
         return max(scored)[1] if scored else None
 
-    def save(self, items: Mapping[str, Any], value: float | None = None) -> None:
+    def history_sha256(self, step: int) -> str:
+        """Returns the sha256 that metrics.jsonl had when `step` was saved; '' where that is not known."""
+        return str((self._manager.metadata(step).custom_metadata or {}).get(HISTORY, ''))
+
+    def save(self, items: Mapping[str, Any], value: float | None = None, history: str = '') -> None:
         """Starts to save a step, after waiting for the save before; a step that is already saved is skipped.
 
         Args:
           items: {'model', 'train'}: trees of arrays; the step is that of 'train'.
           value: the selection metric, where it was measured at this step. A value that is not finite counts as not
             measured, so that it cannot become the best.
+          history: sha256 of metrics.jsonl at this step.
 
         Raises:
           UserError: this step, or the one before, cannot be written.
@@ -130,14 +163,15 @@ class Checkpoints:
         if step in self._steps:
             return
         if processes.is_main_process() and not (self.directory / 'model.json').exists():
-            raise UserError(f'{self.directory} was removed, or its disk taken away, while the run wrote to it')
+            raise disk_faults.removed_folder(self.directory)
         metrics = None
         if value is not None and math.isfinite(value):
             metrics = {'score': value if self._larger_is_better else -value}
         saved = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         try:
-            self._manager.save(step, args=ocp.args.Composite(**saved), metrics=metrics)
-        except OSError as error:
+            about = {HISTORY: history} if history else None
+            self._manager.save(step, args=ocp.args.Composite(**saved), metrics=metrics, custom_metadata=about)
+        except (OSError, ValueError, RuntimeError) as error:  # Orbax raises its store's errors as ValueError
             raise self._unwritten(error) from error
         self._sealed = self._sealer.submit(self._seal, step)
 
@@ -151,7 +185,7 @@ class Checkpoints:
             checksums.write_checksums(self.directory / str(step))
         processes.barrier(f'sealed {step} of {self.directory}')
         self._steps.append(step)
-        for other in sorted(set(self._steps) - {step, self.best_step()}):
+        for other in sorted(set(self._steps) - {*sorted(self._steps)[-self._keep :], self.best_step()}):
             self._steps.remove(other)
             if processes.is_main_process():
                 checksums.manifest_of(self.directory / str(other)).unlink(missing_ok=True)
@@ -211,17 +245,19 @@ class Checkpoints:
             processes.step_finished()  # a process that cannot write keeps the others waiting inside Orbax
             try:
                 sealed.result()
-            except Exception as error:  # Orbax raises its store's errors as ValueError
+            except Exception as error:
                 raise self._unwritten(error) from error
             finally:
                 processes.step_finished(more=False)
 
     def _unwritten(self, error: Exception) -> UserError:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        free = shutil.disk_usage(self.directory.parent).free / 1e9 if self.directory.parent.is_dir() else 0.0
+        if not (self.directory / 'model.json').exists():
+            return disk_faults.removed_folder(self.directory)
+        number = disk_faults.fault_number(error)
+        reason = os.strerror(number) if number else (str(error) or type(error).__name__).splitlines()[0]
         return UserError(
-            f'a checkpoint cannot be written to {self.directory} ({reason}); {free:.1f} GB are free there. Earlier '
-            'ones are whole: make room, or move the workdir to another disk, and the same command goes on'
+            f'a checkpoint cannot be written to {self.directory} ({reason}); {disk_faults.free_space(self.directory)}. '
+            'Earlier ones are whole: make room, or move the workdir to another disk, and the same command goes on'
         )
 
     def close(self) -> None:
@@ -234,7 +270,7 @@ class Checkpoints:
             self.wait()
         finally:
             self._sealer.shutdown()
-            with contextlib.suppress(ValueError, OSError):  # what `wait` has raised, once more
+            with contextlib.suppress(Exception):  # what `wait` has raised, once more
                 self._manager.close()
 
 
@@ -254,7 +290,7 @@ def digest(folder: Path) -> str:
 
     Two steps with the same bits have the same digest, however Orbax laid them out in files.
     """
-    found = hashlib.sha256()
+    total = hashlib.sha256()
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with ocp.StandardCheckpointer() as reader:
         for name in ('model', 'train'):
@@ -262,29 +298,16 @@ def digest(folder: Path) -> str:
             target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), about)
             for path, leaf in jax.tree_util.tree_leaves_with_path(reader.restore(folder / name, target)):
                 named = f'{name}{jax.tree_util.keystr(path)} {leaf.dtype.name}{list(leaf.shape)}'
-                found.update(named.encode() + b'\0' + np.asarray(leaf).tobytes())
-    return found.hexdigest()
+                total.update(named.encode() + b'\0' + np.asarray(leaf).tobytes())
+    return total.hexdigest()
 
 
 def step_folders(directory: Path) -> list[Path]:
     """Lists the folders that are named like steps, complete or not, in the order of their steps."""
     if not directory.is_dir():
         return []
-    found = [path for path in directory.iterdir() if path.name.isdecimal() and path.is_dir()]
-    return sorted(found, key=lambda path: int(path.name))
-
-
-def _verified(directory: Path, *, read_only: bool) -> list[int]:
-    """The steps that are what their manifests say; of others the reason is told."""
-    steps = []
-    for folder in step_folders(directory):
-        if reason := checksums.find_damage(folder):
-            log.warning('checkpoint %s is left out: %s', folder, reason)
-            if not read_only:
-                checksums.quarantine(folder)
-        else:
-            steps.append(int(folder.name))
-    return steps
+    folders = [path for path in directory.iterdir() if path.name.isdecimal() and path.is_dir()]
+    return sorted(folders, key=lambda path: int(path.name))
 
 
 def read_spec(workdir: Path) -> ModelSpec:
@@ -296,12 +319,12 @@ def read_spec(workdir: Path) -> ModelSpec:
     path = workdir / 'checkpoints' / 'model.json'
     if not path.is_file():
         raise UserError(f'workdir={str(workdir)!r} holds no run (no {path}); give the folder that training wrote')
+    remedy = 'take it from a copy of that run, or start again in another --workdir'
+    checked_files.check_file(path, remedy)
     try:
-        return ModelSpec.from_json(path.read_text())
+        return ModelSpec.from_json(bounded_files.read_text(path))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f'{path} cannot be read ({type(error).__name__}: {error}); start again in another --workdir'
-        ) from error
+        raise UserError(f'{path} cannot be read ({type(error).__name__}: {error}); {remedy}') from error
 
 
 def _refuse_another(there: ModelSpec, here: ModelSpec, directory: Path) -> None:

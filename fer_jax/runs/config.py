@@ -1,6 +1,5 @@
 """What has changed in the config of a run that goes on."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,9 +7,10 @@ from typing import Any
 
 from fer_jax.errors import UserError
 from fer_jax.runs import provenance
+from fer_jax.utils import checked_files
 
 # Another way to the same result, up to the rounding of another number of devices
-FREE = ('log_every', 'data.placement', 'data.workers')
+FREE = ('log_every', 'data.placement', 'data.workers', 'checkpoint.keep', 'wandb')
 PLACE = re.compile(r'(^|\.)data\.(name|dir|manifest)$')  # where the data lie
 
 
@@ -65,12 +65,13 @@ def read_run_config(workdir: Path) -> dict[str, Any]:
       UserError: config.json cannot be read.
     """
     path = workdir / 'config.json'
+    remedy = 'take it from a copy of that run, or choose another --workdir'
     try:
-        config = json.loads(path.read_text())
-        if not isinstance(config, dict) or not isinstance(config.get('phases', []), list):
-            raise ValueError('it is no config')
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f'{path} is damaged ({error}); choose another --workdir, or remove that file') from None
+        config = checked_files.read_json(path, remedy)
+    except FileNotFoundError:
+        raise UserError(f'{path} is missing; {remedy}') from None
+    if not isinstance(config.get('phases', []), list):
+        raise UserError(f'{path} is damaged (it is no config); {remedy}')
     return config
 
 

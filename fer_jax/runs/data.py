@@ -1,16 +1,19 @@
 """The data of a finished run: as long as they are where they were, and the digests that it keeps of them."""
 
-import zipfile
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from fer_jax.config.source import PLACES
 from fer_jax.data.dataset import Dataset
 from fer_jax.data.tasks import load_tasks
+from fer_jax.errors import UserError
 from fer_jax.runs import config as run_config
-from fer_jax.utils.atomic_files import atomic_write
+from fer_jax.utils import checked_files
 
+log = logging.getLogger('fer_jax')
 DIGESTS = 'image_digests.npz'
 ROLES = ('train', 'validation', 'test')
 
@@ -23,18 +26,25 @@ def data_of_run(workdir: Path) -> dict[str, Dataset]:
     """
     from fer_jax.runs.checkpoints import read_spec  # a step does not need Orbax
 
-    spec = read_spec(workdir)
-    return load_tasks(run_config.read_run_config(workdir), image_size=spec.image_size, channels=spec.channels)
+    spec, config = read_spec(workdir), run_config.read_run_config(workdir)
+    if not any(config['data'].get(place) for place in PLACES):
+        raise UserError(
+            f'{workdir} was trained on arrays, which it does not keep; write them as images to use them here'
+        )
+    return load_tasks(config, image_size=spec.image_size, channels=spec.channels)
 
 
 def write_image_digests(workdir: Path, data: Mapping[str, Dataset]) -> None:
     """Writes the digests of the images of all tasks, by role, to `workdir`, joined with those already written there."""
-    kept = _stored(workdir)
+    try:
+        kept = _stored(workdir)
+    except UserError as error:
+        log.warning('%s', error)
+        kept = _nothing()
     for role in ROLES:
         parts = [task.splits[role].digests for task in data.values() if role in task.splits]
         kept[role] = np.unique(np.concatenate([kept[role], *parts]), axis=0)
-    with atomic_write(workdir / DIGESTS) as scratch, scratch.open('wb') as file:
-        np.savez(file, **kept)  # type: ignore[arg-type]
+    checked_files.write_arrays(workdir / DIGESTS, kept)
 
 
 def image_digests(workdir: Path) -> dict[str, np.ndarray]:
@@ -44,7 +54,7 @@ def image_digests(workdir: Path) -> dict[str, np.ndarray]:
       role -> uint8 [N, 32], sha256 of the encoded images.
 
     Raises:
-      UserError: the run has written no digests, and its data are no longer where they were.
+      UserError: the run has written no digests, and its data are no longer where they were; or they are damaged.
     """
     stored = _stored(workdir)
     if any(map(len, stored.values())):
@@ -56,8 +66,13 @@ def image_digests(workdir: Path) -> dict[str, np.ndarray]:
 
 
 def _stored(workdir: Path) -> dict[str, np.ndarray]:
+    remedy = 'run the same command again, which makes those of its present data anew'
     try:
-        with np.load(workdir / DIGESTS) as file:
+        with checked_files.open_arrays(workdir / DIGESTS, remedy) as file:
             return {role: file[role].astype(np.uint8).reshape(-1, 32) for role in ROLES}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return {role: np.empty((0, 32), np.uint8) for role in ROLES}
+    except FileNotFoundError:
+        return _nothing()
+
+
+def _nothing() -> dict[str, np.ndarray]:
+    return {role: np.empty((0, 32), np.uint8) for role in ROLES}

@@ -1,6 +1,5 @@
 """What a run records so that it can be repeated: versions, devices, data, weights."""
 
-import json
 import os
 import platform
 import subprocess
@@ -11,7 +10,7 @@ from typing import Any
 
 import jax
 
-from fer_jax.utils import cache
+from fer_jax.utils import cache, checked_files
 
 PACKAGES = ('fer-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'tensorflow-datasets', 'grain')
 
@@ -41,12 +40,16 @@ def git_revision() -> str:
 
 
 def read_environment(path: Path) -> dict[str, Any]:
-    """Reads environment.json of a run; returns {} where the file is missing or cannot be read."""
+    """Reads environment.json of a run; returns {} where there is none.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    remedy = 'take it from a copy of that run, or remove it: then nobody knows whether the data have changed since'
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
+        return checked_files.read_json(path, remedy)
+    except FileNotFoundError:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -61,10 +64,12 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     lines = []
     there, here = ([facts.get(name) for name in ('mesh', 'processes', 'platform')] for facts in (before, now))
     if None not in there and there != here:
-        known, found = (f'{mesh} {kind} devices in {count} processes' for mesh, count, kind in (there, here))
-        lines.append(f'began on {known}, goes on on {found}: the same up to rounding, no longer to the bit')
-    said, says = (facts.get('teachers', {}) for facts in (before, now))
-    if isinstance(said, Mapping) and (changed := [name for name in says if said.get(name, says[name]) != says[name]]):
+        known, current = (f'{mesh} {kind} devices in {count} processes' for mesh, count, kind in (there, here))
+        lines.append(f'began on {known}, goes on on {current}: the same up to rounding, no longer to the bit')
+    earlier, says = (facts.get('teachers', {}) for facts in (before, now))
+    if isinstance(earlier, Mapping) and (
+        changed := [name for name in says if earlier.get(name, says[name]) != says[name]]
+    ):
         lines.append(f'began with other networks of the teachers {", ".join(changed)}: what they say has changed')
     try:
         old, new = ({'Python': facts['python'], **facts['versions']} for facts in (before, now))
@@ -81,7 +86,9 @@ def other_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     def prints(facts: Mapping[str, Any]) -> dict[str, Any]:
         try:
             data = facts['data']
-            return {'': data['fingerprint']} | {name: one['fingerprint'] for name, one in data.get('joint', {}).items()}
+            return {'': data['fingerprint']} | {
+                name: task['fingerprint'] for name, task in data.get('joint', {}).items()
+            }
         except (KeyError, TypeError, AttributeError):
             return {}
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +16,12 @@ from fer_jax.models.parameters import Variables
 from fer_jax.pretrained import Preprocessing, Weights
 from fer_jax.runs import provenance
 from fer_jax.runs.checkpoints import Checkpoints, read_spec
-from fer_jax.utils import cache
+from fer_jax.runs.results import SCORES_ANEW
+from fer_jax.utils import cache, checked_files
 from fer_jax.utils.paths import user_path
 
-RELEASE = 'release'  # the name of the network that comes with fer_jax
+RELEASE = 'release'  # the name of the network that comes with fer_jax, the first of RELEASES
+RELEASES = ('ferplus', 'fer2013')  # labels of the networks that come with fer_jax: 'release:fer2013'
 FILE = 'release.safetensors'  # beside model.json, in place of checkpoints
 
 
@@ -41,10 +42,19 @@ def resolve_workdir(workdir: str | Path) -> Path:
     """Returns the folder of a run as a path.
 
     Args:
-      workdir: a folder; 'release', where no folder of that name exists, is the network that comes with fer_jax.
+      workdir: a folder; where none of that name exists, 'release' is the network that comes with fer_jax, and
+        'release:LABELS' the one that was trained on these labels, see `RELEASES`.
+
+    Raises:
+      UserError: no such network comes with fer_jax.
     """
     folder = user_path(workdir)
-    return cache.PACKAGE / RELEASE if str(workdir) == RELEASE and not folder.exists() else folder
+    name, colon, labels = str(workdir).partition(':')
+    if name != RELEASE or folder.exists():
+        return folder
+    if colon and labels not in RELEASES:
+        raise UserError(f'{workdir} does not come with fer_jax; choose {RELEASE}:{f" or {RELEASE}:".join(RELEASES)}')
+    return cache.PACKAGE / RELEASE / (labels or RELEASES[0])
 
 
 def restore_selected(workdir: str | Path, sharding: jax.sharding.Sharding | None = None) -> Selected:
@@ -70,7 +80,16 @@ def restore_selected(workdir: str | Path, sharding: jax.sharding.Sharding | None
     store = Checkpoints(folder, spec, read_only=True)
     step = store.best_step()
     if step is None:
-        raise UserError(f'{str(workdir)!r} holds no evaluated checkpoint yet; let that run reach its first evaluation')
+        if store.damaged:
+            listed = '; '.join(f'{name}: {reason}' for name, reason in store.damaged.items())
+            raise UserError(
+                f'all checkpoints of {str(workdir)!r} are damaged ({listed}); take them from a copy of that run'
+            )
+        aside = sorted(path.name for path in store.directory.glob('set_aside/*') if path.is_dir())
+        hint = f' (damaged ones lie in checkpoints/set_aside: {", ".join(aside)})' if aside else ''
+        raise UserError(
+            f'{str(workdir)!r} holds no evaluated checkpoint yet{hint}; let that run reach its first evaluation'
+        )
     return Selected(network, step, store.restore_model(step, network.abstract(sharding)))
 
 
@@ -87,10 +106,15 @@ def temperature(folder: Path) -> float:
 
 
 def calibration(folder: Path) -> dict[str, Any]:
-    """Reads {fitted_on, temperature} from results.json of a finished run; {} where there is none."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads((folder / 'results.json').read_text())['calibrated']
-        return {'fitted_on': str(found['fitted_on']), 'temperature': float(found['temperature'])}
+    """Reads {fitted_on, temperature} from results.json of a finished run; {} where there is none.
+
+    Raises:
+      UserError: results.json is damaged.
+    """
+    remedy = f'{SCORES_ANEW}, or remove it: then no temperature calibrates the probabilities'
+    with contextlib.suppress(FileNotFoundError, KeyError, TypeError, ValueError):
+        stored = checked_files.read_json(folder / 'results.json', remedy)['calibrated']
+        return {'fitted_on': str(stored['fitted_on']), 'temperature': float(stored['temperature'])}
     return {}
 
 

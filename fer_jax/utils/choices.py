@@ -14,5 +14,5 @@ def check_choice(field: str, value: str, choices: Collection[str], *, near: int 
 
 def nearest(value: str, choices: Collection[str], near: int = 1) -> str:
     """Returns a text that names the nearest choices and all choices: 'the nearest is adam, of sgd, adam, adamw'."""
-    found = difflib.get_close_matches(value, choices, n=near, cutoff=0.0)
-    return f'the nearest {"is" if near == 1 else "are"} {" and ".join(found)}, of {", ".join(choices)}'
+    matches = difflib.get_close_matches(value, choices, n=near, cutoff=0.0)
+    return f'the nearest {"is" if near == 1 else "are"} {" and ".join(matches)}, of {", ".join(choices)}'

@@ -1,4 +1,4 @@
-"""Processes that were forked after JAX had started: its threads are missing there, and every computation would hang."""
+"""Checks of processes: of forks after JAX had started, which would hang, and of scripts that start workers."""
 
 import os
 import sys
@@ -20,6 +20,23 @@ def check_not_forked() -> None:
             "in a fork; start processes with multiprocessing.get_context('spawn'), or load the network in each process "
             'after the fork and use JAX in none before it (gunicorn: without --preload)'
         )
+
+
+def check_main_guard() -> None:
+    """Checks that worker processes can import the running script.
+
+    Raises:
+      UserError: the script has no main guard, so that each worker would run it again.
+    """
+    script = getattr(sys.modules['__main__'], '__file__', None)
+    if script and script.endswith('.py') and os.path.isfile(script):
+        with open(script, encoding='utf-8', errors='replace') as file:
+            text = file.read()
+        if '__main__' not in text and 'parent_process' not in text:
+            raise UserError(
+                f'data.workers starts processes that import {script}, and each would run all of it again; put what it '
+                "does below `if __name__ == '__main__':`, or set data.workers=0"
+            )
 
 
 def _note_fork() -> None:

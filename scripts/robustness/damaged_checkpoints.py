@@ -84,18 +84,18 @@ def damage(directory: Path, sort: str, random: np.random.Generator) -> dict[str,
     path = files[random.choice(len(files), p=sizes / sizes.sum() if random.random() < 0.5 else None)]
     data = bytearray(path.read_bytes())
     path.unlink()  # it is a link to the good one
-    at = int(random.integers(8 * len(data)))
+    bit = int(random.integers(8 * len(data)))
     if sort == 'flipped bit':
-        data[at // 8] ^= 1 << at % 8
+        data[bit // 8] ^= 1 << bit % 8
     elif sort == 'truncated':
-        del data[at // 8 :]
+        del data[bit // 8 :]
     elif sort == 'zeroed page':
-        first = at // 8 // 4096 * 4096
+        first = bit // 8 // 4096 * 4096
         first = first if any(data[first : first + 4096]) else 0  # a page of zeros already
         data[first : first + 4096] = bytes(len(data[first : first + 4096]))
     if sort != 'deleted':
         path.write_bytes(data)
-    return {'file': str(path.relative_to(directory)), 'bit': at}
+    return {'file': str(path.relative_to(directory)), 'bit': bit}
 
 
 def unnoticed(workdir: Path, file: str, good: str) -> str:
@@ -108,10 +108,10 @@ def unnoticed(workdir: Path, file: str, good: str) -> str:
         store.close()
     finally:
         logging.getLogger('fer_jax').removeHandler(heard)
-    said = ' '.join(record.getMessage() for record in heard.buffer)
+    text = ' '.join(record.getMessage() for record in heard.buffer)
     name = 'manifest' if file.endswith('.manifest.json') else f'{file.removeprefix("2/")} is'
     if step != 1:
         return f'step {step} is used'
-    if 'checkpoints/2 is left out' not in said or name not in said:
-        return f'not named: {said}'
+    if 'checkpoints/2 is left out' not in text or name not in text:
+        return f'not named: {text}'
     return '' if checkpoints.digest(workdir / 'checkpoints' / '1') == good else 'the older step is not what it was'

@@ -49,9 +49,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     reports, findings = [], []
     for name in arguments.only.split(','):
-        report, found = fuzz(name, arguments)
+        report, finds = fuzz(name, arguments)
         reports.append(report)
-        findings += found
+        findings += finds
     lines = [json.dumps(line) for line in (*reports, *findings)]
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
@@ -136,8 +136,8 @@ def work(name: str, seed: int, first: int, end: int, megabytes: float, pipe: Con
                 refused = True
             except Exception as error:
                 where = traceback.extract_tb(error.__traceback__)[-1]
-                said = str(error).splitlines()[0][:200] if str(error) else ''
-                what = f'{type(error).__name__}: {said} ({Path(where.filename).name}:{where.lineno})'
+                text = str(error).splitlines()[0][:200] if str(error) else ''
+                what = f'{type(error).__name__}: {text} ({Path(where.filename).name}:{where.lineno})'
                 if end - first == 1:
                     print(traceback.format_exc(), flush=True)
             seconds = time.perf_counter() - begun

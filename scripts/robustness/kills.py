@@ -105,20 +105,20 @@ class Campaign:
         earliest = 0.0 if random.random() < 0.2 else reference['ready']
         delay = random.uniform(earliest, reference['seconds'])
         begun = time.time()
-        status, said = self.start(kind, folder, delay if interrupt else None)
+        status, text = self.start(kind, folder, delay if interrupt else None)
         line = {'kind': kind, 'chain': chain, 'number': number, 'seconds': round(time.time() - begun, 2)}
         line |= {'interrupted': status == EXPECTED[self.name], 'ended': status == 0, 'status': status}
         line |= {'moment': moment(folder, begun), 'step': last_record(folder / 'run')}
-        line['resumed_at'] = None if line['moment'] == 'starting' else resumed(said)
+        line['resumed_at'] = None if line['moment'] == 'starting' else resumed(text)
         line |= {'saved': newest(folder / 'run'), 'wrong': ''}
-        if status == -signal.SIGTERM and 'workdir' not in said:  # before Python had read the program: nothing is lost
+        if status == -signal.SIGTERM and 'workdir' not in text:  # before Python had read the program: nothing is lost
             return line
         if status not in (0, EXPECTED[self.name]):
             line |= {'wrong': f'exit status {status}', 'ended': True}
         elif line['resumed_at'] is not None and line['resumed_at'] != before:
             line['wrong'] = f'resumed at {line["resumed_at"]}, {before} was saved'
         elif self.name == 'signals' and line['interrupted']:
-            line |= {'wrong': self.unsaved(said, line)}
+            line |= {'wrong': self.unsaved(text, line)}
         elif line['ended']:
             differing = [name for name, value in outcome(folder / 'run').items() if value != reference['outcome'][name]]
             line['wrong'] = f'differs in {", ".join(differing)}' if differing else ''
@@ -126,11 +126,11 @@ class Campaign:
             shutil.rmtree(folder)
         return line
 
-    def unsaved(self, said: str, line: Mapping[str, Any]) -> str:
+    def unsaved(self, text: str, line: Mapping[str, Any]) -> str:
         """What is wrong with how a run ended on SIGTERM, '' where nothing is."""
-        if 'stopped by SIGTERM, nothing is lost' in said:
+        if 'stopped by SIGTERM, nothing is lost' in text:
             return '' if line['saved'] == line['step'] else 'a step was lost'
-        if f' after step {line["step"]}, saved' not in said or line['saved'] != line['step']:
+        if f' after step {line["step"]}, saved' not in text or line['saved'] != line['step']:
             return f'step {line["step"]} is not saved'
         return ''
 
@@ -142,12 +142,12 @@ class Campaign:
             for _ in range(2):
                 shutil.rmtree(folder, ignore_errors=True)
                 begun = time.time()
-                status, said = self.start(kind, folder, None)
+                status, text = self.start(kind, folder, None)
                 if status:
-                    raise SystemExit(f'the run that was left alone ends with {status}: {said[-2000:]}')
+                    raise SystemExit(f'the run that was left alone ends with {status}: {text[-2000:]}')
             ready = (folder / 'run' / 'parameters.txt').stat().st_mtime - begun
-            found = {'ready': ready, 'seconds': time.time() - begun, 'outcome': outcome(folder / 'run')}
-            path.write_text(json.dumps(found))
+            outcome_line = {'ready': ready, 'seconds': time.time() - begun, 'outcome': outcome(folder / 'run')}
+            path.write_text(json.dumps(outcome_line))
             shutil.rmtree(folder)
         return json.loads(path.read_text())
 
@@ -172,7 +172,7 @@ class Campaign:
         }
         with (folder / 'log').open('w') as log:
             start = functools.partial(subprocess.Popen, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
-            processes = [start(one) for one in commands]
+            processes = [start(started) for started in commands]
             hit = processes.pop(int(1000 * (delay or 0)) % len(processes))
             try:
                 hit.wait(ALONE if delay is None else delay)
@@ -226,10 +226,10 @@ def last_record(workdir: Path) -> int:
     return max((record['step'] for record in metrics_log.read_metrics(workdir / 'metrics.jsonl')), default=0)
 
 
-def resumed(said: str) -> int:
+def resumed(text: str) -> int:
     """The step at which a run says that it goes on, 0 where it begins."""
-    found = re.search(r'^resuming at step (\d+)', said, re.MULTILINE)
-    return int(found[1]) if found else 0
+    match = re.search(r'^resuming at step (\d+)', text, re.MULTILINE)
+    return int(match[1]) if match else 0
 
 
 def moment(folder: Path, begun: float) -> str:
@@ -253,10 +253,10 @@ def moment(folder: Path, begun: float) -> str:
 def outcome(workdir: Path) -> dict[str, str]:
     """Digests of all that two runs have in common if they ended in the same bits."""
     steps = checkpoints.step_folders(workdir / 'checkpoints')
-    found = {f'checkpoint {folder.name}': checkpoints.digest(folder) for folder in steps}
+    digests = {f'checkpoint {folder.name}': checkpoints.digest(folder) for folder in steps}
     for name in ('metrics.jsonl', 'results.json'):
-        found[name] = hashlib.sha256((workdir / name).read_bytes()).hexdigest()
-    return found
+        digests[name] = hashlib.sha256((workdir / name).read_bytes()).hexdigest()
+    return digests
 
 
 def table(lines: list[dict[str, Any]]) -> str:

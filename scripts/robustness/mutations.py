@@ -55,39 +55,43 @@ def mutate(random: Random, valid: Sequence[bytes], rebuild: Change | None) -> by
 
 def change(random: Random, data: bytes, valid: Sequence[bytes]) -> bytes:
     """`data` with one change of its bytes."""
-    at, to = sorted(random.integers(0, len(data) + 1, 2).tolist())
-    near = min(to, at + int(random.integers(1, 17)))
+    start, to = sorted(random.integers(0, len(data) + 1, 2).tolist())
+    near = min(to, start + int(random.integers(1, 17)))
     byte = bytes([random.choice([0, 1, 0x7F, 0x80, 0xFF, int(random.integers(256))])])
     number = struct.pack(random.choice(['<', '>']) + random.choice(['H', 'I', 'Q']), random.choice([0, 1, 255, 65535]))
     other = valid[random.integers(len(valid))]
     match random.integers(10):
         case 0:
-            return data[:at] + bytes([data[at] ^ 1 << int(random.integers(8))]) + data[at + 1 :] if data[at:] else data
+            return (
+                data[:start] + bytes([data[start] ^ 1 << int(random.integers(8))]) + data[start + 1 :]
+                if data[start:]
+                else data
+            )
         case 1:
-            return data[:at] + byte + data[at + 1 :]
+            return data[:start] + byte + data[start + 1 :]
         case 2:
-            return data[:at] + number + data[at + len(number) :]
+            return data[:start] + number + data[start + len(number) :]
         case 3:
-            return data[:at] + (b'\xff' * len(number)) + data[at + len(number) :]
+            return data[:start] + (b'\xff' * len(number)) + data[start + len(number) :]
         case 4:
-            return data[:at] + data[near:]
+            return data[:start] + data[near:]
         case 5:
-            return data[:at] + data[at:near] * int(random.integers(2, 50)) + data[near:]
+            return data[:start] + data[start:near] * int(random.integers(2, 50)) + data[near:]
         case 6:
             return data[:to]
         case 7:
-            return data[:at] + bytes(near - at) + data[near:]
+            return data[:start] + bytes(near - start) + data[near:]
         case 8:
-            return data[:at] + other[len(other) * at // (len(data) + 1) :]
+            return data[:start] + other[len(other) * start // (len(data) + 1) :]
         case _:
-            return data[:at] + TOKENS[random.integers(len(TOKENS))] + data[at:]
+            return data[:start] + TOKENS[random.integers(len(TOKENS))] + data[start:]
 
 
 def change_json(random: Random, data: bytes) -> bytes:
     """Some line's JSON with one value, or one key, in another's place."""
     lines = data.decode().splitlines() if data.count(b'\n{') else [data.decode()]
-    at = random.integers(len(lines))
-    tree = json.loads(lines[at])
+    index = random.integers(len(lines))
+    tree = json.loads(lines[index])
     places: list[tuple[Any, Any]] = []
 
     def walk(node: Any) -> None:
@@ -109,7 +113,7 @@ def change_json(random: Random, data: bytes) -> bytes:
                 del node[key]
             case _:
                 node[key] = value
-    lines[at] = json.dumps(tree)
+    lines[index] = json.dumps(tree)
     return '\n'.join(lines).encode('utf-8', 'surrogatepass')
 
 
@@ -117,14 +121,14 @@ def change_cells(random: Random, data: bytes) -> bytes:
     """A csv with a cell changed, added or taken."""
     rows = list(csv.reader(io.StringIO(data.decode('utf-8', 'surrogateescape'))))
     cells = rows[random.integers(len(rows))]
-    at = int(random.integers(len(cells)))
+    index = int(random.integers(len(cells)))
     match random.integers(4):
         case 0:
-            cells.insert(at, cells[at])
+            cells.insert(index, cells[index])
         case 1:
-            del cells[at]
+            del cells[index]
         case _:
-            cells[at] = str(VALUES[random.integers(len(VALUES))])[:1000]
+            cells[index] = str(VALUES[random.integers(len(VALUES))])[:1000]
     text = io.StringIO()
     csv.writer(text).writerows(rows)
     return text.getvalue().encode('utf-8', 'surrogatepass')
@@ -133,10 +137,10 @@ def change_cells(random: Random, data: bytes) -> bytes:
 def change_flags(random: Random, data: bytes) -> bytes:
     """Flags, one a line, of which one has another value."""
     lines = data.split(b'\n')
-    at = int(random.integers(len(lines)))
+    index = int(random.integers(len(lines)))
     value = VALUES[random.integers(len(VALUES))]
     text = value if isinstance(value, str) else repr(value)
-    lines[at] = lines[at].partition(b'=')[0] + b'=' + text.encode('utf-8', 'surrogatepass')
+    lines[index] = lines[index].partition(b'=')[0] + b'=' + text.encode('utf-8', 'surrogatepass')
     return b'\n'.join(lines)
 
 
@@ -144,11 +148,11 @@ def change_png(random: Random, data: bytes) -> bytes:
     """A PNG with one chunk changed, and its checksum right."""
     if data[:4] != b'\x89PNG':
         return change(random, data, [data])
-    chunks, at = [], 8
-    while at < len(data):
-        length = int.from_bytes(data[at : at + 4])
-        chunks.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
-        at += 12 + length
+    chunks, position = [], 8
+    while position < len(data):
+        length = int.from_bytes(data[position : position + 4])
+        chunks.append((data[position + 4 : position + 8], data[position + 8 : position + 8 + length]))
+        position += 12 + length
     which = random.integers(len(chunks))
     kind, body = chunks[which]
     if kind == b'IHDR':

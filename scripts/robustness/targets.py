@@ -23,12 +23,12 @@ def images() -> list[bytes]:
 
     random = np.random.default_rng(0)
     colour = Image.fromarray(random.integers(0, 256, (12, 16, 3), np.uint8))
-    found = []
+    result = []
 
     def add(image: Any, kind: str, **options: Any) -> None:
         buffer = io.BytesIO()
         image.save(buffer, kind, **options)
-        found.append(buffer.getvalue())
+        result.append(buffer.getvalue())
 
     turned = Image.Exif()
     turned[274] = 6
@@ -44,7 +44,7 @@ def images() -> list[bytes]:
     for kind in ('GIF', 'WEBP', 'PNG', 'TIFF'):
         add(colour, kind, save_all=True, append_images=[colour.rotate(90)])
     add(colour, 'TIFF', compression='tiff_lzw')
-    return found
+    return result
 
 
 def read_image(data: bytes, folder: Path) -> None:
@@ -133,22 +133,22 @@ def read_overrides(data: bytes, folder: Path) -> None:
     if child := os.fork():
         os.close(theirs)
         with os.fdopen(ours) as pipe:
-            said = pipe.read()
+            text = pipe.read()
         status = os.waitpid(child, 0)[1]
-        if said == 'refused':
-            raise UserError(said)
-        if said != 'read':
-            raise RuntimeError(said or f'status {status}')
+        if text == 'refused':
+            raise UserError(text)
+        if text != 'read':
+            raise RuntimeError(text or f'status {status}')
         return
     try:
         main.parse(arguments)
         main.checked_config().to_json()
-        said = 'read'
+        text = 'read'
     except UserError:
-        said = 'refused'
+        text = 'refused'
     except BaseException as error:
-        said = f'{type(error).__name__}: {error}'
-    os.write(theirs, said.encode('utf-8', 'replace')[:1000])
+        text = f'{type(error).__name__}: {error}'
+    os.write(theirs, text.encode('utf-8', 'replace')[:1000])
     os._exit(0)
 
 
@@ -185,7 +185,7 @@ def read_own(data: bytes, folder: Path) -> None:
     places = ('config.json', 'writer.json', 'metrics.jsonl', 'crops.jsonl', 'checkpoints/model.json', 'x.json', 'x.bin')
     for name in (*places, 'checkpoints/5.manifest.json'):
         (run / name).write_bytes(data)
-    os.utime(run / 'writer.json', (0, 0))  # a writer elsewhere, seen lately, is waited for
+    lock.DEAD_SECONDS = 0.0  # a writer elsewhere is waited for so long
     config = json.loads(own_files()[3])
 
     def hold() -> None:
@@ -199,7 +199,7 @@ def read_own(data: bytes, folder: Path) -> None:
         hold,
         lambda: checksums.find_damage(step),
         lambda: feature_store.FeatureFile(run / 'x.bin', (2, 3), np.dtype(np.float32), 'train').is_whole(),
-        lambda: metrics_log.cut_back(run / 'metrics.jsonl', 1),
+        lambda: metrics_log.RecordFile(run / 'metrics.jsonl', 1).close(),
     ]
     for read in readers:
         with contextlib.suppress(UserError):

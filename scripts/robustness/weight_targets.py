@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fer_jax.errors import UserError
 from scripts.robustness import mutations as changes
 from scripts.robustness.mutations import Target
 
@@ -25,20 +26,20 @@ def torch_files() -> list[bytes]:
         'conv1.weight': np.arange(54, dtype=np.float32).reshape(2, 3, 3, 3),
         'bn1.num_batches_tracked': np.array(3),
     }
-    found = [save(arrays)]
+    files = [save(arrays)]
     stream = io.BytesIO()
     writer = TorchPickler(stream, 2)
     writer.dump(arrays)
     storages = [(key, array.tobytes()) for key, array in writer.storages]
     members = [('x/data.pkl', stream.getvalue()), ('x/byteorder', b'little')]
-    found.append(changes.zip_of([*members, *((f'x/data/{key}', raw) for key, raw in storages)]))
-    legacy = b''.join(pickle.dumps(one, 2) for one in (0x1950A86A20F9469CFC6C, 1001, {'little_endian': True}))
+    files.append(changes.zip_of([*members, *((f'x/data/{key}', raw) for key, raw in storages)]))
+    legacy = b''.join(pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {'little_endian': True}))
     legacy += stream.getvalue() + pickle.dumps([key for key, _ in storages], 2)
     sizes = [struct.pack('<q', array.size) for _, array in writer.storages]
-    found.append(legacy + b''.join(size + raw for size, (_, raw) in zip(sizes, storages, strict=True)))
-    found.append(gzip.compress(found[1], 1, mtime=0))
-    found.append(changes.zip_of([('x/model.pth', found[2])], packed=True))
-    return found
+    files.append(legacy + b''.join(size + raw for size, (_, raw) in zip(sizes, storages, strict=True)))
+    files.append(gzip.compress(files[1], 1, mtime=0))
+    files.append(changes.zip_of([('x/model.pth', files[2])], packed=True))
+    return files
 
 
 class TorchPickler(pickle._Pickler):  # type: ignore[name-defined]
@@ -82,7 +83,9 @@ def converted() -> list[bytes]:
     """Files of fer_jax's own: without a digest, as they were before, and with one."""
     preprocessing = json.dumps({'mean': [0.5], 'std': [0.5], 'order': 'RGB', 'size': 224, 'interpolation': 'bilinear'})
     metadata = {'format': '1', 'model': 'resnet18', 'preprocessing': preprocessing, 'source': 'x'}
-    entries = {name: {'dtype': 'F32', 'shape': [4], 'data_offsets': [at, at + 16]} for name, at in NAMES.items()}
+    entries = {
+        name: {'dtype': 'F32', 'shape': [4], 'data_offsets': [start, start + 16]} for name, start in NAMES.items()
+    }
     header = json.dumps({'__metadata__': metadata, **entries}).encode()
     return [struct.pack('<Q', len(header)) + header + bytes(32), with_digest()]
 
@@ -105,8 +108,8 @@ def read_converted(data: bytes, folder: Path) -> None:
     from fer_jax.pretrained import weights
 
     (folder / 'x.safetensors').write_bytes(data)
-    found = weights.load(folder / 'x.safetensors', 'resnet18')
-    for array in (*found.params.values(), *found.stats.values()):
+    loaded = weights.load(folder / 'x.safetensors', 'resnet18')
+    for array in (*loaded.params.values(), *loaded.stats.values()):
         array.sum()
 
 
@@ -154,12 +157,12 @@ def matlab_files() -> list[bytes]:
 
     layers = np.empty((1, 1), object)
     layers[0, 0] = {'name': 'conv1', 'filters': np.ones((3, 3, 3, 4), np.float32), 'biases': np.ones((1, 4))}
-    found = []
+    files = []
     for compressed in (False, True):
         buffer = io.BytesIO()
         savemat(buffer, {'layers': layers}, do_compression=compressed)
-        found.append(b'MATLAB 5.0 MAT-file'.ljust(116) + buffer.getvalue()[116:])  # without the date
-    return found
+        files.append(b'MATLAB 5.0 MAT-file'.ljust(116) + buffer.getvalue()[116:])  # without the date
+    return files
 
 
 def read_matlab(data: bytes, folder: Path) -> None:
@@ -169,10 +172,50 @@ def read_matlab(data: bytes, folder: Path) -> None:
     read_matconvnet(folder / 'x.mat')
 
 
+def tfjs_manifests() -> list[bytes]:
+    """A model.json and a bare manifest, plain and quantised, of 24 bytes in one shard."""
+    plain = {'name': 'conv1/kernel', 'shape': [1, 1, 2, 3], 'dtype': 'float32'}
+    packed = plain | {'shape': [24], 'quantization': {'dtype': 'uint8', 'scale': 0.5, 'min': -1}}
+    groups = [[{'paths': ['x.bin'], 'weights': [weight]}] for weight in (plain, packed)]
+    return [json.dumps({'modelTopology': {}, 'weightsManifest': groups[0]}).encode(), json.dumps(groups[1]).encode()]
+
+
+def read_tfjs(data: bytes, folder: Path) -> None:
+    from fer_jax.pretrained.readers.tfjs_file import read_tfjs
+
+    (folder / 'x.bin').write_bytes(bytes(24))
+    (folder / 'model.json').write_bytes(data)
+    for array in read_tfjs(folder / 'model.json').values():
+        array.sum()
+
+
+def dlib_beginning() -> list[bytes]:
+    """The file up to its first parameters, which alone is not accepted; the rest is 22 MB."""
+    from fer_jax.pretrained.readers.dlib_file import list_layers
+
+    versions = [1 if layer.kind == '' else 2 for layer in reversed(list(list_layers())[1:])]
+    head = b'\1\1\1\x0dloss_metric_2' + b'\1\1' * 4 + b''.join(bytes([1, version]) for version in versions)
+    image = b'\1\3\1\x15input_rgb_image_sized' + b'\1\1' * 6 + b'\1\x96' * 2
+    return [head + image + b'\1\5con_4\1\2\2\x80\x12' + b'\1\1' * 3 + bytes(64)]
+
+
+def read_dlib(data: bytes, folder: Path) -> None:
+    from fer_jax.pretrained.readers.dlib_file import read_dlib
+
+    (folder / 'x.dat').write_bytes(data)
+    try:
+        read_dlib(folder / 'x.dat')
+    except UserError as error:
+        if 'more are announced' not in str(error):  # where the beginning ends
+            raise
+
+
 TARGETS = {
     'torch': Target(torch_files, read_torch, changes.change_safetensors),
     'converted': Target(converted, read_converted, changes.change_safetensors),
     'keras': Target(keras_files, read_keras),
     'pickles': Target(pickles, read_pickle),
     'matlab': Target(matlab_files, read_matlab),
+    'tfjs': Target(tfjs_manifests, read_tfjs),
+    'dlib': Target(dlib_beginning, read_dlib),
 }

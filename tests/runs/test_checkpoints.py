@@ -68,7 +68,7 @@ def opened(workdir: Path, **options) -> checkpoints.Checkpoints:
 def test_the_newest_and_the_best_are_kept_and_restored(workdir):
     folder = workdir / 'checkpoints'
     assert sorted(path.name for path in folder.iterdir()) == [
-        '3', '3.manifest.json', '5', '5.manifest.json', 'model.json',
+        '3', '3.manifest.json', '5', '5.manifest.json', 'SHA256SUMS', 'model.json',
     ]  # fmt: skip
     store = opened(workdir)
     assert (store.latest_step(), store.best_step()) == (5, 3)

@@ -83,7 +83,7 @@ def test_records_end_where_the_damage_begins(damaged):
     path = damaged('metrics.jsonl')
     whole = '{"step": 1, "loss": 0.5}\n'
     path.write_bytes(whole.encode() + path.read_bytes() + b'\n{"step": 2}\n')
-    metrics_log.cut_back(path, 1)
+    metrics_log.RecordFile(path, 1).close()
     assert path.read_text() == whole
 
 
