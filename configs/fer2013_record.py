@@ -13,8 +13,8 @@ those too that stand in the test split: the clean score is the one without them.
 
 learns the votes of FER+ instead, which are other labels: its scores are FER+'s, not FER2013's.
 
-The search that led to it, on validation alone and on a CPU, stands in docs/results.md, "Against the clock": weights,
-pixels, learning rate and optimizer were chosen in it, the rest is what the field does at this length. Not run in full:
+The search that led to it, on validation alone and on a CPU, is in docs/results/accuracy.md: weights, pixels, learning
+rate and optimizer were chosen in it, the rest is what the field does at this length. Not run in full:
 no GPU was at hand. `scripts/experiments/gpu_fer2013.sh` runs it.
 """
 

@@ -3,20 +3,20 @@
 fer-jax train --config repeat:runs/x --workdir runs/again --config.seed=1
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from fer_jax.config import defaults
+from fer_jax.utils import checked_files
 
 
 def get_config(workdir: str = '') -> ConfigDict:
     path = Path(workdir) / 'config.json'
     if not path.is_file():
         raise ValueError(f'{path} is not a file; give the folder of a run: repeat:runs/x')
-    config = thawed(json.loads(path.read_text()))
+    config = thawed(checked_files.read_json(path, 'take it from a copy of that run'))
     assert isinstance(config, ConfigDict)
     add_newer(config, defaults.get_config())
     for phase in config.phases:
@@ -38,5 +38,5 @@ def add_newer(config: ConfigDict, known: ConfigDict) -> None:
 def thawed(value: Any) -> Any:
     """Dicts as ConfigDicts and lists as tuples, so that fields of phases can be overridden."""
     if isinstance(value, dict):
-        return ConfigDict({key: thawed(one) for key, one in value.items()})
+        return ConfigDict({key: thawed(item) for key, item in value.items()})
     return tuple(map(thawed, value)) if isinstance(value, list) else value

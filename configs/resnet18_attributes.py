@@ -4,7 +4,8 @@
     fer-jax train --config resnet18_attributes --config.data.name=celeb_a \\
         --config.data.annotation=attributes --config.model.image_size=128
 
-The second needs CelebA prepared, see docs/datasets.md. Images are normalised by the mean and std of the training split.
+The second needs CelebA prepared, see docs/reference/datasets.md. Images are normalised by the mean and std of the
+training split.
 """
 
 from ml_collections import ConfigDict

@@ -2,12 +2,14 @@
 
     fer-jax train --config vgg16_transfer
     fer-jax train --config vgg16_transfer --config.data.dir=DIR
+    fer-jax train --config vgg16_transfer --config.model.weights=vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5
     fer-jax train --config vgg16_transfer:joint
 
 SGD, batch 128, cross-entropy, the best checkpoint by validation accuracy. FER2013 is to be prepared, see
-docs/datasets.md, and the weights are those of docs/weights.md.
+docs/reference/datasets.md. The weights are torchvision's (docs/reference/weights.md); the third command takes a file,
+here Keras's, for BGR images. Features of the frozen blocks are computed once.
 
-The third is its joint form: source (who is shown, of VGGFace2) and target (expressions) share the last block and the
+The last is its joint form: source (who is shown, of VGGFace2) and target (expressions) share the last block and the
 classifier but for its last layer, and every step takes a batch of each; alpha * target loss + beta * source loss is
 minimised, beta / alpha being joint.source.weight, alpha the learning rate's share.
 """

@@ -14,6 +14,12 @@ the first line to the first and the second to both, and name the expressions' se
     --config.model.name=vgg16_bn --config.model.image_size=224 --config.model.dropout=0.0
 
 VGG16 has its dropout of 0.5 in fc6 and fc7.
+
+Where a published network has learnt identities already, the second can begin from it without the first, or the first go
+on from it (docs/reference/weights.md says where these files are):
+
+    --config.model.name=mobilenet_v1_folded --config.model.weights=faceres-deep.json --config.model.image_size=96
+    --config.model.name=dlib_resnet --config.model.weights=faces --config.model.image_size=96
 """
 
 from ml_collections import ConfigDict

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import sys
+from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -21,24 +22,31 @@ from fer_jax.utils.paths import user_path
 from fer_jax.utils.signals import stop_request
 
 WORKDIR = flags.DEFINE_string('workdir', '', 'Folder of the run; the same folder again resumes. Empty: a new one.')
-DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Check everything, compile a step, say what the job needs, stop.')
-PROFILE = flags.DEFINE_bool('profile', False, 'Trace some steps into WORKDIR/profile.')
-LARGEST_BATCH = flags.DEFINE_bool('largest_batch', False, 'Print the largest data.batch_size that fits, stop.')
+DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Check everything, compile a step, print what the job needs, and stop.')
+PROFILE = flags.DEFINE_bool('profile', False, 'Trace ten steps into WORKDIR/profile.')
+LARGEST_BATCH = flags.DEFINE_bool('largest_batch', False, 'Print the largest data.batch_size that fits, and stop.')
+FIND_LR = flags.DEFINE_integer(
+    'find_lr',
+    None,
+    'Find the learning rate of this phase, -1 for the last: plot the loss while the rate rises, and stop.',
+)
 
-SEEDS = flags.DEFINE_list('seeds', [], '0,1,2: a run a seed in WORKDIR/seed-<n>, pooled.')
-FOLDS = flags.DEFINE_enum('folds', None, ['all'], 'All folds of config.data.folds in WORKDIR/fold-<n>, pooled.')
-ALLOW_CHANGES = flags.DEFINE_bool('allow_changes', False, 'Go on with a run under another config.')
-ALLOW_OTHER_DATA = flags.DEFINE_bool('allow_other_data', False, 'Go on with a run on other images or labels.')
-HELP_CONFIG = flags.DEFINE_bool('help_config', False, 'Print every field of a config: type, default, meaning; stop.')
-COORDINATOR = flags.DEFINE_string('coordinator', '', 'Several processes: host:port of process 0, see docs/cluster.md.')
-NUM_PROCESSES = flags.DEFINE_integer('num_processes', 0, 'How many there are; SLURM and Open MPI say so themselves.')
-PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Which of them this is, from 0.')
+SEEDS = flags.DEFINE_list('seeds', [], '0,1,2: one run per seed in WORKDIR/seed-<n>, with pooled scores.')
+FOLDS = flags.DEFINE_enum('folds', None, ['all'], 'Run all config.data.folds in WORKDIR/fold-<n>, with pooled scores.')
+ALLOW_CHANGES = flags.DEFINE_bool('allow_changes', False, 'Resume a run with another config.')
+ALLOW_OTHER_DATA = flags.DEFINE_bool('allow_other_data', False, 'Resume a run with other images or labels.')
+HELP_CONFIG = flags.DEFINE_bool('help_config', False, 'Print every field of a config with type, default and meaning.')
+COORDINATOR = flags.DEFINE_string(
+    'coordinator', '', 'Address HOST:PORT of process 0 of several, see docs/tutorials/cluster.md.'
+)
+NUM_PROCESSES = flags.DEFINE_integer('num_processes', 0, 'Number of processes; not needed under SLURM and Open MPI.')
+PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Number of this process, from 0.')
 
 
 def run(config: ConfigDict) -> None:
     """Trains one run, or several runs of different seeds or folds, according to the flags.
 
-    With --dry_run or --largest_batch it checks the config or measures the batch size instead.
+    With --dry_run, --largest_batch or --find_lr it checks the config or measures these instead.
 
     Args:
       config: checked config.
@@ -46,32 +54,47 @@ def run(config: ConfigDict) -> None:
     Raises:
       UserError: flags contradict each other, or an input is wrong.
     """
-    from fer_jax.training import repeats, train
+    from fer_jax.training import own_faces, repeats, train
 
     plain = json.loads(config.to_json())
     here = launch.place(os.environ, COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-    if here and (SEEDS.value or FOLDS.value or LARGEST_BATCH.value or 'probe' in plain):
-        raise UserError('--seeds, --folds, --largest_batch and probes are for one process')
+    rated_phase = FIND_LR.value
+    measures = LARGEST_BATCH.value or rated_phase is not None
+    if here and (SEEDS.value or FOLDS.value or measures or 'probe' in plain):
+        raise UserError('--seeds, --folds, --largest_batch, --find_lr and probes are for one process')
     content = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
     processes.start(here, plain['parallel'], {'config': content, '--workdir': WORKDIR.value, 'version': __version__})
+    if SEEDS.value and FOLDS.value:
+        raise UserError(f'--seeds={",".join(SEEDS.value)} and --folds={FOLDS.value}; give one of them')
+    if PROFILE.value and (SEEDS.value or FOLDS.value or 'probe' in plain):
+        raise UserError('--profile is of one training run; leave out --seeds, --folds and probes')
+    plain = own_faces.settle(plain, WORKDIR.value)
     if LARGEST_BATCH.value:
         from fer_jax.training import memory
 
         memory.largest_batch(plain)
         return
-    if SEEDS.value and FOLDS.value:
-        raise UserError(f'--seeds={",".join(SEEDS.value)} and --folds={FOLDS.value}; give one of them')
-    if PROFILE.value and (SEEDS.value or FOLDS.value or 'probe' in plain):
-        raise UserError('--profile is of one training run; leave out --seeds, --folds and probes')
-    if DRY_RUN.value or not (SEEDS.value or FOLDS.value):
-        options = {'dry_run': DRY_RUN.value, 'profile': PROFILE.value}
-        allowed = {'allow_changes': ALLOW_CHANGES.value, 'allow_other_data': ALLOW_OTHER_DATA.value}
-        train.train(plain, WORKDIR.value, **options, **allowed)
+    if rated_phase is not None:
+        from fer_jax.training import learning_rate_range
+
+        learning_rate_range.suggest(plain, rated_phase, Path('learning_rate.png'))
+        return
+    chosen_folds = plain['data']['folds'] > config.data.folds and not config.data.fold
+    every_fold = bool(FOLDS.value) or (chosen_folds and not (here or SEEDS.value or PROFILE.value))
+    if DRY_RUN.value or not (SEEDS.value or every_fold):
+        train.train(
+            plain,
+            WORKDIR.value,
+            dry_run=DRY_RUN.value,
+            profile=PROFILE.value,
+            allow_changes=ALLOW_CHANGES.value,
+            allow_other_data=ALLOW_OTHER_DATA.value,
+        )
         return
     if ALLOW_CHANGES.value or ALLOW_OTHER_DATA.value:
         raise UserError('--allow_changes and --allow_other_data are of one run; leave out --seeds and --folds')
     workdir = user_path(WORKDIR.value) if WORKDIR.value else train.free_workdir(plain)
-    if FOLDS.value:
+    if every_fold:
         repeats.train_folds(plain, workdir)
         return
     if wrong := [seed for seed in SEEDS.value if not seed.strip().isdecimal()]:
@@ -110,11 +133,11 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     cli.quiet_logs()
     logging.getLogger('jax').setLevel(logging.WARNING)
-    status, said = cli.outcome(lambda: command(list(sys.argv if argv is None else argv)))
-    processes.leave(status, said)
-    if said:
+    status, message = cli.outcome(lambda: command(list(sys.argv if argv is None else argv)))
+    processes.leave(status, message)
+    if message:
         with lasting_output():
-            print(said, file=sys.stderr)
+            print(message, file=sys.stderr)
     return status
 
 

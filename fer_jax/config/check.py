@@ -6,7 +6,10 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from fer_jax.config.field import Field, expected, mistake, shown
+from fer_jax.config.likely import likely_paths
 from fer_jax.config.schema import (
     AUGMENT_TREE,
     FIELDS,
@@ -18,6 +21,7 @@ from fer_jax.config.schema import (
     Tree,
 )
 from fer_jax.errors import UserError
+from fer_jax.utils.limits import CELL_CHARACTERS, CONFIG_PHASES, CONFIG_TASKS
 
 MOST_MISTAKES = 50  # mistakes that are told
 OPTIONAL = {'probe': PROBE_TREE}
@@ -37,13 +41,13 @@ def find_mistakes(plain: Any) -> list[str]:
     return list(islice(_group('', plain, RUN_TREE, OPTIONAL), MOST_MISTAKES + 1))
 
 
-def raise_mistakes(found: list[str], begin: str = 'there are') -> None:
+def raise_mistakes(mistakes: list[str], begin: str = 'there are') -> None:
     """Raises UserError with all mistakes in one message, if there are any."""
-    if len(found) == 1:
-        raise UserError(found[0])
-    if found:
-        count = f'more than {MOST_MISTAKES}' if len(found) > MOST_MISTAKES else len(found)
-        raise UserError(f'{begin} {count} mistakes:\n' + '\n'.join(f'  {line}' for line in found[:MOST_MISTAKES]))
+    if len(mistakes) == 1:
+        raise UserError(mistakes[0])
+    if mistakes:
+        count = f'more than {MOST_MISTAKES}' if len(mistakes) > MOST_MISTAKES else len(mistakes)
+        raise UserError(f'{begin} {count} mistakes:\n' + '\n'.join(f'  {line}' for line in mistakes[:MOST_MISTAKES]))
 
 
 def plain_config(config: Any) -> Any:
@@ -100,6 +104,9 @@ def _phases(path: str, value: Any, field: Field) -> Iterator[str]:
     if not isinstance(value, list | tuple) or not value:
         yield f'{path}={shown(value)}; expected {expected(field)}, one or more ({field.help})'
         return
+    if len(value) > CONFIG_PHASES:
+        yield f'{path} has {len(value):,} phases, at most {CONFIG_PHASES:,} are trained'
+        return
     for index, phase in enumerate(value):
         yield from _group(f'{path}[{index}]', phase, PHASE_TREE)
 
@@ -108,11 +115,20 @@ def _tasks(path: str, value: Any, field: Field) -> Iterator[str]:
     if not isinstance(value, Mapping):
         yield f'{path}={shown(value)}; expected {expected(field)} ({field.help})'
         return
+    if len(value) > CONFIG_TASKS:
+        yield f'{path} has {len(value):,} tasks, at most {CONFIG_TASKS:,} are trained'
+        return
     for name, task in value.items():
-        if not (isinstance(name, str) and name.isidentifier()) or name == 'primary':
-            yield f'{path}.{_cut(name)}: a task needs a name of letters and digits, other than primary'
+        if not _is_task_name(name):
+            yield f'{path}.{_cut(name)}: a task needs a name of letters and digits, other than primary and items'
         else:
             yield from _group(f'{path}.{name}', task, TASK_TREE)
+
+
+def _is_task_name(name: Any) -> bool:
+    """Tells whether a task may have a name; ConfigDict keeps some to itself, such as items and to_json."""
+    usual = isinstance(name, str) and name.isidentifier() and len(name) <= CELL_CHARACTERS
+    return usual and name != 'primary' and not hasattr(ConfigDict, name)
 
 
 def _below(path: str, name: str) -> str:
@@ -125,9 +141,9 @@ def _cut(key: Any) -> str:
 
 
 def _unknown(path: str, key: Any, known: Tree) -> str:
-    """Names the fields of this name elsewhere, or the nearest one here."""
+    """Names the fields that may be meant: here, or elsewhere by this or by another name."""
     name = _cut(key)
-    elsewhere = [field.path for field in FIELDS if field.name == name]
-    nearest = elsewhere[:3] or [_below(path, difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0])]
+    here = [_below(path, other) for other in difflib.get_close_matches(name, known, n=1)]
+    nearest = here or likely_paths(name, [field.path for field in FIELDS])
     verb = 'are' if nearest[1:] else 'is'
     return f'{_below(path, name)} is not a config key; the nearest {verb} {", ".join(nearest)}'

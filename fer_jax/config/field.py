@@ -1,11 +1,12 @@
 """What a field of a config is: its place, its default, what it may hold, and one line of help."""
 
-import re
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fer_jax.utils.choices import nearest
+from fer_jax.utils.limits import CONFIG_VALUES, PATH_CHARACTERS
+from fer_jax.utils.patterns import compile_pattern
 
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxother = 80
@@ -37,7 +38,7 @@ class Field(NamedTuple):
     above: float | None = None
     below: float | None = None
     also: tuple[float, ...] = ()
-    choices: tuple[Any, ...] = ()
+    choices: Sequence[Any] = ()
     needed: bool = False
 
     @property
@@ -76,13 +77,14 @@ def _is_number(value: Any) -> bool:
 
 def _is_regex(value: Any) -> bool:
     try:
-        return isinstance(value, str) and bool(re.compile(value))
-    except (re.error, OverflowError, RecursionError):
+        return isinstance(value, str) and compile_pattern(value) is not None
+    except ValueError:
         return False
 
 
 def _is_list(field: Field, value: Any, entry: Callable[[Any], bool]) -> bool:
-    return isinstance(value, list | tuple) and (not field.needed or len(value) > 0) and all(map(entry, value))
+    is_list = isinstance(value, list | tuple) and field.needed <= len(value) <= CONFIG_VALUES
+    return is_list and all(map(entry, value))
 
 
 def _is_pair(value: Any, first: Callable[[Any], bool], second: Callable[[Any], bool]) -> bool:
@@ -99,7 +101,7 @@ def fits(field: Field, value: Any) -> bool:
         return _is_number(entry) and _in_range(field, entry)
 
     def text(entry: Any) -> bool:
-        return isinstance(entry, str) and '\0' not in entry
+        return isinstance(entry, str) and '\0' not in entry and len(entry) <= PATH_CHARACTERS
 
     if field.kind == 'bool':
         return isinstance(value, bool)
@@ -133,12 +135,12 @@ NOUNS: Mapping[str, str] = {
     'int': 'a whole number',
     'float': 'a number',
     'str': 'a text',
-    'regex': 'a regular expression',
+    'regex': 'a regular expression (of RE2)',
     'list of str': 'a list of texts',
     'list of int': 'a list of whole numbers',
     'list of float': 'a list of numbers',
     'list of (str, str)': 'a list of pairs of texts',
-    'list of (regex, float)': 'a list of pairs, each of a regular expression and a number',
+    'list of (regex, float)': 'a list of pairs, each of a regular expression (of RE2) and a number',
     '(smallest, largest)': 'a pair, the smallest and the largest number',
     'choice or list of float': 'a list of numbers',
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from fer_jax.errors import UserError
+from fer_jax.utils import limits
 from fer_jax.utils.choices import nearest
 from fer_jax.utils.paths import user_path
 
@@ -65,6 +66,8 @@ def get_config(given: str) -> ConfigDict:
       UserError: there is no such file, or it makes no config.
     """
     path, *argument = find_config(given).split(':', 1)
+    if (size := os.path.getsize(path)) > limits.CONFIG_BYTES:
+        raise UserError(f'--config={given} has {size:,} bytes, at most {limits.CONFIG_BYTES:,} are read')
     try:
         config = runpy.run_path(path)['get_config'](*argument)
     except Exception as error:  # the file runs arbitrary code

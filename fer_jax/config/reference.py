@@ -1,4 +1,7 @@
-"""The schema as text: what `--help_config` prints, and the page docs/config.md."""
+"""The schema as text: the output of `--help_config`, and the page docs/reference/config.md.
+
+python -m fer_jax.config.reference >docs/reference/config.md
+"""
 
 from collections.abc import Iterator
 
@@ -6,17 +9,22 @@ from fer_jax.config.field import GROUPS, Field, choices_text, limits
 from fer_jax.config.schema import FIELDS, SECTIONS, SHARED, section_of
 
 INTRODUCTION = f"""\
-# Every field of a config
+# Config fields
 
-This page is written by `fer_jax.config.reference.page` from the schema in `fer_jax/config/`, which is also what
-`python -m fer_jax.main --help_config` prints, where the defaults come from, and what a config is checked against before
-anything is read or written.
+This page is generated from the schema in `fer_jax/config/` (`python -m fer_jax.config.reference`). `fer-jax train
+--help_config` prints the same fields. Every config is checked against the schema before anything is read or written.
 
-A field is set in a config file (`config.data.batch_size = 32`) or on the command line (`--config.data.batch_size=32`,
-`--config.phases[1].epochs=8`). `phases[i]` is each phase, `joint.<name>` each further task: its `data` has the fields
-of `data` but {', '.join(SHARED[:-1])} and {SHARED[-1]}, its `loss` those of `loss`. `phases[i].augment` may hold any
-field of `data.augment`, and is empty for the same. How the fields work together is in [training.md](training.md),
-[datasets.md](datasets.md), [feature_cache.md](feature_cache.md) and [cluster.md](cluster.md).
+Set a field in a config file (`config.data.batch_size = 32`) or on the command line (`--config.data.batch_size=32`,
+`--config.phases[1].epochs=8`).
+
+- `phases[i]` is each phase. `phases[i].augment` may hold any field of `data.augment`. If it is empty, the phase uses
+  `data.augment`.
+- `joint.<name>` is each further task. Its `loss` has the fields of `loss`. Its `data` has the fields of `data` except
+  {', '.join(SHARED[:-1])} and {SHARED[-1]}.
+
+These pages explain how the fields work together: [phases and freezing](../how-to/freeze.md),
+[optimizer and loss](../how-to/optimize.md), [several tasks](../how-to/multi_task.md), [data sets](datasets.md),
+[the feature cache](../explanation/feature_cache.md), [clusters](../tutorials/cluster.md).
 """
 
 
@@ -42,7 +50,7 @@ def help_text() -> str:
 
 
 def page() -> str:
-    """Returns the Markdown of docs/config.md."""
+    """Returns the Markdown of docs/reference/config.md."""
     parts = [INTRODUCTION]
     for heading, fields in fields_by_section():
         rows = [
@@ -72,3 +80,7 @@ def default_text(field: Field) -> str:
 
 def _cell(text: str) -> str:
     return text.replace('<', '&lt;').replace('|', '\\|')
+
+
+if __name__ == '__main__':
+    print(page(), end='')

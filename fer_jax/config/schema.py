@@ -1,4 +1,4 @@
-"""Every field of a config, once: from here come the defaults, the checks, `--help_config` and docs/config.md."""
+"""Every field of a config, once: the source of the defaults, the checks, `--help_config` and the reference page."""
 
 import re
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ SHARED = ('augment', 'placement', 'workers')  # fields of data that joint tasks 
 
 FIELDS = (*SEED, *MODEL, *DATA, *LOSS, *DISTIL, *TASKS_AND_PHASES, *FRAME, *PHASE, *TASK, *PROBE)
 SECTIONS = {
-    'run': 'The run as a whole',
-    'model': 'The network',
-    'data': 'Images, labels and splits',
-    'data.augment': 'How images are varied in training',
-    'loss': 'What is minimised',
-    'distil': 'Learning from other networks',
-    'phases': 'Phases of training, phases[0], phases[1], ...',
-    'joint': 'Further tasks by name',
+    'run': 'Run',
+    'model': 'Network',
+    'data': 'Data',
+    'data.augment': 'Augmentation',
+    'loss': 'Loss',
+    'distil': 'Distillation',
+    'phases': 'Phases: phases[0], phases[1], ...',
+    'joint': 'Further tasks',
     'checkpoint': 'Evaluation and checkpoints',
     'parallel': 'Devices and processes',
-    'probe': 'A grid of heads on frozen features; a config has these fields only to train one',
+    'probe': 'Probe: a grid of heads on frozen features',
 }
 
 

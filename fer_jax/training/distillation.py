@@ -139,7 +139,7 @@ def teacher_logits(
     predict = jax.jit(lambda x: network.forward(own, x, start='head')[0][PRIMARY])
     entering = outputs(boundary_spec(network, 'head', spec.image_size))
     starts = range(0, len(entering), TEACHER_BATCH_SIZE)
-    logits = np.concatenate([predict(jnp.asarray(entering[at : at + TEACHER_BATCH_SIZE])) for at in starts])
+    logits = np.concatenate([predict(jnp.asarray(entering[start : start + TEACHER_BATCH_SIZE])) for start in starts])
     order = [known.index(name) for name in classes]
     hints = np.asarray(outputs(FeatureSpec(tuple(stages), spec.image_size, pool=1))) if stages else None
     return logits[:, order], hints

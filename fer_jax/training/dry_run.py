@@ -14,6 +14,7 @@ from fer_jax import pretrained
 from fer_jax.data import tasks as data_tasks
 from fer_jax.data.loading import loader
 from fer_jax.data.sources import prepared
+from fer_jax.data.sources.arrays import NAME
 from fer_jax.errors import UserError
 from fer_jax.feature_cache import extract as feature_extract
 from fer_jax.models.network import DTYPES
@@ -24,7 +25,7 @@ from fer_jax.training.run import Run
 from fer_jax.utils import cache
 from fer_jax.utils.paths import user_path
 
-MOST_CHECKPOINTS = 3  # checkpoints on disk at most: the newest, the best, and the one that is being written
+EXTRA_CHECKPOINTS = 2  # on disk beside those that checkpoint.keep keeps: the best, and the one that is being written
 
 
 def rehearse(run: Run, workdir: Path) -> dict[str, Any]:
@@ -76,7 +77,8 @@ def rehearse(run: Run, workdir: Path) -> dict[str, Any]:
                 f'lower data.batch_size={run.batch_size} or model.image_size={run.network.spec.image_size}, raise '
                 f'phases[{phase.index}].accumulate, or set data.placement=stream'
             )
-    print(f'checkpoints: {checkpoint / 1e9:.2f} GB each, at most {MOST_CHECKPOINTS} at a time; {left_on(workdir)}')
+    most = run.config['checkpoint']['keep'] + EXTRA_CHECKPOINTS
+    print(f'checkpoints: {checkpoint / 1e9:.2f} GB each, at most {most} at a time; {left_on(workdir)}')
     if cached:
         print(f'feature cache: {cached / 1e9:.2f} GB of the training split; {left_on(cache.root())}')
     return {
@@ -110,6 +112,8 @@ def describe_data(run: Run) -> list[str]:
     for name, fields in data_tasks.task_configs(run.config).items():
         task, source = run.tasks[name], place_of(fields['data'])
         on_disk = f'{tree_size(source) / 1e6:.1f} MB' if source.is_dir() else 'listed'
+        if task.data.name == NAME:
+            on_disk, source = 'given', Path('memory')
         sizes = ', '.join(f'{role} {size_of(split) / 1e6:.1f} MB' for role, split in task.data.splits.items())
         where = 'on each device' if task.loader.placement == 'device' else 'streamed'
         lines.append(f'data, {name}: {on_disk} in {source}; decoded {sizes}; the training split is {where}')

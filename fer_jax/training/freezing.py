@@ -1,12 +1,12 @@
 """The table of rates: which parameters a phase trains, and at which share of the learning rate."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fer_jax.errors import UserError
 from fer_jax.models.layers import norm_paths
 from fer_jax.models.parameters import Flat, Stages, stage_of
+from fer_jax.utils.patterns import compile_pattern
 
 Rates = Sequence[tuple[str, float]]
 
@@ -47,12 +47,12 @@ def frozen_norms(partition: Partition, batch_stats: Iterable[str], mode: str) ->
 def partition(paths: Sequence[str], stages: Stages, rates: Rates) -> Partition:
     """Applies an ordered table (regex on `<stage>/<path>`, multiplier) to all parameters; the first match wins.
 
-    A pattern is searched from the start of the name (`re.match`).
+    A pattern of `compile_pattern` is searched from the start of the name.
 
     Raises:
       UserError: a rule matches nothing, a parameter is not covered, or nothing is left to train.
     """
-    rules = [(re.compile(pattern), float(rate)) for pattern, rate in rates]
+    rules = [(compile_pattern(pattern), float(rate)) for pattern, rate in rates]
     assigned: dict[str, float] = {}
     used = set()
     stage_by_path = {path: stage_of(path, stages) for path in paths}

@@ -33,7 +33,7 @@ def source(weights: str, model: str, *, partial: bool = False) -> Weights | None
     Args:
       weights: 'scratch', the workdir of a run, or what `pretrained.resolve` accepts.
       model: name of the network that is trained.
-      partial: accept a run's or a converted file's weights although they are another network's.
+      partial: accept the weights of a run or a file although they are another network's.
 
     Returns:
       The weights; None for 'scratch'.
@@ -46,7 +46,7 @@ def source(weights: str, model: str, *, partial: bool = False) -> Weights | None
     if (restore.resolve_workdir(weights) / 'checkpoints').is_dir():
         return weights_of_run(Path(weights), None if partial else model)
     if partial and user_path(weights).is_file():
-        return pretrained.load(user_path(weights), None)
+        return pretrained.load_of_any_network(user_path(weights), model)
     with processes.main_process_first():
         return pretrained.resolve(weights, model, cache=cache.root())
 

@@ -13,6 +13,26 @@ from fer_jax.utils.choices import check_choice
 
 Loss = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 SMALLEST_PROBABILITY = 1e-12
+REGISTERED: dict[str, Loss] = {}
+
+
+def register_loss(name: str, loss: Loss) -> None:
+    """Adds a loss of your own under the name that `loss.name` of a config gives.
+
+    Register it again in every program that trains or resumes a run of it. It applies to classes or votes.
+
+    Args:
+      name: the new name.
+      loss: (logits [B, C], int [B] labels or float [B, C] distributions) -> (loss [B], weight [B]). JAX traces it.
+
+    Raises:
+      UserError: the name is taken by a loss of fer_jax.
+    """
+    if name in LOSSES and name not in REGISTERED:
+        raise UserError(f'a loss called {name!r} comes with fer_jax; choose another name')
+    if name not in REGISTERED:
+        LOSSES.append(name)
+    REGISTERED[name] = loss
 
 
 def cross_entropy(
@@ -219,8 +239,8 @@ def positive_weights(attributes: np.ndarray | None, scheme: str | Sequence[float
     if isinstance(scheme, str):
         present, absent = (attributes > 0.5).sum(0), (attributes <= 0.5).sum(0)
         if not (present.all() and absent.all()):
-            at = int(np.argmin(np.minimum(present, absent)))
-            raise UserError(f"loss.positive_weights='inverse': attribute {at} is the same in all training examples")
+            label = int(np.argmin(np.minimum(present, absent)))
+            raise UserError(f"loss.positive_weights='inverse': attribute {label} is the same in all training examples")
         return tuple((absent / present).tolist())
     if len(scheme) != attributes.shape[1]:
         raise UserError(f'loss.positive_weights={scheme!r}; expected {attributes.shape[1]} numbers')
@@ -276,8 +296,10 @@ def make(
         raise UserError(f'loss.name={name!r} learns the numbers of an annotation; set data.annotation')
     if class_weights and name not in ('cross_entropy', 'focal'):
         raise UserError(f'loss.class_weights do not apply to the loss {name}; set them to none')
-    if label_smoothing and name in PLAIN:
+    if label_smoothing and name in (*PLAIN, *REGISTERED):
         raise UserError(f'loss.label_smoothing={label_smoothing} does not apply to the loss {name}; set it to 0')
+    if name in REGISTERED:
+        return REGISTERED[name]
     if name == 'multi_target':
         return multi_target
     if name == 'kl_divergence':

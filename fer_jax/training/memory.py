@@ -34,20 +34,20 @@ def largest_batch(config: Mapping[str, Any]) -> int:
     free = loader.free_memory(run.mesh) + sum(leaf.nbytes for leaf in images)
     budget = int((1 - FREE_SHARE) * free)
     print(f'{run.describe()}\n{free / 1e9:.2f} GB are free on each device, {FREE_SHARE:.0%} of which is left alone')
-    found = []
+    sizes = []
     for phase in run.phases:
         unit = run.mesh.size * phase.accumulate
         most = run.examples // unit
         needed = needs(run, phase)
         count = largest(lambda units, needed=needed, unit=unit: needed(units * unit), budget, most)  # type: ignore[misc]
-        found.append(count * unit)
+        sizes.append(count * unit)
         if not count:
             print(f'phase {phase.index}: not even {unit}; take a smaller image_size or network, or parallel.remat')
             continue
         limit = ', all training images' if count == most else ''
         print(f'phase {phase.index}: {count * unit}{limit}, {needed(count * unit) / 1e9:.2f} GB a device')
-    print(f'largest batch that fits: --config.data.batch_size={min(found)}')
-    return min(found)
+    print(f'largest batch that fits: --config.data.batch_size={min(sizes)}')
+    return min(sizes)
 
 
 def needs(run: Run, phase: Phase) -> Callable[[int], int]:
@@ -120,7 +120,7 @@ def largest(needed: Callable[[int], int], budget: int, most: int) -> int:
             low = count
         else:
             high = count
-        near = sorted(points, key=lambda at: abs(points[at] - budget))[:2]
+        near = sorted(points, key=lambda size: abs(points[size] - budget))[:2]
         count = 2 * count
         if len(near) == 2 and (slope := (points[near[0]] - points[near[1]]) / (near[0] - near[1])) > 0:
             count = int(near[0] + (budget - points[near[0]]) / slope)

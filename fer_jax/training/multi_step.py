@@ -43,8 +43,8 @@ def loop_steps(step: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def steps(state: Any, fixed: Any, device_data: Any, host_batches: Any, count: jax.Array) -> Any:
-        def one(at: jax.Array | int, state: Any) -> Any:
-            return step(state, fixed, device_data, jax.tree.map(lambda leaf: leaf[at], host_batches))
+        def one(index: jax.Array | int, state: Any) -> Any:
+            return step(state, fixed, device_data, jax.tree.map(lambda leaf: leaf[index], host_batches))
 
         if len(jax.tree.leaves(host_batches)[0]) == 1:
             return one(0, state)
@@ -77,7 +77,7 @@ class StepsPerCall:
 
     def batch(self, loader: Any, step: int, count: int) -> tuple[Any, np.int32]:
         """Returns the program's arguments (host_batches, count), see `PhaseProgram.step_function`."""
-        steps = [step + min(at, count - 1) for at in range(self.rows)]  # the last one stands in for what is not taken
+        steps = [step + min(row, count - 1) for row in range(self.rows)]  # the last one stands in for what is not taken
         return loader.host_batches(steps), np.int32(count)
 
     def took(self, count: int, output: jax.Array) -> None:

@@ -35,7 +35,7 @@ def report_nonfinite(
     """
     name = workdir / f'nonfinite_step_{step}'
     if processes.is_main_process():
-        examples = [{'id': one, 'label': label} for one, label in zip(ids, labels, strict=True)]
+        examples = [{'id': example, 'label': label} for example, label in zip(ids, labels, strict=True)]
         name.with_suffix('.json').write_text(
             json.dumps({'step': step, 'learning_rate': rate, 'examples': examples}, indent=1) + '\n'
         )
@@ -67,7 +67,7 @@ def check_finite(run: Run, phase: Phase, state: TrainState, workdir: Path) -> No
         workdir,
         step=step,
         rate=float(phase.schedule(step - 1 - phase.first)) * float(state.scale),
-        ids=[str(split.ids[at]) for at in index],
-        labels=[run.data.describe_example('train', at) for at in index],
+        ids=[str(split.ids[row]) for row in index],
+        labels=[run.data.describe_example('train', row) for row in index],
         images=split.read(index),
     )

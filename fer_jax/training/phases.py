@@ -11,6 +11,7 @@ from fer_jax.data.augmentation.augment import Augment
 from fer_jax.errors import UserError
 from fer_jax.feature_cache.recipe import FeatureSpec, boundary_spec, check_feature_spec
 from fer_jax.models.network import Network
+from fer_jax.models.parameters import stage_of
 from fer_jax.training import optimizers, schedules
 from fer_jax.training.freezing import Partition, frozen_norms, partition
 
@@ -136,8 +137,8 @@ def plan(
             try:
                 check_feature_spec(network, split.boundary, settings)
                 views = fields['cache_views']
-                drawn, of = (settings, seed) if views > 1 else (Augment(), 0)
-                fields_of = {'views': views, 'settings': drawn, 'seed': of, 'dtype': fields['cache_dtype']}
+                drawn, view_seed = (settings, seed) if views > 1 else (Augment(), 0)
+                fields_of = {'views': views, 'settings': drawn, 'seed': view_seed, 'dtype': fields['cache_dtype']}
                 features = boundary_spec(network, split.boundary, size, **fields_of)
             except UserError as error:
                 raise UserError(f'phases[{index}].{error}') from None
@@ -182,3 +183,22 @@ def evaluation_steps(phases: Sequence[Phase], *, every: float, examples: int, ba
         )
     marks = {every * count for count in range(1, math.floor(total / every) + 1)} | {phase.epochs for phase in phases}
     return {steps_of(epoch, examples, batch_size): epoch for epoch in sorted(marks)}
+
+
+def describe_untrained(phases: Sequence[Phase], network: Network) -> list[str]:
+    """Returns a warning for each phase that freezes stages of random parameters, which no phase before has trained."""
+    paths_of = {
+        stage: [path for path in network.params if stage_of(path, network.stages) == stage] for stage in network.stages
+    }
+    trained: set[str] = set()
+    warnings = []
+    for phase in phases:
+        rates = phase.partition.rates
+        trained |= {path for path, rate in rates.items() if rate}
+        random = [stage for stage, paths in paths_of.items() if paths and not trained.intersection(paths)]
+        if random:
+            warnings.append(
+                f'WARNING: phase {phase.index} freezes {", ".join(random)}, which start from random numbers '
+                "(model.weights='scratch') and teach the stages above them little; train them, or give weights"
+            )
+    return warnings

@@ -6,7 +6,6 @@ ridge heads. The one that is best on validation is scored on the test split, onc
 """
 
 import functools
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from fer_jax.runs import results as run_results
 from fer_jax.runs.lock import workdir_lock
 from fer_jax.training import setup
 from fer_jax.training.run import Run
+from fer_jax.utils import checked_files
 
 MIRROR = Augment(flip=1.0)
 
@@ -59,11 +59,11 @@ def probe(config: Mapping[str, Any], workdir: Path, *, dry_run: bool = False) ->
         return {'dry_run': True}
     with workdir_lock(workdir):
         run_config.check_run_config(workdir, config)
-        (workdir / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
+        checked_files.write_json(workdir / 'config.json', config)
         weights = {} if run.weights is None else run.weights.metadata
         data = {'name': run.data.name, 'fingerprint': run.data.fingerprint}
         environment = provenance.environment(data=data, weights=weights)
-        (workdir / 'environment.json').write_text(json.dumps(environment, indent=2) + '\n')
+        checked_files.write_json(workdir / 'environment.json', environment)
         print(f'workdir {workdir}\n{run.describe()}')
         results = fit(run, fields)
         run_results.write_results(workdir / 'results.json', results)
@@ -122,10 +122,10 @@ def fit(run: Run, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the features [views, N, D] of a split."""
         split = run.data.splits[role]
         images = train if role == 'train' else SplitLoader(split, placement=train.placement, mesh=run.mesh, role=role)
-        found = feature_loader.make_feature_loader(
+        made = feature_loader.make_feature_loader(
             run.network, feature_spec, variables, images, fingerprint=run.data.fingerprint, role=role, mesh=run.mesh
         )
-        rows = found.features
+        rows = made.features
         return rows.reshape(views, len(split.ids), -1)
 
     role, metric = run.select
@@ -151,7 +151,7 @@ def fit(run: Run, fields: Mapping[str, Any]) -> dict[str, Any]:
         scores = score_logits.score_logits(np.nan_to_num(logits), labels[role], run.data.classes)
         diverged = not np.isfinite(logits).all()  # by too large a learning rate
         grid.append({**head['what'], metric: 0.0 if diverged else scores[metric], 'n': scores['n']})
-    best = max(range(len(grid)), key=lambda at: grid[at][metric])
+    best = max(range(len(grid)), key=lambda index: grid[index][metric])
     splits: dict[str, Any] = {}
     for name, split in run.data.splits.items():
         if name != 'train':
@@ -252,8 +252,8 @@ def trained(x: np.ndarray, labels: np.ndarray, classes: int, fields: Mapping[str
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
     def along(heads: Any, states: Any, rows: jax.Array, y: jax.Array, index: jax.Array, first: jax.Array) -> Any:
-        def step(carry: Any, at: Any) -> tuple[Any, None]:
-            number, row = at
+        def step(carry: Any, index: Any) -> tuple[Any, None]:
+            number, row = index
             share = 0.5 * (1 + jnp.cos(jnp.pi * number / steps))
             batch = jnp.take(rows, row, axis=0), jnp.take(y, row % count, axis=0)
             return jax.vmap(update, (0, 0, 0, 0, None, None))(carry[0], carry[1], share * rates, decays, *batch), None

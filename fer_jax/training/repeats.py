@@ -1,7 +1,6 @@
 """Several runs of one config as a unit: other seeds, or the folds of a cross-validation."""
 
 import gc
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,11 +73,11 @@ def once(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
     """Returns the results of the run in `workdir`, training it first unless it is finished under this config."""
     results = workdir / 'results.json'
     if results.is_file() and (workdir / 'report.html').is_file() and not run_config.check_run_config(workdir, config):
-        return json.loads(results.read_text())
-    found = train(config, workdir)
+        return run_results.read_results(workdir)
+    scores = train(config, workdir)
     jax.clear_caches()  # compiled programs, which live on in the compilation cache
     gc.collect()
-    return found
+    return scores
 
 
 def over_folds(parts: Sequence[Mapping[str, np.ndarray]], classes: Sequence[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from fer_jax.distributed import processes, sharding
 from fer_jax.models.network import Network
 from fer_jax.models.parameters import Variables
 from fer_jax.pretrained import Weights
-from fer_jax.training import initial_weights, objectives
+from fer_jax.training import initial_weights, objectives, phases
 from fer_jax.training.objectives import Task
 from fer_jax.training.phases import Phase
 
@@ -85,8 +85,8 @@ class Run:
         origin = 'from scratch' if self.weights is None else f'from {self.weights.metadata.get("source", "weights")}'
         names = textwrap.shorten(', '.join(self.data.classes), 300, placeholder=' ...')
         if self.config['model']['partial'] and self.weights is not None:
-            of = self.weights.metadata['of']
-            origin += f' ({of}; {initial_weights.taken_by_stage(self.network, self.weights)})'
+            source = self.weights.metadata['of']
+            origin += f' ({source}; {initial_weights.taken_by_stage(self.network, self.weights)})'
         among = f' in {processes.count()} processes' if processes.count() > 1 else ''
         lines = [
             f'{spec.name} {origin}, {spec.image_size} px; {self.data.name}: {counts}; '
@@ -94,6 +94,7 @@ class Run:
             f'{self.mesh.size} x {self.mesh.devices.flat[0].device_kind}{among}, batch {self.batch_size}'
         ]
         lines += self.data.notes
+        lines += [] if self.weights else phases.describe_untrained(self.phases, self.network)
         for name, task in list(self.tasks.items())[1:]:
             lines.append(f'beside it {name}: {objectives.describe(task)}')
             lines += [f'{name}: {note}' for note in task.data.notes]

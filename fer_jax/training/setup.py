@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from fer_jax.data import tasks as data_tasks
 from fer_jax.data.dataset import Dataset
+from fer_jax.data.tables.table import Table
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes, sharding
 from fer_jax.errors import UserError
@@ -25,11 +26,12 @@ from fer_jax.training.run import Run
 from fer_jax.utils import cache
 
 
-def prepare(config: Mapping[str, Any]) -> Run:
+def prepare(config: Mapping[str, Any], given: Table | None = None) -> Run:
     """Builds the run that a config describes: loads its data and weights, and builds its network, tasks and phases.
 
     Args:
       config: one that `fer_jax.config.check.check_config` finds nothing wrong with.
+      given: the data of the primary task, in place of those that the config names.
 
     Raises:
       UserError: fields of the config contradict each other or do not fit the data.
@@ -39,7 +41,7 @@ def prepare(config: Mapping[str, Any]) -> Run:
     distillation.check_distillation(config)
     mesh = sharding.make_mesh(config['parallel']['devices'])
     model = config['model']
-    data = load_data(config)  # before weights are downloaded, which a wrong folder would waste
+    data = load_data(config, given)  # before weights are downloaded, which a wrong folder would waste
     weights = initial_weights.source(model['weights'], model['name'], partial=model['partial'])
     data[PRIMARY], teachers = distillation.with_teacher_outputs(config, data[PRIMARY], mesh)
     network = build_network(config, data, weights)
@@ -69,11 +71,11 @@ def set_up_jax(config: Mapping[str, Any]) -> None:
         os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_gpu_deterministic_ops=true'
 
 
-def load_data(config: Mapping[str, Any]) -> dict[str, Dataset]:
+def load_data(config: Mapping[str, Any], given: Table | None = None) -> dict[str, Dataset]:
     """Loads the datasets of all tasks, {task: dataset}."""
     model = config['model']
     with processes.main_process_first():
-        return data_tasks.load_tasks(config, image_size=model['image_size'], channels=model['channels'])
+        return data_tasks.load_tasks(config, image_size=model['image_size'], channels=model['channels'], given=given)
 
 
 def build_network(config: Mapping[str, Any], data: Mapping[str, Dataset], weights: Weights | None) -> Network:

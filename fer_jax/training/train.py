@@ -1,7 +1,6 @@
 """The frame of a run: build, restore, train all phases, score the selected checkpoint."""
 
 import functools
-import json
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fer_jax.config.check import check_config, plain_config
-from fer_jax.config.source import with_one_source
+from fer_jax.config.source import PLACES, with_one_source
+from fer_jax.data.sources.arrays import NAME, read_arrays
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import processes
 from fer_jax.errors import UserError
@@ -26,13 +26,14 @@ from fer_jax.runs import metrics_log, provenance
 from fer_jax.runs import results as run_results
 from fer_jax.runs.checkpoints import SELECTABLE, Checkpoints
 from fer_jax.runs.lock import workdir_lock
-from fer_jax.training import parameter_table, setup
+from fer_jax.training import own_faces, parameter_table, setup
 from fer_jax.training.dry_run import rehearse
-from fer_jax.training.loop import Scorers, train_phases
+from fer_jax.training.loop import OnEvaluation, Scorers, train_phases
 from fer_jax.training.phase_program import PhaseProgram
 from fer_jax.training.probe import probe
 from fer_jax.training.run import Run
-from fer_jax.utils import atomic_files
+from fer_jax.training.wandb_logger import final_scores, wandb_run
+from fer_jax.utils import atomic_files, checked_files, disk_faults
 from fer_jax.utils.paths import user_path
 from fer_jax.utils.signals import stop_request
 
@@ -45,16 +46,22 @@ def train(
     profile: bool = False,
     allow_changes: bool = False,
     allow_other_data: bool = False,
+    data: Any = None,
+    on_evaluation: OnEvaluation | None = None,
 ) -> dict[str, Any]:
     """Trains a network as `config` describes, or continues the run in `workdir`, and scores the selected checkpoint.
 
     Args:
-      config: made by `fer_jax.config.defaults.get_config`; docs/config.md describes its fields.
+      config: made by `fer_jax.config.defaults.get_config`; docs/reference/config.md describes its fields.
       workdir: folder of the run; '' makes a new one under `runs/`.
       dry_run: build everything, compile the steps, print what the job needs, write nothing into the workdir.
       profile: trace some steps into `<workdir>/profile`.
       allow_changes: continue although the changed config makes it a different run.
       allow_other_data: continue although images or labels have changed.
+      data: arrays in place of the data that the config names: (images, labels), (images, labels, subjects), an iterable
+        of (image, label), or {split: one of these}, see `data.sources.arrays`. None for those of the config.
+      on_evaluation: is called after each evaluation with its record, a dict with `step`, `epoch`, `phase`, `split`, the
+        scores and `best`, the record of the best evaluation so far. Where it returns True, training ends there.
 
     Returns:
       The content of results.json: `selected_on`, `step`, `classes`, `phases`, `splits` and `calibrated`.
@@ -67,16 +74,26 @@ def train(
     check_config(plain)
     plain = with_one_source(plain)
     workdir = workdir and user_path(workdir)
+    given = None if data is None else read_arrays(data)
+    if given is not None:
+        plain['data'] |= dict.fromkeys(PLACES, '')
+    plain = own_faces.settle(plain, workdir, given)
     if 'probe' in plain:
+        if given is not None:
+            raise UserError('data are for training runs; a probe reads data.name, data.dir or data.manifest')
         return probe(plain, user_path(workdir) if workdir else free_workdir(plain), dry_run=dry_run)
+    checkpoint = plain['checkpoint']
     with stop_request() as stop:
-        run = setup.prepare(plain)
+        run = setup.prepare(plain, given)
         folder = Path(processes.broadcast_from_main(str(workdir or free_workdir(plain))))
         if dry_run:
             return rehearse(run, folder)
         with (
             workdir_lock(folder),
-            closing(Checkpoints(folder, run.network.spec, select=plain['checkpoint']['select'])) as store,
+            disk_faults.faults_named(folder),
+            closing(
+                Checkpoints(folder, run.network.spec, select=checkpoint['select'], keep=checkpoint['keep'])
+            ) as store,
         ):
             notes = run_config.check_run_config(folder, plain, allow=allow_changes)
             introduce(run, folder, notes, allow_other_data=allow_other_data)
@@ -92,13 +109,20 @@ def train(
                 )
                 for name, task in run.tasks.items()
             }
-            train_phases(run, folder, store, scorers, stop, profile=profile)
-            return finish(run, folder, store, scorers)
+            with wandb_run(plain, folder) as logged:
+                log = logged.log if logged else None
+                history = train_phases(
+                    run, folder, store, scorers, stop, profile=profile, on_evaluation=on_evaluation, log=log
+                )
+                results = finish(run, folder, store, scorers, history)
+                if logged:
+                    logged.summary.update(final_scores(results))
+            return results
 
 
 def free_workdir(config: Mapping[str, Any]) -> Path:
     """Returns the first path `runs/<model>-<data>-<number>` that does not exist."""
-    data = config['data']['name'] or Path(config['data']['dir'] or config['data']['manifest']).stem
+    data = config['data']['name'] or Path(config['data']['dir'] or config['data']['manifest'] or NAME).stem
     number = 1
     while (chosen := Path('runs') / f'{config["model"]["name"]}-{data}-{number}').exists():
         number += 1
@@ -133,9 +157,9 @@ def introduce(run: Run, workdir: Path, changes: list[str], *, allow_other_data: 
     environment |= {'mesh': run.mesh.size, 'processes': processes.count(), 'teachers': dict(run.teachers)}
     path = workdir / 'environment.json'
     before = provenance.read_environment(path)
-    if (found := provenance.changes(before, environment)) or 'earlier' in before:
-        environment['earlier'] = [*before.pop('earlier', []), *([before] if found else [])]
-    for change in found:
+    if (changed := provenance.changes(before, environment)) or 'earlier' in before:
+        environment['earlier'] = [*before.pop('earlier', []), *([before] if changed else [])]
+    for change in changed:
         print(change)
     if provenance.other_data(before, environment) and not allow_other_data:
         raise UserError(
@@ -143,18 +167,23 @@ def introduce(run: Run, workdir: Path, changes: list[str], *, allow_other_data: 
             'another --workdir, or go on all the same with --allow_other_data'
         )
     run_data.write_image_digests(workdir, {name: task.data for name, task in run.tasks.items()})
-    atomic_files.write_text(workdir / 'config.json', json.dumps(run.config, indent=2) + '\n')
-    (workdir / 'parameters.txt').write_text(table + '\n')
-    atomic_files.write_text(path, json.dumps(environment, indent=2) + '\n')
+    checked_files.write_json(workdir / 'config.json', run.config)
+    atomic_files.write_text(workdir / 'parameters.txt', table + '\n')
+    checked_files.write_json(path, environment)
 
 
-def finish(run: Run, workdir: Path, store: Checkpoints, scorers: Scorers) -> dict[str, Any]:
-    """Scores the selected checkpoint once on every split but train, and writes results and figures."""
+def finish(
+    run: Run, workdir: Path, store: Checkpoints, scorers: Scorers, history: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Scores the selected checkpoint once on every split but train, and writes results and figures.
+
+    Args:
+      history: the records of metrics.jsonl.
+    """
     best = store.best_step()
     if best is None:
         raise UserError(f'{workdir} has no checkpoint with a finite {run.config["checkpoint"]["select"]}')
     variables = store.restore_model(best, run.network.abstract(run.replicated))
-    history = metrics_log.read_metrics(workdir / 'metrics.jsonl')
     role, metric = run.select
     results: dict[str, Any] = {
         'selected_on': run.config['checkpoint']['select'],
@@ -178,6 +207,7 @@ def finish(run: Run, workdir: Path, store: Checkpoints, scorers: Scorers) -> dic
     results['calibrated'] = score_logits.score_calibration(role, predictions, others)
     if not processes.is_main_process():
         return results
+    checked_files.add_files(workdir, ('metrics.jsonl', 'timing.jsonl'))
     run_results.write_predictions(workdir / 'predictions.npz', predictions)
     run_results.write_results(workdir / 'results.json', results)
     print(summary.summary(results))

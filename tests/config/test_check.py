@@ -131,7 +131,7 @@ def test_every_wrong_value_of_every_field_is_named():
 @pytest.mark.parametrize(
     ('path', 'value', 'message'),
     [
-        ('data.batch_size', 0, 'data.batch_size=0; expected a whole number from 1 to 1,000,000 (images of a training'),
+        ('data.batch_size', 0, 'data.batch_size=0; expected a whole number from 1 to 1,000,000 (global batch size'),
         ('data.batch_size', -3, 'data.batch_size=-3; expected a whole number from 1'),
         ('data.batch_size', 1e6, 'data.batch_size=1000000.0; expected a whole number from 1'),
         ('phases.0.learning_rate', -1, 'phases[0].learning_rate=-1; expected a number above 0, up to 1,000,000'),
@@ -148,7 +148,7 @@ def test_every_wrong_value_of_every_field_is_named():
         ('phases', {'epochs': 1}, "phases={'epochs': 1}; expected a list of phases"),
         ('log_every', 0, 'log_every=0; expected a whole number from 1'),
         ('checkpoint.every', 1e-12, 'checkpoint.every=1e-12; expected a number from 0.001'),
-        ('checkpoint.select', 'test/accuracy', 'on the test split the choice would make the score optimistic'),
+        ('checkpoint.select', 'test/accuracy', 'the test split is not allowed, its score would be optimistic'),
         ('parallel.devices', 1e6, 'parallel.devices=1000000.0; expected a whole number from 0 to 65,536'),
         ('model.image_size', 10**9, 'model.image_size=1000000000; expected a whole number from 8 to 4,096'),
         ('model.channels', 2, 'model.channels=2; expected one of 1, 3'),
@@ -176,7 +176,7 @@ def test_every_wrong_value_of_every_field_is_named():
         (
             'phases.0.cache_views',
             -1,
-            'phases[0].cache_views=-1; expected a whole number from 0 to 10,000 (0 for no cac',
+            'phases[0].cache_views=-1; expected a whole number from 0 to 10,000 (number of views',
         ),
         ('probe.seeds', [], 'probe.seeds=[]; expected a list of whole numbers from 0 to 4,294,967,295, not empty'),
         ('probe.pool', 0, 'probe.pool=0; expected a whole number from 1'),

@@ -88,7 +88,7 @@ def test_a_run_of_several_tasks_and_presets_have_no_mistake():
 
 
 def test_choices_are_those_of_the_code():
-    assert choices.NETWORKS == models.NAMES
+    assert tuple(choices.NETWORKS) == tuple(models.NAMES)
     assert tuple(DTYPES) == choices.DTYPES
     assert tuple(SELECTABLE) == choices.SELECTABLE
     assert set(dataset.SOURCE) <= set(schema.RUN_TREE['data'])
@@ -121,11 +121,10 @@ def test_help_names_every_field_in_a_line_of_its_own(capsys):
         assert line.endswith(field.help) and 'default' in line
     headings = [line for line in lines if line and not line.startswith(' ')]
     assert headings == list(schema.SECTIONS.values())
-    assert (
-        '  data.batch_size  int from 1 to 1,000,000, default 64  images of a training step, over all devices' in lines
-    )
+    field = 'data.batch_size  int from 1 to 1,000,000, default 64'
+    assert f'  {field}  global batch size: images of a training step, over all devices' in lines
 
 
 def test_the_page_is_that_of_the_schema():
     """To write it anew: python -c "from fer_jax.config import reference; print(reference.page(), end='')"."""
-    assert (REPOSITORY / 'docs' / 'config.md').read_text() == reference.page()
+    assert (REPOSITORY / 'docs' / 'reference' / 'config.md').read_text() == reference.page()

@@ -88,11 +88,14 @@ def test_the_teacher_says_what_it_predicts(faces, teacher):
 
 
 def test_the_network_that_comes_with_fer_jax_teaches(faces):
-    config = student_of(faces, 'release', temperature=1.0)
+    config = student_of(faces, 'release:fer2013', temperature=1.0)
     config.data.rename = (('anger', 'angry'),)
     run = setup.prepare(plain(config))
-    predictor, split = fer_jax.load('release'), run.data.splits['train']
-    assert run.teachers['release']['step'] == str(predictor.step) and len(run.teachers['release']['sha256']) == 64
+    predictor, split = fer_jax.load('release:fer2013'), run.data.splits['train']
+    assert (
+        run.teachers['release:fer2013']['step'] == str(predictor.step)
+        and len(run.teachers['release:fer2013']['sha256']) == 64
+    )
     images = np.stack([decode((faces / name).read_bytes(), 48, 1, name) for name in split.ids])
     probabilities = predictor(images)[:, [predictor.classes.index(name) for name in run.data.classes]]
     np.testing.assert_allclose(

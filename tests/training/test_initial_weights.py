@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import fer_jax
 from configs import default
 from fer_jax.errors import UserError
+from fer_jax.exporters import export_run
 from fer_jax.runs import restore
 from fer_jax.training import setup
 from tests.small_run import config_of, restored
@@ -69,6 +71,15 @@ def test_a_larger_network_starts_from_a_smaller_one(of_resnet18, faces, tmp_path
         np.testing.assert_array_equal((params | stats)[path], (source['params'] | source['stats'])[path])
     assert '(resnet18; stem 3 of 3, layer1 12 of 18, layer2 15 of 27, ' in run.describe()
     assert 'head 0 of 2)' in run.describe()
+    export_run.export(of_resnet18, 'torchvision', tmp_path / 'theirs.safetensors')
+    config.model.weights = str(tmp_path / 'theirs.safetensors')
+    assert setup.prepare(config.to_dict()).weights.metadata['taken'].split(', ') == taken
+    assert 'theirs.safetensors: converted on the way as resnet18; ' in capsys.readouterr().out
+    (tmp_path / 'other.safetensors').write_bytes(safetensors.numpy.save({'x': np.zeros(3, np.float32)}))
+    config.model.weights = str(tmp_path / 'other.safetensors')
+    with pytest.raises(UserError, match='model.partial: the weights are those of no network .*; as resnet34: .*other'):
+        setup.prepare(config.to_dict())
+    config.model.weights = str(of_resnet18)
     config.model.name = 'resnet50'
     assert 'stem 3 of 3' in setup.prepare(config.to_dict()).describe()
     config.model.name = 'vgg11'

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from fer_jax.errors import UserError
-from fer_jax.training.phases import Phase, evaluation_steps
+from fer_jax.models.network import ModelSpec, build
+from fer_jax.training.freezing import partition
+from fer_jax.training.phases import Phase, describe_untrained, evaluation_steps
 
 PHASE = Phase(0, 0, 10, 1.0, *[None] * 4, 64)
 
@@ -44,3 +46,16 @@ def test_evaluations_are_marked_at_epochs_and_are_not_too_many():
     assert evaluation_steps([dataclasses.replace(PHASE, epochs=2.5)], every=1.0, **lengths) == {10: 1, 20: 2, 25: 2.5}
     with pytest.raises(UserError, match='checkpoint.every=0.001 would evaluate 1,000,000 times in 1000 epochs; raise'):
         evaluation_steps([dataclasses.replace(PHASE, epochs=1000.0)], every=0.001, **lengths)
+
+
+def test_frozen_stages_that_start_at_random_are_told():
+    spec = ModelSpec(name='resnet8_small', classes={'primary': ('a', 'b')}, image_size=32, channels=1)
+    network = build(spec)
+    tables = [(('head/.*', 1.0), ('.*', 0.0))], [(('.*', 1.0),)], [(('head/.*', 1.0), ('.*', 0.0))]
+    phases = [
+        dataclasses.replace(PHASE, index=index, partition=partition(list(network.params), network.stages, rates))
+        for index, (rates,) in enumerate(tables)
+    ]
+    (line,) = describe_untrained(phases, network)
+    assert line.startswith('WARNING: phase 0 freezes ') and 'head' not in line.split(', which')[0]
+    assert not describe_untrained(phases[1:], network)

@@ -2,7 +2,9 @@ import json
 import struct
 
 import numpy as np
+import pytest
 
+from fer_jax.errors import UserError
 from fer_jax.runs.metrics_log import read_metrics
 from fer_jax.training.recorder import Recorder
 
@@ -28,6 +30,31 @@ def test_a_resumed_run_writes_the_file_of_an_uninterrupted_one(tmp_path):
     assert (parts / 'metrics.jsonl').read_bytes() == (whole / 'metrics.jsonl').read_bytes()
     assert [record['step'] for record in read_metrics(parts / 'timing.jsonl')] == list(range(1, 11))
     assert all('seconds' not in json.loads(line) for line in (whole / 'metrics.jsonl').read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    'harm', [lambda data: data.replace(b'0.5', b'0.7'), lambda data: data[: len(data) // 2], lambda data: b'']
+)
+def test_records_that_are_not_those_of_the_checkpoint_are_refused(tmp_path, harm, caplog):
+    recorder = Recorder(tmp_path, step=0, total=10, batch_size=4)
+    for step in range(1, 5):
+        recorder.metrics(step, step / 5, 0, 'train', {'loss': 1 / step})
+    history, path = recorder.seal_history(), tmp_path / 'metrics.jsonl'
+    recorder.metrics(5, 1, 0, 'train', {'loss': 0.2})
+    assert [record['step'] for record in recorder.history(4)] == [1, 2, 3, 4]
+    whole = path.read_bytes()
+    path.write_bytes(harm(whole))
+    with pytest.raises(UserError, match=r'metrics\.jsonl is damaged: something else has changed it'):
+        recorder.history(4)
+    recorder.close()
+    with pytest.raises(UserError, match=r'metrics\.jsonl is damaged: its records up to step 4 are not those'):
+        Recorder(tmp_path, step=4, total=10, batch_size=4, history=history)
+    path.write_bytes(whole)
+    Recorder(tmp_path, step=4, total=10, batch_size=4, history=history).close()
+    assert len(read_metrics(path)) == 4
+    path.unlink()
+    Recorder(tmp_path, step=4, total=10, batch_size=4, history=history).close()
+    assert 'goes on without its records up to step 4' in caplog.text
 
 
 def board(workdir):

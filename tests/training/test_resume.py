@@ -15,6 +15,7 @@ from configs import default
 from fer_jax.errors import UserError
 from fer_jax.runs import data as run_data
 from fer_jax.training import multi_step, phase_program, setup
+from fer_jax.utils import checked_files
 from fer_jax.utils.signals import Stopped
 from tests.small_run import assert_same_model, config_of
 
@@ -95,7 +96,7 @@ def test_other_data_and_other_versions_are_noticed(finished, faces, tmp_path, ca
     path = tmp_path / 'run' / 'environment.json'
     before = json.loads(path.read_text())
     before['versions']['jax'], before['data']['fingerprint'] = '0.1.0', '0' * 64
-    path.write_text(json.dumps(before))
+    checked_files.write_json(path, before)
     with pytest.raises(UserError, match='holds a run on other data.*--allow_other_data'):
         fer_jax.train(config_of(faces), tmp_path / 'run', allow_changes=True)
     assert json.loads(path.read_text()) == before
