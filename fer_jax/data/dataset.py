@@ -27,7 +27,7 @@ from fer_jax.utils.paths import user_path
 # fields of `config.data` that say what is loaded, as `load_dataset` takes them
 SOURCE = (
     'name', 'dir', 'manifest', 'subject', 'label', 'target', 'annotation', 'canonical_classes', 'rename',
-    'drop_classes', 'train_examples', 'folds', 'fold', 'split_seed',
+    'drop_classes', 'train_examples', 'folds', 'fold', 'shares', 'split_seed',
 )  # fmt: skip
 SMALL_PIXELS = 96 * 96  # pixels; for the interpreter's lock, threads that decode no more than this are slower than one
 GREY_SAMPLE = 64  # images that tell whether a set is grey
@@ -79,17 +79,17 @@ class Dataset:
           digests: uint8 [M, 32], sha256 of the encoded images.
         """
         splits, left_out = {}, {}
-        found = hashlib.sha256(self.fingerprint.encode())
+        digest = hashlib.sha256(self.fingerprint.encode())
         for role, split in self.splits.items():
             if role != 'train' and not (fresh := ~among(split.digests, digests)).all():
                 left_out[role] = int((~fresh).sum())
-                found.update(role.encode() + fresh.tobytes())
+                digest.update(role.encode() + fresh.tobytes())
                 split = split.take(np.flatnonzero(fresh))
             if len(split.ids):
                 splits[role] = split
         if not left_out:
             return self
-        return dataclasses.replace(self, splits=splits, fingerprint=found.hexdigest(), left_out=left_out)
+        return dataclasses.replace(self, splits=splits, fingerprint=digest.hexdigest(), left_out=left_out)
 
 
 def open_table(*, name: str, dir: str, manifest: str, subject: str, root: Path) -> Table:
@@ -130,9 +130,11 @@ def load_dataset(
     train_examples: int = 0,
     folds: int = 0,
     fold: int = 0,
+    shares: Sequence[float] = (),
     split_seed: int = 0,
     classes: tuple[str, ...] = (),
     held_out: np.ndarray | None = None,
+    given: Table | None = None,
 ) -> Dataset:
     """Opens a set and gives its examples their roles.
 
@@ -156,9 +158,10 @@ def load_dataset(
       drop_classes: classes, by their new names, whose examples are left out.
       train_examples: of the role 'train', a fixed choice that keeps the shares of its classes; 0 for all of them. A
         larger choice holds the smaller one, but for rounding.
-      folds, fold, split_seed: see `splitting.assign`.
+      folds, fold, shares, split_seed: see `splitting.assign`.
       classes: those of another set, in its order, among which these labels are numbered.
       held_out: uint8 [M, 32], digests of images on which nothing may train: they are left out of the role 'train'.
+      given: the table itself, in place of `name`, `dir` and `manifest`.
 
     Raises:
       UserError: there is no such set or split, or it is not prepared.
@@ -166,7 +169,9 @@ def load_dataset(
     if label not in LABELS:
         raise UserError(f'data.label={label!r} is unknown; choose {", ".join(LABELS)}')
     whole = label == 'none' and dir != ''
-    if whole:
+    if given is not None:
+        table = given
+    elif whole:
         table = folder.unlabelled(user_path(dir))
     else:
         table = open_table(name=name, dir=dir, manifest=manifest, subject=subject, root=root)
@@ -186,7 +191,7 @@ def load_dataset(
             have = f'the one class {table.classes[0]!r}' if table.classes else 'no class'
             raise UserError(f'{table.name} has {have}; two or more are needed{layout}')
     if label == 'subject':
-        table = splitting.of_subjects(table, split_seed=split_seed)
+        table = splitting.of_subjects(table, split_seed=split_seed, shares=shares)
     train_on, usable = target_modes.distributions(table, target)
     attributes = levels_of = None
     if annotation:
@@ -201,7 +206,7 @@ def load_dataset(
     if whole:
         available = {splits['train']: np.arange(len(table))}
     else:
-        available = splitting.assign(table, folds=folds, fold=fold, split_seed=split_seed)
+        available = splitting.assign(table, folds=folds, fold=fold, split_seed=split_seed, shares=shares)
     height, width, native = table.shape
     channels = min(channels, native)
     fits = height is not None and height == width and height <= image_size
@@ -265,13 +270,13 @@ def load_dataset(
             readers=1 if fits and side * side <= SMALL_PIXELS else os.cpu_count() or 1,
         )
         _add_to(digest, role, part, opened[role])
-    if name:
+    if name or given is not None:
         cut = prepared.cut_of(name, table.notes)
     else:  # the log lies in the folder, of which a manifest may list images
         places = ((user_path(dir) if dir else user_path(manifest).parent) / table.ids[0]).parents[:3]
         cut = next(filter(None, map(crop_folder.logged, places)), None)
-    told = table.columns.get(annotation, table.classes)
-    return Dataset(table.name, told, opened, table.columns, digest.hexdigest(), cut=cut, notes=tuple(notes))
+    label_names = table.columns.get(annotation, table.classes)
+    return Dataset(table.name, label_names, opened, table.columns, digest.hexdigest(), cut=cut, notes=tuple(notes))
 
 
 def among(digests: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -286,8 +291,8 @@ def _reader(
     def read(index: np.ndarray) -> np.ndarray:
         images = np.empty((len(index), *shape), np.uint8)
         try:
-            for position, (at, data) in enumerate(zip(index, part.fetch(index), strict=True)):
-                images[position] = decode(data, size, shape[-1], f'{part.name}/{part.ids[at]}')
+            for position, (row, data) in enumerate(zip(index, part.fetch(index), strict=True)):
+                images[position] = decode(data, size, shape[-1], f'{part.name}/{part.ids[row]}')
         except UserError as error:
             raise explain(error) from None
         return images
@@ -297,10 +302,10 @@ def _reader(
 
 def _add_to(digest: 'hashlib._Hash', role: str, part: Table, split: Split) -> None:
     digest.update(f'{role}\0{len(part)}\0{part.weights.tobytes().hex() if (part.weights != 1).any() else ""}'.encode())
-    for at, (name, label) in enumerate(zip(part.ids, part.labels, strict=True)):
+    for index, (name, label) in enumerate(zip(part.ids, part.labels, strict=True)):
         digest.update(
             f'{name}\0{part.classes[label] if part.classes else ""}\0'.encode('utf-8', 'surrogateescape')
-            + part.digests[at].tobytes()
+            + part.digests[index].tobytes()
         )
     for extra in (split.distributions, split.attributes, split.levels):
         if extra is not None:

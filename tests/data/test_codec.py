@@ -3,7 +3,6 @@
 import io
 import os
 import struct
-import warnings
 import zlib
 
 import numpy as np
@@ -81,7 +80,7 @@ def test_whatever_lies_in_a_png_is_read_as_pillow_reads_it():
         if damage == 5:
             data = data[: -random.integers(1, 12)]
         try:
-            expected = codec.open_image(data)[0].convert('RGB')
+            expected = Image.fromarray(codec.open_image(data)[0]).convert('RGB')
         except ValueError:
             with pytest.raises(UserError):
                 codec.decode(data, None, 3, 'x')
@@ -141,10 +140,9 @@ def test_what_is_no_image_is_named(picture, damage):
 
 
 def test_a_gigantic_image_is_refused_by_its_header():
-    for side, message in ((11000, '11000 x 11000 pixels are more than 100,000,000'), (20000, 'decompression bomb')):
+    for side in (11000, 20000):
         data = encoded(Image.new('1', (side, side)), 'PNG')
-        with pytest.raises(UserError, match=message), warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # Pillow's own, above 89 million
+        with pytest.raises(UserError, match=f'{side} x {side} pixels are more than 100,000,000'):
             codec.decode(data, 32, 3, 'bomb.png')
 
 

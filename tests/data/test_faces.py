@@ -26,6 +26,7 @@ from fer_jax.data.imaging.crop_folder import LOG, Cut, crop_folder, logged
 from fer_jax.data.sets import builder
 from fer_jax.data.sources import prepared
 from fer_jax.errors import UserError
+from fer_jax.utils import limits
 from tests.data import tiny_yunet
 
 FACES = {'sample1': 3, 'sample2': 3, 'sample3': 3, 'sample4': 4, 'sample5': 5, 'sample6': 4}  # counted by eye
@@ -81,8 +82,8 @@ def test_what_cannot_be_read_is_refused_by_its_header(tmp_path, monkeypatch):
     for path in (tmp_path, tmp_path / 'missing.jpg'):
         with pytest.raises(UserError, match=rf'{path.name} is not a file'):
             faces.read_rgb(path)
-    monkeypatch.setattr(faces, 'LARGEST_FILE_BYTES', 4)
-    with pytest.raises(UserError, match=r'text.jpg has 5 bytes, more than 4'):
+    monkeypatch.setattr(limits, 'IMAGE_BYTES', 4)
+    with pytest.raises(UserError, match=r'text.jpg: it has 5 bytes, at most 4 are read'):
         faces.read_rgb(tmp_path / 'text.jpg')
 
 

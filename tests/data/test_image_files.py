@@ -1,5 +1,6 @@
 """What is read of a folder as people have them, and what is said of the rest."""
 
+import importlib.util
 import io
 import os
 import shutil
@@ -11,9 +12,9 @@ import pytest
 from PIL import Image
 
 from fer_jax.data import dataset
-from fer_jax.data.imaging import codec
-from fer_jax.data.imaging.codec import decode, missing_decoder, open_image
+from fer_jax.data.imaging.codec import decode, open_image
 from fer_jax.data.imaging.image_files import describe_left_out, list_image_files
+from fer_jax.data.imaging.pillow_decoder import missing_decoder
 from fer_jax.data.sources import folder
 from fer_jax.errors import UserError
 from tests.data.images import link_ck48
@@ -99,7 +100,7 @@ def test_heic_without_its_decoder_is_left_out_with_the_remedy(faces, monkeypatch
     data = encoded(next((faces / 'happy').iterdir()), 'HEIF')
     (faces / 'happy' / 'phone.heic').write_bytes(data)
     monkeypatch.setitem(sys.modules, 'pillow_heif', None)
-    monkeypatch.setattr(codec.importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     missing_decoder.cache_clear()
     try:
         listing = list_image_files(faces)

@@ -23,9 +23,9 @@ def colour(seed=0, side=32):
 
 @pytest.mark.parametrize('form', ['PNG', 'BMP', 'TIFF'])
 def test_usual_images_are_left_as_they_are(form):
-    for levels, mode in ((grey(), 'L'), (colour(), 'RGB')):
+    for levels in (grey(), colour()):
         image, notes = open_image(encoded(Image.fromarray(levels), form))
-        assert (image.mode, notes) == (mode, ())
+        assert (image.ndim, notes) == (levels.ndim, ())
         np.testing.assert_array_equal(np.asarray(image), levels)
 
 
@@ -49,7 +49,7 @@ def test_floats_are_0_to_1_or_0_to_255():
 def test_cmyk_becomes_rgb():
     flat = Image.fromarray(np.full((32, 32, 3), (200, 100, 50), np.uint8))
     image, notes = open_image(encoded(flat.convert('CMYK'), 'JPEG', quality=100))
-    assert (image.mode, notes) == ('RGB', ('CMYK',))
+    assert (image.shape[2:], notes) == ((3,), ('CMYK',))
     np.testing.assert_allclose(np.asarray(image), np.asarray(flat), atol=4)
 
 
@@ -57,17 +57,17 @@ def test_of_an_animation_the_first_frame():
     frames = [Image.fromarray(np.full((32, 32), level, np.uint8)) for level in (10, 200)]
     image, notes = open_image(encoded(frames[0], 'GIF', save_all=True, append_images=frames[1:]))
     assert notes == ('several frames',)
-    assert (np.asarray(image.convert('L')) == 10).all()
+    assert (image == 10).all()
 
 
 def test_alpha_is_dropped_and_palettes_are_looked_up():
     levels = colour()
     image, notes = open_image(encoded(Image.fromarray(np.dstack([levels, grey()]))))
-    assert (image.mode, notes) == ('RGB', ('alpha',))
+    assert (image.shape[2:], notes) == ((3,), ('alpha',))
     np.testing.assert_array_equal(np.asarray(image), levels)
     palette = Image.fromarray(levels).quantize(16)
     image, notes = open_image(encoded(palette))
-    assert (image.mode, notes) == ('RGB', ())
+    assert (image.shape[2:], notes) == ((3,), ())
     np.testing.assert_array_equal(np.asarray(image), np.asarray(palette.convert('RGB')))
 
 

@@ -52,6 +52,18 @@ def test_published_splits_stay_and_validation_is_carved_from_train():
     assert set(splitting.assign(table)['validation']) == set(range(100, 130))
 
 
+@pytest.mark.parametrize(
+    ('split', 'shares', 'sizes'),
+    [('all', (0.2, 0.3), (100, 40, 60)), ('train', (0.2, 0.3), (160, 40)), ('all', (), (140, 30, 30))],
+)
+def test_shares_are_of_the_splits_that_a_set_does_not_come_with(split, shares, sizes):
+    dealt = splitting.assign(table_of(split, np.arange(200) % 2), shares=shares)
+    assert tuple(len(dealt[name]) for name in ('train', 'validation', 'test') if name in dealt) == sizes
+    table = table_of('all', np.arange(200) % 2, [f'{index % 20}' for index in range(200)])
+    people = splitting.assign(table, shares=(0.3, 0.3))
+    assert [len(people[name]) for name in ('train', 'validation', 'test')] == [80, 60, 60]
+
+
 @pytest.mark.parametrize('split', ['all', 'train'])
 def test_nobody_stands_in_two_splits(split):
     subjects = [f's{at % 50:02d}' for at in range(1000)]

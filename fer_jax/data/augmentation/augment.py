@@ -197,7 +197,7 @@ def draw_params(key: jax.Array, settings: Augment, channels: int) -> AugmentPara
         ranges = jnp.maximum(ranges, jnp.where(widened < settings.trivial, row, 0))
     values = (2 * strengths.reshape(-1, 2) - 1) * ranges[:, None]
     pair = dict(zip(TRIVIAL, values, strict=True))
-    one = {name: both[0] for name, both in pair.items()}
+    params = {name: both[0] for name, both in pair.items()}
     mirror = flipped < settings.flip
     middle, sides = geometry.crop_box(crop_key, settings.crop) if settings.crop else (jnp.zeros(2), jnp.ones(2))
     back = geometry.backward_map(
@@ -205,19 +205,19 @@ def draw_params(key: jax.Array, settings: Augment, channels: int) -> AugmentPara
         middle=middle,
         sides=sides,
         shift=pair['shift'],
-        factor=jnp.where(one['scale'] < 0, 1 / (1 - one['scale']), 1 + one['scale']),
-        angle=jnp.deg2rad(one['rotate']),
+        factor=jnp.where(params['scale'] < 0, 1 / (1 - params['scale']), 1 + params['scale']),
+        angle=jnp.deg2rad(params['rotate']),
         shear=pair['shear'],
     )
     return AugmentParams(
         mirror=mirror,
         back=back,
-        brightness=one['brightness'],
-        contrast=1 + one['contrast'],
-        blur=jnp.abs(one['blur']),
-        noise=jnp.abs(one['noise']),
-        saturation=jnp.where(greyed < settings.grey, 0.0, 1 + one['saturation']),
-        hue=one['hue'],
+        brightness=params['brightness'],
+        contrast=1 + params['contrast'],
+        blur=jnp.abs(params['blur']),
+        noise=jnp.abs(params['noise']),
+        saturation=jnp.where(greyed < settings.grey, 0.0, 1 + params['saturation']),
+        hue=params['hue'],
         hole=_hole(hole, settings),
     )
 

@@ -12,10 +12,11 @@ import numpy as np
 from fer_jax.data.imaging import faces
 from fer_jax.data.imaging.image_files import describe_left_out, list_image_files
 from fer_jax.errors import UserError
-from fer_jax.utils import progress
+from fer_jax.utils import atomic_files, bounded_files, checked_files, limits, progress
 from fer_jax.utils.atomic_files import atomic_write
 
 LOG = 'crops.jsonl'
+DAMAGED_LOG = 'take it from a copy, or remove it and crop the faces again'
 WITHOUT = 'no_face.txt'
 PICKS = ('largest', 'central', 'all')
 WORKERS = 4  # photographs in memory at once, up to 300 MB each
@@ -96,6 +97,8 @@ def crop_folder(
     settings = {'margin': margin, 'size': size, 'pick': pick, 'align': align}
     targets = _targets(names)
     done = _done(out / LOG, settings)
+    for folder in {(out / target).parent for target in targets.values()}:
+        atomic_files.sweep(folder)
     todo = [name for name in names if name not in done]
 
     def work(name: str) -> dict:
@@ -110,6 +113,7 @@ def crop_folder(
                 done[name] = result
                 log.write(json.dumps({'file': name, **result}) + '\n')
                 log.flush()
+        checked_files.add_files(out, [LOG])
     finally:
         pool.shutdown(cancel_futures=True)
     results = [done[name] for name in names]
@@ -125,10 +129,15 @@ def crop_folder(
 
 
 def logged(folder: Path) -> Cut | None:
-    """Returns how the faces in a folder were cut out, by the log that `crop_folder` left there; None without one."""
+    """Returns how the faces in a folder were cut out, by the log that `crop_folder` left there; None without one.
+
+    Raises:
+      UserError: the log of a finished call is damaged.
+    """
+    checked_files.check_file(folder / LOG, DAMAGED_LOG)
     try:
-        with (folder / LOG).open(encoding='utf-8') as log:
-            settings = json.loads(log.readline())
+        with bounded_files.open_regular(folder / LOG) as log:
+            settings = json.loads(log.readline(limits.LINE_CHARACTERS))
         return Cut(float(settings['margin']), bool(settings.get('align')))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
@@ -143,9 +152,14 @@ def _targets(names: list[str]) -> dict[str, str]:
 
 def _done(log: Path, settings: dict) -> dict[str, dict]:
     """What a call before this one did; a last line that was cut off is removed."""
+    checked_files.check_file(log, DAMAGED_LOG)
     lines: list[dict] = []
     end = 0
-    for line in log.read_bytes().splitlines(keepends=True) if log.exists() else ():
+    try:
+        content = bounded_files.read_bytes(log, limits.TABLE_BYTES) if log.exists() else b''
+    except (OSError, ValueError) as error:
+        raise UserError(f'{log} cannot be read ({error}); give another --crop_faces') from None
+    for line in content.splitlines(keepends=True):
         try:
             done = json.loads(line[: line.index(b'\n')])
         except (ValueError, RecursionError):
@@ -156,6 +170,7 @@ def _done(log: Path, settings: dict) -> dict[str, dict]:
         end += len(line)
     if lines and lines[0] != settings:
         raise UserError(f'{log} is of other settings: {lines[0]}, now {settings}; give another --crop_faces')
+    checked_files.forget_file(log)
     if log.exists():
         os.truncate(log, end)
     return {line['file']: line for line in lines[1:]}
@@ -168,8 +183,8 @@ def _crop_one(
         image = faces.read_rgb(path)
     except UserError as error:
         return {'error': str(error)}
-    found = detect(image)
-    chosen = _choose(found, pick, image.shape)
+    detections = detect(image)
+    chosen = _choose(detections, pick, image.shape)
     crops = [f'{target}{f"_{number}" if pick == "all" else ""}.png' for number in range(len(chosen))]
     for face, crop in zip(chosen, crops, strict=True):
         if align and face.landmarks is not None:
@@ -178,19 +193,19 @@ def _crop_one(
             _write(out / crop, faces.crop(image, face.box, margin, size))
     boxes = [[round(value, 1) for value in face.box] for face in chosen]
     confidence = [round(face.confidence, 3) for face in chosen]
-    return {'faces': len(found), 'boxes': boxes, 'confidence': confidence, 'crops': crops}
+    return {'faces': len(detections), 'boxes': boxes, 'confidence': confidence, 'crops': crops}
 
 
-def _choose(found: list[faces.Face], pick: str, shape: tuple[int, ...]) -> list[faces.Face]:
+def _choose(detections: list[faces.Face], pick: str, shape: tuple[int, ...]) -> list[faces.Face]:
     def off_centre(face: faces.Face) -> float:
         x, y, width, height = face.box
         return (x + width / 2 - shape[1] / 2) ** 2 + (y + height / 2 - shape[0] / 2) ** 2
 
     if pick == 'largest':
-        return sorted(found, key=lambda face: -face.box[2] * face.box[3])[:1]
+        return sorted(detections, key=lambda face: -face.box[2] * face.box[3])[:1]
     if pick == 'central':
-        return sorted(found, key=off_centre)[:1]
-    return found
+        return sorted(detections, key=off_centre)[:1]
+    return detections
 
 
 def _write(path: Path, pixels: np.ndarray) -> None:

@@ -10,10 +10,11 @@ import numpy as np
 from fer_jax.data.imaging import libfacedetection
 from fer_jax.data.imaging.codec import decode
 from fer_jax.errors import UserError
+from fer_jax.utils import bounded_files, limits
+from fer_jax.utils.limits import LimitError
 
 DETECTION_SIDE = 640  # px: photographs are scaled to this for detection
 MIN_CONFIDENCE = 0.8
-LARGEST_FILE_BYTES = 2**30  # bytes; 100 megapixels of 16-bit RGB, not compressed, are 600 MB
 # Eyes, tip of the nose and corners of the mouth, from left to right in the image, on 112 x 112 px: the points to which
 # ArcFace (Deng et al. 2019) and most face sets are aligned.
 TEMPLATE = np.array(
@@ -55,13 +56,12 @@ def read_rgb(path: Path) -> np.ndarray:
     Raises:
       UserError: it cannot be read, or its header tells of more than 100 megapixels, which are not decoded.
     """
+    if not path.is_file():
+        raise UserError(f'{path} is not a file; give a photograph')
     try:
-        if not path.is_file():
-            raise UserError(f'{path} is not a file; give a photograph')
-        size = path.stat().st_size
-        if size > LARGEST_FILE_BYTES:
-            raise UserError(f'{path} has {size:,} bytes, more than {LARGEST_FILE_BYTES:,}; scale it down')
-        data = path.read_bytes()
+        data = bounded_files.read_bytes(path, limits.IMAGE_BYTES)
+    except LimitError as error:
+        raise UserError(f'{path}: {error}; scale it down') from error
     except OSError as error:
         raise UserError(f'{path} cannot be read ({error.strerror})') from error
     return decode(data, None, 3, str(path))

@@ -6,8 +6,10 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from fer_jax.data.imaging.codec import IMAGE_SUFFIXES, missing_decoder
+from fer_jax.data.imaging.codec import IMAGE_SUFFIXES
+from fer_jax.data.imaging.pillow_decoder import missing_decoder
 from fer_jax.errors import UserError
+from fer_jax.utils import limits
 
 HIDDEN = 'hidden'
 NO_IMAGE = 'no image by its suffix'
@@ -43,7 +45,7 @@ def list_image_files(directory: Path, suffixes: Collection[str] = IMAGE_SUFFIXES
       suffixes: in lower case, with their dot. Of an image suffix without an installed decoder files are left out.
     """
     images, left_out = list[str](), dict[str, list[str]]()
-    for name, reason in _walk(directory):
+    for name, reason in walk(directory):
         suffix = os.path.splitext(name)[1].lower()
         reason = reason or ('' if suffix in suffixes else NO_IMAGE) or missing_decoder(suffix)
         if reason:
@@ -78,14 +80,19 @@ def is_hidden(name: str) -> bool:
     return name.startswith('.') or name in SYSTEM_NAMES
 
 
-def _walk(root: Path) -> Iterator[tuple[str, str]]:
+def walk(root: Path) -> Iterator[tuple[str, str]]:
     """Yields (path, why it is left out or '') of files, and of the folders that are left out.
 
-    Links to folders come last, so that what they point to keeps its own name.
+    Links to folders come last, so that what they point to keeps its own name. They may lead out of `root`.
+
+    Raises:
+      UserError: the folder cannot be read, or links lead to too many files that are no images, such as a link to /usr.
     """
+    beyond, is_linked = 0, False
     seen: set[tuple[int, int]] = set()
     folders, links, real_root = [''], list[str](), root.resolve()
     while folders or links:
+        is_linked |= not folders
         prefix = folders.pop() if folders else links.pop(0)
         try:
             status = os.stat(root / prefix)
@@ -105,6 +112,14 @@ def _walk(root: Path) -> Iterator[tuple[str, str]]:
             continue
         for entry in entries:
             name = f'{prefix}{entry.name}'
+            if is_linked and os.path.splitext(name)[1].lower() not in IMAGE_SUFFIXES:
+                beyond += 1
+                if beyond > limits.LINKED_ENTRIES:
+                    link = str(root / prefix)
+                    raise UserError(
+                        f'{link!r}: links in {str(root)!r} lead to more than {limits.LINKED_ENTRIES:,} entries that '
+                        'are no images; remove the link'
+                    )
             try:
                 mode = os.stat(entry.path).st_mode
             except OSError:

@@ -15,11 +15,11 @@ def of_images() -> int:
     return IMAGE_BATCHES_PER_CALL if jax.default_backend() == 'cpu' else 1
 
 
-def map_batches(of: Callable[[Any], jax.Array], batches: Any, count: jax.Array) -> jax.Array:
-    """Applies `of` to each of the first `count` batches, inside jit.
+def map_batches(function: Callable[[Any], jax.Array], batches: Any, count: jax.Array) -> jax.Array:
+    """Applies a function to each of the first `count` batches, inside jit.
 
     Args:
-      of: function of one batch.
+      function: function of one batch.
       batches: tree with leaves [K, B, ...].
       count: int, at most K.
 
@@ -27,15 +27,15 @@ def map_batches(of: Callable[[Any], jax.Array], batches: Any, count: jax.Array) 
       [K, ...], zeros for the other batches. For K = 1 the batch is always computed.
     """
 
-    def nth(at: jax.Array | int) -> jax.Array:
-        return of(jax.tree.map(lambda leaf: leaf[at], batches))
+    def nth(element: jax.Array | int) -> jax.Array:
+        return function(jax.tree.map(lambda leaf: leaf[element], batches))
 
     many = len(jax.tree.leaves(batches)[0])
     if many == 1:
         return nth(0)[None]
-    one = jax.eval_shape(nth, 0)
-    nothing = jnp.zeros((many, *one.shape), one.dtype)
-    return jax.lax.fori_loop(0, count, lambda at, found: found.at[at].set(nth(at)), nothing)
+    shape = jax.eval_shape(nth, 0)
+    nothing = jnp.zeros((many, *shape.shape), shape.dtype)
+    return jax.lax.fori_loop(0, count, lambda index, rows: rows.at[index].set(nth(index)), nothing)
 
 
 def filled(weight: np.ndarray) -> np.int32:

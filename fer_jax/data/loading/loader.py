@@ -23,6 +23,7 @@ from fer_jax.distributed import processes, sharding
 from fer_jax.errors import UserError
 from fer_jax.utils import progress
 from fer_jax.utils import threads as utils_threads
+from fer_jax.utils.forked import check_main_guard
 
 log = logging.getLogger('fer_jax')
 SHARE_OF_MEMORY = 0.25
@@ -164,6 +165,8 @@ class TrainLoader(SplitLoader):
             )
         super().__init__(split, placement=placement, mesh=mesh, role='train')
         self._order = sampler.make(balance, split.labels, seed=seed, batch_size=batch_size)
+        if workers and self.placement == 'stream':
+            check_main_guard()
         self._workers, self.batch_size = workers, batch_size
         self._stream: Iterator[dict[str, np.ndarray]] = iter(())
         self._last: tuple[int, dict[str, np.ndarray]] = (-2, {})
@@ -184,12 +187,12 @@ class TrainLoader(SplitLoader):
         read = [self._read(step) for step in steps]
         if len(read) == 1:  # without a copy
             return sharding.put_rows({name: leaf[None] for name, leaf in read[0].items()}, self.mesh, axis=1)
-        return sharding.put_rows({name: np.stack([one[name] for one in read]) for name in read[0]}, self.mesh, axis=1)
+        return sharding.put_rows({name: np.stack([row[name] for row in read]) for name in read[0]}, self.mesh, axis=1)
 
     def _read(self, step: int) -> dict[str, np.ndarray]:
-        at, batch = self._last
-        if step != at:
-            if step != at + 1:
+        position, batch = self._last
+        if step != position:
+            if step != position + 1:
                 self._stream = self._read_from(step)
             batch = next(self._stream)
             self._last = step, batch

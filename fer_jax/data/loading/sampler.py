@@ -53,9 +53,9 @@ def balanced_indices(seed: int, step: int, batch_size: int, members: tuple[np.nd
         order = permutation(seed, int(number), len(members), stream=1)
         classes[rounds == number] = order[turns[rounds == number]]
     chosen = np.empty(batch_size, np.int64)
-    for at in np.unique(classes):
-        own = members[at]
-        chosen[classes == at] = own[_cycled(seed, rounds[classes == at], len(own), stream=2 + int(at))]
+    for label in np.unique(classes):
+        own = members[label]
+        chosen[classes == label] = own[_cycled(seed, rounds[classes == label], len(own), stream=2 + int(label))]
     return chosen
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from fer_jax.data.imaging import codec
 from fer_jax.data.quality.findings import Inspected, Report, conflicting, splits_in_order
-from fer_jax.data.quality.findings_table import plain
+from fer_jax.utils import fonts
 
 WIDTH, TILE, GAP, LINE = 1570, 100, 8, 14  # pixels
 NAME = 150  # the column of class names
@@ -39,13 +39,13 @@ def write_sheets(report: Report, data: Inspected, folder: Path) -> list[Path]:
         'leaks': [group for group in report.duplicates if len(set(data.splits[group].tolist())) > 1],
         'near_duplicates': report.near_duplicates,
     }
-    for kind, found in singles.items():
-        if len(found):
-            blocks = [found[at : at + 1] for at in _spread(len(found), MOST_EXAMPLES)]
-            sheets[f'findings_{kind}'] = _blocks(data, kind, f'{len(found):,} found', blocks)
+    for kind, indices in singles.items():
+        if len(indices):
+            blocks = [indices[index : index + 1] for index in _spread(len(indices), MOST_EXAMPLES)]
+            sheets[f'findings_{kind}'] = _blocks(data, kind, f'{len(indices):,} found', blocks)
     for kind, members in groups.items():
         if members:
-            blocks = [members[at] for at in _spread(len(members), MOST_GROUPS)]
+            blocks = [members[index] for index in _spread(len(members), MOST_GROUPS)]
             sheets[f'findings_{kind}'] = _blocks(data, kind, f'{len(members):,} groups found', blocks)
     paths = []
     for name, sheet in sheets.items():
@@ -59,9 +59,9 @@ def _classes(report: Report, data: Inspected) -> Any:
     from PIL import Image, ImageDraw
 
     splits = splits_in_order(data.splits)
-    colours = {split: SPLIT_COLOURS[at % len(SPLIT_COLOURS)] for at, split in enumerate(splits)}
+    colours = {split: SPLIT_COLOURS[index % len(SPLIT_COLOURS)] for index, split in enumerate(splits)}
     labels = sorted(set(data.labels.tolist()))
-    shown = [labels[at] for at in _spread(len(labels), MOST_CLASSES)]
+    shown = [labels[index] for index in _spread(len(labels), MOST_CLASSES)]
     columns = (WIDTH - NAME - GAP) // (TILE + GAP)
     top = 3 * LINE
     sheet = Image.new('RGB', (WIDTH, top + len(shown) * (TILE + 2 * GAP) + GAP), PAPER)
@@ -71,17 +71,17 @@ def _classes(report: Report, data: Inspected) -> Any:
     left = NAME + 2 * GAP + 200
     for split in splits:
         pen.rectangle((left, LINE + 6, left + 24, LINE + 9), colours[split])
-        left += 32 + _write(pen, (left + 32, LINE), plain(split), QUIET, 14) + 24
+        left += 32 + _write(pen, (left + 32, LINE), _line(split), QUIET, 14) + 24
     readable = report.shapes[:, 0] > 0
     for row, label in enumerate(shown):
         y = top + row * (TILE + 2 * GAP)
         here = np.flatnonzero((data.labels == label) & readable)
         _write(pen, (GAP, y + TILE // 2 - LINE), _fitted(_label(data, label), NAME, 14), INK, 14)
         _write(pen, (GAP, y + TILE // 2 + 4), f'{int((data.labels == label).sum()):,}', QUIET, 12)
-        for column, at in enumerate(_drawn(here, data.splits, splits, columns, label)):
+        for column, index in enumerate(_drawn(here, data.splits, splits, columns, label)):
             x = NAME + GAP + column * (TILE + GAP)
-            sheet.paste(_tile(data, at), (x, y))
-            pen.rectangle((x, y + TILE + 2, x + TILE - 1, y + TILE + 5), colours[str(data.splits[at])])
+            sheet.paste(_tile(data, index), (x, y))
+            pen.rectangle((x, y + TILE + 2, x + TILE - 1, y + TILE + 5), colours[str(data.splits[index])])
     return sheet
 
 
@@ -91,7 +91,7 @@ def _drawn(here: np.ndarray, splits: np.ndarray, names: list[str], number: int, 
     mixed = generator.permutation(here)
     turns = {split: mixed[splits[mixed] == split].tolist() for split in names}
     rounds = [queue[turn] for turn in range(number) for queue in turns.values() if turn < len(queue)][:number]
-    return sorted(rounds, key=lambda at: names.index(str(splits[at])))
+    return sorted(rounds, key=lambda index: names.index(str(splits[index])))
 
 
 def _blocks(data: Inspected, kind: str, number: str, blocks: list[np.ndarray]) -> Any:
@@ -99,7 +99,7 @@ def _blocks(data: Inspected, kind: str, number: str, blocks: list[np.ndarray]) -
     from PIL import Image, ImageDraw
 
     shown = [_members(data, block) for block in blocks]
-    two_lines = any(_id_lines(data, at)[0] for members in shown for at in members)
+    two_lines = any(_id_lines(data, index)[0] for members in shown for index in members)
     height = TILE + (3 + two_lines) * LINE + 2 * GAP
     places, x, y = [], GAP, 3 * LINE
     for block in blocks:
@@ -115,11 +115,13 @@ def _blocks(data: Inspected, kind: str, number: str, blocks: list[np.ndarray]) -
     for block, members, (left, top, wide) in zip(blocks, shown, places, strict=True):
         pen.rectangle((left, top, left + wide - 1, top + height - 1), outline=FRAME)
         colour = WRONG if conflicting(data.labels[block]) else INK
-        for column, at in enumerate(members):
+        for column, index in enumerate(members):
             corner = (left + GAP + column * (TILE + GAP), top + GAP)
-            sheet.paste(_tile(data, at), corner)
-            lines = [(text, QUIET) for text in _id_lines(data, at)[-1 - two_lines :] + [plain(str(data.splits[at]))]]
-            lines.append((_label(data, int(data.labels[at])), colour))
+            sheet.paste(_tile(data, index), corner)
+            lines = [
+                (text, QUIET) for text in _id_lines(data, index)[-1 - two_lines :] + [_line(str(data.splits[index]))]
+            ]
+            lines.append((_label(data, int(data.labels[index])), colour))
             for row, (text, tint) in enumerate(lines):
                 _write(pen, (corner[0], corner[1] + TILE + 2 + row * LINE), _fitted(text, TILE, 12), tint, 12)
         if len(block) > MOST_MEMBERS:
@@ -127,15 +129,20 @@ def _blocks(data: Inspected, kind: str, number: str, blocks: list[np.ndarray]) -
     return sheet
 
 
-def _id_lines(data: Inspected, at: int) -> list[str]:
+def _id_lines(data: Inspected, index: int) -> list[str]:
     """An id in two lines, the first of them empty where one is enough."""
-    text = plain(str(data.ids[at]))
+    text = _line(str(data.ids[index]))
     tail = _fitted(text, TILE, 12, '')
     return [_fitted(text.removesuffix(tail), TILE, 12), tail]
 
 
 def _label(data: Inspected, label: int) -> str:
-    return plain(data.classes[label]) if label >= 0 else 'no label'
+    return _line(data.classes[label]) if label >= 0 else 'no label'
+
+
+def _line(text: str) -> str:
+    """Returns a name as one line that pictures can show."""
+    return fonts.showable(text).replace('\n', ' ')
 
 
 def _members(data: Inspected, block: np.ndarray) -> list[int]:
@@ -143,18 +150,18 @@ def _members(data: Inspected, block: np.ndarray) -> list[int]:
     seen: set[tuple[int, str]] = set()
     fresh: list[int] = []
     others: list[int] = []
-    for at in block.tolist():
-        key = int(data.labels[at]), str(data.splits[at])
-        (others if key in seen else fresh).append(at)
+    for index in block.tolist():
+        key = int(data.labels[index]), str(data.splits[index])
+        (others if key in seen else fresh).append(index)
         seen.add(key)
     return sorted([*fresh, *others][:MOST_MEMBERS])
 
 
-def _tile(data: Inspected, at: int) -> Any:
+def _tile(data: Inspected, index: int) -> Any:
     """The image within a square of `TILE` pixels, its aspect kept."""
     from PIL import Image
 
-    image = codec.open_image(data.read(at))[0].convert('RGB')
+    image = Image.fromarray(codec.open_image(data.read(index))[0]).convert('RGB')
     factor = TILE / max(image.size)
     width, height = (max(1, round(side * factor)) for side in image.size)
     tile = Image.new('RGB', (TILE, TILE), FRAME)
@@ -164,23 +171,20 @@ def _tile(data: Inspected, at: int) -> Any:
 
 def _spread(number: int, most: int) -> Iterable[int]:
     """Up to `most` positions, evenly spaced over `number`."""
-    return sorted({at * number // min(number, most) for at in range(min(number, most))})
+    return sorted({index * number // min(number, most) for index in range(min(number, most))})
 
 
 def _write(pen: Any, corner: tuple[int, int], text: str, colour: str, size: int) -> int:
     """Writes, and returns the width."""
-    from PIL import ImageFont
-
-    font = ImageFont.load_default(size)
-    pen.text(corner, text, colour, font=font)
-    return round(font.getlength(text))
+    shown, _, path = fonts.fit_font(text)
+    font = fonts.pillow_font(path, size)
+    pen.text(corner, shown, colour, font=font)
+    return round(font.getlength(shown))
 
 
 def _fitted(text: str, width: int, size: int, before: str = '...') -> str:
     """The end of a text that is too long, with `before` in front: ends tell file names apart."""
-    from PIL import ImageFont
-
-    font = ImageFont.load_default(size)
+    font = fonts.pillow_font(fonts.fit_font(text).path, size)
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(before + text) > width:

@@ -49,15 +49,20 @@ def examine(data: Inspected, *, workers: int) -> Report:
     thumbnails = np.zeros((count, near_duplicates.THUMBNAIL_SIDE, near_duplicates.THUMBNAIL_SIDE), np.uint8)
     measured = data.splits == 'train' if (data.splits == 'train').any() else np.ones(count, bool)
     sums, weight = np.zeros((2, 3)), 0
-    for at, stats in enumerate(_all_stats(data, max(workers, 1))):
+    for index, stats in enumerate(_all_stats(data, max(workers, 1))):
         if stats.unreadable:
-            unreadable[at] = stats.unreadable
+            unreadable[index] = stats.unreadable
             continue
         if stats.notes:
-            notes[at] = stats.notes
-        shapes[at], constant[at], blank[at], thumbnails[at] = stats.shape, stats.constant, stats.blank, stats.thumbnail
-        digests[at] = np.frombuffer(stats.digest, np.uint64)
-        if measured[at]:
+            notes[index] = stats.notes
+        shapes[index], constant[index], blank[index], thumbnails[index] = (
+            stats.shape,
+            stats.constant,
+            stats.blank,
+            stats.thumbnail,
+        )
+        digests[index] = np.frombuffer(stats.digest, np.uint64)
+        if measured[index]:
             sums[0] += stats.mean
             sums[1] += stats.square
             weight += 1
@@ -86,7 +91,7 @@ def _all_stats(data: Inspected, workers: int) -> Iterator[ImageStats]:
     """In the order of the set; a bounded number of chunks is under way."""
 
     def chunk(first: int) -> list[ImageStats]:
-        return [image_stats(data.read, at) for at in range(first, min(first + CHUNK_IMAGES, len(data.ids)))]
+        return [image_stats(data.read, index) for index in range(first, min(first + CHUNK_IMAGES, len(data.ids)))]
 
     under_way: deque[Future[list[ImageStats]]] = deque()
     with (
@@ -102,20 +107,23 @@ def _all_stats(data: Inspected, workers: int) -> Iterator[ImageStats]:
                 shown.update(len(stats))
 
 
-def image_stats(read: Callable[[int], bytes], at: int) -> ImageStats:
+def image_stats(read: Callable[[int], bytes], index: int) -> ImageStats:
     """Decodes the image at one position, and measures it."""
     from PIL import Image
 
     try:
-        image, notes = codec.open_image(read(at))
+        upright, notes = codec.open_image(read(index))
     except (OSError, UserError, ValueError) as error:
         return ImageStats(unreadable=str(error))
+    image = Image.fromarray(upright)
     channels = len(image.getbands())
     levels = np.arange(256)
     histogram = np.array(image.histogram(), np.int64).reshape(channels, 256)
     pixels = image.width * image.height
     mean, square = histogram @ levels / pixels, histogram @ levels**2 / pixels
     shape = (image.height, image.width, channels)
+    digest = hashlib.sha256(repr(shape).encode())
+    digest.update(np.ascontiguousarray(upright).data)
     side = (near_duplicates.THUMBNAIL_SIDE, near_duplicates.THUMBNAIL_SIDE)
     return ImageStats(
         notes=notes,
@@ -124,7 +132,7 @@ def image_stats(read: Callable[[int], bytes], at: int) -> ImageStats:
         blank=bool((square - mean**2 < BLANK_STD**2).all()),
         mean=mean,
         square=square,
-        digest=hashlib.sha256(repr(shape).encode() + image.tobytes()).digest()[:16],
+        digest=digest.digest()[:16],
         thumbnail=np.asarray(image.convert('L').resize(side, Image.Resampling.BOX)),
     )
 
@@ -143,11 +151,11 @@ def _near(thumbnails: np.ndarray, eligible: np.ndarray, duplicates: list[np.ndar
     for group in duplicates:
         eligible[group[1:]] = False
     positions = np.flatnonzero(eligible)
-    found = []
+    groups = []
     for group in near_duplicates.groups(thumbnails[positions]):
-        members = [copies.get(at, np.array([at])) for at in positions[group].tolist()]
-        found.append(np.sort(np.concatenate(members)))
-    return found
+        members = [copies.get(index, np.array([index])) for index in positions[group].tolist()]
+        groups.append(np.sort(np.concatenate(members)))
+    return groups
 
 
 def _odd(shapes: np.ndarray, readable: np.ndarray) -> np.ndarray:

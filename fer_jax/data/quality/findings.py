@@ -126,13 +126,14 @@ class Report:
             },
             'grey': int((self.shapes[:, 2] == 1).sum()),
             'statistics': {'split': split, 'mean': list(self.mean), 'std': list(self.std)},
-            'unreadable': [self._example(at) | {'reason': why} for at, why in self.unreadable.items()],
+            'unreadable': [self._example(index) | {'reason': why} for index, why in self.unreadable.items()],
             'blank': [
-                self._example(at) | {'constant': bool(self.constant[at])} for at in np.flatnonzero(self.blank).tolist()
+                self._example(index) | {'constant': bool(self.constant[index])}
+                for index in np.flatnonzero(self.blank).tolist()
             ],
-            'tiny': [self._example(at) | self._size(at) for at in np.flatnonzero(self.tiny).tolist()],
-            'odd_shaped': [self._example(at) | self._size(at) for at in np.flatnonzero(self.odd).tolist()],
-            'unusual': [self._example(at) | {'notes': list(notes)} for at, notes in self.notes.items()],
+            'tiny': [self._example(index) | self._size(index) for index in np.flatnonzero(self.tiny).tolist()],
+            'odd_shaped': [self._example(index) | self._size(index) for index in np.flatnonzero(self.odd).tolist()],
+            'unusual': [self._example(index) | {'notes': list(notes)} for index, notes in self.notes.items()],
             'duplicates': self._groups(self.duplicates) | {'leaks': leaks},
             'near_duplicates': self._groups(self.near_duplicates)
             | {'leaks': further, 'correlation': near_duplicates.MIN_CORRELATION},
@@ -146,16 +147,16 @@ class Report:
         """Returns the findings for the terminal, at most about 40 lines."""
         return findings_table.render(self.to_json())
 
-    def _example(self, at: int) -> dict[str, Any]:
-        label = int(self.data.labels[at])
+    def _example(self, index: int) -> dict[str, Any]:
+        label = int(self.data.labels[index])
         return {
-            'id': str(self.data.ids[at]),
-            'split': str(self.data.splits[at]),
+            'id': str(self.data.ids[index]),
+            'split': str(self.data.splits[index]),
             'label': self.data.classes[label] if label >= 0 else None,
         }
 
-    def _size(self, at: int) -> dict[str, int]:
-        return {'height': int(self.shapes[at, 0]), 'width': int(self.shapes[at, 1])}
+    def _size(self, index: int) -> dict[str, int]:
+        return {'height': int(self.shapes[index, 0]), 'width': int(self.shapes[index, 1])}
 
     def _groups(self, groups: list[np.ndarray]) -> dict[str, Any]:
         return {
@@ -163,7 +164,7 @@ class Report:
             'images': sum(map(len, groups)),
             'conflicting': sum(conflicting(self.data.labels[group]) for group in groups),
             'across_splits': sum(len(set(self.data.splits[group].tolist())) > 1 for group in groups),
-            'members': [[self._example(at) for at in group.tolist()] for group in groups],
+            'members': [[self._example(index) for index in group.tolist()] for group in groups],
         }
 
 
@@ -188,17 +189,17 @@ def _leaks(
 
     Those `known` to leak are not counted. Also returns which images leak: bool [N].
     """
-    found: dict[str, Counter[str]] = {}
+    leaks: dict[str, Counter[str]] = {}
     leaked = np.zeros(len(splits), bool)
     for group in groups:
         present = set(splits[group].tolist())
-        for at in group[~known[group]].tolist():
-            split = str(splits[at])
+        for index in group[~known[group]].tolist():
+            split = str(splits[index])
             earlier = [other for other in present if LATER.get(other, 0) < LATER.get(split, 0)]
             if earlier:
-                leaked[at] = True
-                found.setdefault(split, Counter()).update([*earlier, 'any'])
-    return {split: dict(sorted(found[split].items())) for split in sorted(found)}, leaked
+                leaked[index] = True
+                leaks.setdefault(split, Counter()).update([*earlier, 'any'])
+    return {split: dict(sorted(leaks[split].items())) for split in sorted(leaks)}, leaked
 
 
 def _shared_subjects(data: Inspected) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from fer_jax.data.imaging.image_files import printable
+
 MOST_CLASSES = 12
 IMBALANCED = 10.0  # the largest class over the smallest
 
@@ -9,14 +11,11 @@ IMBALANCED = 10.0  # the largest class over the smallest
 def render(findings: dict[str, Any]) -> str:
     """Returns a line a finding: 'ok' or '!!', the count, and what to do. `findings` are those of `Report.to_json`."""
     lines = [_title(findings), '', *_counts(findings), '']
-    for good, name, number, detail in _findings(findings):
-        lines.append(f'{"ok" if good else "!!"}  {name:<24}{number:>7}  {detail}'.rstrip())
+    rows = list(_findings(findings))
+    width = max(7, *(len(str(number)) + 2 for _, _, number, _ in rows))
+    for good, name, number, detail in rows:
+        lines.append(f'{"ok" if good else "!!"}  {name:<24}{number:>{width}}  {detail}'.rstrip())
     return '\n'.join(lines)
-
-
-def plain(text: str) -> str:
-    """Returns a name that a terminal can print: undecodable bytes of a file name are escaped."""
-    return text.encode('utf-8', 'backslashreplace').decode()
 
 
 def _title(findings: dict[str, Any]) -> str:
@@ -51,7 +50,7 @@ def _counts(findings: dict[str, Any]) -> list[str]:
         total = [sum(counts[split][label] for split in counts) for label in range(len(classes))]
         ranked = sorted(range(len(classes)), key=lambda label: (-total[label], label))
         order = [*ranked[: MOST_CLASSES // 2], None, *ranked[-MOST_CLASSES // 2 + 1 :]]
-    name = max([5, *(len(plain(classes[label])) for label in order if label is not None)]) + 2
+    name = max([5, *(len(printable(classes[label])) for label in order if label is not None)]) + 2
     width = max([12, *(len(cell) + 2 for split in columns for cell in [split, *cells[split]])])
     lines = [f'{"class":<{name}}' + ''.join(f'{split:>{width}}' for split in columns)]
     for label in order:
@@ -59,7 +58,7 @@ def _counts(findings: dict[str, Any]) -> list[str]:
             lines.append(f'... {len(classes) - MOST_CLASSES + 1:,} more, by size')
         else:
             lines.append(
-                f'{plain(classes[label]):<{name}}' + ''.join(f'{cells[split][label]:>{width}}' for split in columns)
+                f'{printable(classes[label]):<{name}}' + ''.join(f'{cells[split][label]:>{width}}' for split in columns)
             )
     if findings['unlabelled']:
         lines.append(f'{findings["unlabelled"]:,} without a label')
@@ -67,10 +66,10 @@ def _counts(findings: dict[str, Any]) -> list[str]:
     return [*lines, f'{"all":<{name}}' + ''.join(f'{total:>{width}}' for total in totals)]
 
 
-def _cell(found: int, official: Any, label: int, classes: int) -> str:
-    if len(official) != classes or not sum(official) or official[label] == found:
-        return f'{found:,}'
-    return f'{found:,} (not {official[label]:,})'
+def _cell(count: int, official: Any, label: int, classes: int) -> str:
+    if len(official) != classes or not sum(official) or official[label] == count:
+        return f'{count:,}'
+    return f'{count:,} (not {official[label]:,})'
 
 
 def _findings(findings: dict[str, Any]) -> list[tuple[bool, str, str, str]]:
@@ -83,9 +82,9 @@ def _findings(findings: dict[str, Any]) -> list[tuple[bool, str, str, str]]:
         'odd_shaped': 'aspect over 2, or not the shape of the others: look at them',
     }
     for kind, detail in details.items():
-        found = findings[kind]
+        finding = findings[kind]
         rows.append(
-            (not found, kind.replace('_', ' '), f'{len(found):,}', f'{_some(found)}; {detail}' if found else '')
+            (not finding, kind.replace('_', ' '), f'{len(finding):,}', f'{_some(finding)}; {detail}' if finding else '')
         )
     kinds: dict[str, int] = {}
     for example in findings['unusual']:
@@ -99,7 +98,7 @@ def _findings(findings: dict[str, Any]) -> list[tuple[bool, str, str, str]]:
     shared = subjects['in_two_splits']
     detail = f'{subjects["known"]:,} are known' if subjects['known'] else 'none is known'
     if shared:
-        names = ', '.join(plain(subject['subject']) for subject in shared[:3])
+        names = ', '.join(printable(subject['subject']) for subject in shared[:3])
         detail += f'; {names}{" ..." if len(shared) > 3 else ""}: split by subject'
     rows.append((not shared, 'subjects in 2 splits', f'{len(shared):,}', detail))
     return rows
@@ -108,10 +107,10 @@ def _findings(findings: dict[str, Any]) -> list[tuple[bool, str, str, str]]:
 def _official(findings: dict[str, Any]) -> tuple[bool, str, str, str]:
     differences, compared = 0, 0
     for split, official in findings['published'].items():
-        found = findings['counts'].get(split, [0] * len(findings['classes']))
+        counts = findings['counts'].get(split, [0] * len(findings['classes']))
         if len(official) == 1:
-            found = [findings['splits'].get(split, 0)]
-        differences += sum(one != other for one, other in zip(found, official, strict=True))
+            counts = [findings['splits'].get(split, 0)]
+        differences += sum(count != other for count, other in zip(counts, official, strict=True))
         compared += len(official)
     if not compared:
         return True, 'counts that differ', '-', 'no official counts are known'
@@ -127,7 +126,7 @@ def _imbalance(findings: dict[str, Any]) -> tuple[bool, str, str, str]:
     if not counts or not max(counts):
         return True, 'largest / smallest', '-', 'no labels'
     largest, smallest = counts.index(max(counts)), counts.index(min(counts))
-    detail = ' / '.join(f'{plain(findings["classes"][at])} {counts[at]:,}' for at in (largest, smallest))
+    detail = ' / '.join(f'{printable(findings["classes"][label])} {counts[label]:,}' for label in (largest, smallest))
     if not counts[smallest]:
         empty = counts.count(0)
         return False, 'largest / smallest', '-', f'{detail} in {split}: {empty:,} classes are empty, remove them'
@@ -136,20 +135,20 @@ def _imbalance(findings: dict[str, Any]) -> tuple[bool, str, str, str]:
     return ratio <= IMBALANCED, 'largest / smallest', f'{ratio:.1f}', f'{detail} in {split}{advice}'
 
 
-def _copies(found: dict[str, Any], sizes: dict[str, int], exact: bool) -> list[tuple[bool, str, str, str]]:
+def _copies(finding: dict[str, Any], sizes: dict[str, int], exact: bool) -> list[tuple[bool, str, str, str]]:
     """Rows for the groups, those with conflicting labels, those across splits, and the leaks into each split."""
-    name, number = 'exact duplicates' if exact else 'near duplicates', found['groups']
+    name, number = 'exact duplicates' if exact else 'near duplicates', finding['groups']
     if not number:
         return [(True, name, '0', '')]
-    of = f'groups, {found["images"]:,} images'
-    rows = [(False, name, f'{number:,}', f'{of}; --drop duplicates' if exact else f'{of}: look at them')]
+    unit = f'groups, {finding["images"]:,} images'
+    rows = [(False, name, f'{number:,}', f'{unit}; --drop duplicates' if exact else f'{unit}: look at them')]
     for key, label, remedy in (
         ('conflicting', '  with two labels', '; --drop conflicts'),
         ('across_splits', '  in two splits', '; --drop leaks'),
     ):
-        number = found[key]
+        number = finding[key]
         rows.append((not number, label, f'{number:,}', f'groups{remedy if exact else ""}' if number else ''))
-    for split, earlier in found['leaks'].items():
+    for split, earlier in finding['leaks'].items():
         parts = [f'{number:,} in {other}' for other, number in earlier.items() if other != 'any']
         detail = (
             f'{"" if exact else "more "}of {sizes[split]:,} have a {"" if exact else "near "}copy: {", ".join(parts)}'
@@ -160,6 +159,6 @@ def _copies(found: dict[str, Any], sizes: dict[str, int], exact: bool) -> list[t
 
 def _some(examples: list[dict[str, Any]]) -> str:
     """The first three ids; of long ones the ends."""
-    names = [plain(example['id']) for example in examples[:3]]
+    names = [printable(example['id']) for example in examples[:3]]
     listed = ', '.join(name if len(name) < 28 else f'...{name[-24:]}' for name in names)
     return f'{listed} ...' if len(examples) > 3 else listed

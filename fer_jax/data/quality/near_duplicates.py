@@ -33,9 +33,9 @@ def groups(thumbnails: np.ndarray) -> list[np.ndarray]:
     flat = thumbnails.reshape(count, THUMBNAIL_SIDE * THUMBNAIL_SIDE)
     contrast = _contrast(flat)
     if count <= FEW_CANDIDATES:
-        one, other = np.triu_indices(count, 1)
+        left, other = np.triu_indices(count, 1)
         for mirror in (False, True):
-            _unite(parent, _verified(thumbnails, contrast, one, other, np.full(len(one), mirror)))
+            _unite(parent, _verified(thumbnails, contrast, left, other, np.full(len(left), mirror)))
         return _members(parent)
     codes = _codes(flat)
     for rotation in range(0, 64, 64 // ROTATIONS):
@@ -64,9 +64,11 @@ def _codes(flat: np.ndarray) -> np.ndarray:
     middle = np.median(_coefficients(sample, basis), axis=0)
     codes = np.empty((2, len(flat)), np.uint64)
     for first in range(0, len(flat), CHUNK_PAIRS):
-        found = _coefficients(flat[first : first + CHUNK_PAIRS], basis)
+        coefficients = _coefficients(flat[first : first + CHUNK_PAIRS], basis)
         for row, signs in enumerate((1, mirror)):
-            codes[row, first : first + CHUNK_PAIRS] = np.packbits(found * signs > middle, axis=1).view('>u8')[:, 0]
+            codes[row, first : first + CHUNK_PAIRS] = np.packbits(coefficients * signs > middle, axis=1).view('>u8')[
+                :, 0
+            ]
     return codes.reshape(-1)
 
 
@@ -75,7 +77,7 @@ def _basis() -> tuple[np.ndarray, np.ndarray]:
     ticks = np.arange(THUMBNAIL_SIDE)
     waves = np.round(4096 * np.cos(np.pi * np.outer(ticks, 2 * ticks + 1) / (2 * THUMBNAIL_SIDE)))
     pairs = sorted(((u, v) for u in ticks for v in ticks if u + v), key=lambda uv: (uv[0] ** 2 + uv[1] ** 2, uv))[:64]
-    pairs = [pairs[at * 19 % 64] for at in range(64)]  # neighbouring bits should not be neighbouring frequencies
+    pairs = [pairs[index * 19 % 64] for index in range(64)]  # neighbouring bits should not be neighbouring frequencies
     basis = np.stack([np.outer(waves[u], waves[v]).ravel() for u, v in pairs], axis=1)
     return basis, np.array([(-1) ** v for _, v in pairs])
 
@@ -86,20 +88,20 @@ def _coefficients(flat: np.ndarray, basis: np.ndarray) -> np.ndarray:
 
 def _contrast(flat: np.ndarray) -> np.ndarray:
     """N^2 times the variance, a whole number: float64 [N]."""
-    found = np.empty(len(flat))
+    contrast = np.empty(len(flat))
     for first in range(0, len(flat), CHUNK_PAIRS):
         levels = flat[first : first + CHUNK_PAIRS].astype(np.float64)
-        found[first : first + CHUNK_PAIRS] = levels.shape[1] * (levels**2).sum(1) - levels.sum(1) ** 2
-    return found
+        contrast[first : first + CHUNK_PAIRS] = levels.shape[1] * (levels**2).sum(1) - levels.sum(1) ** 2
+    return contrast
 
 
 def _verified(
-    thumbnails: np.ndarray, contrast: np.ndarray, one: np.ndarray, other: np.ndarray, flipped: np.ndarray
+    thumbnails: np.ndarray, contrast: np.ndarray, left: np.ndarray, other: np.ndarray, flipped: np.ndarray
 ) -> np.ndarray:
     """The pairs, int64 [P, 2], whose correlation is above the threshold."""
     kept = []
-    for first in range(0, len(one), CHUNK_PAIRS):
-        i, j = one[first : first + CHUNK_PAIRS], other[first : first + CHUNK_PAIRS]
+    for first in range(0, len(left), CHUNK_PAIRS):
+        i, j = left[first : first + CHUNK_PAIRS], other[first : first + CHUNK_PAIRS]
         a, b = thumbnails[i].astype(np.float32), thumbnails[j].astype(np.float32)
         mirrored = flipped[first : first + CHUNK_PAIRS]
         b[mirrored] = b[mirrored][:, :, ::-1]

@@ -1,11 +1,13 @@
 """Images of a set that cannot be decoded: all of them at once, and how to leave them out."""
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from fer_jax.data.imaging.codec import decode_pixels
 from fer_jax.data.imaging.image_files import describe_left_out, printable
 from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
@@ -53,13 +55,65 @@ def split_unreadable(table: Table) -> tuple[Table, dict[str, str]]:
       UserError: none can be decoded.
     """
     unreadable, _ = _check(table)
-    if unreadable and len(unreadable) == len(table):
-        name, reason = next(iter(unreadable.items()))
-        raise UserError(f'none of the {len(table):,} images of {table.name} can be read: {printable(name)} ({reason})')
+    check_some_readable(table, unreadable)
     if not unreadable:
         return table, {}
     kept = np.array([index for index, name in enumerate(table.ids) if str(name) not in unreadable], np.int64)
     return table.take(kept), unreadable
+
+
+def check_some_readable(table: Table, unreadable: Mapping[str, str]) -> None:
+    """Checks that some image of a table is not in `unreadable`, id -> reason.
+
+    Raises:
+      UserError: all are.
+    """
+    if unreadable and len(unreadable) == len(table):
+        name, reason = next(iter(unreadable.items()))
+        raise UserError(f'none of the {len(table):,} images of {table.name} can be read: {printable(name)} ({reason})')
+
+
+class ReadImages(NamedTuple):
+    """The images of a table that can be decoded.
+
+    Attributes:
+      positions: int [N], in the table.
+      images: uint8 [H, W, C], one by one.
+      unreadable: id -> reason of the others.
+    """
+
+    positions: np.ndarray
+    images: list[np.ndarray]
+    unreadable: dict[str, str]
+
+
+def read_images(table: Table, index: np.ndarray, size: int | None, channels: int) -> ReadImages:
+    """Decodes some images of a table, each once, and passes over those that cannot be decoded.
+
+    Args:
+      table: the table.
+      index: int [B], positions in it.
+      size, channels: see `codec.decode`.
+    """
+
+    def read(position: int) -> np.ndarray | str:
+        try:
+            return decode_pixels(table.fetch(np.array([position]))[0], size, channels)
+        except (UserError, ValueError) as error:
+            return str(error)
+
+    with threads() as pool:
+        results = list(pool.map(read, index.tolist()))
+    readable = [not isinstance(result, str) for result in results]
+    return ReadImages(
+        index[readable],
+        [result for result in results if not isinstance(result, str)],
+        {
+            str(table.ids[position]): result
+            for position, result in zip(index, results, strict=True)
+            if isinstance(result, str)
+        },
+    )
 
 
 def describe_unreadable(table: Table, remedy: Remedy) -> str:
@@ -88,7 +142,7 @@ def _check(table: Table) -> tuple[dict[str, str], list[str]]:
     blank = []
     with threads() as pool:
         checked = pool.map(
-            lambda index: image_stats(lambda at: table.fetch(np.array([at]))[0], index), range(len(table))
+            lambda index: image_stats(lambda position: table.fetch(np.array([position]))[0], index), range(len(table))
         )
         for name, stats in zip(table.ids, progress.bar(checked, 'checking images', len(table)), strict=True):
             if stats.unreadable:

@@ -99,30 +99,30 @@ def _csv_rows(source: Source, lists: dict[str, str | None]) -> tuple[list[Row], 
 
 
 def _npy_rows(source: Source) -> tuple[list[Row], int, tuple[str, ...]]:
-    found = []
+    listed = []
     for name in source.images():
         parts = name.split('/')
         split = {'train_set': 'train', 'val_set': 'test'}.get(parts[-3] if len(parts) > 2 else '')
         if split and parts[-2] == 'images':
-            found.append((f'{parts[-3]}/{parts[-1]}', name, split))
-    if not found:
-        raise UserError(f'{source.path} has neither training.csv nor train_set/images; see docs/datasets.md')
-    source.once((name, image) for name, image, _ in found)
+            listed.append((f'{parts[-3]}/{parts[-1]}', name, split))
+    if not listed:
+        raise UserError(f'{source.path} has neither training.csv nor train_set/images; see docs/reference/datasets.md')
+    source.once((name, image) for name, image, _ in listed)
     needed = ('exp', 'val', 'aro')
-    bare = [image for _, image, _ in found if not all(_npy(image, kind) in source.known for kind in needed)]
+    bare = [image for _, image, _ in listed if not all(_npy(image, kind) in source.known for kind in needed)]
     if bare:
         raise UserError(
             f'{source.path}: {len(bare):,} images lack an annotation, such as {bare[0]}; fetch the set again'
         )
     rows = []
-    for name, image, split in found:
+    for name, image, split in listed:
         label = _scalar(source, _npy(image, 'exp'))
         if label not in range(11):
             raise UserError(f'{source.path}: {_npy(image, "exp")} holds {label:g}, expected 0 to 10; fetch it again')
         if label < len(CLASSES):
             points = _npy(image, 'lnd')
             rows.append(Row(name, image, split, int(label), None, points if points in source.known else None))
-    return rows, len(found) - len(rows), ()
+    return rows, len(listed) - len(rows), ()
 
 
 def _npy(image: str, kind: str) -> str:

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import functools
-import gzip
 import io
 import itertools
 import mmap
@@ -16,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from fer_jax.data.imaging import image_files
+from fer_jax.data.imaging.codec import read_size
 from fer_jax.errors import UserError
+from fer_jax.utils import bounded_files, limits
+from fer_jax.utils.limits import LimitError
 
-LARGEST_FILE_BYTES = 1 << 26  # bytes of a file that is read whole
-LONGEST_LINE_BYTES = 1 << 17  # bytes of a line
-LARGEST_INFLATED_BYTES = 1 << 31  # bytes of a .tar.gz, which is held in memory
+BLOCK_BYTES = 1 << 16
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp')
 DAMAGED = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, tarfile.TarError)  # RuntimeError: encrypted
 
@@ -61,11 +62,11 @@ class Source:
         Raises:
           UserError: two files have one id, as in a folder that holds a set twice.
         """
-        found: dict[str, str] = {}
+        paths: dict[str, str] = {}
         for name, file in named:
-            if found.setdefault(name, file) != file:
-                raise UserError(f'{self.path} holds {name} twice, as {found[name]} and as {file}; give one of the two')
-        return found
+            if paths.setdefault(name, file) != file:
+                raise UserError(f'{self.path} holds {name} twice, as {paths[name]} and as {file}; give one of the two')
+        return paths
 
     @contextlib.contextmanager
     def _opened(self, name: str) -> Iterator[BinaryIO]:
@@ -82,10 +83,10 @@ class Source:
           UserError: it is damaged, encrypted, or too large for an image.
         """
         with self._opened(name) as file:
-            data = file.read(LARGEST_FILE_BYTES + 1)
-        if len(data) > LARGEST_FILE_BYTES:
+            data = file.read(limits.MEMBER_BYTES + 1)
+        if len(data) > limits.MEMBER_BYTES:
             raise UserError(
-                f'{self.path}: {name} holds more than {LARGEST_FILE_BYTES:,} bytes; it is no image, remove it'
+                f'{self.path}: {name} holds more than {limits.MEMBER_BYTES:,} bytes; it is no image, remove it'
             )
         return data
 
@@ -97,14 +98,16 @@ class Source:
         """
         with self._opened(name) as file:
             for number in itertools.count(1):
-                line = file.readline(LONGEST_LINE_BYTES + 1)
+                line = file.readline(limits.MEMBER_LINE_BYTES + 1)
                 if not line:
                     return
+                if number > limits.TABLE_ROWS:
+                    raise UserError(f'{self.path}: {name} has more than {limits.TABLE_ROWS:,} lines; fetch it again')
                 try:
                     text = line.decode('utf-8-sig' if number == 1 else 'utf-8').strip()
                 except UnicodeDecodeError:
                     text = '\0'
-                if len(line) > LONGEST_LINE_BYTES or '\0' in text:
+                if len(line) > limits.MEMBER_LINE_BYTES or '\0' in text:
                     raise UserError(f'{self.path}: {name}, line {number} is no UTF-8 text; fetch it again')
                 if text:
                     yield text
@@ -163,19 +166,17 @@ class Source:
         return (f'{len(missing):,} images that {where} lists are missing, such as {missing[0]}',) if missing else ()
 
     def shape(self, names: Iterable[str]) -> tuple[int | None, int | None, int]:
-        """Returns (H, W, C) of the images, H and W None where they differ; of each only the head is read."""
-        from PIL import Image
-
-        sizes, grey = set(), True
+        """Returns (H, W, C) of the images, H and W None where they differ."""
+        sizes, colours = set[tuple[int, ...]](), False
         for name in names:  # what cannot be opened is for the doctor to name
-            try:
-                with self.open(name) as file, Image.open(file) as image:
-                    sizes.add(image.size)
-                    grey &= image.mode in ('1', 'L', 'LA', 'I', 'I;16')
-            except (*DAMAGED, SyntaxError, ValueError, Image.DecompressionBombError):
-                continue
-        width, height = next(iter(sizes)) if len(sizes) == 1 else (None, None)
-        return height, width, 1 if sizes and grey else 3
+            with contextlib.suppress(UserError, ValueError):
+                *size, channels = read_size(self.read(name))
+                sizes.add(tuple(size))
+                colours |= channels > 1
+            if len(sizes) > 1 and colours:
+                break
+        height, width = next(iter(sizes)) if len(sizes) == 1 else (None, None)
+        return height, width, 3 if colours or not sizes else 1
 
 
 def open_source(path: Path) -> Source:
@@ -187,15 +188,20 @@ def open_source(path: Path) -> Source:
     try:
         if path.is_dir():
             names = list(_walk(path))
-            opener: Callable[[str], Any] = lambda name: (path / name).open('rb')  # noqa: E731
+            opener: Callable[[str], Any] = lambda name: bounded_files.open_regular(path / name)  # noqa: E731
         elif not path.is_file():
             raise UserError(f'--source={str(path)!r} does not exist; give the folder or archive that was downloaded')
         elif zipfile.is_zipfile(path):
-            archive = zipfile.ZipFile(path)
-            names = [info.filename for info in archive.infolist() if not info.is_dir()]
-            opener = archive.open
+            with path.open('rb') as file:
+                infos = bounded_files.list_members(
+                    file, members=limits.ARCHIVE_MEMBERS, directory=limits.ARCHIVE_DIRECTORY_BYTES
+                )
+            names = [info.filename for info in infos if not info.is_dir()]
+            opener = zipfile.ZipFile(path).open
         else:
             names, opener = _tar(path)
+    except LimitError as error:
+        raise UserError(f'--source={str(path)!r}: {error}; unpack it first') from error
     except DAMAGED as error:
         raise UserError(f'--source={str(path)!r} cannot be read ({error}); fetch it again') from error
     kept = sorted({name for name in names if not _hidden(name)})
@@ -210,52 +216,85 @@ def _hidden(name: str) -> bool:
 
 
 def _walk(root: Path) -> Iterator[str]:
-    """Files below a folder. Links come last, so that what they point to keeps its own name; none leads up."""
-    seen: set[tuple[int, int]] = set()
-    folders, links = [''], list[str]()
-    while folders or links:
-        prefix = folders.pop() if folders else links.pop(0)
-        status = os.stat(root / prefix)
-        if (status.st_dev, status.st_ino) in seen:
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        with os.scandir(root / prefix) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if _hidden(f'{entry.name}/'):
-                    continue
-                if entry.is_symlink() and entry.is_dir():
-                    if not root.resolve().is_relative_to(Path(entry.path).resolve()):
-                        links.append(f'{prefix}{entry.name}/')
-                elif entry.is_dir():
-                    folders.append(f'{prefix}{entry.name}/')
-                elif entry.is_file():
-                    yield f'{prefix}{entry.name}'
+    """Yields the files below a folder. Links come last, so that what they point to keeps its own name."""
+    for name, reason in image_files.walk(root):
+        if not reason:
+            yield name
+
+
+class Slice(io.RawIOBase):
+    """A part of a buffer as a file, which is not copied."""
+
+    def __init__(self, data: memoryview):
+        self._data, self._place = data, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        part = self._data[self._place : self._place + len(target)]
+        target[: len(part)] = part
+        self._place += len(part)
+        return len(part)
 
 
 def _tar(path: Path) -> tuple[list[str], Callable[[str], BinaryIO]]:
-    """Names, and what opens them: a tar is mapped, a .tar.gz held in memory, so reading in any order is cheap."""
+    """Returns names, and what opens them: a tar is mapped, a .tar.gz held in memory, so any order is cheap.
+
+    Raises:
+      LimitError: it unpacks to too much, or has too many members.
+    """
     with path.open('rb') as raw:
         packed = raw.read(2) == b'\x1f\x8b'
         raw.seek(0)
-        data: Any = gzip.GzipFile(fileobj=raw).read(LARGEST_INFLATED_BYTES + 1) if packed else b''
-        if len(data) > LARGEST_INFLATED_BYTES:
-            raise UserError(f'--source={str(path)!r} holds more than {LARGEST_INFLATED_BYTES:,} bytes; unpack it first')
         try:
-            with tarfile.open(fileobj=io.BytesIO(data) if packed else raw, mode='r:') as tar:
-                regular = [member for member in tar if member.isreg() and not member.issparse()]
-        except tarfile.ReadError as error:
+            data = unpack_gzip(raw) if packed else mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+            places: dict[str, tuple[int, int]] = {}
+            with tarfile.open(fileobj=data, mode='r:') as tar:  # type: ignore[call-overload]
+                for count, member in enumerate(tar, 1):
+                    limits.check_limit(count, limits.ARCHIVE_MEMBERS, 'members')
+                    tar.members = []  # type: ignore[attr-defined]  # it would keep all of them
+                    if member.isreg() and not member.issparse():
+                        places[member.name.removeprefix('./')] = member.offset_data, member.size
+        except LimitError:
+            raise
+        except (tarfile.ReadError, ValueError) as error:  # ValueError: an empty file
             raise UserError(
                 f'--source={str(path)!r} is neither a folder, a .zip, a .tar nor a .tar.gz, or cut short ({error}); '
                 'unpack it first, or fetch it again'
             ) from None
-        if not packed:
-            data = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
-    places = {member.name.removeprefix('./'): (member.offset_data, member.size) for member in regular}
 
     def opener(name: str) -> BinaryIO:
         first, size = places[name]
-        if size > LARGEST_INFLATED_BYTES:
-            raise EOFError(f'it has {size:,} bytes')
-        return io.BytesIO(data[first : first + size])
+        return io.BufferedReader(Slice(memoryview(data)[first : first + size]))
 
     return list(places), opener
+
+
+def unpack_gzip(raw: BinaryIO) -> mmap.mmap:
+    """Unpacks a gzip file into memory.
+
+    Raises:
+      LimitError: it has too many bytes when unpacked, or too many members.
+      EOFError, zlib.error: it is damaged.
+    """
+    most = limits.unpacked_limit(os.fstat(raw.fileno()).st_size, limits.ARCHIVE_UNPACKED_BYTES)
+    data, members, stream, is_whole = mmap.mmap(-1, most), 0, zlib.decompressobj(wbits=31), False
+    left = raw.read(BLOCK_BYTES)
+    while left:
+        block = stream.decompress(left, BLOCK_BYTES)
+        limits.check_limit(data.tell() + len(block), most, 'bytes when unpacked')
+        data.write(block)
+        left, is_whole = stream.unconsumed_tail, stream.eof
+        if is_whole:
+            members += 1
+            limits.check_limit(members, limits.MEMBERS, 'members in its gzip')
+            left, stream = stream.unused_data, zlib.decompressobj(wbits=31)
+        left = left or raw.read(BLOCK_BYTES)
+        while is_whole and left and not (left := left.lstrip(b'\0')):  # padding
+            left = raw.read(BLOCK_BYTES)
+    if not is_whole:
+        raise EOFError('it is cut short')
+    data.resize(max(1, data.tell()))
+    data.seek(0)
+    return data

@@ -44,11 +44,11 @@ def read(source: Path) -> Reading:
     aligned = [name for name in holder.images() if ALIGNED in name] or holder.images()
     paths = holder.once((name.rsplit('/', 1)[-1], name) for name in aligned)
     notes = holder.lack((paths.get(image, image) for image in attributes), 'list_attr_celeba')
-    found = {split: [image for image in attributes if image in paths and partition[image][0] == number]
+    members = {split: [image for image in attributes if image in paths and partition[image][0] == number]
              for number, split in enumerate(SPLITS)}  # fmt: skip
 
     def examples(split: str) -> Iterator[Example]:
-        for image in found[split]:
+        for image in members[split]:
             targets = {'attributes': (attributes[image] == 1).astype(np.float32)}
             if landmarks:
                 targets['landmarks'] = landmarks[image].astype(np.float32)
@@ -57,7 +57,7 @@ def read(source: Path) -> Reading:
 
     return Reading(
         (),
-        {split: len(images) for split, images in found.items()},
+        {split: len(images) for split, images in members.items()},
         examples,
         published=PUBLISHED,
         targets={'attributes': names} | ({'landmarks': points} if landmarks else {}),
@@ -72,7 +72,7 @@ def _list(
     name = source.one(f'{stem}.txt', f'{stem}.csv')
     if name is None:
         if needed:
-            raise UserError(f'{source.path} has no {stem}.txt or .csv; see docs/datasets.md')
+            raise UserError(f'{source.path} has no {stem}.txt or .csv; see docs/reference/datasets.md')
         return (), {}
     head: tuple[str, ...] = ()
     count = None

@@ -1,22 +1,22 @@
 """FER2013 (Goodfellow et al. 2013): 35,887 grey 48x48 faces of seven expressions, from the original csv."""
 
+import contextlib
 import csv
-import gzip
 import io
-import lzma
-import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from fer_jax.data.imaging.codec import encode
+from fer_jax.data.sets import archives
 from fer_jax.data.sets.builder import Example, Reading
 from fer_jax.errors import UserError
+from fer_jax.utils import bounded_files, limits
+from fer_jax.utils.limits import LimitError
 
 VERSION = '2.0.0'
 CLASSES = ('angry', 'disgust', 'fear', 'happy', 'sad', 'surprise', 'neutral')
@@ -29,9 +29,10 @@ PUBLISHED = {
 SIDE = 48
 PIXEL_VALUES = {str(value): value for value in range(256)}
 # What the readers of archives and of text raise on damage, on passwords, and on compressions that Python has not
-DAMAGE: tuple[type[Exception], ...] = (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error, lzma.LZMAError)
-DAMAGE += (tarfile.TarError, zipfile.BadZipFile, RuntimeError)
+DAMAGE = (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error, zipfile.BadZipFile, RuntimeError)
 LONGEST_LINE = 100_000  # characters of a line; a row has 9,300 at most
+MOST_ROWS = 40_000
+GZIP, TAR = b'\x1f\x8b', b'ustar'
 CSVS = ('fer2013.csv', 'icml_face_data.csv')  # the latter in Kaggle's later archive
 
 
@@ -44,7 +45,7 @@ class Row(NamedTuple):
     pixels: np.ndarray
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_csv(source: Path) -> Iterator[io.TextIOBase]:
     """Opens the text of fer2013.csv: plain, .gz, or the member of that name in a .zip or a .tar.gz.
 
@@ -54,29 +55,33 @@ def open_csv(source: Path) -> Iterator[io.TextIOBase]:
     if not source.is_file():
         raise UserError(f'--source={str(source)!r} is not a file; give fer2013.csv, plain or in a .gz, .zip or .tar.gz')
     try:
-        if zipfile.is_zipfile(source):
-            with zipfile.ZipFile(source) as archive, archive.open(_member(source, archive.namelist())) as raw:
-                yield io.TextIOWrapper(raw, 'utf-8-sig', newline='')
-        elif tarfile.is_tarfile(source):
-            with tarfile.open(source) as tar:
-                extracted = tar.extractfile(_member(source, tar.getnames()))
-                if extracted is None:
-                    raise UserError(f'{source}: the csv in the archive is not a regular file')
-                with extracted as raw:
-                    yield io.TextIOWrapper(raw, 'utf-8-sig', newline='')
-        else:
-            opener = gzip.open if source.suffix == '.gz' else open
-            with opener(source, 'rt', encoding='utf-8-sig', newline='') as text:
-                yield text  # type: ignore[misc]
+        with contextlib.closing(_open_stream(source)) as raw:
+            yield io.TextIOWrapper(raw, 'utf-8-sig', newline='')
+    except LimitError as error:
+        raise UserError(f'{source}: {error}; it is no FER2013: fetch it again') from error
     except DAMAGE as error:
         raise UserError(f'{source} cannot be read ({error}); it is damaged or no csv: fetch it again') from error
 
 
+def _open_stream(source: Path) -> BinaryIO:
+    """Opens the bytes of the csv."""
+    with bounded_files.open_regular(source, limits.FILE_BYTES) as raw:
+        data: Any = archives.unpack_gzip(raw) if raw.read(2) == GZIP and not raw.seek(0) else raw
+        data.seek(0)
+        start = data.read(512)
+    if start[257:262] == TAR or zipfile.is_zipfile(source):
+        opened = archives.open_source(source)
+        return opened.open(_member(source, list(opened.names)))
+    if data is raw:
+        return bounded_files.open_regular(source, limits.TABLE_BYTES)
+    return io.BufferedReader(archives.Slice(memoryview(data)))
+
+
 def _member(source: Path, names: list[str]) -> str:
-    found = [name for name in names if name.split('/')[-1] in CSVS]
-    if not found:
+    members = [name for name in names if name.split('/')[-1] in CSVS]
+    if not members:
         raise UserError(f'{source} holds no {CSVS[0]}; it holds {", ".join(names[:5])}')
-    return found[0]
+    return members[0]
 
 
 def holds_csv(source: Path) -> bool:
@@ -95,7 +100,7 @@ def rows(source: Path) -> Iterator[Row]:
       UserError: a column is missing, or a row is malformed; its number is named.
     """
     with open_csv(source) as text:
-        reader = csv.DictReader(_lines(source, text))
+        reader = csv.DictReader(bounded_files.read_lines(text, LONGEST_LINE, MOST_ROWS + 1))
         columns = [name.strip() for name in reader.fieldnames or []]
         missing = {'emotion', 'pixels', 'Usage'} - set(columns)
         if missing:
@@ -103,16 +108,6 @@ def rows(source: Path) -> Iterator[Row]:
         reader.fieldnames = columns
         for number, row in enumerate(reader, 1):
             yield _checked(source, number, row)
-
-
-def _lines(source: Path, text: io.TextIOBase) -> Iterator[str]:
-    """The lines, none of which fills the memory: a small archive may unpack to one of gigabytes."""
-    while line := text.readline(LONGEST_LINE):
-        if len(line) == LONGEST_LINE:
-            raise UserError(
-                f'{source} has a line of over {LONGEST_LINE:,} characters; it is no FER2013: fetch it again'
-            )
-        yield line
 
 
 def _checked(source: Path, number: int, row: dict[str, str]) -> Row:
@@ -147,18 +142,18 @@ def read(source: Path) -> Reading:
     Raises:
       UserError: the file is missing or damaged, or a row is malformed.
     """
-    found = list(rows(source))
-    clean = clean_rows(found)
+    parsed = list(rows(source))
+    clean = clean_rows(parsed)
 
     def examples(split: str) -> Iterator[Example]:
-        for row in found:
+        for row in parsed:
             if row.split == split:
                 subsets = ('clean',) if row.number in clean else ()
                 yield Example(f'row{row.number:05d}', split, encode(row.pixels), row.label, subsets=subsets)
 
     return Reading(
         CLASSES,
-        {split: sum(row.split == split for row in found) for split in USAGES.values()},
+        {split: sum(row.split == split for row in parsed) for split in USAGES.values()},
         examples,
         published=PUBLISHED,
         subsets=('clean',),
@@ -166,7 +161,7 @@ def read(source: Path) -> Reading:
     )
 
 
-def clean_rows(found: list[Row]) -> set[int]:
+def clean_rows(parsed: list[Row]) -> set[int]:
     """Returns the numbers of all rows except the test rows that have an exact copy in another split."""
-    elsewhere = {row.pixels.tobytes() for row in found if row.split != 'test'}
-    return {row.number for row in found if row.split != 'test' or row.pixels.tobytes() not in elsewhere}
+    elsewhere = {row.pixels.tobytes() for row in parsed if row.split != 'test'}
+    return {row.number for row in parsed if row.split != 'test' or row.pixels.tobytes() not in elsewhere}

@@ -1,6 +1,7 @@
 """FER+ (Barsoum et al. 2016): FER2013's images with the votes of ten annotators for eight expressions."""
 
 import csv
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from fer_jax.data.sets import fer2013
 from fer_jax.data.sets.builder import Example, Reading
 from fer_jax.data.tables import soft_labels
 from fer_jax.errors import UserError
+from fer_jax.utils import bounded_files
+from fer_jax.utils.limits import LimitError
 
 VERSION = '1.0.0'
 CLASSES = ('neutral', 'happy', 'surprise', 'sad', 'angry', 'disgust', 'fear', 'contempt')  # the order of the votes
@@ -37,25 +40,25 @@ def read(source: Path) -> Reading:
     labels = soft_labels.majority(votes, len(CLASSES))
     clean = fer2013.clean_rows(rows)
     uncertain = _uncertain(source)
-    kept = [at for at in range(len(rows)) if named[at]]
+    kept = [index for index in range(len(rows)) if named[index]]
 
     def examples(split: str) -> Iterator[Example]:
-        for at in kept:
-            row = rows[at]
+        for index in kept:
+            row = rows[index]
             if row.split == split:
-                flags = {'clean': row.number in clean, 'certain': at not in uncertain}
+                flags = {'clean': row.number in clean, 'certain': index not in uncertain}
                 yield Example(
                     f'row{row.number:05d}',
                     split,
                     encode(row.pixels),
-                    int(labels[at]),
+                    int(labels[index]),
                     subsets=tuple(name for name, holds in flags.items() if holds),
-                    targets={'votes': votes[at]},
+                    targets={'votes': votes[index]},
                 )
 
     return Reading(
         CLASSES,
-        {split: sum(rows[at].split == split for at in kept) for split in fer2013.USAGES.values()},
+        {split: sum(rows[index].split == split for index in kept) for split in fer2013.USAGES.values()},
         examples,
         published=PUBLISHED,
         subsets=('clean', 'certain'),
@@ -74,18 +77,18 @@ def _images(source: Path) -> Path:
 
 
 def _one(source: Path, pattern: str) -> Path:
-    found = sorted(source.rglob(pattern)) if source.is_dir() else []
-    if not found:
+    matches = sorted(source.rglob(pattern)) if source.is_dir() else []
+    if not matches:
         raise UserError(f'--source={str(source)!r} holds no {pattern}; give a folder with fer2013.csv and {VOTES}')
-    return found[0]
+    return matches[0]
 
 
 def _votes(path: Path, splits: list[str]) -> tuple[np.ndarray, list[bool]]:
     """float32 [N, 10], and whether each row names an image."""
     try:
-        with path.open(encoding='utf-8-sig', newline='') as text:
-            table = list(csv.DictReader(text))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        with bounded_files.open_lines(path) as lines:
+            table = list(itertools.islice(bounded_files.read_rows(lines), len(splits) + 1))
+    except (OSError, UnicodeDecodeError, csv.Error, LimitError) as error:
         raise UserError(f'{path} cannot be read ({error}); fetch it again') from error
     if len(table) != len(splits):
         raise UserError(f'{path} has {len(table)} rows, fer2013.csv {len(splits)}; they belong together row by row')
@@ -104,7 +107,7 @@ def _uncertain(source: Path) -> set[int]:
     numbers: set[int] = set()
     for path in source.rglob(UNCERTAIN):
         try:
-            numbers |= {int(line) for line in path.read_text().split()}
+            numbers |= {int(line) for line in bounded_files.read_text(path).split()}
         except (OSError, ValueError) as error:
             raise UserError(f'{path} cannot be read ({error}); expected numbers of rows') from error
     return numbers

@@ -22,7 +22,7 @@ def read_folders(source: Path, splits: tuple[str, ...], published: Mapping[str, 
     opened = open_source(source)
     lists = {split: listing for split in splits if (listing := opened.one(f'{split}_list.txt'))}
     listed = {line: split for split, listing in lists.items() for line in opened.lines(listing)}
-    found: dict[str, list[str]] = {split: [] for split in splits or ('all',)}
+    images: dict[str, list[str]] = {split: [] for split in splits or ('all',)}
     places, unlisted = set(), 0
     for name in opened.images():
         if '/' not in name:
@@ -35,7 +35,7 @@ def read_folders(source: Path, splits: tuple[str, ...], published: Mapping[str, 
                 continue
             split = above.pop()
         if split:
-            found[split].append(name)
+            images[split].append(name)
             places.add('/'.join(above) or '.')
     if len(places) != 1:
         layout = '<identity>/<image>' if not splits else f'{"|".join(splits)}/<identity>/<image>'
@@ -44,21 +44,21 @@ def read_folders(source: Path, splits: tuple[str, ...], published: Mapping[str, 
             if places
             else f'{source} has no images in folders {layout}'
         )
-    missing = len(listed) - sum(len(found[split]) for split in lists)
+    missing = len(listed) - sum(len(images[split]) for split in lists)
     notes: tuple[str, ...] = ()
     if missing:
         notes += (f'{missing:,} images of {" and ".join(lists.values())} are missing',)
     if unlisted:
         notes += (f'{unlisted:,} images that no list names are left out',)
-    classes = tuple(sorted({_id(name).split('/')[0] for names in found.values() for name in names}))
+    classes = tuple(sorted({_id(name).split('/')[0] for names in images.values() for name in names}))
     number = {identity: label for label, identity in enumerate(classes)}
 
     def examples(split: str) -> Iterator[Example]:
-        for name in found[split]:
+        for name in images[split]:
             identity = _id(name).split('/')[0]
             yield Example(_id(name), split, opened.read(name), number[identity], identity)
 
-    return Reading(classes, {split: len(names) for split, names in found.items()}, examples, published, notes=notes)
+    return Reading(classes, {split: len(names) for split, names in images.items()}, examples, published, notes=notes)
 
 
 def _id(name: str) -> str:

@@ -25,7 +25,7 @@ def read(source: Path) -> Reading:
     images = [(name.rsplit('/', 1)[-1], name) for name in opened.images()]
     paths = opened.once((image, name) for image, name in images if NAME.fullmatch(image))
     if not paths:
-        raise UserError(f'{source} has no images named like KA.AN1.39.tiff; see docs/datasets.md')
+        raise UserError(f'{source} has no images named like KA.AN1.39.tiff; see docs/reference/datasets.md')
     others = len(images) - len(paths)
 
     def examples(split: str) -> Iterator[Example]:

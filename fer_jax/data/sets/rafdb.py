@@ -24,15 +24,15 @@ def read(source: Path) -> Reading:
     opened = open_source(source)
     listing = opened.one(LIST)
     paths, labels, notes = _listed(opened, listing) if listing else _in_folders(opened)
-    found = {split: sorted(name for name in labels if name.startswith(f'{split}_')) for split in PUBLISHED}
+    members = {split: sorted(name for name in labels if name.startswith(f'{split}_')) for split in PUBLISHED}
 
     def examples(split: str) -> Iterator[Example]:
-        for name in found[split]:
+        for name in members[split]:
             yield Example(name, split, opened.read(paths[name]), labels[name])
 
     return Reading(
         CLASSES,
-        {split: len(names) for split, names in found.items()},
+        {split: len(names) for split, names in members.items()},
         examples,
         published=PUBLISHED,
         image_shape=opened.shape(paths[name] for name in labels),
@@ -65,7 +65,7 @@ def _in_folders(source: Source) -> tuple[dict[str, str], Found, tuple[str, ...]]
             raise UserError(f'{source.path}: {name}, expected like {split}/1/{split}_00001_aligned.jpg, classes 1 to 7')
         labels[image] = int(folder) - 1
     if not labels:
-        raise UserError(f'{source.path} has neither {LIST} nor folders train/1 to test/7; see docs/datasets.md')
+        raise UserError(f'{source.path} has no {LIST} and no folders train/1 to test/7; see docs/reference/datasets.md')
     for listing in source.ending('train_labels.csv', 'test_labels.csv'):
         for number, row in enumerate(source.table(listing, ('image', 'label')), 1):
             label = source.number(listing, number, row['label'], 1, len(CLASSES)) - 1

@@ -1,20 +1,20 @@
 """Image files below a folder: their content and their digests."""
 
 import hashlib
+import logging
 import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from fer_jax.errors import UserError
-from fer_jax.utils import cache, progress
-from fer_jax.utils.atomic_files import atomic_write
+from fer_jax.utils import bounded_files, cache, limits, progress
+from fer_jax.utils.atomic_files import atomic_write, sweep
 from fer_jax.utils.threads import threads
 
+log = logging.getLogger('fer_jax')
 MIN_NEW_FILES = 1000  # new files
-LARGEST_FILE_BYTES = 1 << 28  # bytes; 85 megapixels of RGB, not compressed
 UNREADABLE = bytes(32)  # in place of a digest
 EMPTY = hashlib.sha256().digest()  # of a file of no bytes
 
@@ -30,28 +30,24 @@ def open_files(directory: Path, ids: np.ndarray) -> tuple[np.ndarray, Callable[[
     """
 
     def fetch(index: np.ndarray) -> list[bytes]:
-        return [_read(directory / str(ids[at])) for at in index]
+        return [_read(directory / str(ids[row])) for row in index]
 
     return _digests(directory, ids), fetch
 
 
 def _read(path: Path) -> bytes:
-    """Reads a regular file; whatever else has a name, such as /dev/zero, is refused without being opened."""
+    """Reads a regular file; whatever else has a name, such as /dev/zero, is refused and not read."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UserError(f'{path} cannot be read (it is no regular file)')
-        if status.st_size > LARGEST_FILE_BYTES:
-            raise UserError(f'{path} cannot be read ({status.st_size:,} bytes are more than {LARGEST_FILE_BYTES:,})')
-        return path.read_bytes()
+        return bounded_files.read_bytes(path, limits.IMAGE_BYTES)
     except (OSError, ValueError) as error:
         raise UserError(f'{path} cannot be read ({getattr(error, "strerror", None) or error})') from error
 
 
 def _digest(path: Path) -> bytes:
     try:
-        return hashlib.sha256(_read(path)).digest()
-    except UserError:
+        with bounded_files.open_regular(path, limits.IMAGE_BYTES) as file:
+            return hashlib.file_digest(file, 'sha256').digest()
+    except (OSError, ValueError):
         return UNREADABLE
 
 
@@ -62,29 +58,30 @@ def _digests(directory: Path, ids: np.ndarray) -> np.ndarray:
     known: dict[str, bytes] = {}
     if path.exists():
         try:
-            with np.load(path) as kept:
-                known = {str(stamp): row.tobytes() for stamp, row in zip(kept['stamps'], kept['digests'], strict=True)}
-        except Exception:  # damaged: made anew; the reader of archives raises anything
+            kept = bounded_files.read_arrays(path)
+            known = {str(stamp): row.tobytes() for stamp, row in zip(kept['stamps'], kept['digests'], strict=True)}
+        except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+            log.warning('%s is damaged (%s): the digests are made anew', path, error)
             known = {}
     known[''] = UNREADABLE
-    missing = [at for at, stamp in enumerate(stamps) if stamp not in known]
+    missing = [index for index, stamp in enumerate(stamps) if stamp not in known]
     with threads() as pool:
-        made = pool.map(lambda at: _digest(directory / str(ids[at])), missing)
-        for at, digest in zip(missing, progress.bar(made, 'reading files', len(missing)), strict=True):
-            known[stamps[at]] = digest
+        made = pool.map(lambda index: _digest(directory / str(ids[index])), missing)
+        for index, digest in zip(missing, progress.bar(made, 'reading files', len(missing)), strict=True):
+            known[stamps[index]] = digest
     digests = np.frombuffer(b''.join(known[stamp] for stamp in stamps), np.uint8).reshape(-1, 32)
-    if len(missing) >= MIN_NEW_FILES:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    if len(missing) >= MIN_NEW_FILES and cache.is_writable(path.parent):
+        sweep(path.parent)
         with atomic_write(path) as scratch, scratch.open('wb') as file:
             np.savez(file, stamps=np.array(stamps, np.str_), digests=digests)
     return digests
 
 
 def _stamp(path: Path) -> str:
-    """Returns what changes when a file does; '' where it is not there."""
+    """Returns what changes when a file does, also where its time is set back; '' where it is not there."""
     try:
         status = path.stat()
     except (OSError, ValueError):
         return ''
     name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-    return f'{name}-{status.st_size}-{status.st_mtime_ns}-{status.st_ino}'
+    return f'{name}-{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}'

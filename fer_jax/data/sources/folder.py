@@ -1,6 +1,5 @@
 """A folder of labelled images: `DIR/<class>/*`, or `DIR/<split>/<class>/*`; or of images without labels."""
 
-import re
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -8,11 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from fer_jax.data.imaging.codec import IMAGE_SUFFIXES
-from fer_jax.data.imaging.image_files import describe_left_out, is_hidden, list_image_files, printable
+from fer_jax.data.imaging.image_files import (
+    describe_left_out,
+    escape_undecodable,
+    is_hidden,
+    list_image_files,
+    printable,
+)
 from fer_jax.data.sources import files
 from fer_jax.data.tables.splitting import split_name
 from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
+from fer_jax.utils.patterns import compile_pattern
 
 BESIDE = 'beside the class folders'
 MOST_FOLDERS = 8  # folders that a message names
@@ -40,11 +46,11 @@ def scan(directory: Path, *, subject: str = '') -> Table:
             f'expected {directory}/<class>/<image>'
         )
     if _has_splits(directory, top, listing.images):
-        classes, found = _with_splits(directory, top, listing.images)
+        classes, examples = _with_splits(directory, top, listing.images)
     else:
         classes = {_composed(folder.name): folder for folder in top}
-        found = [(name, 'all', _composed(name.split('/')[0])) for name in listing.images if '/' in name]
-    filled = {name for _, _, name in found}
+        examples = [(name, 'all', _composed(name.split('/')[0])) for name in listing.images if '/' in name]
+    filled = {name for _, _, name in examples}
     if not filled:
         raise UserError(
             '; '.join(
@@ -71,9 +77,9 @@ def scan(directory: Path, *, subject: str = '') -> Table:
             )
         )
     left_out = dict(listing.left_out)
-    if beside := sorted(set(listing.images) - {name for name, _, _ in found}):
+    if beside := sorted(set(listing.images) - {name for name, _, _ in examples}):
         left_out[BESIDE] = beside
-    ids = np.array([name for name, _, _ in found], np.str_)
+    ids = np.array([name for name, _, _ in examples], np.str_)
     digests, fetch = files.open_files(directory, ids)
     names = tuple(sorted(filled))
     number = {name: index for index, name in enumerate(names)}
@@ -81,8 +87,8 @@ def scan(directory: Path, *, subject: str = '') -> Table:
         name=directory.resolve().name,
         classes=names,
         ids=ids,
-        splits=np.array([split for _, split, _ in found], np.str_),
-        labels=np.array([number[name] for _, _, name in found], np.int32),
+        splits=np.array([split for _, split, _ in examples], np.str_),
+        labels=np.array([number[name] for _, _, name in examples], np.int32),
         digests=digests,
         fetch=fetch,
         subjects=subjects_of(ids, subject),
@@ -127,7 +133,7 @@ def subjects_of(ids: np.ndarray, pattern: str) -> np.ndarray:
 
     Args:
       ids: str [N].
-      pattern: its first group is the subject, or what it finds as a whole.
+      pattern: its first group is the subject, or what it finds as a whole; see `compile_pattern`.
 
     Returns:
       str [N], '' without a pattern.
@@ -138,14 +144,14 @@ def subjects_of(ids: np.ndarray, pattern: str) -> np.ndarray:
     if not pattern:
         return np.full(len(ids), '')
     try:
-        expression = re.compile(pattern)
-    except re.error as error:
+        expression = compile_pattern(pattern)
+    except ValueError as error:
         raise UserError(f'data.subject={pattern!r} is no regular expression: {error}') from None
-    found = [expression.search(name) for name in ids]
-    for name, match in zip(ids, found, strict=True):
+    matches = [expression.search(escape_undecodable(str(name))) for name in ids]
+    for name, match in zip(ids, matches, strict=True):
         if match is None or not (match[1] if expression.groups else match[0]):
             raise UserError(f'data.subject={pattern!r} finds no subject in {str(name)!r}')
-    return np.array([match[1] if expression.groups else match[0] for match in found if match], np.str_)
+    return np.array([match[1] if expression.groups else match[0] for match in matches if match], np.str_)
 
 
 def _check(directory: Path) -> None:
@@ -200,12 +206,12 @@ def _with_splits(directory: Path, top: list[Path], images: list[str]) -> tuple[d
         classes = {_composed(sub.name): sub for sub in below} | classes
     if 'train' not in seen.values():
         raise UserError(f'{directory} has no train folder (found {", ".join(folder.name for folder in top)})')
-    found = [
+    examples = [
         (name, seen[parts[0]], _composed(parts[1]))
         for name in images
         if len(parts := name.split('/')) > 2 and parts[0] in seen
     ]
-    return classes, found
+    return classes, examples
 
 
 def _folders(directory: Path) -> list[Path]:

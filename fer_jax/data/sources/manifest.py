@@ -1,14 +1,15 @@
 """A manifest: a csv or jsonl file that lists images with their labels, for sets of any other shape."""
 
 import csv
+import functools
 import itertools
 import json
 import re
+import sys
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from fer_jax.data.sources import files
 from fer_jax.data.tables.splitting import split_name
 from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
+from fer_jax.utils import bounded_files, limits
+from fer_jax.utils.limits import LimitError, check_limit
 from fer_jax.utils.paths import user_path
 
 KNOWN = ('path', 'label', 'split', 'subject', 'group', 'weight')
@@ -39,9 +42,18 @@ OTHER_NAMES = {
 }  # what other tools call a column
 SHOWN_SPLITS = ('train', 'validation', 'test')
 DELIMITERS = ',;\t|'
-MOST_COLUMNS = 1000
-LONGEST_LINE = 1 << 20  # characters
 MOST_NAMED = 5  # mistakes that a message names
+LONGEST_MESSAGE = 500  # characters of one of them
+
+
+class Row(NamedTuple):
+    """The cells of a row, without its votes."""
+
+    path: str
+    split: str
+    subject: str
+    group: str
+    weight: float
 
 
 def read_manifest(path: Path) -> Table:
@@ -61,21 +73,32 @@ def read_manifest(path: Path) -> Table:
     if path.suffix == '.json':
         raise UserError(f'data.manifest={str(path)!r}: give a .csv, or a .jsonl with an object a line')
     mistakes: list[str] = []
-    rows, given = [], []
-    for number, row in _rows(path):
+    rows, given, paths, votes_in_all = [], [], set[str](), 0
+    single: dict[tuple[tuple[str, float], ...], dict[str, float]] = {}
+    for number, cells in _rows(path):
+        if len(mistakes) > limits.WRONG_ROWS:
+            break
         try:
-            given.append(_checked(path.parent, row))
-            rows.append(row)
-        except ValueError as error:
-            mistakes.append(f'row {number}: {error}')
-    splits = [row['split'] for row in rows]
+            row, votes = _checked(path.parent, cells)
+            votes_in_all += len(votes) if len(votes) > 1 else 0
+            check_limit(votes_in_all, limits.TABLE_VOTES, 'votes')
+        except LimitError as error:
+            raise UserError(f'{path} cannot be read: {error}; split it') from None
+        except (ValueError, RecursionError) as error:
+            mistakes.append(f'row {number}: {error}'[:LONGEST_MESSAGE])
+            continue
+        if row.path in paths:
+            mistakes.append(f'row {number}: {row.path!r} stands there more than once; keep one row a path')
+        paths.add(row.path)
+        rows.append(row)
+        given.append(single.setdefault(tuple(votes.items()), votes) if len(votes) < 2 else votes)
+    splits = [row.split for row in rows]
     if any(splits) and not all(splits):
         numbers = [number for number, split in enumerate(splits, 1) if not split]
         mistakes.append(f'row {numbers[0]}: split is empty, and not in every row; give it in all, or in none')
-    twice = [name for name, count in Counter(row['path'] for row in rows).items() if count > 1]
-    mistakes += [f'{name!r} stands there more than once; keep one row a path' for name in twice]
     if mistakes:
-        more = f'\nand {len(mistakes) - MOST_NAMED:,} more' if len(mistakes) > MOST_NAMED else ''
+        count = len(mistakes) - MOST_NAMED
+        more = f'\nand {count:,} {"or more" if len(mistakes) > limits.WRONG_ROWS else "more"}' if count > 0 else ''
         raise UserError(f'{path}: ' + '\n'.join(mistakes[:MOST_NAMED]) + f'{more}; mend or remove these rows')
     if not rows:
         raise UserError(f'data.manifest={str(path)!r} has no rows')
@@ -86,25 +109,35 @@ def read_manifest(path: Path) -> Table:
     number_of = {name: index for index, name in enumerate(classes)}
     labels = np.array([_most(votes, number_of) for votes in given], np.int32)
     soft = any(sum(map(bool, votes.values())) > 1 for votes in given)
+    try:
+        check_limit(len(rows) * len(classes) if soft else 0, limits.TABLE_VOTES, 'votes, rows times classes')
+        columns = {name: _column(name, [getattr(row, name) for row in rows]) for name in ('path', 'subject', 'group')}
+    except LimitError as error:
+        raise UserError(f'{path} cannot be read: {error}; split it') from None
     votes_of = np.zeros((len(rows) if soft else 0, len(classes)), np.float32)
     for votes, target in zip(given, votes_of, strict=False):
         target[[number_of[name] for name in votes]] = list(votes.values())
-    ids = np.array([row['path'] for row in rows], np.str_)
-    digests, fetch = files.open_files(path.parent, ids)
+    digests, fetch = files.open_files(path.parent, columns['path'])
     return Table(
         name=path.stem,
         classes=classes,
-        ids=ids,
+        ids=columns['path'],
         splits=np.array(splits if any(splits) else ['all'] * len(rows), np.str_),
         labels=labels,
         digests=digests,
         fetch=fetch,
-        subjects=np.array([row['subject'] for row in rows], np.str_),
-        groups=np.array([row['group'] for row in rows], np.str_),
-        weights=np.array([row['weight'] for row in rows], np.float32),
+        subjects=columns['subject'],
+        groups=columns['group'],
+        weights=np.array([row.weight for row in rows], np.float32),
         targets={'votes': votes_of} if soft else {},
         columns={'votes': classes} if soft else {},
     )
+
+
+def _column(name: str, cells: list[str]) -> np.ndarray:
+    """Returns str [N], in which every cell takes as much memory as the longest."""
+    check_limit(len(cells) * max(map(len, cells)), limits.TABLE_CHARACTERS, f'characters of {name}, rows times longest')
+    return np.array(cells, np.str_)
 
 
 def _most(votes: Mapping[str, float], number_of: Mapping[str, int]) -> int:
@@ -124,14 +157,14 @@ def write_manifest(path: Path, table: Table, keep: np.ndarray, directory: Path, 
         writer = csv.writer(file)
         if not more:
             writer.writerow(['path', 'split', 'subject', 'group', 'weight', *labels])
-        for at in np.flatnonzero(keep):
-            split = '' if table.splits[at] == 'all' else table.splits[at]
-            shown = [(directory / table.ids[at]).resolve(), split, table.subjects[at], table.groups[at]]
+        for index in np.flatnonzero(keep):
+            split = '' if table.splits[index] == 'all' else table.splits[index]
+            shown = [(directory / table.ids[index]).resolve(), split, table.subjects[index], table.groups[index]]
             if votes is None:
-                values = [table.classes[table.labels[at]] if table.labels[at] >= 0 else '']
+                values = [table.classes[table.labels[index]] if table.labels[index] >= 0 else '']
             else:
-                values = [f'{value:g}' for value in votes[at]]
-            writer.writerow([*shown, f'{table.weights[at]:g}', *values])
+                values = [f'{value:g}' for value in votes[index]]
+            writer.writerow([*shown, f'{table.weights[index]:g}', *values])
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -141,27 +174,21 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
       UserError: the file cannot be read, or has other columns.
     """
     try:
-        with path.open('rb') as binary:
+        with bounded_files.open_regular(path, limits.TABLE_BYTES) as binary:
             start = binary.read(4096)
         encoding = 'utf-16' if start[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig'
         if b'\0' in start and encoding != 'utf-16':
             raise UserError(f'{path} is no text; give a .csv or .jsonl, of a spreadsheet its export as csv')
-        with path.open(encoding=encoding, errors='surrogateescape', newline='') as text:
-            yield from _json_rows(path, text) if path.suffix == '.jsonl' else _csv_rows(path, text)
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise UserError(f'{path} cannot be read: {error}') from error
+        with bounded_files.open_lines(path, encoding, 'surrogateescape') as lines:
+            yield from _json_rows(path, lines) if path.suffix == '.jsonl' else _csv_rows(path, lines)
+    except OSError as error:
+        raise UserError(f'{path} cannot be read ({error.strerror})') from error
+    except (UnicodeError, csv.Error, LimitError) as error:
+        raise UserError(f'{path} cannot be read: {error}; is it a manifest?') from error
 
 
-def _lines(path: Path, text: TextIO) -> Iterator[str]:
-    """Yields the lines, none of which fills the memory."""
-    while line := text.readline(LONGEST_LINE):
-        if len(line) == LONGEST_LINE:
-            raise UserError(f'{path} has a line of {LONGEST_LINE:,} characters or more; it is no manifest')
-        yield line
-
-
-def _json_rows(path: Path, text: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(filter(str.strip, _lines(path, text)), 1):
+def _json_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(filter(str.strip, lines), 1):
         try:
             row = json.loads(line)
             if '\\ud' in line:  # half of a character, which no file name and no csv can have
@@ -173,14 +200,13 @@ def _json_rows(path: Path, text: TextIO) -> Iterator[tuple[int, dict[str, Any]]]
         yield number, row
 
 
-def _csv_rows(path: Path, text: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
-    lines = _lines(path, text)
+def _csv_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     head = next(lines, '')
     delimiter = max(DELIMITERS, key=head.count)
     reader = csv.reader(itertools.chain([head], lines), delimiter=delimiter, skipinitialspace=True)
     columns = [name.strip() for name in next(reader, [])]
-    if len(columns) > MOST_COLUMNS:
-        raise UserError(f'{path} has {len(columns):,} columns, more than {MOST_COLUMNS:,}; list an image a row')
+    if len(columns) > limits.TABLE_COLUMNS:
+        raise UserError(f'{path} has {len(columns):,} columns, at most {limits.TABLE_COLUMNS:,} are read')
     _check_columns(path, columns)
     for number, cells in enumerate((cells for cells in reader if any(map(str.strip, cells))), 1):
         row: dict[str, Any] = dict(zip(columns, cells, strict=False))
@@ -206,7 +232,8 @@ def _check_columns(path: Path, columns: list[str]) -> None:
     if mistakes:
         known = f'{", ".join(KNOWN)} and p_<class> are known'
         more = ['...'] if len(mistakes) > MOST_NAMED else []
-        raise UserError(f'{path}: {"; ".join([*mistakes[:MOST_NAMED], *more])} ({known})')
+        shown = [mistake[:LONGEST_MESSAGE] for mistake in mistakes[:MOST_NAMED]]
+        raise UserError(f'{path}: {"; ".join([*shown, *more])} ({known})')
 
 
 def _is_index(name: str) -> bool:
@@ -214,29 +241,37 @@ def _is_index(name: str) -> bool:
     return name in ('', 'index') or name.startswith('Unnamed: ')
 
 
-def _checked(directory: Path, row: dict[str, Any]) -> dict[str, float]:
-    """Brings the cells of a row into form, and returns class -> votes.
+def _checked(directory: Path, row: dict[str, Any]) -> tuple[Row, dict[str, float]]:
+    """Returns the row with its cells in form, and class -> votes.
 
     Raises:
       ValueError: a cell is wrong.
     """
-    found, expected = row.pop('cells', (0, 0))
+    count, expected = row.pop('cells', (0, 0))
     if not row['path'] or '\0' in row['path']:
-        wanted = f'{expected} cells expected, a path among them; it has {found}'
+        wanted = f'{expected} cells expected, a path among them; it has {count}'
         raise ValueError(wanted if expected else 'no object with a path')
-    row['path'] = _located(directory, row['path'])
+    path = _located(directory, _short('path', row['path'], limits.PATH_CHARACTERS))
     votes = _votes(row)
+    if len(votes) > limits.TABLE_COLUMNS:
+        raise ValueError(f'{len(votes):,} votes, at most {limits.TABLE_COLUMNS:,} are read')
     for name in votes:
         if any('\ud800' <= letter <= '\udfff' for letter in name):
             raise ValueError(f'the label {name!r} is no UTF-8; save the file as UTF-8')
-    row['weight'] = _number(row, 'weight', '1')
-    split = str(row.get('split') or '').strip()
-    row['split'] = split_name(split)
-    if split and not row['split']:
+    weight = _number(row, 'weight', '1')
+    split = _short('split', row.get('split'))
+    if split and not split_name(split):
         raise ValueError(f'split is {split!r}, expected one of {", ".join(SHOWN_SPLITS)}, or none in any row')
-    for key in ('subject', 'group'):
-        row[key] = str(row.get(key) or '').strip()
-    return votes
+    subject, group = (_short(key, row.get(key)) for key in ('subject', 'group'))
+    return Row(path, sys.intern(split_name(split)), subject, group, weight), votes
+
+
+def _short(column: str, cell: Any, most: int = limits.CELL_CHARACTERS) -> str:
+    """Returns a cell as text; raises ValueError where it is longer than `most`."""
+    text = cell if isinstance(cell, str) else str(cell or '')
+    if len(text) > most:
+        raise ValueError(f'{column} has {len(text):,} characters, at most {most:,} are read')
+    return text.strip()
 
 
 def _located(directory: Path, given: str) -> str:
@@ -265,12 +300,13 @@ def _votes(row: Mapping[str, Any]) -> dict[str, float]:
     if label is not None and str(label).strip():
         if any(votes.values()):
             raise ValueError(f'both a label ({label!r}) and votes; give one')
-        votes |= {_class_name(label): 1.0}
+        votes |= {_class_name(str(label)): 1.0}
     return votes
 
 
-def _class_name(name: Any) -> str:
-    return unicodedata.normalize('NFC', str(name).strip())
+@functools.lru_cache(1 << 12)
+def _class_name(name: str) -> str:
+    return unicodedata.normalize('NFC', _short('label', name))
 
 
 def _number(row: Mapping[str, Any], key: str, default: str = '0') -> float:

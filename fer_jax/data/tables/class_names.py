@@ -106,8 +106,8 @@ def renamed(table: Table, pairs: Sequence[tuple[str, str]]) -> Table:
     if 'votes' in targets:
         columns['votes'] = tuple(dict.fromkeys(names.get(name, name) for name in table.columns['votes']))
         votes = np.zeros((len(table), len(columns['votes'])), np.float32)
-        for at, name in enumerate(table.columns['votes']):
-            votes[:, columns['votes'].index(names.get(name, name))] += targets['votes'][:, at]
+        for index, name in enumerate(table.columns['votes']):
+            votes[:, columns['votes'].index(names.get(name, name))] += targets['votes'][:, index]
         targets['votes'] = votes
     return dataclasses.replace(table, classes=classes, labels=number[table.labels], columns=columns, targets=targets)
 
@@ -132,8 +132,8 @@ def without(table: Table, names: Sequence[str]) -> Table:
     columns = dict(table.columns)
     cut = dict(table.targets)
     if 'votes' in cut:
-        places = [at for at, column in enumerate(columns['votes']) if column not in names]
-        columns['votes'] = tuple(columns['votes'][at] for at in places)
+        places = [index for index, column in enumerate(columns['votes']) if column not in names]
+        columns['votes'] = tuple(columns['votes'][index] for index in places)
         cut['votes'] = cut['votes'][:, places]
     changed = {'classes': classes, 'columns': columns, 'labels': labels[kept]}
     return table.take(kept, **changed, targets={key: rows[kept] for key, rows in cut.items()})

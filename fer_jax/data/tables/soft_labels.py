@@ -102,14 +102,14 @@ def most_votes(votes: np.ndarray, columns: tuple[str, ...]) -> np.ndarray:
         open_ = total > 0
         while open_ and taken < 0.75 * total and count < 3 and left.any():
             best = left.max()
-            for at in np.flatnonzero(left == best):
-                out[at], left[at] = best, 0
+            for index in np.flatnonzero(left == best):
+                out[index], left[index] = best, 0
                 taken += best
                 count += 1
-                if columns[at] in NO_EXPRESSION:
+                if columns[index] in NO_EXPRESSION:
                     open_ = False
                     if out.sum() > best:
-                        out[at], count = 0, count - 1
+                        out[index], count = 0, count - 1
                     break
         if out.sum() <= 0.5 * total or count > 3:
             out[:] = 0

@@ -7,7 +7,7 @@ split, but for rounding, and nobody stands in two splits.
 import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from fer_jax.data.tables.table import Table
 from fer_jax.errors import UserError
 
 SHARES = {'validation': 0.15, 'test': 0.15}
-CARVED = {'validation': 0.10}
+CARVED_SHARE = 0.10  # of a set's own training split, for validation
 SPLIT_NAMES = {'train': 'train', 'training': 'train', 'validation': 'validation', 'valid': 'validation'}
 SPLIT_NAMES |= {'val': 'validation', 'dev': 'validation', 'publictest': 'validation'}  # FER2013's public test selects
 SPLIT_NAMES |= {'test': 'test', 'testing': 'test', 'privatetest': 'test'}
@@ -27,29 +27,36 @@ def split_name(name: str) -> str:
     return SPLIT_NAMES.get(plain) or SPLIT_NAMES.get(plain.removesuffix('set').removesuffix('split'), '')
 
 
-def assign(table: Table, *, folds: int = 0, fold: int = 0, split_seed: int = 0) -> dict[str, np.ndarray]:
+def assign(
+    table: Table, *, folds: int = 0, fold: int = 0, split_seed: int = 0, shares: Sequence[float] = ()
+) -> dict[str, np.ndarray]:
     """Returns the splits of a set: name -> positions.
 
     Published splits stay. Where there is no validation split, 10 % of train become it; where there is none at all
     ('all'), 15 % validation and 15 % test, of each class where subjects are unknown. With `folds` the test split is
     fold `fold`, and validation the next one.
 
+    Args:
+      shares: of validation and test, in place of the above; with a published test split the first alone counts.
+
     Raises:
-      UserError: the fold does not exist, or the set has a published test split.
+      UserError: the fold does not exist, the set has a published test split, or the shares leave nothing to train on.
     """
+    if shares and (len(shares) != 2 or sum(shares) >= 1):
+        raise UserError(f'data.shares={tuple(shares)}; expected two, validation and test, that add up to less than 1')
     own = {str(name): np.flatnonzero(table.splits == name) for name in dict.fromkeys(table.splits)}
     if folds:
         if 'test' in own:
             raise UserError(f'data.folds={folds}: {table.name} has a published test split; set data.folds=0')
         return _folded(table, folds, fold, split_seed)
     if set(own) == {'all'}:
-        return _deal(table, own['all'], SHARES, split_seed)
+        return _deal(table, own['all'], dict(zip(SHARES, shares, strict=True)) if shares else SHARES, split_seed)
     if 'validation' not in own and 'train' in own:
-        own |= _deal(table, own['train'], CARVED, split_seed)
+        own |= _deal(table, own['train'], {'validation': shares[0] if shares else CARVED_SHARE}, split_seed)
     return own
 
 
-def of_subjects(table: Table, *, split_seed: int = 0) -> Table:
+def of_subjects(table: Table, *, split_seed: int = 0, shares: Sequence[float] = ()) -> Table:
     """Returns the training examples with their subjects as classes, and without splits and subjects.
 
     Those that select and test on expressions are left out: a network that starts from these identities has not seen
@@ -60,7 +67,7 @@ def of_subjects(table: Table, *, split_seed: int = 0) -> Table:
     """
     if not table.subjects.all():
         raise UserError(f"data.label='subject': {table.name} does not say who is shown; set data.label='class'")
-    own = assign(table, split_seed=split_seed)
+    own = assign(table, split_seed=split_seed, shares=shares)
     if 'train' not in own:
         raise UserError(f"data.label='subject': {table.name} has no training split, only {', '.join(own)}")
     part = table.take(own['train'])
@@ -88,8 +95,8 @@ def stratified(table: Table, positions: np.ndarray, count: int, split_seed: int 
     sizes = np.floor(shares).astype(int)
     sizes[np.argsort(sizes - shares, kind='stable')[: count - sizes.sum()]] += 1  # largest remainders
     chosen = [
-        sorted(positions[member == at], key=lambda place: _hash(split_seed, str(table.ids[place])))[: sizes[at]]
-        for at in range(len(classes))
+        sorted(positions[member == label], key=lambda place: _hash(split_seed, str(table.ids[place])))[: sizes[label]]
+        for label in range(len(classes))
     ]
     return np.sort(np.concatenate(chosen)).astype(positions.dtype)
 
@@ -105,12 +112,14 @@ def _folded(table: Table, folds: int, fold: int, split_seed: int) -> dict[str, n
             raise UserError(f'data.folds={folds}: {table.name} has only {len(names)} subjects')
         hashes = [_hash(split_seed, str(name)) for name in names]
         filled, chosen = np.zeros(folds, np.int64), np.empty(len(names), np.int64)
-        for at in sorted(range(len(names)), key=lambda at: (-sizes[at], hashes[at])):
-            chosen[at] = filled.argmin()
-            filled[chosen[at]] += sizes[at]
+        for index in sorted(range(len(names)), key=lambda index: (-sizes[index], hashes[index])):
+            chosen[index] = filled.argmin()
+            filled[chosen[index]] += sizes[index]
         number = chosen[member]
     else:
-        order = sorted(range(len(table)), key=lambda at: (table.labels[at], _hash(split_seed, str(table.ids[at]))))
+        order = sorted(
+            range(len(table)), key=lambda index: (table.labels[index], _hash(split_seed, str(table.ids[index])))
+        )
         number[order] = np.arange(len(table)) % folds
     names_of = np.full(folds, 'train', '<U10')
     names_of[fold], names_of[(fold + 1) % folds] = 'test', 'validation'
@@ -126,7 +135,7 @@ def _deal(table: Table, positions: np.ndarray, shares: Mapping[str, float], spli
     else:
         for label in np.unique(table.labels[positions]):
             of_class = positions[table.labels[positions] == label]
-            ordered = np.array(sorted(of_class, key=lambda at: _hash(split_seed, str(table.ids[at]))), np.int64)
+            ordered = np.array(sorted(of_class, key=lambda index: _hash(split_seed, str(table.ids[index]))), np.int64)
             first = 0
             for split, share in shares.items():
                 count = max(round(share * len(ordered)), 1) if len(ordered) > len(shares) else 0
@@ -143,14 +152,14 @@ def _deal_subjects(
     names, member, sizes = np.unique(table.subjects[positions], return_inverse=True, return_counts=True)
     if len(names) <= len(shares):
         raise UserError(f'{table.name} shows {len(names)} subjects, too few for {len(shares) + 1} splits')
-    order = sorted(range(len(names)), key=lambda at: _hash(split_seed, str(names[at])))
-    split_of, at = np.full(len(names), 'train', '<U10'), 0
+    order = sorted(range(len(names)), key=lambda position: _hash(split_seed, str(names[position])))
+    split_of, position = np.full(len(names), 'train', '<U10'), 0
     for split, share in shares.items():
         filled = 0
-        while filled < share * len(positions) and at < len(names) - 1:
-            split_of[order[at]] = split
-            filled += sizes[order[at]]
-            at += 1
+        while filled < share * len(positions) and position < len(names) - 1:
+            split_of[order[position]] = split
+            filled += sizes[order[position]]
+            position += 1
     return {split: positions[split_of[member] == split] for split in (*shares, 'train')}
 
 
