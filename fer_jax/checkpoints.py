@@ -1,13 +1,13 @@
 """Lists and verifies the checkpoints of a run: `python -m fer_jax.checkpoints WORKDIR`."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from fer_jax import cli
 from fer_jax.runs import checksums
 from fer_jax.runs.checkpoints import digest, step_folders
+from fer_jax.utils import bounded_files
 from fer_jax.utils.moved import forward
 from fer_jax.utils.paths import path_argument
 
@@ -49,8 +49,8 @@ def main(argv: list[str] | None = None) -> int:
 def _score_in(folder: Path) -> str:
     """The selecting metric, larger being better, as Orbax keeps it."""
     try:
-        return f'{json.loads((folder / "metrics" / "metrics").read_text())["score"]:.4f}'
-    except (OSError, ValueError, KeyError):
+        return f'{bounded_files.read_json(folder / "metrics" / "metrics")["score"]:.4f}'
+    except (OSError, ValueError, KeyError, TypeError):
         return ''
 
 

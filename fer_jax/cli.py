@@ -1,6 +1,6 @@
 """The command `fer-jax`, and what all commands share: log levels, exit status, and one message for a mistake."""
 
-import errno
+import codecs
 import logging
 import os
 import select
@@ -14,8 +14,12 @@ from typing import NamedTuple, NoReturn
 from fer_jax import __version__
 from fer_jax.distributed import processes
 from fer_jax.errors import UserError
+from fer_jax.utils import disk_faults
 from fer_jax.utils.choices import nearest
 from fer_jax.utils.signals import STOP, Stopped
+
+# Before JAX is imported: XLA reports a compilation of two minutes as an error, and asks for a bug report.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 
 class Command(NamedTuple):
@@ -26,7 +30,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    'train': Command('main', 'train a network, or go on with a run'),
+    'train': Command('main', 'train a network, or resume a run'),
     'evaluate': Command('evaluate', 'score runs on a split or on another data set, and compare them'),
     'predict': Command('predict', 'find faces in photographs and videos, and classify them'),
     'serve': Command('serve', 'open a page to try a network on pictures or the camera'),
@@ -34,30 +38,20 @@ COMMANDS = {
     'report': Command('report', 'write the HTML report of a run, or compare runs'),
     'checkpoints': Command('checkpoints', 'list and verify the checkpoints of a run'),
     'prepare': Command('prepare_dataset', 'prepare and examine a data set, and crop faces'),
-    'convert': Command('convert_weights', 'convert weights of torch, Keras or MatConvNet'),
+    'convert': Command('convert_weights', 'convert weights of torch, Keras, TensorFlow.js, dlib or MatConvNet'),
     'preview': Command('preview_augmentation', 'draw the augmented images of a config'),
     'pseudo-label': Command('pseudo_label', 'label images with a trained network'),
     'group': Command('group_faces', 'cluster images without labels'),
     'cross-evaluate': Command('cross_evaluate', 'score every run on every data set'),
 }
-GOES_ON = 'what was saved is whole, and the same command goes on'
 SMALLER = (
     'the memory of the device is full: lower data.batch_size, raise phases[i].accumulate, or set data.placement=stream'
 )
-REMEDIES = {
-    errno.ENOSPC: f'the disk is full: make room, or set FER_JAX_CACHE to another disk; {GOES_ON}',
-    errno.EDQUOT: f'the quota is used up: make room, or set FER_JAX_CACHE to another disk; {GOES_ON}',
-    errno.EFBIG: f'files of that size are not allowed: raise `ulimit -f`; {GOES_ON}',
-    errno.EROFS: 'nothing can be written there: choose another --workdir, or set FER_JAX_CACHE to another folder',
-    errno.EACCES: 'this user may not write there: choose another --workdir, or set FER_JAX_CACHE to another folder',
-    errno.ENOTDIR: 'a file stands where a folder should: choose another --workdir',
-    errno.EIO: f'the disk fails; {GOES_ON}, from the newest checkpoint that can be read',
-}
 
 
 def quiet_logs() -> None:
-    """Hides warnings of Orbax about saves without a metric, runs that are only read, and metadata of old versions."""
-    logging.getLogger('absl').setLevel(logging.ERROR)
+    """Hides warnings of Orbax, and tracebacks of its threads: what failed in them is raised as well."""
+    logging.getLogger('absl').setLevel(logging.CRITICAL)
 
 
 def run_command(command: Callable[[], int | None], *mistakes: type[Exception]) -> int:
@@ -79,9 +73,10 @@ def run_command(command: Callable[[], int | None], *mistakes: type[Exception]) -
         print(stopped, file=sys.stderr)
         return 75
     except Exception as error:
-        if not isinstance(error, (UserError, *mistakes)):
+        message = str(error) if isinstance(error, (UserError, *mistakes)) else disk_faults.describe_fault(error)
+        if not message:
             raise
-        print(f'fer_jax: {error}', file=sys.stderr)
+        print(f'fer_jax: {message}', file=sys.stderr)
         return 2
 
 
@@ -104,15 +99,13 @@ def outcome(command: Callable[[], None]) -> tuple[int, str]:
         return 75, str(stopped)
     except UserError as error:
         return 2, f'fer_jax: {error}'
-    except OSError as error:
-        if error.errno in REMEDIES:
-            return 2, f'fer_jax: {error}; {REMEDIES[error.errno]}'
+    except Exception as error:
+        if message := disk_faults.describe_fault(error):
+            return 2, f'fer_jax: {message}'
+        if isinstance(error, RuntimeError) and 'RESOURCE_EXHAUSTED' in str(error):  # JAX's is a kind of it
+            return 2, f'fer_jax: {str(error).splitlines()[0]}; {SMALLER}; {disk_faults.GOES_ON}'
         return crashed()
-    except RuntimeError as error:  # of which JAX's is a kind
-        if 'RESOURCE_EXHAUSTED' in str(error):
-            return 2, f'fer_jax: {str(error).splitlines()[0]}; {SMALLER}; {GOES_ON}'
-        return crashed()
-    except (Exception, KeyboardInterrupt):
+    except KeyboardInterrupt:
         return crashed()
     return 0, ''
 
@@ -130,12 +123,15 @@ def crashed() -> tuple[int, str]:
 def run_and_exit(main: Callable[[], int]) -> NoReturn:
     """Runs a command as this process, and ends the process with its exit status.
 
-    Signals that arrive at the end are ignored. Where the reader of the output has closed it, as after `| head -1`, the
-    process ends without a message, as a program that SIGPIPE ends.
+    Where Python would take file names and output for ASCII (LC_ALL=C with PYTHONUTF8=0), the process starts anew in
+    UTF-8 mode. Signals that arrive at the end are ignored. Where the reader of the output has closed it, as after `|
+    head -1`, the process ends without a message, as a program that SIGPIPE ends.
 
     Args:
       main: runs the command and returns its exit status.
     """
+    if codecs.lookup(sys.getfilesystemencoding()).name == 'ascii' and not sys.flags.utf8_mode:
+        os.execv(sys.executable, [sys.executable, '-X', 'utf8', *sys.orig_argv[1:]])
     try:
         try:
             status = main()
@@ -147,6 +143,8 @@ def run_and_exit(main: Callable[[], int]) -> NoReturn:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its exit
         status = 128 + signal.SIGPIPE
+    if status:
+        disk_faults.silence_threads()
     for number in set(STOP) - {signal.SIGINT}:  # there are no more handlers while the interpreter winds up
         signal.signal(number, signal.SIG_IGN)
     sys.exit(status)

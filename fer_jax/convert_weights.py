@@ -1,8 +1,8 @@
-"""Converts weights of torch, Keras or MatConvNet to the safetensors that `model.weights` reads.
+"""Converts weights of torch, Keras, TensorFlow.js, dlib or MatConvNet to the safetensors that `model.weights` reads.
 
     python -m fer_jax.convert_weights --model resnet50 --source resnet50-11ad3fa6.pth
 
-Nothing in the source file is executed, and neither torch nor Keras is needed.
+Nothing in the source file is executed, and none of them is needed.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import math
 from fer_jax import models, pretrained
 from fer_jax.cli import run_and_exit, run_command
 from fer_jax.errors import UserError
+from fer_jax.pretrained.readers.foreign import ALL_SUFFIXES
 from fer_jax.utils import cache
 from fer_jax.utils.paths import path_argument
 
@@ -26,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument('--model', required=True, help=f'one of {", ".join(models.NAMES)}')
     parser.add_argument(
-        '--source', required=True, type=path_argument, help='.pth, .pt, .safetensors, .h5, .keras, .mat or .pkl'
+        '--source', required=True, type=path_argument, help=f'a file of weights: {", ".join(ALL_SUFFIXES)}'
     )
     parser.add_argument('--key', default='', help='where it holds several networks: the one to take, as state_dict_ema')
     parser.add_argument('--weights', default='imagenet', help='their name in the cache, where model.weights finds them')

@@ -23,11 +23,10 @@ import numpy as np
 import fer_jax
 from fer_jax.cli import run_and_exit, run_command
 from fer_jax.data import dataset
-from fer_jax.data.quality.unreadable import split_unreadable
 from fer_jax.errors import UserError
 from fer_jax.evaluation import cross_dataset, score_logits, summary
 from fer_jax.runs import metrics_log
-from fer_jax.utils import plotting
+from fer_jax.utils import fonts, plotting
 from fer_jax.utils.paths import path_argument
 
 KEPT = (*score_logits.OF_GROUP, 'classes', 'left_out')
@@ -56,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     def command() -> int:
         rows = matrix(arguments.workdir, arguments.data, arguments.output, fresh=arguments.fresh)
         table = markdown(rows)
-        arguments.output.with_suffix('.md').write_text(table)
+        arguments.output.with_suffix('.md').write_text(table, encoding='utf-8')
         heat_map(arguments.output.with_suffix('.png'), rows)
         print(table)
         unreadable = max(row['left_out'].get('unreadable', 0) for row in rows)
@@ -85,26 +84,26 @@ def matrix(workdirs: Sequence[Path], sets: Sequence[str], output: Path, *, fresh
       UserError: no pair can be scored, or a run or a set cannot be read.
     """
     rows = {(row['workdir'], row['data']): row for row in metrics_log.read_metrics(output)}
-    tables = {name: split_unreadable(dataset.open_split(name)) for name in sets}
+    tables = {name: dataset.open_split(name) for name in sets}
     output.parent.mkdir(parents=True, exist_ok=True)
     order = dict.fromkeys([*((str(workdir), name) for workdir in workdirs for name in sets), *rows])
     for workdir in workdirs:
         predictor = fer_jax.load(workdir)
         seen = cross_dataset.trained_on(workdir)
-        for name, (table, unreadable) in tables.items():
+        for name, table in tables.items():
             before = rows.get((str(workdir), name))
             if before is not None and before['step'] == predictor.step and not fresh:
                 continue
             rows.pop((str(workdir), name), None)
             try:
-                found = cross_dataset.score_unseen(predictor, table, seen)
+                result = cross_dataset.score_unseen(predictor, table, seen)
             except UserError as error:
                 print(f'{workdir} on {name} is left out: {error}')
             else:
                 row = {'workdir': str(workdir), 'step': predictor.step, 'data': name}
-                found['left_out'] |= {'unreadable': len(unreadable)}
-                rows[str(workdir), name] = row | {field: found[field] for field in KEPT if field in found}
-            output.write_text(''.join(json.dumps(rows[pair]) + '\n' for pair in order if pair in rows))
+                rows[str(workdir), name] = row | {field: result[field] for field in KEPT if field in result}
+            lines = [json.dumps(rows[pair]) + '\n' for pair in order if pair in rows]
+            output.write_text(''.join(lines), encoding='utf-8')
     if not rows:
         raise UserError('no pair can be scored; the reasons are above')
     return [rows[pair] for pair in order if pair in rows]
@@ -121,11 +120,15 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         shares = summary.share(row['accuracy'], row['accuracy_ci95'])
         lines.append(
-            f'| {Path(row["workdir"]).name} | {Path(row["data"]).name} | {row["n"]:,} | {shares} | '
+            f'| {_cell(row["workdir"])} | {_cell(row["data"])} | {row["n"]:,} | {shares} | '
             f'{100 * row["balanced_accuracy"]:.2f} % | {len(row["classes"])} | '
             f'{row["left_out"]["trained on"]:,}, {row["left_out"]["of other classes"]:,} |'
         )
     return '\n'.join(lines) + '\n'
+
+
+def _cell(path: str) -> str:
+    return Path(path).name.replace('|', '\\|')
 
 
 def heat_map(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -146,13 +149,13 @@ def heat_map(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         values[runs.index(row['workdir']), sets.index(row['data'])] = row['accuracy']
     axes.imshow(values, cmap='Blues', vmin=0, vmax=1, aspect='auto')
     for row in rows:
-        at = sets.index(row['data']), runs.index(row['workdir'])
+        cell = sets.index(row['data']), runs.index(row['workdir'])
         interval = '[{:.1f}, {:.1f}]\n'.format(*(100 * np.array(row['accuracy_ci95']))) if row['accuracy_ci95'] else ''
         text = f'{row["accuracy"]:.1%}\n{interval}n {row["n"]:,}'
         colour = 'white' if row['accuracy'] > 0.55 else plotting.INK
-        axes.text(*at, text, ha='center', va='center', fontsize=9, color=colour)
-    axes.set_xticks(range(len(sets)), [Path(name).name for name in sets])
-    axes.set_yticks(range(len(runs)), [Path(name).name for name in runs])
+        axes.text(*cell, text, ha='center', va='center', fontsize=9, color=colour)
+    axes.set_xticks(range(len(sets)), [fonts.showable(Path(name).name) for name in sets])
+    axes.set_yticks(range(len(runs)), [fonts.showable(Path(name).name) for name in runs])
     axes.set_xlabel('scored on')
     axes.set_ylabel('trained as')
     axes.set_title('accuracy [95 % interval]', loc='left')

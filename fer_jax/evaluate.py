@@ -60,12 +60,12 @@ def main(argv: list[str] | None = None) -> int:
             results = evaluate_together(workdirs, arguments.split, **asked, predictions=peers)
             print(comparison.table(results))
             each = list(results['runs'].values())
-        for line in dict.fromkeys(line for one in each for line in one.get('not_left_out', ())):
+        for line in dict.fromkeys(line for result in each for line in result.get('not_left_out', ())):
             print(f'warning: {line}')
         if arguments.output:
             arguments.output.parent.mkdir(parents=True, exist_ok=True)
             run_results.write_results(arguments.output, results)
-        unreadable = max((one.get('left_out', {}).get('unreadable', 0) for one in each), default=0)
+        unreadable = max((result.get('left_out', {}).get('unreadable', 0) for result in each), default=0)
         if unreadable:
             print(f'fer_jax: {unreadable:,} images of {arguments.data} could not be read', file=sys.stderr)
         return 2 if unreadable else 0

@@ -107,9 +107,9 @@ def write_groups(
     for number, name in enumerate(names):
         here = np.flatnonzero(member == number)
         shown = here[np.argsort(apart[here], kind='stable')][:MOST_SHOWN]
-        labels = [f'{apart[at]:.2f} away' for at in shown]
+        labels = [f'{apart[index]:.2f} away' for index in shown]
         image_grid.write_image_grid(
-            output / f'{name}.png', [str(split.ids[at]) for at in shown], labels, split.read(shown)
+            output / f'{name}.png', [str(split.ids[index]) for index in shown], labels, split.read(shown)
         )
     proposed = dataclasses.replace(table, classes=names, labels=member.astype(np.int32))
     manifest.write_manifest(output / 'groups.csv', proposed, np.ones(len(table), bool), directory)

@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('paths', nargs='+', metavar='PATH', help=paths_help)
     parser.add_argument('--workdir', required=True, help='of a run with an evaluated checkpoint, or release')
     parser.add_argument('--out', type=path_argument, help='folder for predictions, annotated copies, timelines')
+    parser.add_argument('--show', action='store_true', help='show the newest annotated picture on a page in a browser')
     parser.add_argument('--margin', type=float, help="around each face, as a share of it; the training data's, or 0.2")
     parser.add_argument('--abstain_below', type=float, default=0.0, help='probability below which it does not say')
     parser.add_argument('--every', type=int, default=1, help='of a video, look at every so many frames')

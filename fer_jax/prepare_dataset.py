@@ -4,9 +4,9 @@
     python -m fer_jax.prepare_dataset --dataset fer2013 --check --drop blank,leaks
     python -m fer_jax.prepare_dataset --dataset folder --source my_faces --drop duplicates --keep kept.csv
 
-docs/datasets.md says what each set is read from. A folder or a manifest needs no preparation: it is examined, and with
---keep what is left of it is listed in a new manifest. Photographs, in class folders or `unlabelled`, are cut down to
-their faces first:
+docs/reference/datasets.md says what each set is read from. A folder or a manifest needs no preparation: it is examined,
+and with --keep what is left of it is listed in a new manifest. Photographs, in class folders or `unlabelled`, are cut
+down to their faces first:
 
     python -m fer_jax.prepare_dataset --dataset folder --source photographs --crop_faces faces
 """
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     known = ', '.join((*prepared.SETS, *UNPREPARED))
     parser.add_argument('--dataset', required=True, help=f'one of {known}')
     parser.add_argument('--source', type=path_argument, help='what was downloaded: a file or a folder')
-    parser.add_argument('--root', type=path_argument, default=cache.root() / 'datasets', help='where to write')
+    parser.add_argument('--root', type=path_argument, help='where to write; datasets/ in the cache folder')
     parser.add_argument('--check', action='store_true', help='only examine what is prepared already')
     parser.add_argument('--drop', help=f'kinds to leave out from now on, of {",".join(KINDS)},uncertain; "" for none')
     parser.add_argument('--keep', type=path_argument, help='folder, manifest: list what is left in this new manifest')
@@ -93,6 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
     if name in UNPREPARED:
         table, report_folder = unprepared(name, arguments)
     else:
+        arguments.root = arguments.root or cache.root() / 'datasets'
         home = prepared.folder(name, arguments.root)
         if arguments.keep:
             raise UserError(f'--keep is for folders and manifests; --drop alone is remembered for {name}')
@@ -181,7 +182,7 @@ def examine(table: Table, out: Path) -> Report:
         labels=table.labels,
         subjects=table.subjects,
         classes=table.classes,
-        read=lambda at: table.fetch(np.array([at]))[0],
+        read=lambda index: table.fetch(np.array([index]))[0],
         published=dict(table.published),
     )
     report = examination.examine(data, workers=os.cpu_count() or 1)
@@ -195,7 +196,7 @@ def examine(table: Table, out: Path) -> Report:
         print(note)
     out.mkdir(parents=True, exist_ok=True)
     findings = report.to_json() | {'left_out': {reason: list(names) for reason, names in table.left_out.items()}}
-    (out / 'findings.json').write_text(json.dumps(findings, indent=1) + '\n')
+    (out / 'findings.json').write_text(json.dumps(findings, indent=1) + '\n', encoding='utf-8')
     sheets = contact_sheet.write_sheets(report, data, out)
     print(f'findings.json and {", ".join(sheet.name for sheet in sheets)} are in {out}')
     return report
@@ -215,12 +216,12 @@ def leave_out(table: Table, report: Report, kinds: tuple[str, ...]) -> np.ndarra
     Raises:
       UserError: 'uncertain' is given, but the table has no subset 'certain'.
     """
-    found = report.dropped([kind for kind in kinds if kind != 'uncertain'])
+    dropped = report.dropped([kind for kind in kinds if kind != 'uncertain'])
     if 'uncertain' in kinds:
         if 'certain' not in table.subsets:
             raise UserError(f'--drop uncertain: {table.name} does not say which of its images are certain')
-        found = found | ~table.subsets['certain']
-    return found
+        dropped = dropped | ~table.subsets['certain']
+    return dropped
 
 
 if __name__ == '__main__':

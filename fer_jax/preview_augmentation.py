@@ -23,7 +23,7 @@ from fer_jax.data.augmentation.geometry import resize
 from fer_jax.data.loading.sampler import indices
 from fer_jax.data.tables.label_text import describe_label
 from fer_jax.errors import UserError
-from fer_jax.utils import cache
+from fer_jax.utils import cache, fonts
 from fer_jax.utils.paths import path_argument
 
 CELL, LINE, GAP = 96, 12, 4  # pixels: least side of an image, height of a line of text, distance
@@ -117,7 +117,8 @@ def paste(columns: list[tuple[np.ndarray, np.ndarray]], names: tuple[str, ...], 
             pixels = np.broadcast_to(np.rint(np.clip(image, 0, 255)).astype(np.uint8), (size, size, 3))
             left, top = GAP + column * width, GAP + row * height
             picture.paste(Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST), (left, top))
-            pen.multiline_text((left, top + side), texts[column][row], 'black', spacing=0, font_size=LINE - 2)
+            text, _, path = fonts.fit_font(texts[column][row])
+            pen.multiline_text((left, top + side), text, 'black', fonts.pillow_font(path, LINE - 2), spacing=0)
     return picture
 
 

@@ -27,7 +27,6 @@ import fer_jax
 from fer_jax.cli import run_and_exit, run_command
 from fer_jax.data import dataset
 from fer_jax.data.imaging.image_files import describe_left_out, printable
-from fer_jax.data.quality.unreadable import split_unreadable
 from fer_jax.data.sources import folder, manifest
 from fer_jax.data.tables import class_names, splitting
 from fer_jax.data.tables.table import Table
@@ -102,13 +101,13 @@ def label(arguments: argparse.Namespace) -> tuple[str, int]:
     classes = predictor.classes
     if odd := set(labelled.classes) - set(classes):
         raise UserError(f'{labelled.name} has classes that the run does not know: {", ".join(sorted(odd))}')
-    given, unreadable = split_unreadable(folder.unlabelled(arguments.data))
-    table, left_out = unseen(given, held_out(arguments.workdir), digests)
-    left_out['unreadable'] = len(unreadable)
+    table, left_out = unseen(folder.unlabelled(arguments.data), held_out(arguments.workdir), digests)
+    index, logits, unreadable = predictor.predict_table(table)
+    table, left_out['unreadable'] = table.take(index), len(unreadable)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    predicted, confidence = sure(predictor.of_table(table), temperature)
+    predicted, confidence = sure(logits, temperature)
     keep = surest(predicted, confidence, arguments.threshold, arguments.most)
-    kept = {name: int(np.count_nonzero(keep & (predicted == at))) for at, name in enumerate(classes)}
+    kept = {name: int(np.count_nonzero(keep & (predicted == index))) for index, name in enumerate(classes)}
     record: dict[str, Any] = {
         'workdir': str(arguments.workdir),
         'step': results['step'],
@@ -125,7 +124,7 @@ def label(arguments: argparse.Namespace) -> tuple[str, int]:
     labels, splits = predicted.astype(np.int32), np.full(len(table), 'train')
     added = dataclasses.replace(table, classes=classes, labels=labels, splits=splits)
     manifest.write_manifest(arguments.output, added, keep, arguments.data, more=True)
-    arguments.output.with_suffix('.json').write_text(json.dumps(record, indent=2) + '\n')
+    arguments.output.with_suffix('.json').write_text(json.dumps(record, indent=2) + '\n', encoding='utf-8')
     lines = [
         f'{arguments.output}: {keep.sum():,} of {len(table):,} images ({100 * keep.mean():.1f} %) at a confidence of '
         f'{arguments.threshold:g} or more, temperature {temperature:.2f}',
@@ -152,7 +151,7 @@ def known(workdir: Path) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray
     files = (workdir / 'results.json', workdir / 'predictions.npz')
     if not all(file.is_file() for file in files):
         raise UserError(f'--workdir={workdir} holds no finished run (no {files[0].name} or {files[1].name})')
-    results = json.loads(files[0].read_text())
+    results = run_results.read_results(workdir)
     if not results.get('calibrated'):
         raise UserError(f'--workdir={workdir} has no temperature: it tells attributes, or is of an earlier version')
     splits = [split for split in (results['calibrated']['fitted_on'], 'test') if split in results['splits']]
@@ -184,7 +183,8 @@ def labelled_images(given: Path | None, source: Mapping[str, Any]) -> tuple[Tabl
         whole = dataset.open_table(**fields, root=cache.root() / 'datasets')
         names = class_names.canonical_names(whole.classes) if canonical else {}
         table = class_names.named(whole, names, source.get('rename', ()), source['drop_classes'])
-        dealt = splitting.assign(table, **{name: source[name] for name in ('folds', 'fold', 'split_seed')})
+        dealing = ('folds', 'fold', 'shares', 'split_seed')
+        dealt = splitting.assign(table, **{name: source[name] for name in dealing if name in source})
         splits = np.full(len(table), 'train', '<U10')
         for split, positions in dealt.items():
             splits[positions] = split

@@ -1,7 +1,7 @@
 """Several classifiers on the same images: each by the same rules, against the first, and together."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +10,9 @@ import numpy as np
 from fer_jax.data.tables.expressions import canonical
 from fer_jax.errors import UserError
 from fer_jax.evaluation import intervals, score_logits, summary
+from fer_jax.utils import bounded_files
+from fer_jax.utils.limits import LimitError
+from fer_jax.utils.text_table import align
 
 TINY = np.finfo(np.float32).tiny
 ENSEMBLE = 'ensemble'
@@ -61,7 +64,7 @@ def compare(
     """
     first = next(iter(contenders.values()))
     shared = set(first.ids).intersection(*(predictions.ids for predictions in contenders.values()))
-    ids = np.array([one for one in first.ids if one in shared])
+    ids = np.array([example for example in first.ids if example in shared])
     if not len(ids):
         raise UserError(f'{" and ".join(contenders)} have no image in common')
     same = {who: _ordered(who, predictions, ids, first) for who, predictions in contenders.items()}
@@ -79,12 +82,12 @@ def compare(
     for part, rows in parts.items():
         splits[part] = {}
         for who, predictions in same.items():
-            one = scores(predictions, rows)
+            example = scores(predictions, rows)
             if predictions.labels.ndim == 1 and who != next(iter(same)):
                 before, after = (each.logits[rows].argmax(1) == each.labels[rows] for each in (truth, predictions))
-                one['gain'], one['gain_ci95'] = gain(before, after, predictions.subjects[rows])
-                one['p'] = intervals.mcnemar(before, after)
-            splits[part][who] = one
+                example['gain'], example['gain_ci95'] = gain(before, after, predictions.subjects[rows])
+                example['p'] = intervals.mcnemar(before, after)
+            splits[part][who] = example
     return {'classes': list(first.classes), 'left_out': largest - len(ids), 'splits': splits}
 
 
@@ -120,8 +123,8 @@ def _ordered(who: str, predictions: Predictions, ids: np.ndarray, first: Predict
     ours, theirs = ([canonical(name) for name in names] for names in (first.classes, predictions.classes))
     if sorted(ours) != sorted(theirs):
         raise UserError(f'{who} tells {", ".join(predictions.classes)}, the first {", ".join(first.classes)}')
-    where = {one: at for at, one in enumerate(predictions.ids)}
-    rows = np.array([where[one] for one in ids])
+    where = {row: example for example, row in enumerate(predictions.ids)}
+    rows = np.array([where[row] for row in ids])
     columns = [theirs.index(name) for name in ours]
     labels = predictions.labels[rows]
     labels = labels[:, columns] if labels.ndim > 1 else np.array([ours.index(name) for name in theirs])[labels]
@@ -147,36 +150,43 @@ def together(logits: Sequence[np.ndarray], *, attributes: bool) -> np.ndarray:
     return logsumexp(log_softmax(wide, axis=-1), axis=0) - np.log(len(wide))
 
 
-def table(found: Mapping[str, Any]) -> str:
+def table(comparison: Mapping[str, Any]) -> str:
     """Returns the results of `compare` as a text table for the terminal.
 
     Args:
-      found: the results; `seeds`, as `evaluation.evaluate_runs.evaluate_together` adds it, is optional.
+      comparison: the results; `seeds`, as `evaluation.evaluate_runs.evaluate_together` adds it, is optional.
     """
     lines = []
-    for part, contenders in found['splits'].items():
+    for part, contenders in comparison['splits'].items():
         n = next(iter(contenders.values()))['n']
         title = f'{part}, n = {n:,}'
-        width = max(map(len, (*contenders, title))) + 2
-        columns = f'{"accuracy":<24}{"balanced":>9}{"macro F1":>10}{"NLL":>8}{"ECE":>8}  gain over the first, p'
-        lines.append(f'{title:<{width}}{columns}')
-        for who, one in contenders.items():
-            p = f'{points(one["gain"], one["gain_ci95"])}, p = {one["p"]:.2g}' if 'p' in one else ''
-            ece = f'{one["ece"]:.1%}' if 'ece' in one else ''
-            lines.append(
-                f'{who:<{width}}{summary.share(one["accuracy"], one["accuracy_ci95"]):<24}'
-                f'{one["balanced_accuracy"]:>9.2%}{one["macro_f1"]:>10.3f}{one["nll"]:>8.3f}{ece:>8}  {p}'.rstrip()
+        rows = [(title, 'accuracy', 'balanced', 'macro F1', 'NLL', 'ECE', 'gain over the first, p')]
+        for who, contender in contenders.items():
+            gain = ''
+            if 'p' in contender:
+                gain = f'{points(contender["gain"], contender["gain_ci95"])}, p = {contender["p"]:.2g}'
+            rows.append(
+                (
+                    who,
+                    summary.share(contender['accuracy'], contender['accuracy_ci95']),
+                    f'{contender["balanced_accuracy"]:.2%}',
+                    f'{contender["macro_f1"]:.3f}',
+                    f'{contender["nll"]:.3f}',
+                    f'{contender["ece"]:.1%}' if 'ece' in contender else '',
+                    gain,
+                )
             )
-        lines.append('')
-    for part, one in found.get('seeds', {}).items():
-        each = ', '.join(f'{100 * value:.1f}' for value in one['each']['accuracy'])
-        lines.append(f'{part}, mean of the seeds: {summary.share(one["accuracy"], one["accuracy_ci95"])}, each {each}')
-    for part, contenders in found['splits'].items():
+        lines += [*align(rows, left=(0, 1, 6)), '']
+    for part, contender in comparison.get('seeds', {}).items():
+        each = ', '.join(f'{100 * value:.1f}' for value in contender['each']['accuracy'])
+        mean = summary.share(contender['accuracy'], contender['accuracy_ci95'])
+        lines.append(f'{part}, mean of the seeds: {mean}, each {each}')
+    for part, contenders in comparison['splits'].items():
         if note := summary.note(next(iter(contenders.values()))):
             lines.append(f'{part}: {note}')
     lines.append('gain: paired by image; p: of being right as often as the first (McNemar, exact, images independent)')
-    if found['left_out']:
-        lines.append(f'left out: {found["left_out"]:,} images about which not all were asked')
+    if comparison['left_out']:
+        lines.append(f'left out: {comparison["left_out"]:,} images about which not all were asked')
     return '\n'.join(lines)
 
 
@@ -190,6 +200,21 @@ def points(value: float, interval: Sequence[float] | None) -> str:
     if interval is None:
         return f'{100 * value:+.2f}'
     return f'{100 * value:+.2f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]'
+
+
+def _read_rows(path: Path) -> Iterator[dict[str, str]]:
+    """Yields the heading of a csv as a dict without cells, then its rows.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    try:
+        with bounded_files.open_lines(path) as lines:
+            reader = bounded_files.read_rows(lines)
+            yield dict.fromkeys(reader.fieldnames or (), '')
+            yield from reader
+    except (OSError, UnicodeDecodeError, csv.Error, LimitError) as error:
+        raise UserError(f'--predictions={path} cannot be read: {error}') from None
 
 
 def read_csv(path: Path, ids: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
@@ -209,33 +234,33 @@ def read_csv(path: Path, ids: np.ndarray, classes: tuple[str, ...]) -> np.ndarra
       UserError: the file cannot be read, a column or an image is missing, an image occurs twice, or a row has a value
         that is not finite or negative, or no value above 0.
     """
-    try:
-        with path.open(newline='', encoding='utf-8-sig') as file:
-            rows = list(csv.DictReader(file, restkey=''))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f'--predictions={path} cannot be read: {error}') from None
-    header = list(rows[0]) if rows else []
+    rows = _read_rows(path)
+    header = list(next(rows))
     column = {canonical(name.strip()): name for name in header if name != 'id'}
     missing = [name for name in classes if canonical(name) not in column]
     if 'id' not in header or missing:
         raise UserError(
             f'{path} has the columns {", ".join(map(str, header)) or "none"}; expected id, {", ".join(classes)}'
         )
-    where = {str(one): at for at, one in enumerate(ids)}
-    found = np.full((len(ids), len(classes)), np.nan)
+    where = {str(key): position for position, key in enumerate(ids)}
+    probabilities = np.full((len(ids), len(classes)), np.nan)
     for number, row in enumerate(rows, 1):
-        at = where.get(str(row['id']))
-        if at is None:
+        position = where.get(str(row['id']))
+        if position is None:
             continue
-        if not np.isnan(found[at, 0]):
+        if not np.isnan(probabilities[position, 0]):
             raise UserError(f'{path}, row {number}: {row["id"]!r} stands there twice')
         try:
-            found[at] = [float(row[column[canonical(name)]] or 'nan') for name in classes]
+            probabilities[position] = [float(row[column[canonical(name)]] or 'nan') for name in classes]
         except (TypeError, ValueError):
-            found[at] = np.nan
-        if not (np.isfinite(found[at]).all() and (found[at] >= 0).all() and found[at].sum() > 0):
+            probabilities[position] = np.nan
+        if not (
+            np.isfinite(probabilities[position]).all()
+            and (probabilities[position] >= 0).all()
+            and probabilities[position].sum() > 0
+        ):
             raise UserError(f'{path}, row {number}: expected a share of 0 or more for each class, one above 0')
-    if unanswered := int(np.isnan(found[:, 0]).sum()):
-        example = ids[np.isnan(found[:, 0])][0]
+    if unanswered := int(np.isnan(probabilities[:, 0]).sum()):
+        example = ids[np.isnan(probabilities[:, 0])][0]
         raise UserError(f'{path} has nothing on {unanswered:,} of {len(ids):,} images, such as {str(example)!r}')
-    return np.log(np.maximum(found / found.sum(1, keepdims=True), TINY))
+    return np.log(np.maximum(probabilities / probabilities.sum(1, keepdims=True), TINY))

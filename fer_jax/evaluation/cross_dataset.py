@@ -1,5 +1,6 @@
 """A run on another data set than it was trained on: classes by their meaning, without images that it has seen."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def _learnt_from(workdir: Path, unknown: list[str]) -> Iterator[Path]:
         folder = restore.resolve_workdir(name)
         if (folder / 'config.json').is_file():
             yield folder
-        elif name not in others and not Path(name).expanduser().is_file():
+        elif name not in others and not os.path.isfile(os.path.expanduser(name)):
             unknown.append(
                 f'{workdir}: it learnt from {name!r}, which is no run here: the images that it saw cannot be left out'
             )
@@ -81,8 +82,8 @@ def predict_unseen(predictor: Predictor, table: Table, seen: set[bytes]) -> tupl
       seen: digests of images to leave out, see `seen_images`.
 
     Returns:
-      The predictions, restricted to the common classes, and the number of images left out by reason, 'trained on' and
-      'of other classes'.
+      The predictions, restricted to the common classes, and the number of images left out by reason: 'trained on', 'of
+      other classes' and 'unreadable'.
 
     Raises:
       UserError: there are fewer than two common classes, or no image is left to score.
@@ -100,9 +101,11 @@ def predict_unseen(predictor: Predictor, table: Table, seen: set[bytes]) -> tupl
     part = table.take(np.flatnonzero(fresh & known))
     if not len(part):
         raise UserError(f'{table.name}: the run was trained or selected on every one of its {len(table)} images')
-    logits = predictor.of_table(part)[:, [ours.index(name) for name in common]]
-    found = Predictions(tuple(common), part.ids, number[part.labels], part.subjects, part.groups, logits)
-    return found, {'trained on': int((~fresh).sum()), 'of other classes': int((fresh & ~known).sum())}
+    index, logits, unreadable = predictor.predict_table(part)
+    part, logits = part.take(index), logits[:, [ours.index(name) for name in common]]
+    predictions = Predictions(tuple(common), part.ids, number[part.labels], part.subjects, part.groups, logits)
+    left_out = {'trained on': int((~fresh).sum()), 'of other classes': int((fresh & ~known).sum())}
+    return predictions, left_out | {'unreadable': len(unreadable)}
 
 
 def score_unseen(predictor: Predictor, table: Table, seen: set[bytes]) -> dict[str, Any]:
@@ -117,5 +120,5 @@ def score_unseen(predictor: Predictor, table: Table, seen: set[bytes]) -> dict[s
     Raises:
       UserError: see `predict_unseen`.
     """
-    found, left_out = predict_unseen(predictor, table, seen)
-    return comparison.scores(found) | {'classes': list(found.classes), 'left_out': left_out}
+    predictions, left_out = predict_unseen(predictor, table, seen)
+    return comparison.scores(predictions) | {'classes': list(predictions.classes), 'left_out': left_out}

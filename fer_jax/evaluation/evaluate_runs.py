@@ -9,7 +9,6 @@ import numpy as np
 
 from fer_jax.data import dataset as data_dataset
 from fer_jax.data import tasks as data_tasks
-from fer_jax.data.quality.unreadable import split_unreadable
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
@@ -106,13 +105,14 @@ def evaluate_together(
         if path.stem in contenders:
             raise UserError(f'--predictions={path} has the name of another contender, {path.stem}; rename the file')
         contenders[path.stem] = truth._replace(logits=comparison.read_csv(path, truth.ids, truth.classes))
-    found = comparison.compare(contenders, subsets, name=Path(where).name, ensemble=list(runs))
+    compared = comparison.compare(contenders, subsets, name=Path(where).name, ensemble=list(runs))
     configs = [run_config.read_run_config(workdir) for workdir in _named(workdirs).values()]
     if len({json.dumps({**config, 'seed': 0}, sort_keys=True) for config in configs}) == 1 and len(configs) > 1:
-        found['seeds'] = {
-            part: score_logits.average_seeds([one[name] for name in runs]) for part, one in found['splits'].items()
+        compared['seeds'] = {
+            part: score_logits.average_seeds([scores[name] for name in runs])
+            for part, scores in compared['splits'].items()
         }
-    return {'runs': {name: run.results for name, run in runs.items()}} | found
+    return {'runs': {name: run.results for name, run in runs.items()}} | compared
 
 
 def _named(workdirs: Sequence[Path]) -> dict[str, Path]:
@@ -189,16 +189,15 @@ def _calibrated(workdir: Path, split: str, predictions: Predictions | None) -> d
 
 def _elsewhere(workdir: Path, name: str, tta: str) -> Evaluated:
     predictor, config = Predictor(workdir, tta=tta), run_config.read_run_config(workdir)
-    table, unreadable = split_unreadable(data_dataset.open_split(name))
     seen, unknown = cross_dataset.seen_images(workdir)
-    predictions, left_out = cross_dataset.predict_unseen(predictor, table, seen)
+    predictions, left_out = cross_dataset.predict_unseen(predictor, data_dataset.open_split(name), seen)
     results = {
         'selected_on': config['checkpoint']['select'],
         'step': predictor.step,
         'classes': list(predictions.classes),
         'splits': {Path(name).name: comparison.scores(predictions)},
         'calibrated': _calibrated(workdir, Path(name).name, predictions),
-        'left_out': left_out | {'unreadable': len(unreadable)},
+        'left_out': left_out,
         'not_left_out': unknown,
     }
     return Evaluated(results, predictions, {})

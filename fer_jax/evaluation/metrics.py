@@ -63,8 +63,8 @@ def average_precision(scores: np.ndarray, present: np.ndarray) -> float:
     order = np.argsort(-scores, kind='stable')
     hits, scores = np.cumsum(present[order]), scores[order]
     last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # of equal scores all count at once
-    precision, found = hits[last] / (last + 1), hits[last]
-    return float(np.sum(np.diff(found, prepend=0) * precision) / max(hits[-1], 1))
+    precision, recall = hits[last] / (last + 1), hits[last]
+    return float(np.sum(np.diff(recall, prepend=0) * precision) / max(hits[-1], 1))
 
 
 def concordance(predicted: np.ndarray, true: np.ndarray) -> float:
@@ -91,10 +91,10 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     from scipy.optimize import minimize_scalar
 
     wide = logits.astype(np.float64)
-    found = minimize_scalar(
+    solution = minimize_scalar(
         lambda log: negative_log_likelihood(wide / np.exp(log), labels), bounds=np.log((0.05, 20)), method='bounded'
     )
-    return float(np.exp(found.x))
+    return float(np.exp(solution.x))
 
 
 def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:

@@ -138,8 +138,8 @@ class NetworkScorer:
           {name: scores}, see `evaluation.score_logits.score_split`; for another task than the primary one '/<task>' is
           appended to each name.
         """
-        found = score_logits.score_split(role, self._data.splits[role], logits, self._data.classes)
-        return {self.named(part): one for part, one in found.items()}
+        by_part = score_logits.score_split(role, self._data.splits[role], logits, self._data.classes)
+        return {self.named(part): scores for part, scores in by_part.items()}
 
     def named(self, role: str) -> str:
         """Returns the name of a split among those of all tasks: '<role>', or '<role>/<task>' if not primary."""

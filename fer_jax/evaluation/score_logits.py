@@ -91,7 +91,7 @@ def score_logits(
         }
         for c, name in enumerate(classes)
     }
-    found = {
+    scores = {
         'n': n,
         'accuracy': hits / n,
         'subjects': intervals.count_subjects(subjects),
@@ -107,8 +107,8 @@ def score_logits(
         'per_class': per_class,
     }
     if len(classes) <= MOST_LISTED:
-        found['confusion'] = matrix.tolist()
-    return found | _by_group(score_logits, logits, labels, classes, subjects, groups)
+        scores['confusion'] = matrix.tolist()
+    return scores | _by_group(score_logits, logits, labels, classes, subjects, groups)
 
 
 def _abstention(confidence: np.ndarray, hits: np.ndarray, subjects: np.ndarray | None) -> list[dict[str, Any]]:
@@ -140,12 +140,12 @@ def _by_group(
     known = [] if groups is None else [name for name in np.unique(groups) if name]
     if groups is None or not 2 <= len(known) <= MOST_LISTED:
         return {}
-    found = {}
+    by_group = {}
     for name in known:
         rows = groups == name
-        one = score(logits[rows], labels[rows], names, None if subjects is None else subjects[rows])
-        found[str(name)] = {key: one[key] for key in OF_GROUP}
-    return {'per_group': found}
+        scores = score(logits[rows], labels[rows], names, None if subjects is None else subjects[rows])
+        by_group[str(name)] = {key: scores[key] for key in OF_GROUP}
+    return {'per_group': by_group}
 
 
 def _rate_interval_of(rows: np.ndarray, hits: np.ndarray, subjects: np.ndarray | None) -> list[float] | None:
@@ -179,8 +179,8 @@ def score_attributes(
       attributes; nll, the mean over examples of the mean over attributes; per_attribute {name: n, present, accuracy,
       accuracy_ci95, balanced_accuracy, f1, average_precision}; and per_group, see `score_logits`.
     """
-    known, present, told = ~np.isnan(labels), labels > 0.5, logits > 0
-    right = (told == present) & known
+    known, present, predicted = ~np.isnan(labels), labels > 0.5, logits > 0
+    right = (predicted == present) & known
     each = right.sum(1) / known.sum(1)
     interval, method = intervals.mean_interval(each, subjects)
     losses = np.logaddexp(0, logits, dtype=np.float64) - present * logits
@@ -188,7 +188,7 @@ def score_attributes(
     for k, name in enumerate(names):
         if not (rows := known[:, k]).any():
             continue
-        matrix = metrics.confusion(present[rows, k].astype(int), told[rows, k].astype(int), 2)
+        matrix = metrics.confusion(present[rows, k].astype(int), predicted[rows, k].astype(int), 2)
         n, hits = int(rows.sum()), int(np.trace(matrix))
         per_attribute[name] = {
             'n': n,
@@ -200,7 +200,7 @@ def score_attributes(
             'average_precision': metrics.average_precision(logits[rows, k], present[rows, k]),
         }
     mean = {
-        score: float(np.mean([one[score] for one in per_attribute.values()]))
+        score: float(np.mean([scores[score] for scores in per_attribute.values()]))
         for score in ('balanced_accuracy', 'f1', 'average_precision')
     }
     return {
@@ -238,14 +238,14 @@ def score_levels(predicted: np.ndarray, levels: np.ndarray, names: tuple[str, ..
     for k, name in enumerate(names):
         if not (known := ~np.isnan(levels[:, k])).any():
             continue
-        told, true = predicted[known, k].astype(np.float64), levels[known, k].astype(np.float64)
+        predictions, true = predicted[known, k].astype(np.float64), levels[known, k].astype(np.float64)
         per_level[name] = {
             'n': int(known.sum()),
-            'concordance': metrics.concordance(told, true),
-            'rmse': float(np.sqrt(np.mean((told - true) ** 2))),
-            'same_sign': float(np.mean(np.sign(told) == np.sign(true))),
+            'concordance': metrics.concordance(predictions, true),
+            'rmse': float(np.sqrt(np.mean((predictions - true) ** 2))),
+            'same_sign': float(np.mean(np.sign(predictions) == np.sign(true))),
         }
-    mean = {score: float(np.mean([one[score] for one in per_level.values()])) for score in OF_LEVELS}
+    mean = {score: float(np.mean([scores[score] for scores in per_level.values()])) for score in OF_LEVELS}
     return {'n': len(levels), **mean, 'per_level': per_level}
 
 
@@ -264,11 +264,11 @@ def score_calibration(role: str, predictions: Mapping[str, np.ndarray], splits: 
     if labels.ndim > 1:
         return {}
     temperature = metrics.temperature(predictions[f'{role}/logits'], labels)
-    found: dict[str, Any] = {'fitted_on': role, 'temperature': temperature, 'splits': {}}
+    calibrated: dict[str, Any] = {'fitted_on': role, 'temperature': temperature, 'splits': {}}
     for name in splits:
         logits, truth = predictions[f'{name}/logits'], predictions[f'{name}/labels']
-        found['splits'][name] = score_at_temperature(logits, truth, temperature)
-    return found
+        calibrated['splits'][name] = score_at_temperature(logits, truth, temperature)
+    return calibrated
 
 
 def score_at_temperature(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from fer_jax.data.imaging.image_files import printable
+from fer_jax.utils.text_table import align
+
 INTERVALS = {
     'wilson': 'Wilson',
     'examples': "Student's t over examples",
@@ -52,11 +55,11 @@ def recall(scores: dict[str, Any]) -> str:
     return share(scores['recall'], scores['recall_ci95']) if scores['n'] else 'no image in this split'
 
 
-def headline(one: dict[str, Any]) -> str:
+def headline(scores: dict[str, Any]) -> str:
     """Returns the main score of a split as text: 'accuracy 71.23 %', or 'concordance 0.412' for levels."""
-    if 'per_level' in one:
-        return f'concordance {one["concordance"]:.3f}'
-    return f'accuracy {one["accuracy"]:.2%}'.replace('%', ' %')
+    if 'per_level' in scores:
+        return f'concordance {scores["concordance"]:.3f}'
+    return f'accuracy {scores["accuracy"]:.2%}'.replace('%', ' %')
 
 
 def summary(results: dict[str, Any]) -> str:
@@ -68,9 +71,9 @@ def summary(results: dict[str, Any]) -> str:
     Args:
       results: results in the form of results.json.
     """
-    levels = {name: one for name, one in results['splits'].items() if 'concordance' in one}
-    told = {name: one for name, one in results['splits'].items() if name not in levels}
-    how = ' or '.join(dict.fromkeys(INTERVALS[one['interval']] for one in told.values()))
+    levels = {name: scores for name, scores in results['splits'].items() if 'concordance' in scores}
+    classified = {name: scores for name, scores in results['splits'].items() if name not in levels}
+    how = ' or '.join(dict.fromkeys(INTERVALS[scores['interval']] for scores in classified.values()))
     steps = ', '.join(map(str, results['steps'])) if 'steps' in results else results['step']
     lines = [f'selected on {results["selected_on"]}, step {steps}; 95 % intervals of the accuracy: {how}', '']
     role = results['selected_on'].split('/')[0]
@@ -79,45 +82,52 @@ def summary(results: dict[str, Any]) -> str:
             f'phase {entry["phase"]}, epoch {entry["epoch"]:g}: best {role} accuracy '
             f'{share(entry["accuracy"], entry["accuracy_ci95"])}'
         )
-    lines += ['', f'{"split":<16}{"n":>7}  {"accuracy":<24}{"balanced":>9}{"macro F1":>10}{"NLL":>8}']
-    for name, one in told.items():
-        lines.append(
-            f'{name:<16}{one["n"]:>7,}  {share(one["accuracy"], one["accuracy_ci95"]):<24}'
-            f'{one["balanced_accuracy"]:>9.2%}{one["macro_f1"]:>10.3f}{one["nll"]:>8.3f}'
-        )
-        if warning := note(one):
+    rows: list[tuple[str, ...]] = [('split', 'n', 'accuracy', 'balanced', 'macro F1', 'NLL')]
+    rows += [(*_scores_of(name, scores), f'{scores["nll"]:.3f}') for name, scores in classified.items()]
+    head, *table = align(rows, left=(0, 2))
+    lines += ['', head]
+    for line, scores in zip(table, classified.values(), strict=True):
+        lines.append(line)
+        if warning := note(scores):
             lines.append(f'  {warning}')
-        if 'each' in one:
-            lines.append('  each: ' + ', '.join(f'{100 * value:.1f}' for value in one['each']['accuracy']))
+        if 'each' in scores:
+            lines.append('  each: ' + ', '.join(f'{100 * value:.1f}' for value in scores['each']['accuracy']))
     if calibrated := results.get('calibrated'):
-        for name, one in calibrated['splits'].items():
+        for name, scores in calibrated['splits'].items():
             before = results['splits'][name]
             lines.append(
                 f'{name} at temperature {calibrated["temperature"]:.2f}, fitted on {calibrated["fitted_on"]}: NLL '
-                f'{before["nll"]:.3f} -> {one["nll"]:.3f}, ECE {before["ece"]:.1%} -> {one["ece"]:.1%}'
+                f'{before["nll"]:.3f} -> {scores["nll"]:.3f}, ECE {before["ece"]:.1%} -> {scores["ece"]:.1%}'
             )
-    for name, one in levels.items():
-        lines.append(f'{name:<24}concordance {one["concordance"]:.3f}, RMSE {one["rmse"]:.3f}')
+    for name, scores in levels.items():
+        lines.append(f'{name:<24}concordance {scores["concordance"]:.3f}, RMSE {scores["rmse"]:.3f}')
     last = 'test' if 'test' in results['splits'] else next(iter(results['splits']))
     if abstention := results['splits'][last].get('abstention'):
-        told_of = ', '.join(f'{one["accuracy"]:.1%} of the {one["coverage"]:.0%}' for one in abstention[1:])
+        told_of = ', '.join(f'{scores["accuracy"]:.1%} of the {scores["coverage"]:.0%}' for scores in abstention[1:])
         lines.append(f'{last}, right among the most confident: {told_of}')
     if 'per_group' in results['splits'][last]:
-        lines += ['', f'{last + ", by group":<24}{"n":>7}  {"accuracy":<24}{"balanced":>9}{"macro F1":>10}']
-        for name, one in results['splits'][last]['per_group'].items():
-            lines.append(
-                f'{name:<24}{one["n"]:>7,}  {share(one["accuracy"], one["accuracy_ci95"]):<24}'
-                f'{one["balanced_accuracy"]:>9.2%}{one["macro_f1"]:>10.3f}'
-            )
+        groups: list[tuple[str, ...]] = [(f'{last}, by group', 'n', 'accuracy', 'balanced', 'macro F1')]
+        groups += [_scores_of(name, scores) for name, scores in results['splits'][last]['per_group'].items()]
+        lines += ['', *align(groups, left=(0, 2))]
     if 'confusion' in results['splits'][last]:
-        lines += ['', f'{last + ", by class":<24}{"n":>7}  {"recall [95 %]":<24}{"precision":>10}{"F1":>8}']
-        for name, one in results['splits'][last]['per_class'].items():
-            lines.append(f'{name:<24}{one["n"]:>7,}  {recall(one):<24}{one["precision"]:>10.2%}{one["f1"]:>8.3f}')
+        classes = [(f'{last}, by class', 'n', 'recall [95 %]', 'precision', 'F1')]
+        classes += [
+            (printable(name), f'{scores["n"]:,}', recall(scores), f'{scores["precision"]:.2%}', f'{scores["f1"]:.3f}')
+            for name, scores in results['splits'][last]['per_class'].items()
+        ]
+        lines += ['', *align(classes, left=(0, 2))]
     if 'per_attribute' in results['splits'][last]:
-        lines += ['', f'{last + ", by attribute":<24}{"present":>9}  {"accuracy [95 %]":<24}{"AP":>7}{"F1":>8}']
-        for name, one in results['splits'][last]['per_attribute'].items():
-            lines.append(
-                f'{name:<24}{one["present"]:>9,}  {share(one["accuracy"], one["accuracy_ci95"]):<24}'
-                f'{one["average_precision"]:>7.3f}{one["f1"]:>8.3f}'
-            )
+        attributes = [(f'{last}, by attribute', 'present', 'accuracy [95 %]', 'AP', 'F1')]
+        for name, scores in results['splits'][last]['per_attribute'].items():
+            accuracy = share(scores['accuracy'], scores['accuracy_ci95'])
+            means = f'{scores["average_precision"]:.3f}', f'{scores["f1"]:.3f}'
+            attributes.append((printable(name), f'{scores["present"]:,}', accuracy, *means))
+        lines += ['', *align(attributes, left=(0, 2))]
     return '\n'.join(lines)
+
+
+def _scores_of(name: str, scores: Mapping[str, Any]) -> tuple[str, ...]:
+    """The cells of a split or a group: name, n, accuracy, balanced accuracy, macro F1."""
+    accuracy = share(scores['accuracy'], scores['accuracy_ci95'])
+    means = f'{scores["balanced_accuracy"]:.2%}', f'{scores["macro_f1"]:.3f}'
+    return printable(name), f'{scores["n"]:,}', accuracy, *means

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from fer_jax.data import dataset
-from fer_jax.data.imaging.codec import decode
+from fer_jax.data.imaging.image_files import describe_left_out
+from fer_jax.data.quality.unreadable import check_some_readable, read_images
 from fer_jax.data.sources import folder
+from fer_jax.data.tables.expressions import canonical
+from fer_jax.data.tables.table import Table
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
 from fer_jax.exporters import onnx_graph
@@ -42,6 +45,7 @@ class Verified(NamedTuple):
       deviation: largest absolute difference of a probability.
       labels: number of images for which both have the same most probable class.
       speed, own_speed: images per second of the graph and of fer_jax, in batches of `VERIFY_BATCH_SIZE`.
+      accuracy: accuracies of the graph and of fer_jax; None where the images have no labels.
     """
 
     images: int
@@ -49,6 +53,19 @@ class Verified(NamedTuple):
     labels: int
     speed: float
     own_speed: float
+    accuracy: list[float] | None
+
+
+class Sample(NamedTuple):
+    """Images of a set.
+
+    Attributes:
+      images: uint8 [N, size, size, 3].
+      labels: int [N], classes of the run; -1 where they are not known.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
 
 
 class Exported:
@@ -68,9 +85,9 @@ class Exported:
         Raises:
           UserError: there is no run, or no evaluated checkpoint yet.
         """
-        found = restore.restore_selected(workdir)
+        restored = restore.restore_selected(workdir)
         temperature = restore.temperature(restore.resolve_workdir(workdir))
-        spec = dataclasses.replace(found.network.spec, dtype='float32')
+        spec = dataclasses.replace(restored.network.spec, dtype='float32')
         plain, usual = build(spec, kernels='lax'), build(spec)
         self.shape = (spec.image_size, spec.image_size, 3)
         self.metadata = {
@@ -78,7 +95,7 @@ class Exported:
             'classes': json.dumps(spec.classes[PRIMARY]),
             'activation': spec.activation,
             'temperature': f'{temperature:.9g}',
-            'step': str(found.step),
+            'step': str(restored.step),
         }
 
         def probabilities(logits: jax.Array) -> jax.Array:
@@ -89,14 +106,14 @@ class Exported:
         def function(images: jax.Array) -> jax.Array:
             with jax.default_matmul_precision('float32'):  # a GPU's default is TF32
                 x = plain.normalise(images.astype(jnp.float32))
-                return probabilities(plain.forward(found.variables, x)[0][PRIMARY])
+                return probabilities(plain.forward(restored.variables, x)[0][PRIMARY])
 
         scores = jax.jit(functools.partial(eval_step, network=usual))
 
         def own(images: np.ndarray) -> np.ndarray:
             batch = {'x': images, 'id': np.arange(len(images), dtype=np.int32)}
             with jax.default_matmul_precision('float32'):
-                return np.asarray(probabilities(scores(found.variables, batch)))
+                return np.asarray(probabilities(scores(restored.variables, batch)))
 
         self._function, self._own = function, own
 
@@ -123,26 +140,31 @@ class Exported:
         given = jax.ShapeDtypeStruct((size, *self.shape), np.uint8)
         return bytes(jax.export.export(jax.jit(self._function), platforms=PLATFORMS)(given).serialize())
 
-    def verified(self, graph: Classify, images: np.ndarray) -> Verified:
+    def verified(self, graph: Classify, sample: Sample, tolerance: float = TOLERANCE) -> Verified:
         """Compares a graph with the run's own network on the same images, and measures the speed of both.
 
         The first image is also compared in a batch of one.
 
         Args:
           graph: see `Classify`.
-          images: uint8 [N, size, size, 3].
+          sample: the images.
+          tolerance: largest allowed difference of a probability.
 
         Raises:
-          UserError: a probability differs by more than `TOLERANCE`, or is not finite.
+          UserError: a probability differs by more than `tolerance`, or is not finite.
         """
+        images = sample.images
         starts = range(0, len(images), VERIFY_BATCH_SIZE)
-        batches = [*(images[at : at + VERIFY_BATCH_SIZE] for at in starts), images[:1]]
-        theirs, ours = (np.concatenate([of(batch) for batch in batches]) for of in (graph, self._own))
+        batches = [*(images[start : start + VERIFY_BATCH_SIZE] for start in starts), images[:1]]
+        theirs, ours = (np.concatenate([run(batch) for batch in batches]) for run in (graph, self._own))
         deviation = float(np.abs(theirs - ours).max())
-        if not deviation <= TOLERANCE:
-            raise UserError(f'the graph deviates by {deviation:.2g}, more than {TOLERANCE:g}; nothing is written')
-        labels = int((theirs.argmax(1) == ours.argmax(1))[: len(images)].sum())
-        return Verified(len(images), deviation, labels, _speed(graph, images), _speed(self._own, images))
+        if not deviation <= tolerance:
+            raise UserError(f'the graph deviates by {deviation:.2g}, more than {tolerance:g}; nothing is written')
+        predicted, own = theirs.argmax(1)[: len(images)], ours.argmax(1)[: len(images)]
+        labels, known = sample.labels, sample.labels >= 0
+        accuracy = [float((answers == labels)[known].mean()) for answers in (predicted, own)] if known.any() else None
+        same = int((predicted == own).sum())
+        return Verified(len(images), deviation, same, _speed(graph, images), _speed(self._own, images), accuracy)
 
 
 def in_onnxruntime(model: bytes) -> Classify:
@@ -172,38 +194,63 @@ def in_jax(artifact: bytes) -> Classify:
     return lambda images: np.asarray(function(images))
 
 
-def real_images(workdir: Path, named: str) -> np.ndarray:
-    """Reads evenly spaced images for the verification, at most `MOST_IMAGES`.
+def real_images(workdir: Path, named: str, role: str = 'validation', most: int = MOST_IMAGES) -> Sample:
+    """Reads evenly spaced images of a set, and prints which cannot be decoded.
 
     Args:
       workdir: folder of the run.
-      named: a folder with images, or a set as `evaluate --data` takes it; '' takes the run's own validation split.
-
-    Returns:
-      uint8 [N, size, size, 3].
+      named: a folder with images, or a set as `evaluate --data` takes it; '' takes a split of the run's own data.
+      role: name of that split.
+      most: largest number of images.
 
     Raises:
-      UserError: the images cannot be read.
+      UserError: none of the images can be read, or those of the run are not there.
     """
-    size = read_spec(workdir).image_size
+    spec = read_spec(workdir)
     if named:
-        table = folder.unlabelled(user_path(named)) if user_path(named).is_dir() else dataset.open_split(named)
-        index = _spaced(len(table))
-        encoded = zip(index, table.fetch(index), strict=True)
-        return np.stack([_coloured(decode(data, size, 3, str(table.ids[at]))) for at, data in encoded])
+        table = _open_named(named)
+        chosen = table.take(_spaced(len(table), most))
+        index, images, unreadable = read_images(chosen, np.arange(len(chosen)), spec.image_size, 3)
+        check_some_readable(chosen, unreadable)
+        if unreadable:
+            print(*describe_left_out({'unreadable': [f'{name} ({why})' for name, why in unreadable.items()]}))
+        return Sample(np.stack(images), _labels_in_run(table.classes, chosen.labels[index], spec.classes[PRIMARY]))
     try:
-        split = run_data.data_of_run(workdir)[PRIMARY].splits['validation']
+        data = run_data.data_of_run(workdir)[PRIMARY]
     except UserError as error:
+        use, flag = ('what is written is verified on real images first', '--images')
+        if role == 'train':
+            use, flag = ('int8 is calibrated on training images', '--calibrate')
         raise UserError(
-            f'what is written is verified on real images first, but those of the run cannot be read ({error}); name '
-            'others with --images FOLDER'
+            f'{use}, but those of the run cannot be read ({error}); name others with {flag} FOLDER'
         ) from None
-    images = split.read(_spaced(len(split.labels)))
-    return np.stack([_coloured(_resized(image, size)) for image in images])
+    split = data.splits[role]
+    chosen_rows = _spaced(len(split.labels), most)
+    images = [_coloured(_resized(image, spec.image_size)) for image in split.read(chosen_rows)]
+    return Sample(np.stack(images), _labels_in_run(data.classes, split.labels[chosen_rows], spec.classes[PRIMARY]))
 
 
-def _spaced(count: int) -> np.ndarray:
-    return np.unique(np.linspace(0, count - 1, MOST_IMAGES).astype(int))
+def _open_named(named: str) -> Table:
+    """Opens a set; a folder without class folders is taken for images without labels."""
+    if not user_path(named).is_dir():
+        return dataset.open_split(named)
+    try:
+        return dataset.open_split(named)
+    except UserError:
+        return folder.unlabelled(user_path(named))
+
+
+def _labels_in_run(names: Sequence[str], labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Returns labels int [N] by the run's classes; -1 where an image has none of them."""
+    known = [canonical(name) for name in classes]
+    numbers = np.array([known.index(name) if (name := canonical(each)) in known else -1 for each in names])
+    if labels.ndim > 1 or not len(numbers):
+        return np.full(len(labels), -1)
+    return np.where(labels >= 0, numbers[labels], -1)
+
+
+def _spaced(count: int, most: int) -> np.ndarray:
+    return np.unique(np.linspace(0, count - 1, most).astype(int))
 
 
 def _resized(image: np.ndarray, size: int) -> np.ndarray:
@@ -229,15 +276,31 @@ def _speed(function: Classify, images: np.ndarray, seconds: float = 2.0) -> floa
     return count / (time.perf_counter() - start)
 
 
-def describe(found: Verified, runtime: Any) -> str:
+def describe_accuracy(verified: Verified, precision: str) -> str:
+    """Returns a line of text: what a lower precision changed.
+
+    Args:
+      verified: see `Exported.verified`.
+      precision: name of the precision.
+    """
+    same = f'{precision}: {verified.labels / verified.images:.2%} of the labels are those of float32'
+    if verified.accuracy is None:
+        return f'{same}; what accuracy it loses is not known, for the images have no labels'
+    ours, whole = (100 * share for share in verified.accuracy)
+    change = f'{ours:.2f} % on those with labels, {whole:.2f} % in float32, a change of {ours - whole:+.2f}'
+    return f'{same}; accuracy {change}'
+
+
+def describe(verified: Verified, runtime: Any) -> str:
     """Returns two lines of text: the result of the verification, and both speeds.
 
     Args:
-      found: see `Exported.verified`.
+      verified: see `Exported.verified`.
       runtime: name of the runtime of the graph.
     """
     return (
-        f'verified on {found.images:,} images: largest deviation {found.deviation:.1e}, labels equal on '
-        f'{found.labels:,}\nspeed    {found.speed:,.0f} images/s in {runtime}, {found.own_speed:,.0f} in fer_jax, '
+        f'verified on {verified.images:,} images: largest deviation {verified.deviation:.1e}, labels equal on '
+        f'{verified.labels:,}\n'
+        f'speed    {verified.speed:,.0f} images/s in {runtime}, {verified.own_speed:,.0f} in fer_jax, '
         f'batches of {VERIFY_BATCH_SIZE}'
     )

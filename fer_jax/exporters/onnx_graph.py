@@ -81,13 +81,9 @@ def convert(
     (out,) = graph.run(traced.jaxpr, traced.consts, [Tensor(names[0], (UNKNOWN_SIZE, *shape), np.dtype(np.uint8))])
     made = graph.whole(out, graph.sizes(traced.jaxpr.outvars[0].aval.shape))
     graph.nodes.append(('Identity', [made.name], names[1], {}))
-    sides = [
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(kind), ['batch', *one[1:]])
-        for name, kind, one in (
-            (names[0], np.dtype(np.uint8), (UNKNOWN_SIZE, *shape)),
-            (names[1], made.dtype, made.shape),
-        )
-    ]
+    ends = ((names[0], np.dtype(np.uint8), shape), (names[1], made.dtype, made.shape[1:]))
+    info, dtype_of = helper.make_tensor_value_info, helper.np_dtype_to_tensor_dtype
+    sides = [info(name, dtype_of(kind), ['batch', *sizes]) for name, kind, sizes in ends]
     nodes = [helper.make_node(kind, given, [made], **options) for kind, given, made, options in graph.nodes]
     held = [numpy_helper.from_array(array, name) for name, array in graph.constants.items()]
     model = helper.make_model(
@@ -124,8 +120,8 @@ class Graph:
             return np.asarray(atom.val) if isinstance(atom, core.Literal) else values[atom]
 
         for equation in jaxpr.eqns:
-            found = self._equation(equation, [value(atom) for atom in equation.invars])
-            values |= dict(zip(equation.outvars, found, strict=True))
+            results = self._equation(equation, [value(atom) for atom in equation.invars])
+            values |= dict(zip(equation.outvars, results, strict=True))
         return [value(atom) for atom in jaxpr.outvars]
 
     def _equation(self, equation: Any, given: list[Value]) -> list[Value]:
@@ -135,17 +131,17 @@ class Graph:
             inner = parameters.get('jaxpr') or parameters.get('call_jaxpr') or parameters.get('fun_jaxpr')
             return self.run(inner.jaxpr, inner.consts, given) if hasattr(inner, 'jaxpr') else self.run(inner, (), given)
         shape = self.sizes(out.shape)
-        if all(isinstance(one, np.ndarray) for one in given) and UNKNOWN_SIZE not in shape:
+        if all(isinstance(value, np.ndarray) for value in given) and UNKNOWN_SIZE not in shape:
             made = equation.primitive.bind(*given, **parameters)
-            return [np.asarray(one) for one in (made if equation.primitive.multiple_results else [made])]
+            return [np.asarray(value) for value in (made if equation.primitive.multiple_results else [made])]
         if name in SAME:
             return given
         if name not in LAZY:
             whole = [self.sizes(atom.aval.shape) for atom in equation.invars]
-            given = [one if one.shape == own else self.whole(one, own) for one, own in zip(given, whole, strict=True)]
+            given = [x if x.shape == own else self.whole(x, own) for x, own in zip(given, whole, strict=True)]
         if name in BINARY:
-            tensors = [self.tensor(one) for one in given]
-            return [self._made(BINARY[name], tensors, broadcast(*(one.shape for one in tensors)), out.dtype)]
+            tensors = [self.tensor(value) for value in given]
+            return [self._made(BINARY[name], tensors, broadcast(*(value.shape for value in tensors)), out.dtype)]
         if name in UNARY:
             (x,) = map(self.tensor, given)
             return [self._made(UNARY[name], [x], x.shape, out.dtype)]
@@ -160,12 +156,12 @@ class Graph:
         return [handler(given, shape, out.dtype, **parameters)]
 
     def sizes(self, dims: Sequence[Any]) -> tuple[int, ...]:
-        found = []
+        sizes = []
         for dim in dims:
             if not isinstance(dim, int) and not dim == self._size:
                 raise UserError(f'a size of {dim} cannot be written to ONNX, where B, the batch, alone is free')
-            found.append(dim if isinstance(dim, int) else UNKNOWN_SIZE)
-        return tuple(found)
+            sizes.append(dim if isinstance(dim, int) else UNKNOWN_SIZE)
+        return tuple(sizes)
 
     def tensor(self, value: Value) -> Tensor:
         """Returns a value as a named tensor; a constant is added to `constants` under a new name."""
@@ -182,7 +178,7 @@ class Graph:
 
     def _made(self, kind: str, given: Sequence[Tensor], shape: tuple[int, ...], dtype: Any, **options: Any) -> Tensor:
         made = Tensor(f't{len(self.nodes)}', shape, np.dtype(dtype))
-        self.nodes.append((kind, [one.name for one in given], made.name, options))
+        self.nodes.append((kind, [value.name for value in given], made.name, options))
         return made
 
     def _reshaped(self, value: Value, shape: tuple[int, ...]) -> Value:
@@ -197,7 +193,7 @@ class Graph:
             return self.tensor(value.transpose(order))
         if list(order) == list(range(len(order))):
             return value
-        shape = tuple(value.shape[at] for at in order)
+        shape = tuple(value.shape[axis] for axis in order)
         return self._made('Transpose', [value], shape, value.dtype, perm=list(order))
 
     def whole(self, value: Value, shape: tuple[int, ...]) -> Tensor:
@@ -242,20 +238,20 @@ class Graph:
         self, given: list[Value], shape: Any, dtype: Any, /, *, broadcast_dimensions: Any, **_: Any
     ) -> Value:
         sizes = [1] * len(shape)
-        for at, size in zip(broadcast_dimensions, given[0].shape, strict=True):
-            sizes[at] = size
+        for axis, size in zip(broadcast_dimensions, given[0].shape, strict=True):
+            sizes[axis] = size
         return self._reshaped(given[0], tuple(sizes))
 
     def _concatenate(self, given: list[Value], shape: Any, dtype: Any, /, *, dimension: int, **_: Any) -> Tensor:
-        return self._made('Concat', [self.tensor(one) for one in given], shape, dtype, axis=dimension)
+        return self._made('Concat', [self.tensor(value) for value in given], shape, dtype, axis=dimension)
 
     def _slice(
         self, given: list[Value], shape: Any, dtype: Any, /, *, start_indices: Any, limit_indices: Any, strides: Any
     ) -> Tensor:
         x = self.tensor(given[0])
-        kept = [at for at, size in enumerate(shape) if size != UNKNOWN_SIZE]
-        ends = [[int(of[at]) for at in kept] for of in (start_indices, limit_indices)]
-        steps = [1 if strides is None else int(strides[at]) for at in kept]
+        kept = [axis for axis, size in enumerate(shape) if size != UNKNOWN_SIZE]
+        ends = [[int(indices[axis]) for axis in kept] for indices in (start_indices, limit_indices)]
+        steps = [1 if strides is None else int(strides[axis]) for axis in kept]
         return self._made('Slice', [x, *map(self._integers, (*ends, kept, steps))], shape, dtype)
 
     def _pad(self, given: list[Value], shape: Any, dtype: Any, /, *, padding_config: Any, **_: Any) -> Tensor:
@@ -268,12 +264,15 @@ class Graph:
         self, given: list[Value], shape: Any, dtype: Any, /, *, dimension_numbers: Any, slice_sizes: Any, **more: Any
     ) -> Tensor:
         """Places of each image that are known, such as every second row: asked of an image of its own numbers."""
-        x, at = given
-        if not isinstance(x, Tensor) or not isinstance(at, np.ndarray) or not x.shape[0] == shape[0] == UNKNOWN_SIZE:
+        x, indices = given
+        known = isinstance(x, Tensor) and isinstance(indices, np.ndarray)
+        if not known or not x.shape[0] == shape[0] == UNKNOWN_SIZE:
             raise UserError('only the same places of each image, known ones, can be taken in ONNX here')
         count = int(np.prod(x.shape[1:]))
         numbers = np.arange(count).reshape(1, *x.shape[1:])
-        places = jax.lax.gather(numbers, at, dimension_numbers, (1, *slice_sizes[1:]), mode=more['mode'])
+        places = jax.lax.gather(
+            numbers, np.asarray(indices), dimension_numbers, (1, *slice_sizes[1:]), mode=more['mode']
+        )
         flat = self.tensor(self._reshaped(x, (UNKNOWN_SIZE, count)))
         return self._made('Gather', [flat, self.tensor(np.asarray(places, np.int64)[0])], shape, dtype, axis=1)
 
@@ -294,13 +293,14 @@ class Graph:
         letters = iter(string.ascii_letters)
         ours = [next(letters) for _ in x.shape]
         theirs = [''] * len(y.shape)
-        for at, other in (*zip(left, right, strict=True), *zip(left_batch, right_batch, strict=True)):
-            theirs[other] = ours[at]
+        for axis, other in (*zip(left, right, strict=True), *zip(left_batch, right_batch, strict=True)):
+            theirs[other] = ours[axis]
         theirs = [letter or next(letters) for letter in theirs]
-        free = [[v for at, v in enumerate(own) if at not in (*a, *b)] for own, a, b in (
+        free = [[v for axis, v in enumerate(own) if axis not in (*a, *b)] for own, a, b in (
             (ours, left, left_batch), (theirs, right, right_batch))]  # fmt: skip
-        told = ''.join([ours[at] for at in left_batch] + free[0] + free[1])
-        return self._made('Einsum', [x, y], shape, dtype, equation=f'{"".join(ours)},{"".join(theirs)}->{told}')
+        output_letters = ''.join([ours[axis] for axis in left_batch] + free[0] + free[1])
+        equation = f'{"".join(ours)},{"".join(theirs)}->{output_letters}'
+        return self._made('Einsum', [x, y], shape, dtype, equation=equation)
 
     def _conv_general_dilated(
         self, given: list[Value], shape: Any, dtype: Any, /, *, dimension_numbers: Any, padding: Any, **more: Any
@@ -316,7 +316,7 @@ class Graph:
             'group': more['feature_group_count'],
         }
         order = dimension_numbers.out_spec
-        made = self._made('Conv', [x, kernel], tuple(shape[at] for at in order), dtype, **options)
+        made = self._made('Conv', [x, kernel], tuple(shape[axis] for axis in order), dtype, **options)
         return self._turned(made, np.argsort(order).tolist())
 
     def _pooled(self, kind: str, given: list[Value], shape: Any, dtype: Any, parameters: Any, **more: Any) -> Tensor:
@@ -330,7 +330,7 @@ class Graph:
             'pads': [padding[1][0], padding[2][0], padding[1][1], padding[2][1]],
         }
         turned = self._turned(given[0], (0, 3, 1, 2))
-        made = self._made(kind, [turned], tuple(shape[at] for at in (0, 3, 1, 2)), dtype, **options, **more)
+        made = self._made(kind, [turned], tuple(shape[axis] for axis in (0, 3, 1, 2)), dtype, **options, **more)
         return self._turned(made, (0, 2, 3, 1))
 
     def _reduce_window_max(self, given: list[Value], shape: Any, dtype: Any, /, **parameters: Any) -> Tensor:
@@ -342,8 +342,8 @@ class Graph:
         return self._made('Mul', [means, self.tensor(count)], shape, dtype)
 
 
-def broadcast(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+def broadcast(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
     """Returns the shape that results from broadcasting two shapes by numpy's rules."""
-    rank = max(len(one), len(other))
-    left, right = ((1,) * (rank - len(shape)) + shape for shape in (one, other))
+    rank = max(len(left), len(right))
+    left, right = ((1,) * (rank - len(shape)) + shape for shape in (left, right))
     return tuple(b if a == 1 else a for a, b in zip(left, right, strict=True))

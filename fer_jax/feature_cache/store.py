@@ -4,10 +4,10 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import shutil
-import socket
-import time
+import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -24,13 +24,13 @@ from fer_jax.feature_cache.extract import Compute
 from fer_jax.feature_cache.recipe import FeatureSpec
 from fer_jax.models.network import Network
 from fer_jax.models.parameters import Variables, digest_of, stage_of
-from fer_jax.utils import cache, progress
-from fer_jax.utils.atomic_files import write_text
+from fer_jax.utils import atomic_files, bounded_files, cache, checked_files, progress
 
+log = logging.getLogger('fer_jax')
 # The files whose code decides what features are, relative to the package.
 SOURCES: tuple[str, ...] = (
     'feature_cache/*.py', 'models/*.py', 'data/augmentation/*.py', 'data/loading/batch_loop.py',
-    'data/loading/loader.py', 'data/imaging/codec.py',
+    'data/loading/loader.py', 'data/imaging/codec.py', 'data/imaging/pillow_decoder.py',
 )  # fmt: skip
 VERSIONS = ('jax', 'jaxlib', 'flax', 'numpy', 'opencv-python-headless', 'pillow')
 LEFT_BEHIND_SECONDS = 24 * 3600.0  # seconds after which what a killed process was writing is taken for left behind
@@ -80,15 +80,20 @@ class FeatureFile:
     what: str
 
     def is_whole(self) -> bool:
-        """Returns whether shape, dtype and sha256 are those that the .json states."""
+        """Returns whether shape, dtype and sha256 are those that the .json states; warns where they are not."""
         try:
-            about = json.loads(self.path.with_suffix('.json').read_text())
-            with self.path.open('rb') as file:
-                found = hashlib.file_digest(file, 'sha256').hexdigest()
-        except (OSError, ValueError, RecursionError):
+            about = bounded_files.read_json(self.path.with_suffix('.json'))
+            whole = about == self._expected(checked_files.file_sha256(self.path))
+        except FileNotFoundError:
             return False
-        whole = {'shape': list(self.shape), 'dtype': self.dtype.name, 'sha256': found}
-        return isinstance(about, dict) and {name: about.get(name) for name in whole} == whole
+        except (OSError, ValueError):
+            whole = False
+        if not whole:
+            log.warning('%s is damaged, or its .json is: these features are computed anew', self.path)
+        return whole
+
+    def _expected(self, sha256: str) -> dict[str, Any]:
+        return {'shape': list(self.shape), 'dtype': self.dtype.name, 'sha256': sha256, 'what': self.what}
 
     def check_space(self) -> None:
         """Checks that the disk has space for the file.
@@ -106,22 +111,19 @@ class FeatureFile:
 
     def write(self, parts: Iterator[np.ndarray]) -> None:
         """Writes rows to a temporary file and renames it to `path` when it is complete."""
-        scratch = self.path.with_name(f'.{self.path.name}.{socket.gethostname()}.{os.getpid()}')
         digest = hashlib.sha256()
-        try:
-            with scratch.open('wb') as written, progress.bar(None, f'features of {self.what}', self.shape[0]) as bar:
-                for rows in parts:
-                    data = rows.tobytes()
-                    digest.update(data)
-                    written.write(data)
-                    bar.update(len(rows))
-                written.flush()
-                os.fsync(written.fileno())
-            scratch.replace(self.path)
-            about = {'shape': self.shape, 'dtype': self.dtype.name, 'sha256': digest.hexdigest(), 'what': self.what}
-            write_text(self.path.with_suffix('.json'), json.dumps(about) + '\n')
-        finally:
-            scratch.unlink(missing_ok=True)
+        with (
+            atomic_files.atomic_write(self.path) as scratch,
+            scratch.open('wb') as written,
+            progress.bar(None, f'features of {self.what}', self.shape[0]) as bar,
+        ):
+            for rows in parts:
+                data = rows.tobytes()
+                digest.update(data)
+                written.write(data)
+                bar.update(len(rows))
+        about = self._expected(digest.hexdigest())
+        atomic_files.write_text(self.path.with_suffix('.json'), json.dumps(about) + '\n')
 
 
 def feature_path(key: str) -> Path:
@@ -140,12 +142,24 @@ def load_or_compute(images: SplitLoader, compute: Compute, file: FeatureFile, *,
     """
     whole = processes.is_main_process() and file.is_whole()
     if not json.loads(processes.broadcast_from_main(json.dumps(whole))):
+        if processes.count() == 1 and not cache.is_writable(file.path.parent):
+            return _in_temporary_folder(images, compute, file, batch_size)
         file.path.parent.mkdir(parents=True, exist_ok=True)
         file.check_space()
         _fill(images, compute, file, batch_size)
     processes.barrier()
     processes.shared_file(file.path)
     return np.memmap(file.path, file.dtype, 'r', shape=file.shape)
+
+
+def _in_temporary_folder(images: SplitLoader, compute: Compute, file: FeatureFile, batch_size: int) -> np.ndarray:
+    """The features of a run that cannot keep them: their file goes when the run ends."""
+    with tempfile.TemporaryDirectory(prefix='fer_jax_features_') as folder:
+        log.warning('%s cannot be written: the features of %s are not kept', file.path.parent, file.what)
+        file = dataclasses.replace(file, path=Path(folder) / file.path.name)
+        file.check_space()
+        _fill(images, compute, file, batch_size)
+        return np.memmap(file.path, file.dtype, 'r', shape=file.shape)
 
 
 def _fill(images: SplitLoader, compute: Compute, file: FeatureFile, batch_size: int) -> None:
@@ -163,8 +177,14 @@ def _fill(images: SplitLoader, compute: Compute, file: FeatureFile, batch_size: 
 
 
 def sweep(folder: Path) -> None:
-    """Removes the partial files that killed processes have left."""
+    """Removes the partial files that killed processes have left, those of other machines after a day.
+
+    How old a file is, is measured by the clock that gives files of this folder their times.
+    """
+    atomic_files.sweep(folder)
+    with tempfile.NamedTemporaryFile(dir=folder) as new:
+        now = os.fstat(new.fileno()).st_mtime
     for old in folder.glob('.*.bin.*'):
         with contextlib.suppress(OSError):  # another process may sweep too
-            if time.time() - old.stat().st_mtime > LEFT_BEHIND_SECONDS:
+            if now - old.stat().st_mtime > LEFT_BEHIND_SECONDS:
                 old.unlink()

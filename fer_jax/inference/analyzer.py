@@ -216,7 +216,7 @@ class Analyzer:
             raise UserError(f'every={every}, smooth={smooth}; expected 1 or more, and 0 to 3600 seconds')
         if Path(path).is_dir():
             raise UserError(f'{os.fspath(path)!r} is a folder; give one video')
-        (source,) = media.sources([os.fspath(path)])
+        (source,) = media.find_sources([os.fspath(path)]).sources
         if source.live or not source.moves:
             kind = 'a camera or a stream' if source.live else 'no video'
             raise UserError(f'{source.label} is {kind}; give a video file, photographs to photo()')

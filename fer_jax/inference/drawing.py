@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fer_jax.inference import video
-from fer_jax.utils import plotting
+from fer_jax.utils import fonts, plotting
 from fer_jax.utils.atomic_files import atomic_write
 
 # Of classes, dark enough for white letters.
@@ -39,7 +39,7 @@ def draw_faces(image: np.ndarray, records: Sequence[dict[str, Any]]) -> np.ndarr
       uint8 RGB [H', W', 3], no side over `LONGEST_SIDE` pixels.
     """
     import cv2
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
     shrink = min(1.0, LONGEST_SIDE / max(image.shape[:2]))
     if shrink < 1:
@@ -48,7 +48,6 @@ def draw_faces(image: np.ndarray, records: Sequence[dict[str, Any]]) -> np.ndarr
     picture = Image.fromarray(image)
     pen = ImageDraw.Draw(picture)
     text = max(10, round(max(picture.size) / 55))
-    font = ImageFont.load_default(text)
     shades = colours(list(records[0]['probabilities'])) if records else {}
     shade = [UNSURE if record['abstained'] else shades[record['label']] for record in records]
     boxes = [_corners(*(shrink * value for value in record['box'])) for record in records]
@@ -56,7 +55,8 @@ def draw_faces(image: np.ndarray, records: Sequence[dict[str, Any]]) -> np.ndarr
         pen.rectangle(box, outline=colour, width=max(2, text // 7))
     placed: list[Rectangle] = []
     for record, box, colour in zip(records, boxes, shade, strict=True):
-        label = label_text(record)
+        label, _, path = fonts.fit_font(label_text(record))
+        font = fonts.pillow_font(path, text)
         left, top, right, bottom = pen.textbbox((0, 0), label, font=font)
         extent = right - left + text // 2, bottom - top + text // 2
         place = place_label(box, extent, picture.size, placed, [other for other in boxes if other != box])
@@ -193,7 +193,7 @@ class Film:
             values = {number: np.stack([row.get(number, missing) for _, row in self._points]) for number in shown}
             left_out = len(counts) - len(shown)
             title = self._title + (f' ({left_out} more persons, each seen less)' if left_out else '')
-            timeline_png(self._timeline, np.array([at for at, _ in self._points]), values, self._classes, title)
+            timeline_png(self._timeline, np.array([point for point, _ in self._points]), values, self._classes, title)
 
 
 def timeline_png(
@@ -211,20 +211,20 @@ def timeline_png(
     """
     figure = plotting.figure(10, 1.6 + 2.0 * len(persons))
     panels = figure.subplots(len(persons), 1, sharex=True, squeeze=False)[:, 0]
-    shades = colours(classes)
+    shades, names = colours(classes), list(map(fonts.showable, classes))
     for axes, (number, probabilities) in zip(panels, persons.items(), strict=True):
         if probabilities.sum(1).max() < 1.01:
-            axes.stackplot(seconds, probabilities.T, labels=list(classes), colors=list(shades.values()))
+            axes.stackplot(seconds, probabilities.T, labels=names, colors=list(shades.values()))
         else:
-            for name, values in zip(classes, probabilities.T, strict=True):
-                axes.plot(seconds, values, label=name, color=shades[name])
+            for name, colour, values in zip(names, shades.values(), probabilities.T, strict=True):
+                axes.plot(seconds, values, label=name, color=colour)
         axes.set_xlim(seconds[0], max(seconds[-1], seconds[0] + 1e-3))
         axes.set_ylim(0, 1)
         axes.yaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
         axes.set_ylabel(f'face {number}')
         axes.spines[['top', 'right']].set_visible(False)
-    panels[0].set_title(title, loc='left')
+    panels[0].set_title(fonts.showable(title), loc='left')
     panels[-1].set_xlabel('seconds')
-    handles, names = panels[0].get_legend_handles_labels()
+    handles, _ = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc='outside lower center', ncols=min(len(names), 8), frameon=False, fontsize=8)
     figure.savefig(path)

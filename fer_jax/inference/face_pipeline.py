@@ -4,7 +4,6 @@ The two are apart: a detector, a network of its own, chooses the region; the tra
 """
 
 import contextlib
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from fer_jax.data.imaging.faces import Detector, Face
 from fer_jax.data.sources import prepared
 from fer_jax.inference.media import Frame
 from fer_jax.runs import provenance
+from fer_jax.utils import checked_files
 
 FACE_BATCH_SIZE = 16  # faces that are classified at once, always so many, so that one program does
 MOST_WAITING = 16  # pictures that wait, decoded, for their faces' batch to fill
@@ -62,11 +62,11 @@ def trained_on(workdir: Path) -> Trained:
     config.json names.
     """
     with contextlib.suppress(KeyError, TypeError, ValueError):
-        found = provenance.read_environment(workdir / 'environment.json')['data']['faces']
-        cut = Cut(float(found['margin']), bool(found['aligned'])) if 'margin' in found else None
-        return Trained(cut, bool(found['grey']), 'environment.json')
-    with contextlib.suppress(OSError, KeyError, TypeError, ValueError):
-        data = json.loads((workdir / 'config.json').read_text())['data']
+        crop = provenance.read_environment(workdir / 'environment.json')['data']['faces']
+        cut = Cut(float(crop['margin']), bool(crop['aligned'])) if 'margin' in crop else None
+        return Trained(cut, bool(crop['grey']), 'environment.json')
+    with contextlib.suppress(FileNotFoundError, KeyError, TypeError, ValueError):
+        data = checked_files.read_json(workdir / 'config.json', 'take it from a copy of that run')['data']
         if data['name']:
             return Trained(prepared.cut_of(data['name']), data['name'] in prepared.CROPS, data['name'])
         if data['dir']:
@@ -172,18 +172,18 @@ def look(
         starts = range(0, len(crops), FACE_BATCH_SIZE)
         parts = [_classified(classify, crops[start : start + FACE_BATCH_SIZE]) for start in starts]
         rows = iter(np.concatenate(parts) if parts else ())
-        for frame, found in waiting:
-            yield frame, [FacePrediction(face, next(rows)) for face in found]
+        for frame, detections in waiting:
+            yield frame, [FacePrediction(face, next(rows)) for face in detections]
         waiting.clear()
         crops.clear()
 
     for frame in frames:
-        found = frame.faces or []
+        detections = frame.faces or []
         if frame.faces is None and frame.image is not None:
-            found = detect(frame.image)
-        waiting.append((frame, found))
+            detections = detect(frame.image)
+        waiting.append((frame, detections))
         if frame.image is not None:
-            crops += [cut_out(frame.image, face, size, cutting) for face in found]
+            crops += [cut_out(frame.image, face, size, cutting) for face in detections]
             held += frame.image.nbytes
         full = len(crops) >= FACE_BATCH_SIZE or len(waiting) >= MOST_WAITING or held > MOST_WAITING_BYTES
         if frame.source.live or full:

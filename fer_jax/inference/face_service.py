@@ -1,7 +1,6 @@
 """What the web service answers of pictures, apart from HTTP: turns, limits, and batches across requests."""
 
 import asyncio
-import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fer_jax.data.imaging.codec import FORMATS, decode
+from fer_jax.data.imaging.codec import ImageLimitError, decode
 from fer_jax.data.imaging.faces import Detector, Face
 from fer_jax.errors import UserError
 from fer_jax.inference import face_pipeline
@@ -105,16 +104,16 @@ class FaceService:
         try:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._threads, self._locate_faces, picture.data)
+        except ImageLimitError as error:
+            reason = f'the picture is too large: {error.reason}'
+            return Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason)
         except UserError:
             return Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, UNREADABLE)
-        except Refused as refused:
-            return refused
         finally:
             self._turns.release()
 
     def _locate_faces(self, data: bytes) -> Located:
-        check_size(data)
-        image = decode(data, None, 3, 'the picture')
+        image = decode(data, None, 3, 'the picture', most_pixels=LARGEST_PIXELS)
         faces = self.detect(image)
         side = self.predictor.image_size
         crops = [face_pipeline.cut_out(image, face, side, self.cutting) for face in faces]
@@ -164,28 +163,3 @@ class RequestBatches:
                 if not result.done():
                     result.set_result(probabilities[: len(part)])
                 probabilities = probabilities[len(part) :]
-
-
-def check_size(data: bytes) -> None:
-    """Checks the number of pixels of an encoded picture by its header, without decoding it.
-
-    Args:
-      data: the encoded picture.
-
-    Raises:
-      Refused: it has more than `LARGEST_PIXELS` pixels, or is not a readable picture.
-    """
-    from PIL import Image
-
-    size: tuple[int, ...] = ()
-    try:
-        size = Image.open(io.BytesIO(data), formats=FORMATS).size
-        fits = size[0] * size[1] <= LARGEST_PIXELS
-    except Image.DecompressionBombError:  # twice what Pillow warns of
-        fits = False
-    except Exception:  # a damaged header can make Pillow raise anything
-        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, UNREADABLE) from None
-    if not fits:
-        pixels = f'{size[0]} x {size[1]} pixels' if size else 'too many pixels'
-        most = f'{LARGEST_PIXELS / 1e6:.0f} megapixels'
-        raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f'the picture has {pixels}; at most {most} are looked at')

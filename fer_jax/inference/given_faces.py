@@ -8,6 +8,8 @@ from pathlib import Path
 from fer_jax.data.imaging.faces import Face
 from fer_jax.errors import UserError
 from fer_jax.inference.media import Frame
+from fer_jax.utils import bounded_files
+from fer_jax.utils.limits import LimitError
 
 GIVEN = 'given'
 BOX = ('x', 'y', 'width', 'height')
@@ -42,15 +44,15 @@ class Boxes:
         self._path = path
         self._faces: dict[tuple[str, int], list[Face]] = {}
         try:
-            with path.open(encoding='utf-8-sig', errors='surrogateescape', newline='') as file:
-                rows = csv.DictReader(file)
+            with bounded_files.open_lines(path, errors='surrogateescape') as lines:
+                rows = bounded_files.read_rows(lines)
                 missing = [name for name in ('file', *BOX) if name not in (rows.fieldnames or ())]
                 if missing:
                     message = f'--faces={str(path)!r} has no column {missing[0]!r}; give file,x,y,width,height'
                     raise UserError(message)
                 for row in rows:
                     self._add(row, rows.line_num)
-        except (OSError, csv.Error) as error:
+        except (OSError, csv.Error, LimitError) as error:
             reason = getattr(error, 'strerror', None) or error
             raise UserError(f'--faces={str(path)!r} cannot be read ({reason}); give "given" or a CSV file') from None
 

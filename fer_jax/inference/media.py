@@ -1,26 +1,36 @@
 """Pictures to look at, one after the other: photographs, folders of them, videos, streams, a camera."""
 
+import contextlib
 import math
+import queue
 import re
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fer_jax.data.imaging import faces
+from fer_jax.data.imaging import faces, image_files
 from fer_jax.data.imaging.codec import IMAGE_SUFFIXES
 from fer_jax.data.imaging.faces import Face
 from fer_jax.errors import UserError
 from fer_jax.inference import video
+from fer_jax.utils import bounded_files
 from fer_jax.utils.paths import user_path
 
 VIDEO_SUFFIXES = (
     *('.3g2', '.3gp', '.asf', '.avi', '.f4v', '.flv', '.m2t', '.m2ts', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg'),
     *('.mts', '.mxf', '.ogv', '.ts', '.vob', '.webm', '.wmv'),
 )
+MEDIA_SUFFIXES = IMAGE_SUFFIXES | frozenset(VIDEO_SUFFIXES)
 TRANSPORT_STREAM = b'G'  # its first byte; other files end in .ts as well
+NO_MEDIA = 'no photograph and no video by its suffix'
+NO_TRANSPORT_STREAM = 'no video by its first byte'
+NO_PICTURES = frozenset(
+    {NO_MEDIA, NO_TRANSPORT_STREAM, image_files.HIDDEN, image_files.LISTED_TWICE, image_files.OWN, image_files.SPECIAL}
+)  # left out on purpose
 CAMERA = 'camera:'
 SHORT_VIDEO = 1.0, 0.02  # seconds, and share, by which a video may end before its header says: many only estimate
 
@@ -72,8 +82,20 @@ class Frame(NamedTuple):
     faces: list[Face] | None = None
 
 
-def sources(paths: Sequence[str]) -> list[Source]:
-    """Lists the sources that the arguments name, each once.
+class Sources(NamedTuple):
+    """The sources that paths name.
+
+    Attributes:
+      sources: each source once, in the order of the paths.
+      left_out: reason -> paths of the other files in the given folders, of folders with a slash at their end.
+    """
+
+    sources: list[Source]
+    left_out: dict[str, list[str]]
+
+
+def find_sources(paths: Sequence[str]) -> Sources:
+    """Lists the sources that the arguments name, each once, and the files of folders that are left out.
 
     A path may be a file, a stream, a camera, or a folder; a folder stands for all photographs and videos below it.
 
@@ -81,6 +103,7 @@ def sources(paths: Sequence[str]) -> list[Source]:
       UserError: a path does not exist, a folder has no photographs or videos, or a camera cannot be opened.
     """
     result: list[Source] = []
+    left_out: dict[str, list[str]] = {}
     for given in paths:
         path = user_path(given)
         if given.startswith(CAMERA):
@@ -88,16 +111,19 @@ def sources(paths: Sequence[str]) -> list[Source]:
         elif given.startswith(video.STREAMS):
             result.append(_video(given))
         elif _is(path, Path.is_dir):
-            below = sorted(file for file in path.rglob('*') if _belongs(file))
-            if not below:
+            media, others = _list_folder(path)
+            if not media:
                 suffixes = ', '.join((*sorted(IMAGE_SUFFIXES), *VIDEO_SUFFIXES))
-                raise UserError(f'{given!r} holds no photographs and no videos ({suffixes})')
-            result += map(_of_file, below)
+                message = f'{given!r} holds no photographs and no videos ({suffixes})'
+                raise UserError('; '.join([message, *image_files.describe_left_out(others)]))
+            result += map(_of_file, media)
+            for reason, names in others.items():
+                left_out.setdefault(reason, []).extend(names)
         elif _is(path, Path.is_file):
             result.append(_of_file(path))
         else:
             raise UserError(f'{given!r} is no file and no folder; give photographs, videos, folders or camera:0')
-    return list(dict.fromkeys(result))
+    return Sources(list(dict.fromkeys(result)), left_out)
 
 
 def _is(path: Path, kind: Callable[[Path], bool]) -> bool:
@@ -107,17 +133,25 @@ def _is(path: Path, kind: Callable[[Path], bool]) -> bool:
         return False
 
 
-def _belongs(file: Path) -> bool:
-    """Whether a file below a folder is a photograph or a video, by its name."""
-    suffix = file.suffix.lower()
-    if suffix not in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) or file.name.startswith('.') or not file.is_file():
-        return False
-    return suffix != '.ts' or _first_byte(file) in (TRANSPORT_STREAM, b'')
+def _list_folder(folder: Path) -> tuple[list[Path], dict[str, list[str]]]:
+    """Lists the photographs and videos below a folder, and by reason the paths of the other files."""
+    listing = image_files.list_image_files(folder, MEDIA_SUFFIXES)
+    left_out = {
+        NO_MEDIA if reason == image_files.NO_IMAGE else reason: [f'{folder}/{name}' for name in names]
+        for reason, names in listing.left_out.items()
+    }
+    media = []
+    for path in (folder / name for name in listing.images):
+        if path.suffix.lower() == '.ts' and _first_byte(path) not in (TRANSPORT_STREAM, b''):
+            left_out.setdefault(NO_TRANSPORT_STREAM, []).append(str(path))
+        else:
+            media.append(path)
+    return media, left_out
 
 
 def _first_byte(file: Path) -> bytes:
     try:
-        with file.open('rb') as opened:
+        with bounded_files.open_regular(file) as opened:
             return opened.read(1)
     except OSError:
         return b''
@@ -164,7 +198,8 @@ def _capture(name: str) -> Any:
 def read_frames(source: Source, *, every: int = 1) -> Iterator[Frame]:
     """Yields the frames of a source, one at a time.
 
-    Where something cannot be read, the last frame has an `error` and no image.
+    Where something cannot be read, the last frame has an `error` and no image. Of a live source the newest frame is
+    read when the caller asks for one, and those that came before it are dropped.
 
     Args:
       source: see `sources`.
@@ -179,8 +214,9 @@ def read_frames(source: Source, *, every: int = 1) -> Iterator[Frame]:
     camera = source.name.startswith(CAMERA)
     pictures = _camera_pictures(source.name) if camera else video.read_pictures(source.name, source.rate)
     number, seconds, reason = 0, 0.0, ''
+    numbered = take_newest(pictures, every) if source.live else enumerate(pictures)
     try:
-        for seconds, pixels in pictures:
+        for number, (seconds, pixels) in numbered:
             if number % every == 0:
                 yield Frame(source, number, seconds, pixels())
             number += 1
@@ -189,6 +225,51 @@ def read_frames(source: Source, *, every: int = 1) -> Iterator[Frame]:
     message = _describe_loss(source, number, seconds, reason)
     if message:
         yield Frame(source, number, seconds, None, message)
+
+
+def take_newest(pictures: Iterable[video.Picture], every: int) -> Iterator[tuple[int, video.Picture]]:
+    """Reads pictures in a thread, and yields the number and the newest of them whenever the caller asks.
+
+    Args:
+      pictures: a live source; it is read until it ends, or until the returned iterator is closed.
+      every: only pictures whose number is a multiple of it are yielded.
+
+    Raises:
+      Damaged: `pictures` raised it; after the newest picture was yielded.
+    """
+    slot: queue.Queue[tuple[int, video.Picture] | BaseException | None] = queue.Queue(1)
+    closed = threading.Event()
+
+    def put(item: tuple[int, video.Picture] | BaseException | None, replace: bool) -> None:
+        while not closed.is_set():
+            with contextlib.suppress(queue.Empty):
+                if replace:
+                    slot.get_nowait()
+            with contextlib.suppress(queue.Full):
+                slot.put(item, timeout=0.1)
+                return
+
+    def read() -> None:
+        end: BaseException | None = None
+        try:
+            for number, (seconds, pixels) in enumerate(pictures):
+                if closed.is_set():
+                    break
+                if number % every == 0:
+                    image = pixels()
+                    put((number, video.Picture(seconds, lambda image=image: image)), replace=True)
+        except BaseException as error:  # raised again where it is waited for
+            end = error
+        put(end, replace=False)
+
+    threading.Thread(target=read, name='live source', daemon=True).start()
+    try:
+        while isinstance(item := slot.get(), tuple):
+            yield item
+    finally:
+        closed.set()
+    if item is not None:
+        raise item
 
 
 def _camera_pictures(name: str) -> Iterator[video.Picture]:
@@ -212,6 +293,8 @@ def _describe_loss(source: Source, number: int, seconds: float, reason: str) -> 
     if not number:
         kind = f' ({reason})' if reason else ''
         return f'{source.label} cannot be read as a video{kind}; it is damaged, empty, or of an unknown kind'
+    if source.live:
+        return f'{source.label} ended after {seconds:.1f} seconds ({reason or "no further pictures came"})'
     ends, whole = seconds + 1 / source.rate, source.frames / source.rate
     if whole - ends > max(SHORT_VIDEO[0], SHORT_VIDEO[1] * whole):
         return f'{source.label} ends after {ends:.1f} of its {whole:.1f} seconds; it is cut off or damaged'

@@ -13,10 +13,11 @@ import numpy as np
 
 from fer_jax.data.imaging import faces
 from fer_jax.data.imaging.faces import Detector
-from fer_jax.data.imaging.image_files import escape_undecodable
+from fer_jax.data.imaging.image_files import describe_left_out, escape_undecodable
 from fer_jax.errors import UserError
 from fer_jax.inference import drawing, face_pipeline, given_faces, media, prediction_writers, tracking
 from fer_jax.inference.face_pipeline import FacePrediction
+from fer_jax.inference.live_view import LiveView, open_live_view
 from fer_jax.inference.media import Frame, Source
 from fer_jax.inference.prediction_writers import Writer, open_writer
 from fer_jax.inference.predictor import Predictor
@@ -33,7 +34,7 @@ def predict_files(arguments: argparse.Namespace) -> int:
       arguments: parsed flags of `fer-jax predict`.
 
     Returns:
-      The exit status: 0, or 2 where some input could not be read completely.
+      The exit status: 0, or 2 where some input, or a picture of a folder, could not be read completely.
 
     Raises:
       UserError: a flag has a value that cannot be used, or an input, the run or the detector is missing.
@@ -47,7 +48,9 @@ def predict_files(arguments: argparse.Namespace) -> int:
         if not fits:
             raise UserError(f'--{name}={getattr(arguments, name)}; expected {expected}')
     prediction_writers.check_format(arguments.format, to_file=arguments.out is not None)
-    given = media.sources(arguments.paths)
+    given, left_out = media.find_sources(arguments.paths)
+    for line in describe_left_out(left_out):
+        print(line, file=sys.stderr)
     if arguments.out:
         _make(arguments.out, arguments.paths, given)
     read = itertools.chain.from_iterable(media.read_frames(source, every=arguments.every) for source in given)
@@ -70,16 +73,18 @@ def predict_files(arguments: argparse.Namespace) -> int:
         if out and any(source.moves for source in given):
             columns = prediction_writers.person_columns(predictor.classes)
             persons = stack.enter_context(contextlib.closing(open_writer(arguments.format, out / 'persons', columns)))
+        view = stack.enter_context(open_live_view()) if arguments.show else None
         total = sum(-(-source.frames // arguments.every) for source in given)
         shown = stack.enter_context(progress.bar(None, 'looking', total if all(s.frames for s in given) else None))
         names = _names(given)
         for source, of_source in itertools.groupby(tracked, lambda pair: pair[0].source):
-            missed += _write(source, names[source], of_source, predictor.classes, arguments, writer, persons, shown)
+            options = (predictor.classes, arguments, writer, persons, shown, view)
+            missed += _write(source, names[source], of_source, *options)
     if arguments.out:
         print(f'predictions.{arguments.format} and annotated copies are in {arguments.out}')
     if missed:
         print(f'fer_jax: {missed} of {len(given)} could not be read, or not whole; see above', file=sys.stderr)
-    return 2 if missed else 0
+    return 2 if missed or left_out.keys() - media.NO_PICTURES else 0
 
 
 def _locate(
@@ -108,6 +113,7 @@ def _write(
     writer: Writer,
     persons_writer: Writer | None,
     shown: Any,
+    view: LiveView | None,
 ) -> bool:
     """Writes the records of one source and its annotated copy; returns whether some of it could not be read."""
     missed = False
@@ -139,11 +145,15 @@ def _write(
             for record in records or [face_pipeline.place(frame) | {'faces': 0}]:
                 writer.write(record)
             persons.add(predictions, frame.seconds)
+            if out or view:
+                drawn = drawing.draw_faces(frame.image, records)
             if film:
-                shares = {one.face_id: one.probabilities for one in predictions if one.face_id is not None}
-                film.add(drawing.draw_faces(frame.image, records), frame.seconds, shares)
+                shares = {row.face_id: row.probabilities for row in predictions if row.face_id is not None}
+                film.add(drawn, frame.seconds, shares)
             elif out:
-                drawing.save_jpeg(out / f'{name}.jpg', drawing.draw_faces(frame.image, records))
+                drawing.save_jpeg(out / f'{name}.jpg', drawn)
+            if view:
+                view.show(drawn)
             if not predictions and not source.moves:
                 say(escape_undecodable(f'{source.label}: no face'), file=sys.stderr)
             shown.update()

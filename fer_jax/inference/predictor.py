@@ -3,12 +3,12 @@
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from fer_jax.data.imaging.codec import decode
+from fer_jax.data.quality.unreadable import check_some_readable, read_images
 from fer_jax.data.tables.table import Table
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.inference import face_pipeline, host_batches, saliency
@@ -21,6 +21,20 @@ from fer_jax.utils.forked import check_not_forked
 
 PREDICT_BATCH_SIZE = 256
 TINY = np.finfo(np.float32).tiny
+
+
+class TableLogits(NamedTuple):
+    """The predictions of the images of a table.
+
+    Attributes:
+      positions: int [N], in the table, of the images that can be decoded.
+      logits: float32 [N, classes], up to a constant per row: the logarithms of the probabilities.
+      unreadable: id -> reason of the other images.
+    """
+
+    positions: np.ndarray
+    logits: np.ndarray
+    unreadable: dict[str, str]
 
 
 class Predictor:
@@ -54,6 +68,7 @@ class Predictor:
         spec, self._network, self._tta = network.spec, network, tta
         self._activation = jax.nn.sigmoid if spec.activation == 'sigmoid' else jax.nn.softmax
         self._step = jax.jit(lambda *inputs: self._activation(eval_step(*inputs, network=network, tta=tta)))
+        self._hidden_logits = saliency.compile_hidden_logits(network)
         self.classes = spec.classes[PRIMARY]
         self.image_size, self._channels = spec.image_size, spec.channels
         self.temperature = restore.temperature(self.folder)
@@ -106,32 +121,52 @@ class Predictor:
     def explain(self, images: np.ndarray, classes: np.ndarray) -> saliency.Explanation:
         """Computes occlusion maps of images and tests them by deletion, see `inference.saliency.explain`.
 
+        As in `__call__`, images are resized on the host and batches are padded to a few sizes.
+
         Args:
-          images: uint8 [B, H, W, C].
+          images: see `__call__`.
           classes: int [B], the class index that is explained for each image.
+
+        Raises:
+          ValueError: an image is not uint8 or has another shape, or there is not one class for each image.
         """
-        return saliency.explain(self._network, self._variables, images, classes)
+        batch, classes = check_images(images), np.asarray(classes)
+        if not len(batch) or classes.shape != (len(batch),):
+            raise ValueError(f'expected images and one class for each, got {len(batch)} and {list(classes.shape)}')
+        parts = []
+        for first, last, size in host_batches.split_into_parts(len(batch)):
+            part = host_batches.stack_images(batch[first:last], self.image_size).astype(np.float32)
+            maps = saliency.explain(
+                self._network,
+                self._variables,
+                host_batches.pad_batch(part, size),
+                host_batches.pad_batch(classes[first:last], size),
+                hidden_logits=self._hidden_logits,
+            )
+            parts.append([values[: last - first] for values in maps])
+        return saliency.Explanation(*map(np.concatenate, zip(*parts, strict=True)))
 
-    def of_table(self, table: Table) -> np.ndarray:
-        """Computes the logits of every image of a table, decoded as in training.
+    def predict_table(self, table: Table) -> TableLogits:
+        """Computes the logits of the images of a table, each decoded once, as in training.
 
-        Returns:
-          Logits float32 [N, classes], up to a constant per row: the logarithms of the probabilities.
+        Raises:
+          UserError: none of the images can be decoded.
         """
         height, width, channels = table.shape
         own = height is not None and height == width and height <= self.image_size
         size = None if own else self.image_size
-        parts = []
+        parts, unreadable = [], dict[str, str]()
         with progress.bar(None, f'images of {table.name}', len(table)) as shown:
             for first in range(0, len(table), PREDICT_BATCH_SIZE):
                 index = np.arange(first, min(first + PREDICT_BATCH_SIZE, len(table)))
-                faces = [
-                    decode(data, size, min(self._channels, channels), f'{table.name}/{table.ids[row]}')
-                    for row, data in zip(index, table.fetch(index), strict=True)
-                ]
-                parts.append(np.log(np.maximum(self(np.stack(faces)), TINY)))
+                read = read_images(table, index, size, min(self._channels, channels))
+                unreadable |= read.unreadable
+                if read.images:
+                    parts.append((read.positions, np.log(np.maximum(self(np.stack(read.images)), TINY))))
                 shown.update(len(index))
-        return np.concatenate(parts)
+        check_some_readable(table, unreadable)
+        indices, logits = zip(*parts, strict=True)
+        return TableLogits(np.concatenate(indices), np.concatenate(logits), unreadable)
 
 
 def load(workdir: str | Path, *, tta: str = 'none') -> Predictor:

@@ -1,6 +1,7 @@
 """Occlusion maps: how much a class loses where a part of the image is hidden."""
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -16,6 +17,9 @@ CELLS = 8  # a side of a map
 PATCH_CELLS = 2  # a side of what is hidden at once
 REMOVED_SHARE = 0.2  # of the cells, in the deletion test
 RANDOM_PLACES = 8  # of as many cells, for comparison
+
+
+HiddenLogits = Callable[[Variables, np.ndarray, np.ndarray], jax.Array]
 
 
 class Explanation(NamedTuple):
@@ -34,8 +38,23 @@ class Explanation(NamedTuple):
     removed_at_random: np.ndarray
 
 
+def compile_hidden_logits(network: Network, task: str = PRIMARY) -> HiddenLogits:
+    """Returns a jitted function of (variables, images, masks), for calls of `explain` with images of one shape.
+
+    Args:
+      network: the network.
+      task: name of the task whose head is explained.
+    """
+    return jax.jit(functools.partial(_hide, network=network, task=task))
+
+
 def explain(
-    network: Network, variables: Variables, images: np.ndarray, classes: np.ndarray, *, task: str = PRIMARY
+    network: Network,
+    variables: Variables,
+    images: np.ndarray,
+    classes: np.ndarray,
+    *,
+    hidden_logits: HiddenLogits | None = None,
 ) -> Explanation:
     """Computes occlusion maps (Zeiler and Fergus 2014), and tests them by deletion (Petsiuk et al. 2018).
 
@@ -49,9 +68,9 @@ def explain(
       variables: see `Network.forward`.
       images: uint8 [B, H, W, C]; they are resized to the network's size.
       classes: int [B], the class of each image that is explained.
-      task: name of the task whose head is explained.
+      hidden_logits: see `compile_hidden_logits`; None compiles a program for this call.
     """
-    compute = jax.jit(functools.partial(_hide, network=network, task=task))
+    compute = hidden_logits or compile_hidden_logits(network)
     patches = _patches()
     everywhere = np.broadcast_to(patches[:, None], (len(patches), len(images), CELLS, CELLS))
     none = np.zeros((1, len(images), CELLS, CELLS), bool)

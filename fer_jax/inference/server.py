@@ -78,8 +78,8 @@ def listen(host: str, port: int) -> socket.socket:
       host: host name or address.
       port: port; 0 takes any free one.
     """
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, _, _, _, (address, _, *scope) = min(found, key=lambda each: each[0] != socket.AF_INET)
+    addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, (address, _, *scope) = min(addresses, key=lambda each: each[0] != socket.AF_INET)
     dualstack = address == '::' and socket.has_dualstack_ipv6()
     return socket.create_server((address, port, *scope), family=family, dualstack_ipv6=dualstack)
 

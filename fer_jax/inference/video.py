@@ -3,6 +3,7 @@
 import contextlib
 import io
 import math
+import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -11,11 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fer_jax.errors import UserError
+from fer_jax.utils import limits
+from fer_jax.utils.limits import LimitError, check_limit
 
 STREAMS = ('http://', 'https://', 'rtmp://', 'rtsp://', 'rtsps://')
 STREAM_OPTIONS = {'rtsp_transport': 'tcp'}
 STREAM_TIMEOUT_SECONDS = 10.0
-NO_PROTOCOL = {'protocol_whitelist': 'none'}  # a playlist in a file may not open other files and addresses
+FILE_OPTIONS = {
+    'protocol_whitelist': 'none',
+    'max_streams': str(limits.VIDEO_STREAMS),
+}  # a playlist in a file may not open other files and addresses
 STILLS = ('image2', 'tty')  # and *_pipe: FFmpeg's readers of pictures and of text
 DEFAULT_RATE = 25.0  # frames a second, where a file does not tell
 MOST_RATE = 1000.0
@@ -63,7 +69,7 @@ def read_header(name: str) -> Header | None:
     """
     av = _import_av()
     try:
-        with _open(name) as opened:
+        with _open(name) as (opened, _):
             stream = opened.streams.best('video')
             if stream is None or opened.format.name in STILLS or opened.format.name.endswith('_pipe'):
                 return None
@@ -90,15 +96,20 @@ def read_pictures(name: str, rate: float) -> Iterator[Picture]:
     av = _import_av()
     damaged, seconds, begin = 0, -1 / rate, None
     try:
-        with _open(name) as opened:
+        with _open(name) as (opened, file):
             stream = opened.streams.best('video')
             if stream is None:
                 raise Damaged('it has no pictures')
+            if context := stream.codec_context:  # None of a codec that is not known
+                check_limit(context.width * context.height, limits.VIDEO_PIXELS, 'pixels a frame')
+                context.options = {'max_pixels': str(limits.VIDEO_PIXELS)}
             stream.thread_type = 'AUTO'
             aspect = float(stream.sample_aspect_ratio or 1)
             aspect = aspect if 1 / MOST_ASPECT <= aspect <= MOST_ASPECT else 1.0
             for packet in opened.demux(stream):
                 damaged += packet.is_corrupt
+                if file:
+                    file.count_packet(packet.size)
                 try:
                     decoded = packet.decode()
                 except av.FFmpegError:
@@ -127,23 +138,43 @@ def _import_av() -> Any:
 
 
 @contextlib.contextmanager
-def _open(name: str) -> Iterator[Any]:
+def _open(name: str) -> Iterator[tuple[Any, '_File | None']]:
     """Opens a stream, or a file by Python: its name need not be UTF-8, nor be plain to FFmpeg."""
     av = _import_av()
     # A title need not be UTF-8 either; from 19 on PyAV takes any.
     options: dict[str, Any] = {'metadata_errors': 'ignore'} if int(av.__version__.split('.')[0]) < 19 else {}
     with contextlib.ExitStack() as stack:
+        file = None
         if name.startswith(STREAMS):
             timeout = (STREAM_TIMEOUT_SECONDS, STREAM_TIMEOUT_SECONDS)
             opened = av.open(name, container_options=STREAM_OPTIONS, timeout=timeout, **options)
         else:
             file = stack.enter_context(_File(name))
-            opened = av.open(file, container_options=NO_PROTOCOL, **options)
-        yield stack.enter_context(opened)
+            opened = av.open(file, container_options=FILE_OPTIONS, **options)
+        yield stack.enter_context(opened), file
 
 
 class _File(io.FileIO):
-    """A file in which a place that is not there is no exception, since PyAV would print it."""
+    """A file that ends where FFmpeg would search in it without end.
+
+    A place that is not there is no exception, since PyAV would print it.
+    """
+
+    def __init__(self, name: str):
+        super().__init__(name)
+        self._gap, self._left = 0, limits.VIDEO_READINGS * max(os.fstat(self.fileno()).st_size, 1)
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size) if self._gap <= limits.VIDEO_GAP_BYTES else b''
+        self._gap += len(data)
+        return data
+
+    def count_packet(self, size: int) -> None:
+        """Counts a packet of `size` bytes; raises LimitError where the packets have more bytes than a file can have."""
+        self._gap = 0
+        self._left -= max(size, 1)
+        if self._left < 0:
+            raise LimitError(f'its packets have more than {limits.VIDEO_READINGS} times the bytes of the file')
 
     def seek(self, offset: int, whence: int = 0) -> int:
         try:

@@ -7,9 +7,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from fer_jax.utils.fonts import showable
 from fer_jax.utils.plotting import GRID, INK, SELECTED, TRAIN, VALIDATION, figure
 
 LEGEND_COLUMNS = 3
+MOST_WRITTEN_CLASSES, MOST_NAMED_CLASSES, LARGE_MATRIX_INCHES = 40, 100, 14
 
 
 def write_figures(workdir: Path, results: dict[str, Any], history: list[dict[str, Any]]) -> None:
@@ -31,22 +33,23 @@ def confusions(workdir: Path, results: dict[str, Any]) -> None:
       workdir: folder to write to.
       results: results in the form of results.json.
     """
-    for split, one in results['splits'].items():
-        if 'accuracy' not in one:
+    for split, scores in results['splits'].items():
+        if 'accuracy' not in scores:
             continue
-        title, name = f'{split}: {one["accuracy"]:.1%} of {one["n"]:,}', split.replace('/', '_')
-        if 'per_attribute' in one:
-            attributes_png(workdir / f'attributes_{name}.png', one['per_attribute'], title)
-        elif 'confusion' in one:
-            classes = list(one['per_class'])
-            confusion_png(workdir / f'confusion_{name}.png', np.array(one['confusion']), classes, title)
+        title, name = f'{split}: {scores["accuracy"]:.1%} of {scores["n"]:,}', split.replace('/', '_')
+        if 'per_attribute' in scores:
+            attributes_png(workdir / f'attributes_{name}.png', scores['per_attribute'], title)
+        elif 'confusion' in scores:
+            classes = list(scores['per_class'])
+            confusion_png(workdir / f'confusion_{name}.png', np.array(scores['confusion']), classes, title)
 
 
 def confusion_png(path: Path, matrix: np.ndarray, classes: Sequence[str], title: str) -> None:
     """Writes a figure of a confusion matrix as PNG.
 
     Each cell shows its share of the row in percent and its count, and is coloured by the share. The shares on the
-    diagonal, in bold, are the recalls.
+    diagonal, in bold, are the recalls. Of more than `MOST_WRITTEN_CLASSES` classes cells have the colour alone, and at
+    most `MOST_NAMED_CLASSES` are named, evenly spaced.
 
     Args:
       path: file to write.
@@ -56,12 +59,13 @@ def confusion_png(path: Path, matrix: np.ndarray, classes: Sequence[str], title:
     """
     count = len(classes)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    names = [textwrap.fill(name, 14) for name in classes]
-    side = max(4.5, 0.85 * count + 1.4)
+    names = [textwrap.fill(showable(name), 14) for name in classes]
+    written = count <= MOST_WRITTEN_CLASSES
+    side = max(4.5, 0.85 * count + 1.4) if written else LARGE_MATRIX_INCHES
     drawn = figure(side + 0.6, side + 0.2)
     axes = drawn.add_subplot()
     axes.imshow(shares, cmap='Blues', vmin=0, vmax=1)
-    for row in range(count):
+    for row in range(count if written else 0):
         for column in range(count):
             axes.text(
                 column,
@@ -73,16 +77,21 @@ def confusion_png(path: Path, matrix: np.ndarray, classes: Sequence[str], title:
                 fontweight='bold' if row == column else 'normal',
                 color='white' if shares[row, column] > 0.55 else INK,
             )
-    axes.set_xticks(range(count), names, rotation=40, ha='right', rotation_mode='anchor')
-    axes.set_yticks(range(count), [f'{name}\n{total:,}' for name, total in zip(names, matrix.sum(1), strict=True)])
+    named = range(0, count, -(-count // MOST_NAMED_CLASSES))
+    slanted = {'rotation': 40, 'ha': 'right', 'rotation_mode': 'anchor'}
+    axes.set_xticks(named, [names[index] for index in named], **slanted, fontsize=None if written else 6)
+    separator = '\n' if written else ' '
+    totals = [f'{names[index]}{separator}{matrix[index].sum():,}' for index in named]
+    axes.set_yticks(named, totals, fontsize=None if written else 6)
     axes.set_xlabel('predicted')
     axes.set_ylabel('label, number of examples')
     axes.set_title(title, loc='left')
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    axes.set_xticks(np.arange(count - 1) + 0.5, minor=True)
-    axes.set_yticks(np.arange(count - 1) + 0.5, minor=True)
-    axes.grid(which='minor', color='white', linewidth=1.5)
+    if written:
+        axes.set_xticks(np.arange(count - 1) + 0.5, minor=True)
+        axes.set_yticks(np.arange(count - 1) + 0.5, minor=True)
+        axes.grid(which='minor', color='white', linewidth=1.5)
     axes.tick_params(which='minor', length=0)
     drawn.savefig(path)
 
@@ -97,10 +106,10 @@ def attributes_png(path: Path, per_attribute: dict[str, dict[str, Any]], title: 
       per_attribute: `per_attribute` of `evaluation.score_logits.score_attributes`.
       title: title of the figure.
     """
-    names, each = list(per_attribute), list(per_attribute.values())
-    accuracy = np.array([one['accuracy'] for one in each])
-    interval = np.array([one['accuracy_ci95'] or [one['accuracy']] * 2 for one in each])
-    constant = np.array([max(one['present'], one['n'] - one['present']) / one['n'] for one in each])
+    names, each = list(map(showable, per_attribute)), list(per_attribute.values())
+    accuracy = np.array([scores['accuracy'] for scores in each])
+    interval = np.array([scores['accuracy_ci95'] or [scores['accuracy']] * 2 for scores in each])
+    constant = np.array([max(scores['present'], scores['n'] - scores['present']) / scores['n'] for scores in each])
     drawn = figure(6.5, 1.4 + 0.28 * len(names))
     axes = drawn.subplots()
     rows = np.arange(len(names))
@@ -116,7 +125,7 @@ def attributes_png(path: Path, per_attribute: dict[str, dict[str, Any]], title: 
         zorder=3,
         label='the more frequent answer',
     )
-    axes.set_yticks(rows, [f'{name} ({one["present"]:,})' for name, one in zip(names, each, strict=True)])
+    axes.set_yticks(rows, [f'{name} ({scores["present"]:,})' for name, scores in zip(names, each, strict=True)])
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
     axes.grid(axis='x', color=GRID)
@@ -188,7 +197,7 @@ def comparison_curves_png(file: Path | BinaryIO, runs: Mapping[str, Sequence[tup
     for index, (name, points) in enumerate(runs.items()):
         style = ('-', '--', ':')[index // 10 % 3]
         look = {'color': f'C{index % 10}', 'linestyle': style, 'marker': 'o', 'markersize': 3}
-        axes.plot(*zip(*points, strict=True), **look, label=name)
+        axes.plot(*zip(*points, strict=True), **look, label=showable(name))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_xlabel('epoch')
     axes.set_title('accuracy of the split that selects', loc='left')

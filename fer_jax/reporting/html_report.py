@@ -16,8 +16,8 @@ from fer_jax.reporting.images import Explain
 from fer_jax.runs import config as run_config
 from fer_jax.runs import metrics_log
 from fer_jax.runs import results as run_results
-from fer_jax.runs.results import read_results
-from fer_jax.utils import atomic_files
+from fer_jax.runs.results import SCORES_ANEW, read_results
+from fer_jax.utils import atomic_files, bounded_files, checked_files
 
 TEMPLATES = Path(__file__).with_name('templates')
 # What run.html shows of some runs only; None leaves the section out.
@@ -172,7 +172,9 @@ def _scored_split(results: Mapping[str, Any]) -> str:
 
 def _records(workdir: Path, config: Mapping[str, Any]) -> list[tuple[str, str]]:
     files = (('Parameters', workdir / 'parameters.txt'), ('Environment', workdir / 'environment.json'))
-    records = [(title, path.read_text()) for title, path in files if path.is_file()]
+    for _, path in files:
+        checked_files.check_file(path, SCORES_ANEW)
+    records = [(title, bounded_files.read_text(path)) for title, path in files if path.is_file()]
     return [*records, ('Config', json.dumps(config, indent=2))]
 
 

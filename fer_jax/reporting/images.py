@@ -77,15 +77,15 @@ def explain_images(
     predicted = predictions['logits'].argmax(1)
     chosen = choose_varied(predictions['labels'], predicted == predictions['labels'], predictions['subjects'])
     images = read(chosen)
-    found = explain(images, predicted[chosen])
+    maps = explain(images, predicted[chosen])
     saliency: dict[str, Any] = {
-        'removed': float(found.removed.mean()),
-        'removed_at_random': float(found.removed_at_random.mean()),
+        'removed': float(maps.removed.mean()),
+        'removed_at_random': float(maps.removed_at_random.mean()),
         'images': [],
     }
     if saliency['removed'] <= saliency['removed_at_random']:
         return {'saliency': saliency, 'class_maps': None}
-    for index, image, heat in zip(chosen, images, found.heats, strict=True):
+    for index, image, heat in zip(chosen, images, maps.heats, strict=True):
         caption = {'label': classes[predictions['labels'][index]], 'prediction': classes[predicted[index]]}
         shown = {'source': embed_image(image), 'id': str(predictions['subjects'][index])}
         warm = {'source': embed_image(overlaid(image, np.maximum(heat, 0))), 'id': f'at most {heat.max():.1f}'}
@@ -94,7 +94,7 @@ def explain_images(
         return {'saliency': saliency, 'class_maps': None}
     rows = []
     for first in np.unique(predictions['labels'][chosen], return_index=True)[1]:
-        label, of_image = int(predictions['labels'][chosen[first]]), found.maps[first]
+        label, of_image = int(predictions['labels'][chosen[first]]), maps.maps[first]
         largest = max(float(np.abs(of_image).max()), 1e-12)
         cells = [
             {

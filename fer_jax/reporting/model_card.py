@@ -1,6 +1,5 @@
 """What stands beside an exported network: what it is, what it was made of, how good it is, what it is not for."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +13,13 @@ from fer_jax.models.network import ModelSpec
 from fer_jax.reporting.caution import CAUTION
 from fer_jax.runs import restore
 from fer_jax.runs.checkpoints import read_spec
+from fer_jax.runs.results import SCORES_ANEW
+from fer_jax.utils import bounded_files, checked_files
 
 UNKNOWN = 'not recorded'
 
 
-def text(workdir: str | Path, file: str, form: str, *, use: str, found: str, data_licence: str) -> str:
+def text(workdir: str | Path, file: str, form: str, *, use: str, note: str, data_licence: str) -> str:
     """Returns a model card in Markdown, made from the files in the folder of the run.
 
     Args:
@@ -26,7 +27,7 @@ def text(workdir: str | Path, file: str, form: str, *, use: str, found: str, dat
       file: name of the exported file.
       form: its format, such as 'onnx'.
       use: description of the inputs and outputs.
-      found: result of its verification.
+      note: result of its verification.
       data_licence: licence of the images it was trained on.
     """
     folder = restore.resolve_workdir(workdir)
@@ -38,14 +39,14 @@ def text(workdir: str | Path, file: str, form: str, *, use: str, found: str, dat
         origin = f'{chain or UNKNOWN}; licence: {weights.get("licence", UNKNOWN)}'
     return f"""# {file}
 
-{spec.name} at {spec.image_size} px; it tells {', '.join(spec.classes[PRIMARY])}. Trained with fer_jax; written as \
+{spec.name} at {spec.image_size} px. Classes: {', '.join(spec.classes[PRIMARY])}. Trained with fer_jax, written as \
 {form} by fer_jax {__version__}.
 
 ## Use
 
 {use}
 
-{found}
+{note}
 
 {_preprocessing(spec, form)}{_cutting(folder, spec)}
 
@@ -76,12 +77,14 @@ def data_licence(workdir: str | Path) -> str:
       workdir: folder of the run, or 'release'.
     """
     card = restore.resolve_workdir(workdir) / 'card.md'
-    found = re.search(r'^Licence of the data: (.+)\.$', card.read_text(), re.MULTILINE) if card.is_file() else None
-    return found[1] if found else ''
+    checked_files.check_file(card, 'take it from a copy of that folder')
+    text = bounded_files.read_text(card) if card.is_file() else ''
+    match = re.search(r'^Licence of the data: (.+)\.$', text, re.MULTILINE)
+    return match[1] if match else ''
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return checked_files.read_json(path, f'take it from a copy, or {SCORES_ANEW}') if path.is_file() else {}
 
 
 def _preprocessing(spec: ModelSpec, form: str) -> str:
@@ -94,11 +97,11 @@ def _preprocessing(spec: ModelSpec, form: str) -> str:
 
 def _cutting(folder: Path, spec: ModelSpec) -> str:
     cut, grey, _ = face_pipeline.trained_on(folder)
-    told = ' It was trained on grey faces: make yours grey.' if grey and spec.channels == 3 else ''
+    lines = ' It was trained on grey faces: make yours grey.' if grey and spec.channels == 3 else ''
     if cut:
         how = "aligned to ArcFace's five points" if cut.aligned else "squares about a detector's box"
-        told += f' It was trained on {how} with a margin, on every side, of {cut.margin:g} of the longer side.'
-    return told
+        lines += f' It was trained on {how} with a margin, on every side, of {cut.margin:g} of the longer side.'
+    return lines
 
 
 def _data(config: Mapping[str, Any], made: Mapping[str, Any]) -> str:
@@ -120,12 +123,12 @@ def _results(results: Mapping[str, Any]) -> str:
         '|---|---|---|---|---|---|',
     ]
     rows = [
-        f'| {name} | {one["n"]:,} | {summary.share(one["accuracy"], one["accuracy_ci95"])} | '
-        f'{one["balanced_accuracy"]:.2%} | {one["macro_f1"]:.3f} | {one["nll"]:.3f} |'
-        for name, one in results['splits'].items()
-        if 'accuracy' in one
+        f'| {name} | {row["n"]:,} | {summary.share(row["accuracy"], row["accuracy_ci95"])} | '
+        f'{row["balanced_accuracy"]:.2%} | {row["macro_f1"]:.3f} | {row["nll"]:.3f} |'
+        for name, row in results['splits'].items()
+        if 'accuracy' in row
     ]
-    kinds = {summary.INTERVALS[one['interval']] for one in results['splits'].values() if 'interval' in one}
+    kinds = {summary.INTERVALS[row['interval']] for row in results['splits'].values() if 'interval' in row}
     method = [f'Intervals: {"; ".join(sorted(kinds))}.'] if kinds else []
     notes = [f'{name}: {note}' for name, scores in results['splits'].items() if (note := summary.note(scores))]
     return '\n'.join([*lines, *head, *rows, '', *method, *notes])

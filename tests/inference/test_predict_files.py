@@ -18,7 +18,7 @@ from tests.inference.test_media import encode_video
 av = pytest.importorskip('av')
 
 
-def test_no_name_stops_the_others(untrained, yunet, tmp_path):
+def test_no_name_stops_the_others(untrained, yunet, tmp_path, capsys):
     """Names that are not UTF-8, names as long as the file system takes, and damaged files of such names."""
     folder = tmp_path / 'in'
     folder.mkdir()
@@ -30,8 +30,11 @@ def test_no_name_stops_the_others(untrained, yunet, tmp_path):
         Image.fromarray(RED).save(folder / name)
     for name in (f'{odd}.mkv', f'{"d" * 251}.jpg'):
         (folder / name).write_text('hello')
+    (folder / 'notes.txt').write_text('hello')
     out = tmp_path / 'out'
     assert run(folder, '--workdir', untrained, '--yunet', yunet, '--out', out) == 2
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == f'left out: 1 (no photograph and no video by its suffix): {folder}/notes.txt'
     lines = lines_of(out)
     failed = [line['file'] for line in lines if 'error' in line]
     assert sorted(failed) == sorted([str(folder / f'{odd}.mkv'), str(folder / f'{"d" * 251}.jpg')])

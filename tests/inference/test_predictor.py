@@ -9,10 +9,16 @@ import sys
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import fer_jax
 from fer_jax.data.augmentation.geometry import resize
+from fer_jax.data.quality import unreadable
+from fer_jax.data.sources import folder
+from fer_jax.errors import UserError
+from fer_jax.exporters import exported_function
 from fer_jax.inference import host_batches
+from fer_jax.inference.predictor import Predictor
 from fer_jax.training import setup
 from tests.small_run import config_of
 from tests.wait import LIMIT
@@ -148,3 +154,19 @@ def test_a_classifier_is_sent_to_a_process_as_its_workdir(untrained):
     assert len(sent) < 1000
     image = noise(50, 50, 3)
     np.testing.assert_array_equal(pickle.loads(sent)(image), predictor(image))
+
+
+def test_images_of_a_table_are_decoded_once_and_broken_ones_are_passed_over(untrained, tmp_path, monkeypatch, capsys):
+    for number in range(3):
+        Image.fromarray(noise(48, 48, 3)).save(tmp_path / f'{number}.png')
+    (tmp_path / '1.png').write_bytes(b'no image')
+    decoded, decode = [], unreadable.decode_pixels
+    monkeypatch.setattr(unreadable, 'decode_pixels', lambda data, *rest: decoded.append(data) or decode(data, *rest))
+    table = folder.unlabelled(tmp_path)
+    index, logits, broken = Predictor(untrained).predict_table(table)
+    assert index.tolist() == [0, 2] and logits.shape == (2, 7) and len(decoded) == 3
+    assert broken == {'1.png': "no known image format, it begins with b'no image'"}
+    assert len(exported_function.real_images(untrained, str(tmp_path)).images) == 2
+    assert capsys.readouterr().out.startswith('left out: 1 (unreadable): 1.png (no known image format')
+    with pytest.raises(UserError, match='none of the 1 images of .* can be read: 1.png'):
+        Predictor(untrained).predict_table(table.take(np.array([1])))

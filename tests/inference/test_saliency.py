@@ -8,6 +8,7 @@ from fer_jax.inference import saliency
 from fer_jax.inference.predictor import Predictor
 from fer_jax.models.network import ModelSpec, build
 from tests.data.images import ck48
+from tests.inference.test_predictor import compilations
 
 RNG = np.random.default_rng(0)
 
@@ -24,6 +25,19 @@ class Sums:
 
     def forward(self, variables, x):
         return {'primary': (x * self.weights).sum((1, 2))}, {}, None
+
+
+def test_further_calls_compile_nothing(untrained):
+    """Whatever the size of the images; a batch is padded to one of a few sizes."""
+    predictor = Predictor(untrained)
+    images = [RNG.integers(0, 256, (side, side, 3), np.uint8) for side in (48, 40, 61)]
+    alone = predictor.explain(images[:1], np.array([2]))
+    with compilations() as names:
+        again = predictor.explain(images[1], np.array([2]))
+        np.testing.assert_array_equal(predictor.explain(images[:1], np.array([2])).heats, alone.heats)
+    assert names == [] and again.maps.shape == (1, 7, 8, 8)
+    with pytest.raises(ValueError, match='expected images and one class for each, got 3 and'):
+        predictor.explain(images, np.array([2]))
 
 
 @pytest.mark.parametrize('size', [16, 50])
@@ -62,11 +76,11 @@ def portraits(shared_data):
     return ck48(shared_data, 14)
 
 
-@pytest.fixture(params=['release', 'finished', 'of_resnet18'])
+@pytest.fixture(params=['release:fer2013', 'finished', 'of_resnet18'])
 def predictor(request):
     """resnet8_small at 48 and at 32 pixels, and a resnet18 at 32 pixels, whose last map has one cell."""
-    if request.param == 'release':
-        return Predictor('release')
+    if request.param == 'release:fer2013':
+        return Predictor('release:fer2013')
     workdir = request.getfixturevalue(request.param)
     return Predictor(workdir[0] if isinstance(workdir, tuple) else workdir)
 
@@ -91,7 +105,7 @@ def test_the_map_of_a_mirrored_image_is_the_mirrored_map(portraits):
     """Of faces that stand at the left, so that a map that stays where it is would not pass."""
     moved = np.roll(portraits, -12, axis=2)
     moved[:, :, -12:] = moved[:, :, -13:-12]
-    predictor = Predictor('release')
+    predictor = Predictor('release:fer2013')
     predicted = predictor(moved).argmax(1)
     ours, theirs = (predictor.explain(images, predicted).heats for images in (moved, moved[:, :, ::-1]))
     mirrored, kept = (

@@ -108,7 +108,7 @@ def test_the_page_shows_faces_or_says_why_not(page, tmp_path):
             bytes(uploads.LARGEST_UPLOAD_BYTES + 2**20),
             'This file has 21.0 MB; give a picture of at most 20 MB.',
         ),
-        ('vast.png', header_of(8000, 6000), 'The picture has 8000 x 6000 pixels; at most 40 megapixels are looked at.'),
+        ('vast.png', header_of(8000, 6000), 'The picture is too large: 8000 x 6000 pixels are more than 40,000,000.'),
     ):
         assert page.choose(file(name, data)) == message
         assert page.cards() == []
@@ -159,3 +159,30 @@ def test_labels_of_near_faces_do_not_cover_each_other(page, tmp_path, server, mo
     colours = np.array([(200, 60, 80), (31, 111, 180)])
     first, second = ((np.abs(page.pixels().astype(int) - colour).max(-1) < 4).sum() for colour in colours)
     assert abs(first - second) < 0.1 * first  # boxes and labels of the same sizes
+
+
+@pytest.mark.slow
+def test_the_camera_is_looked_at_live(page, monkeypatch, server):
+    """Each picture is taken when the answer of the last has come: there is never more than one on its way."""
+    waiting, most, count = 0, 0, 0
+    analyze = server.service.analyze
+
+    async def watched(pictures):
+        nonlocal waiting, most, count
+        waiting, count = waiting + 1, count + 1
+        most = max(most, waiting)
+        try:
+            return await analyze(pictures)
+        finally:
+            waiting -= 1
+
+    monkeypatch.setattr(server.service, 'analyze', watched)
+    monkeypatch.setattr(server.service, 'detect', lambda image: [Face((40.0, 40.0, 80.0, 80.0), 0.9, None)])
+    page.one('#camera').click()
+    page.wait(lambda: page.one('#live').is_displayed())
+    page.one('#live').click()
+    page.wait(lambda: count > 3 and page.one('#said').text.startswith('1 face, '))
+    assert most == 1 and len(page.cards()) == 1 and page.pixels().any()
+    assert page.one('#live').text == 'pause' and page.one('#said').text.endswith(' pictures a second')
+    page.one('#camera').click()
+    assert not page.one('#live').is_displayed() and page.one('#camera').text == 'use the camera'
