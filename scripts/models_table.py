@@ -1,4 +1,4 @@
-"""Writes the table of docs/models.md: every network, its size, its source, and how far it is from it.
+"""Writes the table of docs/reference/networks.md: every network, its size, its source, and how far it is from it.
 
     FER_JAX_PARITY_TABLE=parity.jsonl scripts/test -m parity
     python scripts/models_table.py parity.jsonl
@@ -16,14 +16,17 @@ from pathlib import Path
 from flax import nnx
 
 from fer_jax import models
+from fer_jax.models import mobilenet
 from fer_jax.models.parameters import flatten
+from fer_jax.pretrained.convert import DLIB_FACES
 from fer_jax.pretrained.name_tables import keras_names, torch_names
 from fer_jax.pretrained.published_weights import FACES_TERMS, PUBLISHED
 
 START, END = '<!-- table -->\n', '<!-- end of table -->\n'
 COLUMNS = ('`model.name`', 'parameters', 'smallest side', 'names of', 'weights and their licence', 'images')
 COLUMNS += ('logits', 'stages', 'gradient')
-PAGE = Path(__file__).parents[1] / 'docs' / 'models.md'
+OTHERS = {mobilenet.FOLDED: ('TensorFlow.js', keras_names.CAFFE), 'dlib_resnet': ('dlib', DLIB_FACES)}
+PAGE = Path(__file__).parents[1] / 'docs' / 'reference' / 'networks.md'
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,7 +51,12 @@ def table(rows: list[dict]) -> str:
         count = sum(math.prod(leaf.shape) for leaf in flatten(nnx.state(made, nnx.Param)).values())
         sources = [*torch_names.TABLES.get(name, {}).values(), *keras_names.TABLES.get(name, {}).values()]
         frameworks = [kind for kind, known in (('torch', torch_names), ('Keras', keras_names)) if name in known.TABLES]
-        looks = dict.fromkeys(described(source.preprocessing) for source in sources if hasattr(source, 'preprocessing'))
+        prepared = [source.preprocessing for source in sources if hasattr(source, 'preprocessing')]
+        if name in OTHERS:
+            framework, preprocessing = OTHERS[name]
+            frameworks.append(framework)
+            prepared.append(preprocessing)
+        looks = dict.fromkeys(map(described, prepared))
         own = [row for row in rows if row['name'] == name]
         far = [f'{max(row[key] for row in own):.0e}' if own else '-' for key in ('logits', 'stages', 'gradient')]
         smallest = getattr(models.CONSTRUCTORS[name], 'min_size', 1)
@@ -69,7 +77,8 @@ def licences(name: str) -> str:
     """'imagenet: BSD-3-Clause'"""
     known = [known for known in PUBLISHED if known.model == name]
     return '; '.join(
-        f'{one.weights}: {one.licence}' + (', non-commercial' if one.terms == FACES_TERMS else '') for one in known
+        f'{source.weights}: {source.licence}' + (', non-commercial' if source.terms == FACES_TERMS else '')
+        for source in known
     )
 
 

@@ -39,19 +39,19 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     logging.getLogger('absl').setLevel(logging.ERROR)  # Orbax warns of every save without a metric
     measures = {'steps': beside_steps, 'signal': after_signal}
-    found: dict[str, list[dict[str, Any]]] = {}
+    figures: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         images = write_images(Path(folder) / 'images', arguments.image_size)
         for part in arguments.parts.split(','):
             for number, record in enumerate(measures[part](arguments, images, Path(folder))):
                 kind = {name: getattr(arguments, name) for name in ('model', 'optimizer', 'image_size', 'batch_size')}
                 line = {'part': part, 'round': number, **kind, 'cpus': os.cpu_count(), **record}
-                found.setdefault(part, []).append(line)
+                figures.setdefault(part, []).append(line)
                 if arguments.out:
                     arguments.out.parent.mkdir(parents=True, exist_ok=True)
                     with arguments.out.open('a') as file:
                         file.write(json.dumps(line) + '\n')
-    for part, records in found.items():
+    for part, records in figures.items():
         numbers = [name for name, value in records[0].items() if isinstance(value, float)]
         shown = ', '.join(f'{name} {spread([record[name] for record in records])}' for name in numbers)
         print(f'{part}: {shown}')
@@ -123,7 +123,7 @@ def beside_steps(arguments: argparse.Namespace, images: Path, work: Path) -> lis
     steps()
     store.save(train_state.to_items(state, fixed))  # the first one makes what later ones find
     store.wait()
-    found = []
+    seconds = []
     for _ in range(arguments.rounds):
         alone = steps()
         begun = time.perf_counter()
@@ -132,7 +132,7 @@ def beside_steps(arguments: argparse.Namespace, images: Path, work: Path) -> lis
         beside = steps()
         store.wait()
         sealed = time.perf_counter() - begun
-        found.append(
+        seconds.append(
             {
                 'step_seconds': alone / arguments.steps,
                 'step_seconds_beside': beside / arguments.steps,
@@ -144,7 +144,7 @@ def beside_steps(arguments: argparse.Namespace, images: Path, work: Path) -> lis
             }
         )
     store.close()
-    return found
+    return seconds
 
 
 def after_signal(arguments: argparse.Namespace, images: Path, work: Path) -> list[dict[str, Any]]:
@@ -152,7 +152,7 @@ def after_signal(arguments: argparse.Namespace, images: Path, work: Path) -> lis
     command = [sys.executable, '-m', 'fer_jax.main', '--config', 'configs/default.py']
     command += [f'--config.{name}={value}' for name, value in overrides(arguments, images).items()]
     environment = os.environ | {'PYTHONPATH': str(REPOSITORY)}
-    found = []
+    seconds = []
     for number in range(arguments.rounds):
         workdir = work / f'signal-{number}'
         with (work / 'log').open('w') as log:
@@ -171,8 +171,8 @@ def after_signal(arguments: argparse.Namespace, images: Path, work: Path) -> lis
         if status != 75:
             raise SystemExit(f'the run ended with {status}: {(work / "log").read_text()[-2000:]}')
         (manifest,) = (workdir / 'checkpoints').glob('*.manifest.json')
-        found.append({'saved_seconds': manifest.stat().st_mtime - begun, 'ended_seconds': ended})
-    return found
+        seconds.append({'saved_seconds': manifest.stat().st_mtime - begun, 'ended_seconds': ended})
+    return seconds
 
 
 def records(workdir: Path) -> int:

@@ -49,8 +49,8 @@ def timed(
     before, begun, cpu = taken(), time.perf_counter(), cpu_seconds()
     while taken() < before + 4 or time.perf_counter() - begun < seconds:
         for _ in range(together):
-            told = step()
-        wait(told)
+            result = step()
+        wait(result)
     count = taken() - before
     elapsed, cpu = time.perf_counter() - begun, cpu_seconds() - cpu
     return {

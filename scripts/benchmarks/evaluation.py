@@ -66,8 +66,8 @@ def main(argv: list[str] | None = None) -> int:
         step(variables, batch).block_until_ready()
         begun = time.perf_counter()
         for _ in range(arguments.constant):
-            told = step(variables, batch)
-        told.block_until_ready()
+            output = step(variables, batch)
+        output.block_until_ready()
         return (time.perf_counter() - begun) / arguments.constant
 
     def no_network(variables: Any, batches: dict[str, jax.Array], count: jax.Array, start: None) -> jax.Array:

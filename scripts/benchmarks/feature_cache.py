@@ -48,8 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.measure:
         with contextlib.redirect_stdout(sys.stderr):
-            found = measure(arguments)
-        print(json.dumps(found))
+            figures = measure(arguments)
+        print(json.dumps(figures))
         return 0
     compare(arguments)
     return 0
@@ -68,11 +68,11 @@ def compare(arguments: argparse.Namespace) -> None:
         seconds: dict[str, float] = {}
         with tempfile.TemporaryDirectory() as programs:
             for contender in (name for name in CACHED if name in chosen):
-                found = in_process(arguments, contender.partition(',')[0], epochs, programs=programs)
-                seconds[contender] = found['seconds']
-                record(arguments, {'contender': contender, 'epochs_run': epochs, **found})
-        for contender, found in loops.items():
-            seconds[contender] = found['once'] + (found['seconds'] - found['once']) * epochs / arguments.most
+                figures = in_process(arguments, contender.partition(',')[0], epochs, programs=programs)
+                seconds[contender] = figures['seconds']
+                record(arguments, {'contender': contender, 'epochs_run': epochs, **figures})
+        for contender, figures in loops.items():
+            seconds[contender] = figures['once'] + (figures['seconds'] - figures['once']) * epochs / arguments.most
         for contender, taken in seconds.items():
             computed = f', computed from {arguments.most}' if contender in loops else ''
             print(f'{epochs} epochs, {contender}: {taken:.1f} s{computed}')
@@ -167,7 +167,7 @@ def jax_head(arguments: argparse.Namespace, epochs: int, *, cached: bool) -> dic
         results = fer_jax.train(config, Path(folder) / 'run')
         seconds = (Path(folder) / 'run' / 'results.json').stat().st_mtime - begun
         records = [json.loads(line) for line in (Path(folder) / 'run' / 'timing.jsonl').read_text().splitlines()]
-        training = sum(one['seconds'] for one in records if one['event'] == 'train')
+        training = sum(timing['seconds'] for timing in records if timing['event'] == 'train')
         return {
             'seconds': seconds,
             'once': seconds - training,
@@ -241,7 +241,7 @@ def torch_head(arguments: argparse.Namespace, epochs: int, *, cached: bool) -> d
             return backbone(x)
 
     def all_features(images: np.ndarray) -> Any:
-        return torch.cat([features(images[at : at + BATCH]) for at in range(0, len(images), BATCH)])
+        return torch.cat([features(images[start : start + BATCH]) for start in range(0, len(images), BATCH)])
 
     labels = torch.from_numpy(train[1]).long()
     kept = all_features(train[0]) if cached else None

@@ -83,8 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.contender:
         with contextlib.redirect_stdout(sys.stderr):
-            found = measure(arguments)
-        json.dump(found, sys.stdout)
+            figures = measure(arguments)
+        json.dump(figures, sys.stdout)
     else:
         compare(arguments)
     return 0
@@ -97,22 +97,22 @@ def compare(arguments: argparse.Namespace) -> None:
     contenders = arguments.contenders.split(';') if arguments.contenders else CONTENDERS[part]
     if arguments.threads == 1 or gpus():
         contenders = [name for name in contenders if not name.endswith(EACH)]
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    figures: dict[tuple[str, str], list[dict[str, Any]]] = {}
     peak = 0.0
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         if part in ('train', 'frozen', 'infer', 'pipeline'):
             peaks = [in_process(arguments, scratch, 'peak', '', name, 0) for name in ('fer_jax', 'PyTorch')]
-            peak = max((one['flops_per_second'] for one in peaks if one), default=0.0)
+            peak = max((peak_flops['flops_per_second'] for peak_flops in peaks if peak_flops), default=0.0)
         for number in range(arguments.rounds):
             for case in cases:
                 for devices in counts(arguments) if part == 'scaling' else [arguments.devices]:
                     for contender in contenders:
-                        one = in_process(arguments, scratch, part, case, contender, number, devices)
-                        if one:
+                        peak_flops = in_process(arguments, scratch, part, case, contender, number, devices)
+                        if peak_flops:
                             name = f'{case} on {devices}' if part == 'scaling' else case
-                            found.setdefault((name, contender), []).append(one)
-    print(table(found, metric_of(arguments), peak, part))
+                            figures.setdefault((name, contender), []).append(peak_flops)
+    print(table(figures, metric_of(arguments), peak, part))
 
 
 def metric_of(arguments: argparse.Namespace) -> str:
@@ -168,14 +168,14 @@ def in_process(
     if run.returncode:
         print(f'{case}, {contender}: left out, status {run.returncode}', file=sys.stderr)
         return None
-    found = json.loads(run.stdout)
+    figures = json.loads(run.stdout)
     if arguments.out:
         fields = {'threads': arguments.threads, 'dtype': arguments.dtype, 'name': arguments.name, 'cpu': processor()}
         record = {'part': part, 'case': case, 'contender': contender, 'round': number, **fields, 'cpus': len(cores)}
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         with arguments.out.open('a') as file:
-            file.write(json.dumps(record | found) + '\n')
-    return found
+            file.write(json.dumps(record | figures) + '\n')
+    return figures
 
 
 def processor() -> str:
@@ -212,22 +212,22 @@ def images_of(arguments: argparse.Namespace) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
-def table(found: dict[tuple[str, str], list[dict[str, Any]]], metric: str, peak: float, part: str) -> str:
+def table(figures: dict[tuple[str, str], list[dict[str, Any]]], metric: str, peak: float, part: str) -> str:
     """Medians, ratios to PyTorch, above 1 where a contender is better, and what else was measured."""
     lines = [f'| {metric} | median [least, most] | to PyTorch [of a round] | of the peak | first step | memory |']
     lines.append('|---|---|---|---|---|---|')
     sign = -1 if metric in METRICS.values() else 1
-    for (case, contender), every in found.items():
-        ours = statistics.median(one[metric] for one in every)
-        cells = [f'{case}, {contender}', f'{ours:,.4g} {spread([one[metric] for one in every], ",.4g")}', '']
-        if peers := [one[metric] for one in found.get((case, 'PyTorch'), [])]:
-            each = [(one[metric] / peer) ** sign for one, peer in zip(every, peers, strict=False)]
+    for (case, contender), every in figures.items():
+        ours = statistics.median(row[metric] for row in every)
+        cells = [f'{case}, {contender}', f'{ours:,.4g} {spread([row[metric] for row in every], ",.4g")}', '']
+        if peers := [row[metric] for row in figures.get((case, 'PyTorch'), [])]:
+            each = [(row[metric] / peer) ** sign for row, peer in zip(every, peers, strict=False)]
             cells[2] = f'{(ours / statistics.median(peers)) ** sign:.2f} {spread(each, ".2f")}'
-        flops = max((one.get('forward_flops', 0) for one in found.get((case, 'fer_jax'), [])), default=0)
+        flops = max((row.get('forward_flops', 0) for row in figures.get((case, 'fer_jax'), [])), default=0)
         passes = 1 if part in ('infer', 'frozen') else 3
         cells.append(f'{passes * flops * ours / peak:.0%}' if peak and flops else '')
         for key, unit, scale in (('first_seconds', 's', 1), ('peak_bytes', 'GB', 1e9)):
-            values = [one[key] for one in every if key in one]
+            values = [row[key] for row in every if key in row]
             cells.append(f'{statistics.median(values) / scale:.2f} {unit}' if values else '')
         lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join(lines)

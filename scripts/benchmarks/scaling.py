@@ -5,7 +5,7 @@
 
 `compile` compiles the step of each of CASES for 8 CPU devices, runs nothing, and records every collective of the
 optimized program with its bytes, and the FLOPs of a device. `predict` turns them into times on a cluster whose figures
-are the arguments below, and prints the tables of docs/scaling.md. The global batch grows with the devices.
+are the arguments below, and prints the tables of docs/results/scaling.md. The global batch grows with the devices.
 """
 
 import argparse
@@ -66,15 +66,15 @@ class Collective(NamedTuple):
 
 def collectives(hlo: str, devices: int) -> list[Collective]:
     """Those of an optimized HLO module's text, as the CPU compiler writes it; one in a loop counts once."""
-    found = []
+    result = []
     for line in hlo.splitlines():
         if match := _COLLECTIVE.match(line):
             size = 0
             for kind, shape in _ARRAY.findall(match['shape']):
                 width = WIDTHS.get(kind) or int(kind[1:]) // 8
                 size += width * math.prod(int(side) for side in shape.split(',') if side)
-            found.append(Collective(match['kind'], size * (devices if match['kind'] == 'reduce-scatter' else 1)))
-    return found
+            result.append(Collective(match['kind'], size * (devices if match['kind'] == 'reduce-scatter' else 1)))
+    return result
 
 
 def compiled(name: str, image_size: int, batch_size: int) -> dict[str, Any]:
@@ -192,10 +192,10 @@ def efficiency(record: Mapping[str, Any], cluster: Cluster, gpus: int, change: C
     """
     change = change or Change()
     compute = change.batch * record['flops'] / (1e12 * cluster.flops * cluster.mfu)
-    every = [Collective(*one) for one in record['collectives']]
+    every = [Collective(*collective) for collective in record['collectives']]
     gradients, latency = 4 * record['trainable'], cluster.latency(gpus)
     waited = (len(every) - 1) * latency - cluster.moving(gradients, gpus)
-    waited += sum(cluster.moving(one.bytes, gpus, one.kind) for one in every)
+    waited += sum(cluster.moving(collective.bytes, gpus, collective.kind) for collective in every)
     size = change.width * gradients
     sending = latency + cluster.moving(size, gpus)
     if change.bucket:
@@ -210,10 +210,10 @@ def predict(records: list[dict[str, Any]], cluster: Cluster, changes: Mapping[st
     rows = ['| step | trained parameters | GFLOP an image | collectives | of up to 16 kB | MB | by kind |']
     rows += ['|---|---|---|---|---|---|---|']
     for record in records:
-        every = [Collective(*one) for one in record['collectives']]
-        kinds = ', '.join(f'{count} {kind}' for kind, count in Counter(one.kind for one in every).items())
-        small = sum(one.bytes <= 16384 for one in every)
-        size = sum(one.bytes for one in every)
+        every = [Collective(*collective) for collective in record['collectives']]
+        kinds = ', '.join(f'{count} {kind}' for kind, count in Counter(collective.kind for collective in every).items())
+        small = sum(collective.bytes <= 16384 for collective in every)
+        size = sum(collective.bytes for collective in every)
         rows.append(
             f'| {record["case"]} | {record["trainable"]:,} | {record["flops"] / record["batch_size"] / 1e9:.1f} | '
             f'{len(every)} | {small} | {size / 1e6:.2f} | {kinds} |'
@@ -222,9 +222,9 @@ def predict(records: list[dict[str, Any]], cluster: Cluster, changes: Mapping[st
     rows += ['|---' * (len(GPUS) + 1) + '|']
     low = []
     for record in records:
-        found = {gpus: efficiency(record, cluster, gpus) for gpus in GPUS}
-        rows.append(f'| {record["case"]} | ' + ' | '.join(f'{share:.0%}' for share in found.values()) + ' |')
-        low += [(record, gpus) for gpus, share in found.items() if share < ENOUGH]
+        efficiencies = {gpus: efficiency(record, cluster, gpus) for gpus in GPUS}
+        rows.append(f'| {record["case"]} | ' + ' | '.join(f'{share:.0%}' for share in efficiencies.values()) + ' |')
+        low += [(record, gpus) for gpus, share in efficiencies.items() if share < ENOUGH]
     rows += ['', '| below ' + f'{ENOUGH:.0%} | as it is | ' + ' | '.join(changes) + ' |']
     rows += ['|---' * (len(changes) + 2) + '|']
     for record, gpus in low:

@@ -79,12 +79,12 @@ def measure(arguments: argparse.Namespace, images: np.ndarray) -> dict[str, Any]
     if variant == 'recomputed':
         network = dataclasses.replace(network, remat=tuple(network.stages)[:-1])
     if arguments.part == 'infer':
-        found = infer(arguments, network, images, mesh)
+        figures = infer(arguments, network, images, mesh)
     else:
-        found = train(arguments, network, images, mesh, variant)
+        figures = train(arguments, network, images, mesh, variant)
     stats = jax.devices()[0].memory_stats() or {}
     peak = stats.get('peak_bytes_in_use', clock.resident('VmHWM') - before)
-    return {**found, 'peak_bytes': peak, 'forward_flops': forward_flops(arguments), **machine()}
+    return {**figures, 'peak_bytes': peak, 'forward_flops': forward_flops(arguments), **machine()}
 
 
 def machine() -> dict[str, Any]:
@@ -100,12 +100,12 @@ def parameters(network: Network) -> Variables:
     """Random ones under which activations keep their size, made on the host: nothing is compiled."""
     draw = np.random.default_rng(0)
 
-    def leaf(path: str, of: jax.ShapeDtypeStruct) -> np.ndarray:
-        if len(of.shape) > 1:
-            return draw.standard_normal(of.shape, np.float32) * np.float32((2 / np.prod(of.shape[:-1])) ** 0.5)
-        return np.full(of.shape, float(path.endswith(('scale', 'var'))), np.float32)
+    def leaf(path: str, spec: jax.ShapeDtypeStruct) -> np.ndarray:
+        if len(spec.shape) > 1:
+            return draw.standard_normal(spec.shape, np.float32) * np.float32((2 / np.prod(spec.shape[:-1])) ** 0.5)
+        return np.full(spec.shape, float(path.endswith(('scale', 'var'))), np.float32)
 
-    return Variables(*({path: leaf(path, of) for path, of in tree.items()} for tree in network.variables))
+    return Variables(*({path: leaf(path, spec) for path, spec in tree.items()} for tree in network.variables))
 
 
 def training(arguments: argparse.Namespace, network: Network, mesh: Any, *, frozen: bool, narrow: bool) -> Training:
@@ -184,13 +184,13 @@ def repeated(arguments: argparse.Namespace, start: Training, loader: Any, togeth
         done += count
         return state.step
 
-    found = clock.timed(once, jax.block_until_ready, arguments.batch, arguments.seconds, lambda: done)
+    figures = clock.timed(once, jax.block_until_ready, arguments.batch, arguments.seconds, lambda: done)
     used = run.lower(state, start.fixed, loader.device_data, *batch(done)[1]).compile().memory_analysis()
-    return found | {'program_bytes': used.argument_size_in_bytes + used.temp_size_in_bytes} if used else found
+    return figures | {'program_bytes': used.argument_size_in_bytes + used.temp_size_in_bytes} if used else figures
 
 
 def infer(arguments: argparse.Namespace, network: Network, images: np.ndarray, mesh: Any) -> dict[str, Any]:
-    """Logits as `fer_jax.evaluation.scorer` computes them."""
+    """Logits as `fer_jax.evaluation.network_scorer` computes them."""
     variables = jax.device_put(parameters(network), sharding.replicated(mesh))
     rows, of_batch = of_images(), functools.partial(eval_step, network=network)
     batch = jax.device_put({'x': images, 'id': np.arange(len(images), dtype=np.int32)}, sharding.batch(mesh))
@@ -246,6 +246,6 @@ def matmul_peak(dtype: str) -> float:
     multiply, best = jax.jit(jnp.matmul), 0.0
     for side in (1024, 2048) if jax.default_backend() == 'cpu' else (4096, 8192, 16384):
         a = jnp.ones((side, side), dtype)
-        found = clock.timed(lambda a=a: multiply(a, a), jax.block_until_ready, 1, 1.0)
-        best = max(best, 2 * side**3 * found['images_per_second'])
+        figures = clock.timed(lambda a=a: multiply(a, a), jax.block_until_ready, 1, 1.0)
+        best = max(best, 2 * side**3 * figures['images_per_second'])
     return best

@@ -39,9 +39,9 @@ def measure(arguments: argparse.Namespace, images: np.ndarray) -> dict[str, Any]
     model = network_of(arguments).to(device, memory_format=torch.channels_last)
     make = inference if arguments.part == 'infer' else training
     step = make(arguments, model, images, device)
-    found = clock.timed(step, lambda _: wait(), arguments.batch, arguments.seconds)
+    figures = clock.timed(step, lambda _: wait(), arguments.batch, arguments.seconds)
     peak = torch.cuda.max_memory_allocated() if device == 'cuda' else clock.resident('VmHWM') - before
-    return {**found, 'peak_bytes': peak, **machine(device)}
+    return {**figures, 'peak_bytes': peak, **machine(device)}
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -143,6 +143,6 @@ def matmul_peak(dtype: str, device: str, wait: Callable[[], Any]) -> float:
     best = 0.0
     for side in (1024, 2048) if device == 'cpu' else (4096, 8192, 16384):
         a = torch.ones(side, side, dtype=getattr(torch, dtype), device=device)
-        found = clock.timed(lambda a=a: a @ a, lambda _: wait(), 1, 1.0)
-        best = max(best, 2 * side**3 * found['images_per_second'])
+        figures = clock.timed(lambda a=a: a @ a, lambda _: wait(), 1, 1.0)
+        best = max(best, 2 * side**3 * figures['images_per_second'])
     return best

@@ -33,19 +33,19 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.contender:
         print(json.dumps(measure(CONTENDERS[arguments.contender](arguments.folder))))
         return 0
-    found: dict[str, list[dict[str, float]]] = {contender: [] for contender in CONTENDERS}
+    figures: dict[str, list[dict[str, float]]] = {contender: [] for contender in CONTENDERS}
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder))
         for number in range(arguments.rounds):
             for contender in CONTENDERS:
                 command = [sys.executable, __file__, '--contender', contender, '--folder', folder]
                 record = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-                found[contender].append(record)
+                figures[contender].append(record)
                 if arguments.out:
                     with arguments.out.open('a') as file:
                         row = {'part': 'load', 'round': number, 'contender': contender, **record}
                         file.write(json.dumps(row) + '\n')
-    for contender, records in found.items():
+    for contender, records in figures.items():
         middle = {key: statistics.median(record[key] for record in records) for key in records[0]}
         print(
             f'{contender:<8} {middle["cpu_seconds"]:.2f} CPU-seconds, {middle["seconds"]:.2f} s, '
@@ -106,10 +106,10 @@ def measure(run: Callable[[], object]) -> dict[str, float]:
     Path('/proc/self/clear_refs').write_text('5')  # the highest resident set so far is forgotten
     before, started, cpu = resident('VmRSS'), time.perf_counter(), time.process_time()
     kept = run()
-    found = {'cpu_seconds': time.process_time() - cpu, 'seconds': time.perf_counter() - started}
-    found['peak'] = resident('VmHWM') - before
+    figures = {'cpu_seconds': time.process_time() - cpu, 'seconds': time.perf_counter() - started}
+    figures['peak'] = resident('VmHWM') - before
     del kept
-    return found
+    return figures
 
 
 def resident(field: str) -> int:

@@ -12,7 +12,7 @@ alone. `--output` has one JSON object a row, and the Markdown table beside it.
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ from ml_collections import ConfigDict
 
 from configs import default
 from fer_jax.cli import run_command
-from fer_jax.errors import UserError
 from fer_jax.evaluation import comparison, summary
 from fer_jax.evaluation.comparison import Predictions
-from fer_jax.runs import metrics_log
 from fer_jax.runs import results as run_results
 from fer_jax.training import repeats
+from scripts.experiments import common
+from scripts.experiments.common import Row
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,27 +49,22 @@ def main(argv: list[str] | None = None) -> int:
 
 def fill(arguments: argparse.Namespace) -> None:
     """Runs the folds that are not finished, and writes what there is after each row."""
-    names = arguments.rows.split(',')
-    if unknown := [name for name in names if name not in ROWS]:
-        raise UserError(f'--rows: {", ".join(unknown)} unknown; choose of {", ".join(ROWS)}')
+    names = common.choose('rows', arguments.rows, ROWS)
     if not arguments.source:
         names = [name for name in names if not name.startswith('fer2013')]
-    rows: list[dict[str, Any]] = []
-    for done, name in enumerate(names, 1):
+    rows: list[Row] = []
+    for name in names:
         config = config_of(name, data=arguments.data, source=arguments.source, folds=arguments.folds)
         workdir = arguments.out / name
         if arguments.first_fold:
             repeats.once(config, workdir / 'fold-0')
-            print(f'{name}: {minutes(workdir):.2f} minutes')
+            print(f'{name}: {common.spent_minutes(workdir):.2f} minutes')
             continue
         repeats.train_folds(config, workdir)
         rows.append(row(name, workdir, config) | gained(arguments.out / next(iter(ROWS)), workdir))
-        left = sum(one['minutes'] for one in rows) / done * (len(names) - done)
-        print(f'{name}: {done} of {len(names)} rows, about {left:.0f} minutes left')
-        if arguments.output:
-            arguments.output.parent.mkdir(parents=True, exist_ok=True)
-            arguments.output.write_text(''.join(json.dumps(entry) + '\n' for entry in rows))
-            arguments.output.with_suffix('.md').write_text(table(rows))
+        left = common.minutes_left(rows, len(names))
+        print(f'{name}: {len(rows)} of {len(names)} rows, about {left:.0f} minutes left')
+        common.write_rows(arguments.output, rows, table)
     print(table(rows))
 
 
@@ -154,41 +149,37 @@ def row(name: str, workdir: Path, config: dict[str, Any]) -> dict[str, Any]:
         Path(path).name for path in (config['data']['dir'], config['model']['weights'])
     )
     about = {'row': name, 'what': ROWS[name].__doc__}
-    return about | scores | {'minutes': round(minutes(workdir), 2), 'config': {**config, **named}}
+    return about | scores | {'minutes': round(common.spent_minutes(workdir), 2), 'config': {**config, **named}}
 
 
 def gained(scratch: Path, workdir: Path) -> dict[str, Any]:
     """The gain of a cross-validation over that from scratch, image by image; {} of that itself, or without it."""
     if workdir == scratch or not (scratch / 'results.json').is_file():
         return {}
-    told = []
+    predictions = []
     for folder in (scratch, workdir):
         folds = [run_results.read_predictions(path, 'test') for path in sorted(folder.glob('fold-*/predictions.npz'))]
         pooled = {name: np.concatenate([fold[name] for fold in folds]) for name in run_results.PREDICTED}
-        told.append(Predictions(classes=tuple(json.loads((folder / 'results.json').read_text())['classes']), **pooled))
-    (found,) = comparison.compare({'scratch': told[0], 'row': told[1]})['splits'].values()
-    return {key: found['row'][key] for key in ('gain', 'gain_ci95', 'p')}
+        predictions.append(
+            Predictions(classes=tuple(json.loads((folder / 'results.json').read_text())['classes']), **pooled)
+        )
+    (gain,) = comparison.compare({'scratch': predictions[0], 'row': predictions[1]})['splits'].values()
+    return {key: gain['row'][key] for key in ('gain', 'gain_ci95', 'p')}
 
 
-def minutes(workdir: Path) -> float:
-    """Of training and evaluation in all runs below `workdir`, compilation included."""
-    files = workdir.glob('*/timing.jsonl')
-    return sum(record['seconds'] for path in files for record in metrics_log.read_metrics(path)) / 60
-
-
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: Sequence[Row]) -> str:
     """Markdown, a line a row."""
     lines = [
         '| | accuracy | gain over fresh weights | balanced | macro F1 | worst and best fold | minutes |',
         '|---|---|---|---|---|---|---|',
     ]
-    for one in rows:
-        each = one['each']['accuracy']
-        gain = comparison.points(one['gain'], one['gain_ci95']) if 'gain' in one else ''
+    for cell in rows:
+        each = cell['each']['accuracy']
+        gain = comparison.points(cell['gain'], cell['gain_ci95']) if 'gain' in cell else ''
         lines.append(
-            f'| {one["what"]} | {summary.share(one["accuracy"], one["accuracy_ci95"])} | {gain} | '
-            f'{100 * one["balanced_accuracy"]:.2f} % | {one["macro_f1"]:.3f} | '
-            f'{100 * min(each):.1f} to {100 * max(each):.1f} % | {one["minutes"]:.1f} |'
+            f'| {cell["what"]} | {summary.share(cell["accuracy"], cell["accuracy_ci95"])} | {gain} | '
+            f'{100 * cell["balanced_accuracy"]:.2f} % | {cell["macro_f1"]:.3f} | '
+            f'{100 * min(each):.1f} to {100 * max(each):.1f} % | {cell["minutes"]:.1f} |'
         )
     return '\n'.join(lines) + '\n'
 

@@ -17,9 +17,8 @@ import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -37,8 +36,9 @@ from fer_jax.models.network import build
 from fer_jax.runs.checkpoints import read_spec
 from fer_jax.training import repeats
 from fer_jax.utils import cache
+from scripts.experiments import common
+from scripts.experiments.common import Row
 
-Row = dict[str, Any]
 SHARES = (0.05, 1.0)
 BATCH = 32
 
@@ -63,9 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     def command() -> None:
         for row in {'joint': joint, 'distil': distil, 'pseudo': pseudo}[arguments.what](arguments):
             rows.append(row)
-            arguments.output.parent.mkdir(parents=True, exist_ok=True)
-            arguments.output.write_text(''.join(json.dumps(one) + '\n' for one in rows))
-            arguments.output.with_suffix('.md').write_text(table(rows))
+            common.write_rows(arguments.output, rows, table)
         print(table(rows))
 
     return run_command(command)
@@ -73,10 +71,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def joint(arguments: argparse.Namespace) -> Iterator[Row]:
     """Expression alone and with action units."""
-    found = dataset.load_dataset(
+    data = dataset.load_dataset(
         name='synthetic_faces', splits={'train': 'train'}, image_size=32, channels=3, root=cache.root() / 'datasets'
     )
-    count = len(found.splits['train'].ids)
+    count = len(data.splits['train'].ids)
     for share in SHARES:
         for units in (False, True):
             config = default.get_config()
@@ -175,19 +173,19 @@ def parted(name: str, share: float, out: Path) -> tuple[Path, Path, Path, dict[s
     )
     own = np.isin(table.ids, chosen.splits['train'].ids)
     folders = np.where((table.splits == 'train') & ~own, 'unlabelled', 'labelled')
-    names = np.array([f'{at:06d}.png' for at in range(len(table))])
+    names = np.array([f'{index:06d}.png' for index in range(len(table))])
     for part in ('unlabelled', 'labelled'):
         (out / part).mkdir(parents=True, exist_ok=True)
-    for at in range(len(table)):
-        path = out / folders[at] / names[at]
+    for index in range(len(table)):
+        path = out / folders[index] / names[index]
         if not path.exists():
-            path.write_bytes(table.fetch(np.array([at]))[0])
-    ids = np.array([f'{where}/{one}' for where, one in zip(folders, names, strict=True)])
+            path.write_bytes(table.fetch(np.array([index]))[0])
+    ids = np.array([f'{where}/{item}' for where, item in zip(folders, names, strict=True)])
     paths = dataclasses.replace(table, ids=ids, targets={}, columns={})
     labelled, everything = out / 'labelled.csv', out / 'all.csv'
     manifest.write_manifest(labelled, paths, folders == 'labelled', out)
     manifest.write_manifest(everything, paths, np.ones(len(table), bool), out)
-    truth = {str(one): table.classes[label] for one, label in zip(names, table.labels, strict=True) if label >= 0}
+    truth = {str(item): table.classes[label] for item, label in zip(names, table.labels, strict=True) if label >= 0}
     return labelled, everything, out / 'unlabelled', truth
 
 
@@ -228,7 +226,7 @@ def two_devices() -> int:
     return min(len(jax.devices()), 2)
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: Sequence[Row]) -> str:
     """Markdown, a line a row."""
     rounds = any('coverage' in row for row in rows)
     lines = ['| | test accuracy | interval |' + (' labelled | of these right |' if rounds else '')]

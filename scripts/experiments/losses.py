@@ -11,6 +11,7 @@ Its 5,000 images are chosen in the same way among those with usable votes: 4,819
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from fer_jax.cli import run_command
 from fer_jax.data import dataset
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.distributed import sharding
-from fer_jax.errors import UserError
 from fer_jax.evaluation import score_logits, summary
 from fer_jax.evaluation.network_scorer import NetworkScorer
-from fer_jax.runs import metrics_log, restore
+from fer_jax.runs import restore
 from fer_jax.runs import results as run_results
 from fer_jax.training import repeats
 from fer_jax.utils import cache
+from scripts.experiments import common
+from scripts.experiments.common import Row
 
 CELLS: dict[str, dict[str, Any]] = {
     'cross_entropy': {},
@@ -57,29 +59,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--smoke', action='store_true', help='a few images, one epoch: does it work?')
     arguments = parser.parse_args(argv)
     settings = FULL | {'epochs': arguments.epochs, 'image_size': arguments.image_size}
-    names = arguments.cells.split(',')
 
     def command() -> None:
-        if unknown := [name for name in names if name not in CELLS]:
-            raise UserError(f'--cells: {", ".join(unknown)} unknown; choose of {", ".join(CELLS)}')
-        fill(arguments, names, SMOKE if arguments.smoke else settings)
+        fill(arguments, common.choose('cells', arguments.cells, CELLS), SMOKE if arguments.smoke else settings)
 
     return run_command(command)
 
 
 def fill(arguments: argparse.Namespace, names: list[str], settings: dict[str, Any]) -> None:
     """Runs the cells that are not finished, and writes what there is after each."""
-    rows: list[dict[str, Any]] = []
-    for done, name in enumerate(names, 1):
+    rows: list[Row] = []
+    for name in names:
         workdir = arguments.out / name
         repeats.once(json.loads(config_of(name, source=arguments.source, **settings).to_json()), workdir)
         rows.append(row(name, workdir))
-        minutes = sum(one['minutes'] for one in rows) / done * (len(names) - done)
-        print(f'{name}: {done} of {len(names)} cells, about {minutes:.0f} minutes left')
-        if arguments.output:
-            arguments.output.parent.mkdir(parents=True, exist_ok=True)
-            arguments.output.write_text(''.join(json.dumps(entry) + '\n' for entry in rows))
-            arguments.output.with_suffix('.md').write_text(table(rows))
+        left = common.minutes_left(rows, len(names))
+        print(f'{name}: {len(rows)} of {len(names)} cells, about {left:.0f} minutes left')
+        common.write_rows(arguments.output, rows, table)
     print(table(rows))
 
 
@@ -109,7 +105,7 @@ def row(name: str, workdir: Path) -> dict[str, Any]:
         'n': official['n'],
         **{key: official[key] for key in ('accuracy', 'accuracy_ci95', 'balanced_accuracy', 'macro_f1')},
         'clean': {key: clean[key] for key in ('n', 'accuracy', 'accuracy_ci95')},
-        'minutes': round(sum(one['seconds'] for one in metrics_log.read_metrics(workdir / 'timing.jsonl')) / 60, 2),
+        'minutes': round(common.spent_minutes(workdir), 2),
         'config': json.loads((workdir / 'config.json').read_text()),
     }
 
@@ -133,21 +129,22 @@ def on_fer2013(workdir: Path) -> dict[str, Any]:
         logits = scorer.logits('test', variables)[:, [spec.classes[PRIMARY].index(name) for name in data.classes]]
         test = data.splits['test']
         rows = {'test': slice(None), 'test_clean': test.subsets['clean']}
-        found = {
-            split: score_logits.score_logits(logits[at], test.labels[at], data.classes) for split, at in rows.items()
+        scores = {
+            split: score_logits.score_logits(logits[index], test.labels[index], data.classes)
+            for split, index in rows.items()
         }
-        run_results.write_results(kept, found)
+        run_results.write_results(kept, scores)
     return json.loads(kept.read_text())
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: Sequence[Row]) -> str:
     """Markdown, a line a cell."""
     lines = ['| cell | test, official | test, clean | balanced | macro F1 | minutes |', '|---|---|---|---|---|---|']
-    for one in rows:
-        shares = [summary.share(part['accuracy'], part['accuracy_ci95']) for part in (one, one['clean'])]
+    for cell in rows:
+        shares = [summary.share(part['accuracy'], part['accuracy_ci95']) for part in (cell, cell['clean'])]
         lines.append(
-            f'| {one["cell"]} | {shares[0]} | {shares[1]} | {100 * one["balanced_accuracy"]:.2f} % | '
-            f'{one["macro_f1"]:.3f} | {one["minutes"]:.1f} |'
+            f'| {cell["cell"]} | {shares[0]} | {shares[1]} | {100 * cell["balanced_accuracy"]:.2f} % | '
+            f'{cell["macro_f1"]:.3f} | {cell["minutes"]:.1f} |'
         )
     return '\n'.join(lines) + '\n'
 

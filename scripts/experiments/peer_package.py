@@ -50,11 +50,11 @@ def main(argv: list[str] | None = None) -> int:
         write(table, arguments.data, arguments.split, arguments.wheel)
         given = {'predictions': [table]}
         if arguments.workdir:
-            found = evaluate_runs.evaluate_together(arguments.workdir, arguments.split, **given)
+            result = evaluate_runs.evaluate_together(arguments.workdir, arguments.split, **given)
         else:
-            found = evaluate_runs.evaluate_together([], dataset=f'{arguments.data}:{arguments.split}', **given)
-        print(comparison.table(found))
-        run_results.write_results(arguments.output, found)
+            result = evaluate_runs.evaluate_together([], dataset=f'{arguments.data}:{arguments.split}', **given)
+        print(comparison.table(result))
+        run_results.write_results(arguments.output, result)
 
     return run_command(command)
 
@@ -71,15 +71,17 @@ def write(path: Path, name: str, role: str, wheel: Path | None) -> None:
         for first in progress.bar(range(0, len(split.ids), BATCH), 'images', unit=f' x {BATCH} img'):
             index = np.arange(first, min(first + BATCH, len(split.ids)))
             shares = network.predict([faces(split.read(index))], verbose=0)
-            writer.writerows([split.ids[at], *row] for at, row in zip(index, shares.tolist(), strict=True))
+            writer.writerows(
+                [split.ids[row_index], *row] for row_index, row in zip(index, shares.tolist(), strict=True)
+            )
 
 
 def faces(images: np.ndarray) -> np.ndarray:
     """uint8 [B, H, W, 1] -> float32 [B, 64, 64, 1], -1..1."""
     from PIL import Image
 
-    resized = [Image.fromarray(one[..., 0]).resize((SIDE, SIDE), Image.Resampling.BILINEAR) for one in images]
-    return (np.stack([np.asarray(one, np.float32) for one in resized])[..., None] / 255 - 0.5) * 2
+    resized = [Image.fromarray(image[..., 0]).resize((SIDE, SIDE), Image.Resampling.BILINEAR) for image in images]
+    return (np.stack([np.asarray(image, np.float32) for image in resized])[..., None] / 255 - 0.5) * 2
 
 
 def load(wheel: Path | None):

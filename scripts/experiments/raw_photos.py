@@ -12,13 +12,12 @@ Then the detector looks for it, what it finds is cut out again with each of the 
 face is the one that was put there is known. Light, pose and blur stay those of the crop, so this measures detection and
 cutting out alone. Images on which the run was trained or selected are left out.
 
-`--output` has one JSON object a margin, and the Markdown table beside it. docs/photographs.md says how to read it.
+`--output` has one JSON object a margin, and the Markdown table beside it. docs/how-to/photographs.md explains it.
 """
 
 import argparse
-import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +37,7 @@ from fer_jax.evaluation.comparison import Predictions
 from fer_jax.inference import face_pipeline
 from fer_jax.inference.predictor import Predictor
 from fer_jax.utils import progress
+from scripts.experiments import common
 
 WIDTH, HEIGHT = 640, 480
 SIDES = (48, 288)  # px, of an enlarged crop; log-uniform
@@ -78,9 +78,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def command() -> None:
         rows = report(arguments)
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(''.join(json.dumps(row) + '\n' for row in rows))
-        arguments.output.with_suffix('.md').write_text(markdown(rows))
+        common.write_rows(arguments.output, rows, markdown)
         print(markdown(rows))
 
     return run_command(command)
@@ -96,7 +94,7 @@ def report(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     print(trained.description, file=sys.stderr)
     own = trained.margin
     try:
-        margins = [float(one) for one in arguments.margins.split(',')] if arguments.margins else {own, *MARGINS}
+        margins = [float(item) for item in arguments.margins.split(',')] if arguments.margins else {own, *MARGINS}
     except ValueError:
         raise UserError(f'--margins={arguments.margins}; expected numbers such as 0,0.2') from None
     rng = np.random.default_rng(arguments.seed)
@@ -104,32 +102,32 @@ def report(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     if 0 < arguments.count < len(table):
         table = table.take(np.sort(rng.choice(len(table), arguments.count, replace=False)))
     aligned, left_out = cross_dataset.predict_unseen(predictor, table, cross_dataset.trained_on(predictor.folder))
-    where = {one: at for at, one in enumerate(table.ids)}
-    table = table.take(np.array([where[one] for one in aligned.ids]))
+    where = {item: index for index, item in enumerate(table.ids)}
+    table = table.take(np.array([where[item] for item in aligned.ids]))
     if arguments.photos:
-        raw = (faces.read_rgb(arguments.photos / one) for one in originals(arguments.photos, table.ids))
+        raw = (faces.read_rgb(arguments.photos / item) for item in originals(arguments.photos, table.ids))
         pictures = ((image, None) for image in raw)
     else:
         pictures = scenes(table, backgrounds(arguments.backgrounds, detect), rng)
-    found: list[Found] = []
+    detections: list[Found] = []
     crops: dict[float, list[np.ndarray]] = {margin: [] for margin in sorted(margins)}
     for image, square in progress.bar(pictures, 'photographs', len(table)):
-        found.append(located(detect(image), square))
+        detections.append(located(detect(image), square))
         for margin, cut in crops.items():
-            if face := found[-1].face:
+            if face := detections[-1].face:
                 how = trained._replace(margin=margin)
                 cut.append(face_pipeline.cut_out(image, face, predictor.image_size, how))
     name = Path(arguments.data).name or arguments.photos.name
     common = {'data': name, 'made': not arguments.photos, 'left_out': left_out, 'run': arguments.workdir.name}
-    common |= {'step': predictor.step, 'own_margin': own} | detected(found)
-    return [common | {'margin': margin} | scored(predictor, aligned, found, cut) for margin, cut in crops.items()]
+    common |= {'step': predictor.step, 'own_margin': own} | detected(detections)
+    return [common | {'margin': margin} | scored(predictor, aligned, detections, cut) for margin, cut in crops.items()]
 
 
 def paired(photos: Path, crops: Path) -> Table:
     """The crops that have a photograph of the same class and name."""
     table = folder.scan(crops)
     known = set(_stems(photos))
-    kept = [at for at, one in enumerate(table.ids) if _stem(one) in known]
+    kept = [index for index, name in enumerate(table.ids) if _stem(name) in known]
     if not kept:
         raise UserError(f'--photos={photos} and --crops={crops} have no <class>/<name> in common')
     return table.take(np.array(kept))
@@ -138,7 +136,7 @@ def paired(photos: Path, crops: Path) -> Table:
 def originals(photos: Path, ids: np.ndarray) -> list[str]:
     """The photographs of crops, relative to their folder."""
     names = _stems(photos)
-    return [names[_stem(one)] for one in ids]
+    return [names[_stem(name)] for name in ids]
 
 
 def _stem(name: str) -> str:
@@ -146,7 +144,7 @@ def _stem(name: str) -> str:
 
 
 def _stems(photos: Path) -> dict[str, str]:
-    return {_stem(one): str(one) for one in folder.scan(photos).ids}
+    return {_stem(name): str(name) for name in folder.scan(photos).ids}
 
 
 def backgrounds(photos: Path | None, detect: faces.Detector) -> list[np.ndarray]:
@@ -155,7 +153,7 @@ def backgrounds(photos: Path | None, detect: faces.Detector) -> list[np.ndarray]
 
     if photos is None:
         noise = np.random.default_rng(0).integers(0, 256, (50, 6, 8, 3), np.uint8)
-        return [cv2.resize(one, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC) for one in noise]
+        return [cv2.resize(scene, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC) for scene in noise]
     table = folder.unlabelled(photos)
     kept = []
     for data, name in zip(table.fetch(np.arange(len(table))), table.ids, strict=True):
@@ -177,8 +175,8 @@ def scenes(
     """(uint8 RGB [HEIGHT, WIDTH, 3], where the crop is) for each crop; grey around a grey one."""
     import cv2
 
-    for at, name in enumerate(table.ids):
-        crop = decode(table.fetch(np.array([at]))[0], None, 3, name)
+    for index, name in enumerate(table.ids):
+        crop = decode(table.fetch(np.array([index]))[0], None, 3, name)
         side = round(float(np.exp(rng.uniform(*np.log(SIDES)))))
         x, y = int(rng.integers(0, WIDTH - side + 1)), int(rng.integers(0, HEIGHT - side + 1))
         scene = grounds[int(rng.integers(len(grounds)))].copy()
@@ -205,28 +203,34 @@ def located(faces: list[Face], square: Square | None) -> Found:
     return Found(largest[0] if largest else None, len(faces) - bool(largest), square)
 
 
-def detected(found: list[Found]) -> dict[str, Any]:
+def detected(detections: list[Found]) -> dict[str, Any]:
     """n, missed and its share, other faces; of made pictures the margin of the crops and misses by their side."""
-    n, missed = len(found), sum(one.face is None for one in found)
-    told: dict[str, Any] = {'n': n, 'missed': missed, 'others': sum(one.others for one in found)}
-    told |= {'miss_rate': missed / n, 'miss_rate_ci95': list(intervals.wilson_interval(missed, n))}
-    made = [one for one in found if one.square]
-    seen = [(one.square[2] / max(one.face.box[2:]) - 1) / 2 for one in made if one.square and one.face]
+    n, missed = len(detections), sum(detection.face is None for detection in detections)
+    figures: dict[str, Any] = {'n': n, 'missed': missed, 'others': sum(detection.others for detection in detections)}
+    figures |= {'miss_rate': missed / n, 'miss_rate_ci95': list(intervals.wilson_interval(missed, n))}
+    made = [detection for detection in detections if detection.square]
+    seen = [
+        (detection.square[2] / max(detection.face.box[2:]) - 1) / 2
+        for detection in made
+        if detection.square and detection.face
+    ]
     if seen:
-        told['margin_seen'] = np.percentile(seen, (25, 50, 75)).round(3).tolist()
+        figures['margin_seen'] = np.percentile(seen, (25, 50, 75)).round(3).tolist()
     for low, high in zip(BINS, BINS[1:], strict=False) if made else ():
-        part = [one.face is None for one in made if one.square and low <= one.square[2] < high]
-        told.setdefault('by_side', {})[f'{low} to {high - 1} px'] = {'n': len(part), 'missed': sum(part)}
-    return told
+        part = [detection.face is None for detection in made if detection.square and low <= detection.square[2] < high]
+        figures.setdefault('by_side', {})[f'{low} to {high - 1} px'] = {'n': len(part), 'missed': sum(part)}
+    return figures
 
 
-def scored(predictor: Predictor, aligned: Predictions, found: list[Found], cut: list[np.ndarray]) -> dict[str, Any]:
+def scored(
+    predictor: Predictor, aligned: Predictions, detections: list[Found], cut: list[np.ndarray]
+) -> dict[str, Any]:
     """Of all, where a missed face counts as a mistake, and of those that were found; see `against`."""
-    there = np.array([one.face is not None for one in found])
+    there = np.array([detection.face is not None for detection in detections])
     ours = [canonical(name) for name in predictor.classes]
     columns = [ours.index(name) for name in aligned.classes]
-    parts = [predictor(np.stack(cut[at : at + 64])) for at in range(0, len(cut), 64)]
-    right = np.zeros(len(found), bool)
+    parts = [predictor(np.stack(cut[start : start + 64])) for start in range(0, len(cut), 64)]
+    right = np.zeros(len(detections), bool)
     if parts:
         right[there] = np.concatenate(parts)[:, columns].argmax(1) == aligned.labels[there]
     before = aligned.logits.argmax(1) == aligned.labels
@@ -236,30 +240,34 @@ def scored(predictor: Predictor, aligned: Predictions, found: list[Found], cut: 
 
 def against(before: np.ndarray, after: np.ndarray, subjects: np.ndarray) -> dict[str, Any]:
     """Accuracy of aligned crops and of raw photographs, what was gained, and McNemar's p; hits are bool [N]."""
-    told: dict[str, Any] = {'n': len(before)}
+    figures: dict[str, Any] = {'n': len(before)}
     for name, hits in (('aligned', before), ('raw', after)):
-        told |= {name: float(hits.mean()), f'{name}_ci95': intervals.rate_interval(hits, subjects)[0]}
+        figures |= {name: float(hits.mean()), f'{name}_ci95': intervals.rate_interval(hits, subjects)[0]}
     gain, interval = comparison.gain(before, after, subjects)
-    return told | {'gain': gain, 'gain_ci95': interval, 'p': intervals.mcnemar(before, after)}
+    return figures | {'gain': gain, 'gain_ci95': interval, 'p': intervals.mcnemar(before, after)}
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
+def markdown(rows: Sequence[common.Row]) -> str:
     first = rows[0]
     missed = summary.share(first['miss_rate'], first['miss_rate_ci95'])
     others = f'{first["others"]:,} {"faces where there is none" if first["made"] else "other faces"}'
     lines = [f'{first["data"]}, n = {first["n"]:,}: missed {missed}, {others}.']
     if 'margin_seen' in first:
         low, middle, high = first['margin_seen']
-        sides = ', '.join(f'{one["missed"]} of {one["n"]} at {side}' for side, one in first['by_side'].items())
+        sides = ', '.join(
+            f'{figures["missed"]} of {figures["n"]} at {side}' for side, figures in first['by_side'].items()
+        )
         lines += [f'Missed {sides}. Margin of the crops as the detector sees it: {middle:g} [{low:g}, {high:g}].']
     lines += ['', '| margin | part | n | aligned crops | raw photographs | gain | p |', '|---|---|---|---|---|---|---|']
     for row in rows:
         for part, name in (('all', 'all, missed is wrong'), ('found', 'found')):
-            if one := row.get(part):
+            if figures := row.get(part):
                 margin = f'{row["margin"]:g}' + (" (the run's)" if row['margin'] == row['own_margin'] else '')
-                aligned, raw = (summary.share(one[which], one[f'{which}_ci95']) for which in ('aligned', 'raw'))
-                gain = comparison.points(one['gain'], one['gain_ci95'])
-                lines.append(f'| {margin} | {name} | {one["n"]:,} | {aligned} | {raw} | {gain} | {one["p"]:.2g} |')
+                aligned, raw = (summary.share(figures[which], figures[f'{which}_ci95']) for which in ('aligned', 'raw'))
+                gain = comparison.points(figures['gain'], figures['gain_ci95'])
+                lines.append(
+                    f'| {margin} | {name} | {figures["n"]:,} | {aligned} | {raw} | {gain} | {figures["p"]:.2g} |'
+                )
     return '\n'.join(lines) + '\n'
 
 

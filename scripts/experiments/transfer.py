@@ -1,13 +1,14 @@
-"""Six networks x where their weights come from x how they are fine-tuned, on FER2013, under one protocol and budget.
+"""Networks x where their weights come from x how they are fine-tuned, on FER2013, under one protocol and budget.
 
     python scripts/experiments/transfer.py --out runs/transfer --output docs/results/transfer.jsonl --other faces/ck48
 
 Every cell has the same images, batches, augmentation, optimizer, epochs over the training images, and choice on
 validation; the test split is scored once by what was chosen. `other` weights are those of a run of the same network
 from fresh weights on the set that `--other` names (a prepared set, a folder of class folders, or a manifest), with as
-many epochs again. The same command goes on where it stopped and leaves finished cells alone. `--output` has one JSON
-object a cell, and the Markdown table and a plot beside it; a cell whose weights cannot be had here stays empty, and the
-reason is kept.
+many epochs again. `given` weights are those that `--given` names for networks, such as
+`--given vgg16=vgg16_notop.h5,dlib_resnet=faces`. The same command goes on where it stopped and leaves finished cells
+alone. `--output` has one JSON object a cell, and the Markdown table and a plot beside it; a cell whose weights cannot
+be had here stays empty, and the reason is kept.
 
 On a GPU: `--image_size 96 --epochs 12 --batch_size 256`. On a CPU: `--train_examples 2000 --epochs 3 --image_size 48`.
 """
@@ -17,7 +18,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -29,10 +29,14 @@ from fer_jax.evaluation import summary
 from fer_jax.runs import metrics_log
 from fer_jax.training import initial_weights, repeats
 from fer_jax.utils import plotting
+from scripts.experiments import common
+from scripts.experiments.common import Row
 
-Row = dict[str, Any]
-NETWORKS = ('vgg16', 'resnet18', 'resnet50', 'resnet50_v2', 'inception_resnet_v2', 'efficientnet_lite0')
-WEIGHTS = ('scratch', 'imagenet', 'other')
+NETWORKS = (
+    'vgg16', 'resnet18', 'resnet50', 'resnet50_v2', 'inception_resnet_v2', 'efficientnet_lite0', 'efficientnet_lite2',
+    'mobilenet_v1', 'mobilenet_v1_folded', 'dlib_resnet',
+)  # fmt: skip
+WEIGHTS = ('scratch', 'imagenet', 'given', 'other')
 # The last stages below the pool, from the top: the first alone is 'last stage', all in turn are 'gradual'.
 UPPER = {
     'vgg16': ('block5', 'block4'),
@@ -40,7 +44,9 @@ UPPER = {
     'resnet50': ('layer4', 'layer3'),
     'resnet50_v2': ('layer4', 'layer3'),
     'inception_resnet_v2': ('conv_7b', 'block8'),
-    'efficientnet_lite0': ('conv_head', 'blocks6'),
+    **dict.fromkeys(('efficientnet_lite0', 'efficientnet_lite2'), ('conv_head', 'blocks6')),
+    **dict.fromkeys(('mobilenet_v1', 'mobilenet_v1_folded'), ('blocks4', 'blocks3')),
+    'dlib_resnet': ('level0', 'level1'),
 }
 
 
@@ -51,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--output', type=Path, required=True, help='.jsonl to write')
     parser.add_argument('--data', default='fer2013', help='a prepared set')
     parser.add_argument('--other', default='', help='set of the `other` weights; empty: those cells stay empty')
+    parser.add_argument('--given', default='', help='NETWORK=WEIGHTS,... of the `given` weights, see model.weights')
     parser.add_argument('--networks', default=','.join(NETWORKS))
     parser.add_argument('--weights', default=','.join(WEIGHTS))
     parser.add_argument('--methods', default=','.join(METHODS))
@@ -72,15 +79,12 @@ def fill(arguments: argparse.Namespace) -> None:
     """Runs the cells that are not finished, and writes what there is after each."""
     cells = list(chosen(arguments))
     rows: list[Row] = []
-    for done, (network, weights, method) in enumerate(cells, 1):
+    for network, weights, method in cells:
         rows.append(cell(arguments, network, weights, method))
-        spent = [row['minutes'] for row in rows if 'minutes' in row]  # those that stay empty take none
-        left = sum(spent) / max(len(spent), 1) * (len(cells) - done)
-        said = rows[-1].get('absent') or summary.share(rows[-1]['accuracy'], rows[-1]['accuracy_ci95'])
-        print(f'{network}, {weights}, {method}: {said}; {done} of {len(cells)} cells, about {left:.0f} minutes left')
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(''.join(json.dumps(row) + '\n' for row in rows))
-        arguments.output.with_suffix('.md').write_text(table(rows))
+        left = common.minutes_left(rows, len(cells))
+        text = rows[-1].get('absent') or summary.share(rows[-1]['accuracy'], rows[-1]['accuracy_ci95'])
+        print(f'{network}, {weights}, {method}: {text}; {len(rows)} of {len(cells)} cells, {left:.0f} minutes left')
+        common.write_rows(arguments.output, rows, table)
     plot(arguments.output.with_suffix('.png'), rows)
     print(table(rows))
 
@@ -93,10 +97,8 @@ def chosen(arguments: argparse.Namespace) -> Iterator[tuple[str, str, str]]:
     """
     axes = []
     for name, known in (('networks', NETWORKS), ('weights', WEIGHTS), ('methods', tuple(METHODS))):
-        asked = getattr(arguments, name).split(',')
-        if unknown := [one for one in asked if one not in known]:
-            raise UserError(f'--{name}: {", ".join(unknown)} unknown; choose of {", ".join(known)}')
-        axes.append([one for one in known if one in asked])
+        asked = common.choose(name, getattr(arguments, name), known)
+        axes.append([option for option in known if option in asked])
     for network in axes[0]:
         for weights in axes[1]:
             for method in axes[2]:
@@ -112,6 +114,8 @@ def cell(arguments: argparse.Namespace, network: str, weights: str, method: str)
     except UserError as error:
         return named | {'absent': str(error)}
     config = base(arguments, network, given)
+    if network == 'vgg16' and weights == 'given':  # files without top have no fc6 and fc7, which 'mlp' trains anew
+        config.model.head = 'mlp'
     METHODS[method](config, arguments.epochs, UPPER[network])
     workdir = arguments.out / f'{network}-{weights}-{method}'
     results = repeats.once(json.loads(config.to_json()), workdir)
@@ -127,9 +131,9 @@ def spent(workdir: Path, results: Row) -> Row:
     timing = metrics_log.read_metrics(workdir / 'timing.jsonl')
     if not timing:
         return {'minutes': round(sum(results['seconds'].values()) / 60, 2)}
-    rates = sorted(one['images_per_second'] for one in timing if one['event'] == 'train')
-    minutes = sum(one['seconds'] for one in timing) / 60
-    return {'minutes': round(minutes, 2), 'images_per_second': rates[len(rates) // 2]}
+    rates = sorted(record['images_per_second'] for record in timing if record['event'] == 'train')
+    minutes = round(common.spent_minutes(workdir), 2)
+    return {'minutes': minutes, 'images_per_second': rates[len(rates) // 2]}
 
 
 def origin(arguments: argparse.Namespace, network: str, weights: str) -> str:
@@ -138,6 +142,11 @@ def origin(arguments: argparse.Namespace, network: str, weights: str) -> str:
     Raises:
       UserError: the weights cannot be had here.
     """
+    if weights == 'given':
+        files = dict(pair.split('=', 1) for pair in arguments.given.split(',') if '=' in pair)
+        if network not in files:
+            raise UserError(f'--given names no weights of {network}')
+        weights = files[network]
     if weights != 'other':
         initial_weights.source(weights, network)
         return weights
@@ -221,9 +230,9 @@ def table(rows: Sequence[Row]) -> str:
     methods = [name for name in METHODS if any(row['method'] == name for row in rows)]
     lines = [f'| network | weights | {" | ".join(str(METHODS[name].__doc__) for name in methods)} |']
     lines.append('|---' * (2 + len(methods)) + '|')
-    found = {(row['network'], row['weights'], row['method']): row for row in rows}
+    by_cell = {(row['network'], row['weights'], row['method']): row for row in rows}
     for network, weights in dict.fromkeys((row['network'], row['weights']) for row in rows):
-        cells = [written(found.get((network, weights, method), {})) for method in methods]
+        cells = [written(by_cell.get((network, weights, method), {})) for method in methods]
         lines.append(f'| {network} | {weights} | {" | ".join(cells)} |')
     reasons = dict.fromkeys(f'{row["network"]}, {row["weights"]}: {row["absent"]}' for row in rows if 'absent' in row)
     return '\n'.join([*lines, '', *(f'- {reason}' for reason in reasons)]) + '\n'
@@ -241,7 +250,7 @@ def plot(path: Path, rows: Sequence[Row]) -> None:
     scored = [row for row in rows if 'accuracy' in row]
     drawn = plotting.figure(9.0, 4.5)
     axes = drawn.add_subplot()
-    markers = dict(zip(WEIGHTS, 'os^', strict=True))
+    markers = dict(zip(WEIGHTS, 'osD^', strict=True))
     for number, method in enumerate(METHODS):
         for weights in WEIGHTS:
             those = [row for row in scored if (row['method'], row['weights']) == (method, weights)]
