@@ -99,3 +99,15 @@ def test_a_mistake_becomes_a_line_and_a_status(capsys):
     assert capsys.readouterr().err == 'fer_jax: wrong\nfer_jax: gone\nstopped\n'
     with pytest.raises(FileNotFoundError):
         cli.run_command(raising(FileNotFoundError('gone')))
+
+
+def test_names_that_are_not_ascii_are_known_in_any_locale(tmp_path):
+    """Python takes them for ASCII where its UTF-8 mode is turned off; output and files are UTF-8 all the same."""
+    environment = os.environ | {'LC_ALL': 'C', 'PYTHONUTF8': '0'}
+    folder = tmp_path / 'donn\u00e9es \u9ad8'
+    folder.mkdir()
+    (folder / 'config.py').write_text("raise ValueError('\u00e9')", encoding='utf-8')
+    command = [sys.executable, '-m', 'fer_jax.cli', 'train', f'--config={folder / "config.py"}']
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, check=False)
+    assert done.returncode == 2
+    assert f'{folder}/config.py' in done.stderr.decode() and '\u00e9' in done.stderr.decode()

@@ -21,6 +21,7 @@ from fer_jax.models.network import build
 from fer_jax.models.parameters import Variables
 from fer_jax.runs import checkpoints
 from fer_jax.runs import results as run_results
+from fer_jax.utils import checked_files
 from tests.lazy import lazy
 from tests.small_run import restored
 
@@ -105,7 +106,7 @@ def test_runs_and_peers_are_compared_on_the_same_images(finished, tmp_path, caps
     for seed in (0, 1):
         shutil.copytree(workdir, tmp_path / 'runs' / f'seed-{seed}')
     config = json.loads((workdir / 'config.json').read_text())
-    (tmp_path / 'runs' / 'seed-1' / 'config.json').write_text(json.dumps({**config, 'seed': 1}))
+    checked_files.write_json(tmp_path / 'runs' / 'seed-1' / 'config.json', {**config, 'seed': 1})
     part = run_results.read_predictions(workdir / 'predictions.npz', 'test')
     shares = special.softmax(part['logits'].astype(np.float64), 1)
     rows = [','.join([name, *map(str, row)]) for name, row in zip(part['ids'], shares.tolist(), strict=True)]

@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parents[1] / 'fer_jax'
 FILES_AT_THE_TOP = 17
 LINES_OF_A_FILE = 350
 COMMANDS = {
-    'checkpoints', 'convert_weights', 'cross_evaluate', 'evaluate', 'export', 'group_faces', 'main', 'predict',
-    'prepare_dataset', 'preview_augmentation', 'pseudo_label', 'report', 'serve',
+    'checkpoints', 'convert_weights', 'cross_evaluate', 'evaluate', 'export', 'group_faces', 'main',
+    'predict', 'prepare_dataset', 'preview_augmentation', 'pseudo_label', 'report', 'serve',
 }  # fmt: skip
 FORWARDS = {'photographs'}  # old names, for one release
 LAYERS = (

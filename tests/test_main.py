@@ -92,7 +92,7 @@ def config_of_nothing(faces, tmp_path):
         (None, ['--config=vgg16_transfer:both'], "'both' is no form; choose vgg16_transfer or vgg16_transfer:joint"),
         (None, ['--config.seed=1'], '--config is missing'),
         (None, [], '--config is missing'),
-        (None, [*SMALL, '--confg=x'], "Unknown command line flag 'confg'"),
+        (None, [*SMALL, '--confg=x'], '--confg is not a flag; the nearest is --config'),
         (None, [*SMALL, '--config.model.nam=x'], 'the nearest are --config.model.name'),
         (None, [*SMALL, '--config.phases[7].epochs=1'], 'the nearest are --config.phases[1].epochs'),
         (
@@ -101,10 +101,17 @@ def config_of_nothing(faces, tmp_path):
             'config.data.batch_size=many; expected a whole number from 1',
         ),
         (None, [*SMALL, '--config.loss=5'], '--config.loss=5; what lies below it has flags of its own'),
-        (None, [*SMALL, '--config.batch_size=5'], 'not a config key; the nearest are --config.data.batch_size'),
+        (None, [*SMALL, '--config.batch_size=5'], 'not a config key; the nearest is --config.data.batch_size'),
+        (None, ['--epochs', '5'], '--epochs is not a flag; the nearest is --config.phases[0].epochs'),
+        (None, [*SMALL, '--lr=1e-3'], 'nearest are --config.phases[1].learning_rate, --config.phases[0].learning_rate'),
+        (None, [*SMALL, '--config.lr=1e-3'], 'key; the nearest are --config.phases[1].learning_rate'),
+        (None, [*SMALL, '--batch-size', '8'], '--batch-size is not a flag; the nearest is --config.data.batch_size'),
+        (None, [*SMALL, '--output_dir=x'], '--output_dir is not a flag; the nearest is --workdir'),
+        (None, [*SMALL, '--config.data.shares=(0.5,0.5)'], 'that add up to less than 1'),
+        (None, ['--data=absent'], "data.dir='absent' is not a folder"),
         (None, [*SMALL, '--config.phases[0].learning_rate=nan'], 'phases[0].learning_rate=nan; expected a number abo'),
         (None, [*SMALL, '--config.data.items=3'], '--config.data.items is not a config key'),
-        (None, [*SMALL, '--noconfig.deterministc'], 'the nearest are --config.deterministic'),
+        (None, [*SMALL, '--noconfig.deterministc'], 'the nearest is --config.deterministic'),
         (None, [*SMALL, '--num_processes=x'], '--num_processes=x: invalid literal'),
         (config_that_fails, ['--config={tmp}/broken.py', '--config.seed=1'], "NameError: name 'undefined'"),
         (None, [*SMALL, '--config.model.name=resnet19'], "model.name='resnet19' is unknown; the nearest are resnet18"),
@@ -119,7 +126,11 @@ def config_of_nothing(faces, tmp_path):
             "is of resnet50, model.name is 'resnet18'",
         ),
         (None, [*SMALL, '--config.model.weights=imagenet'], '--config.model.weights=scratch'),
-        (None, [*SMALL, '--config.checkpoint.select=test/accuracy'], 'on the test split the choice would make'),
+        (
+            None,
+            [*SMALL, '--config.checkpoint.select=test/accuracy'],
+            'the test split is not allowed, its score would be optimistic',
+        ),
         (
             None,
             [*SMALL, '--config.checkpoint.select=train/accuracy'],
@@ -154,7 +165,9 @@ def test_all_mistakes_are_one_message(run):
     assert first == 'fer_jax: there are 8 mistakes:'
     begins = (
         '--config.foo is not a config key', '--config.data.batch_size=-many; expected', '--config.loss=5; what lies',
-        'flag --folds=some: value should be one of', "Unknown command line flag 'confg'", "unexpected argument 'extra'",
+        'flag --folds=some: value should be one of', '--confg is not a flag; the nearest',
+        "unexpected argument 'extra'",
+       
         'seed=-1; expected', "model.name='resnet19' is unknown",
     )  # fmt: skip
     for line, begin in zip(lines, begins, strict=True):

@@ -130,3 +130,33 @@ def test_the_command_that_a_broken_folder_is_answered_with_leaves_out_what_is_br
 def test_a_wrong_command_is_named(tmp_path, capsys, arguments, message):
     assert call(*arguments, '--root', tmp_path) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_damage_to_any_file_of_a_prepared_set_is_one_message(jaffe, tmp_path, capsys, caplog):
+    root = tmp_path / 'sets'
+    assert call('--dataset', 'jaffe', '--root', root, '--source', jaffe, '--drop', 'blank,unreadable') == 0
+
+    def load():
+        data = dataset.load_dataset(name='jaffe', splits=ROLES, image_size=32, channels=1, root=root)
+        return {role: split.read(np.arange(len(split.ids))) for role, split in data.splits.items()}
+
+    whole = load()
+    files = sorted(path for path in (root / 'jaffe' / '1.0.0').iterdir() if path.is_file())
+    assert {'SHA256SUMS', 'dropped.json', 'index.npz', 'dataset_info.json'} < {path.name for path in files}
+    for path in files:
+        data = path.read_bytes()
+        flipped = bytearray(data)
+        flipped[len(data) // 2] ^= 4
+        for harmed in (bytes(flipped), data[: len(data) // 2]):
+            path.write_bytes(harmed)
+            if path.name == 'index.npz':  # is made anew of the records
+                caplog.clear()
+                again = load()
+                assert all(np.array_equal(again[role], whole[role]) for role in whole)
+                assert 'index.npz is damaged' in caplog.text
+            else:
+                with pytest.raises(UserError, match=r'damaged.*(anew|again|take it from a copy)'):
+                    load()
+        path.write_bytes(data)
+    load()

@@ -13,6 +13,7 @@ from fer_jax.data.imaging import codec
 from fer_jax.data.sources import manifest
 from fer_jax.runs import results as run_results
 from fer_jax.training import setup
+from fer_jax.utils import checked_files
 from tests.lazy import lazy
 
 special = lazy('scipy.special')
@@ -53,7 +54,7 @@ def test_what_is_broken_is_passed_over_and_counted(finished, faces, tmp_path, ca
     shutil.copytree(finished[0], workdir)
     config = json.loads((workdir / 'config.json').read_text())
     config['data']['dir'] = str(tmp_path / 'gone')
-    (workdir / 'config.json').write_text(json.dumps(config))
+    checked_files.write_json(workdir / 'config.json', config)
     photos = Path(shutil.copytree(faces, tmp_path / 'photos'))
     paths = sorted(photos.rglob('*.png'))
     paths[0].write_bytes(b'')

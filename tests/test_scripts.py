@@ -227,7 +227,7 @@ def test_flags_status_and_signals_go_through(sandbox):
 
 
 def test_every_network_stands_in_the_table_of_networks():
-    text = (REPOSITORY / 'docs' / 'models.md').read_text()
+    text = (REPOSITORY / 'docs' / 'reference' / 'networks.md').read_text()
     rows = {line.split('`')[1]: line for line in text.splitlines() if line.startswith('| `')}
     assert list(rows)[1:] == list(models.NAMES)  # after the line of titles
     assert '11,689,512' in rows['resnet18'] and '55,843,464' in rows['inception_resnet_v2']  # as published

@@ -85,7 +85,7 @@ def test_efficiency_by_hand():
 
 
 def test_the_page_says_what_the_command_prints(capsys):
-    page = (REPOSITORY / 'docs' / 'scaling.md').read_text()
+    page = (REPOSITORY / 'docs' / 'results' / 'scaling.md').read_text()
     commands = set(re.findall(r'`python scripts/benchmarks/scaling.py (predict[^`]*)`', page))
     assert len(commands) == 3
     for command in commands:

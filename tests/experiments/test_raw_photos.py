@@ -134,5 +134,5 @@ def test_the_release_is_a_network_like_others(tmp_path, monkeypatch):
     for name in ('happy', 'sad'):
         (tmp_path / name).mkdir()
         Image.new('L', (48, 48)).save(tmp_path / name / 'x.png')
-    assert report.main(['--workdir', 'release', '--data', str(tmp_path), '--output', 'x']) == 2
-    assert asked == [restore.resolve_workdir('release')] and asked[0].is_dir()
+    assert report.main(['--workdir', 'release:fer2013', '--data', str(tmp_path), '--output', 'x']) == 2
+    assert asked == [restore.resolve_workdir('release:fer2013')] and asked[0].is_dir()

@@ -19,7 +19,7 @@ def test_fresh_weights_are_trained_whole_alone():
         ('resnet18', 'imagenet', 'full'),
     ]
     whole = asked(*map(','.join, (transfer.NETWORKS, transfer.WEIGHTS, transfer.METHODS)))
-    assert len(list(transfer.chosen(whole))) == 6 * (1 + 2 * 5)
+    assert len(list(transfer.chosen(whole))) == 10 * (1 + 3 * 5)
 
 
 def test_unknown_names_are_one_message():

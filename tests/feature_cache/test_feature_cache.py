@@ -233,7 +233,7 @@ def test_the_key_covers_all_that_features_depend_on(faces, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize('harm', ['flip', 'truncate', 'shape', 'no note', 'no file'])
-def test_a_damaged_cache_is_computed_again(faces, own_cache, harm):
+def test_a_damaged_cache_is_computed_again(faces, own_cache, harm, caplog):
     def rows():
         run, state, fixed = opened(faces)
         return PhaseProgram(run, run.phases[0]).make_loader(state, fixed).device_data['primary']['x']
@@ -251,6 +251,7 @@ def test_a_damaged_cache_is_computed_again(faces, own_cache, harm):
     else:
         (note if harm == 'no note' else path).unlink()
     assert np.array_equal(rows(), before)
+    assert ('is damaged' in caplog.text) == (not harm.startswith('no '))
 
 
 def test_every_source_of_the_key_is_a_file_and_the_key_covers_what_computes():
@@ -329,6 +330,19 @@ program.make_loader(state, fixed)
     assert [process.returncode for process in both] == [0, 0]
     names = sorted(path.suffix for path in (tmp_path / 'cache' / 'features').iterdir())
     assert names == ['.bin', '.json']
+
+
+def test_features_that_cannot_be_kept_are_computed_all_the_same(faces, own_cache, monkeypatch, caplog):
+    def rows():
+        run, state, fixed = opened(faces)
+        return np.array(PhaseProgram(run, run.phases[0]).make_loader(state, fixed).device_data['primary']['x'])
+
+    kept = rows()
+    for path in own_cache.iterdir():
+        path.unlink()
+    monkeypatch.setattr(feature_store.cache, 'is_writable', lambda folder: False)
+    assert np.array_equal(rows(), kept)
+    assert 'the features of train are not kept' in caplog.text and not list(own_cache.iterdir())
 
 
 def test_what_a_killed_process_left_is_swept_after_a_day(faces, own_cache):
