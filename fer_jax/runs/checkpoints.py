@@ -167,7 +167,7 @@ class Checkpoints:
         metrics = None
         if value is not None and math.isfinite(value):
             metrics = {'score': value if self._larger_is_better else -value}
-        saved = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        saved = {name: ocp.args.StandardSave(jax.tree.map(_one_copy, tree)) for name, tree in items.items()}
         try:
             about = {HISTORY: history} if history else None
             self._manager.save(step, args=ocp.args.Composite(**saved), metrics=metrics, custom_metadata=about)
@@ -272,6 +272,13 @@ class Checkpoints:
             self._sealer.shutdown()
             with contextlib.suppress(Exception):  # what `wait` has raised, once more
                 self._manager.close()
+
+
+def _one_copy(leaf: Any) -> Any:
+    """One of the equal copies on the devices of a single process: Orbax would slice each, and compile for each shape."""
+    if processes.count() == 1 and isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
+        return leaf.addressable_data(0)
+    return leaf
 
 
 def _shapes(tree: Any) -> dict[str, str]:

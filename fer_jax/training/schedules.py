@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from fer_jax.config.choices import SCHEDULES
@@ -37,6 +38,7 @@ def make_schedule(
     if warmup_steps >= steps and warmup_steps:
         raise UserError(f'warmup_epochs takes {warmup_steps} steps of a phase that has {steps}; shorten it')
 
+    @jax.jit
     def schedule(step: Any) -> Any:
         step = jnp.asarray(step, jnp.float32)
         after = step - warmup_steps

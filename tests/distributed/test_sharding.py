@@ -96,7 +96,7 @@ def test_any_number_of_devices_trains_as_one(tmp_path, model, precision, what, b
 
 
 SCORED = """
-import json, sys
+import json, pathlib, sys
 import jax
 jax.config.update('jax_num_cpu_devices', 8)
 assert jax.device_count() == 8
@@ -105,6 +105,7 @@ from fer_jax.models.parameters import Variables
 from fer_jax.training import setup
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.evaluation.network_scorer import NetworkScorer
+from fer_jax.runs.checkpoints import Checkpoints
 config, found = json.load(open(sys.argv[1])), {}
 for devices in (1, 8):
     config['parallel']['devices'] = devices
@@ -121,6 +122,13 @@ for devices in (1, 8):
             found[f'{devices} {placement} {role}'] = logits
             found[f'{devices} {placement} {role} confusion'] = np.asarray(scores['confusion'])
 np.savez(sys.argv[2], **found)
+jax.lax.slice_in_dim = None  # with it Orbax would cut each of the 8 copies, and compile that for each shape
+saved = jax.device_put(Variables(params, stats), run.replicated)
+store = Checkpoints(pathlib.Path(sys.argv[3]), run.network.spec)
+store.save({'model': saved._asdict(), 'train': {'step': 1}})
+store.wait()
+like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), saved)
+jax.tree.map(np.testing.assert_array_equal, store.restore_model(1, like), saved)
 """
 
 
@@ -128,7 +136,7 @@ np.savez(sys.argv[2], **found)
 def test_every_example_is_scored_once_on_any_number_of_devices(tmp_path):
     """Splits of 33 images, which 8 devices do not cut evenly, and of 6, fewer than devices."""
     (tmp_path / 'config.json').write_text(json.dumps(load_config(write_config(tmp_path / 'set'))))
-    arguments = [str(tmp_path / 'config.json'), str(tmp_path / 'found.npz')]
+    arguments = [str(tmp_path / name) for name in ('config.json', 'found.npz', 'run')]
     subprocess.run([sys.executable, '-c', SCORED, *arguments], check=True, cwd=REPOSITORY, env=environment())
     with np.load(tmp_path / 'found.npz') as found:
         for placement in ('device', 'stream'):
