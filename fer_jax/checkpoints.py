@@ -12,7 +12,9 @@ from fer_jax.utils.moved import forward
 from fer_jax.utils.paths import path_argument
 
 __getattr__ = forward(
-    __name__, dict.fromkeys(('SELECTABLE', 'Checkpoints', 'parse_select', 'read_spec'), 'fer_jax.runs.checkpoints')
+    __name__,
+    dict.fromkeys(('SELECTABLE', 'Checkpoints', 'parse_select'), 'fer_jax.runs.checkpoints')
+    | {'read_spec': 'fer_jax.runs.model_file'},
 )
 
 

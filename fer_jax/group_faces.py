@@ -29,7 +29,7 @@ from fer_jax.feature_cache.recipe import boundary_spec
 from fer_jax.models.network import build
 from fer_jax.models.parameters import Variables
 from fer_jax.runs import restore
-from fer_jax.runs.checkpoints import read_spec
+from fer_jax.runs.model_file import read_spec
 from fer_jax.utils import cache, image_grid
 from fer_jax.utils.paths import path_argument
 

@@ -23,8 +23,8 @@ from fer_jax.evaluation.evaluate_runs import evaluate
 from fer_jax.exporters.export_run import UNSTATED
 from fer_jax.pretrained import Weights
 from fer_jax.reporting import model_card
-from fer_jax.runs import checkpoints, provenance, restore
 from fer_jax.runs import config as run_config
+from fer_jax.runs import model_file, provenance, restore
 from fer_jax.runs.results import read_results, write_results
 from fer_jax.utils import cache, checked_files
 
@@ -54,7 +54,7 @@ def release(workdir: Path, output: Path | None, data_licence: str) -> str:
     Raises:
       UserError: the run is not finished, or too large.
     """
-    results, config, spec = read_results(workdir), run_config.read_run_config(workdir), checkpoints.read_spec(workdir)
+    results, config, spec = read_results(workdir), run_config.read_run_config(workdir), model_file.read_spec(workdir)
     weights = restore.weights_of_run(workdir)
     output = output or cache.PACKAGE / restore.RELEASE / config['data']['name']
     half = [

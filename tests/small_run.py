@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from configs import default
 from fer_jax.models.network import build
 from fer_jax.models.parameters import Flat
-from fer_jax.runs import checkpoints
+from fer_jax.runs import checkpoints, model_file
 
 FINE_TUNING = {'epochs': 2, 'optimizer': 'sgd', 'learning_rate': 0.02, 'weight_decay': 1e-4, 'ema': 0.9}
 FINE_TUNING |= {'schedule': 'plateau', 'patience': 0}
@@ -29,7 +29,7 @@ def config_of(faces, **phase) -> ConfigDict:
 
 def restored(workdir, best=False) -> dict[str, Flat]:
     """The newest or the best model."""
-    spec = checkpoints.read_spec(workdir)
+    spec = model_file.read_spec(workdir)
     store = checkpoints.Checkpoints(workdir, spec, read_only=True)
     step = store.best_step() if best else store.latest_step()
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])

@@ -19,7 +19,7 @@ from fer_jax.evaluation import evaluate_runs
 from fer_jax.inference import tta as inference_tta
 from fer_jax.models.network import build
 from fer_jax.models.parameters import Variables
-from fer_jax.runs import checkpoints
+from fer_jax.runs import model_file
 from fer_jax.runs import results as run_results
 from fer_jax.utils import checked_files
 from tests.lazy import lazy
@@ -71,7 +71,7 @@ def test_views_at_test_time_are_averaged(finished, faces, tta):
     workdir, results = finished
     part = run_results.read_predictions(workdir / 'predictions.npz', 'test')
     looks = np.stack([codec.decode((faces / name).read_bytes(), 32, 1, name) for name in part['ids']])
-    spec, model = checkpoints.read_spec(workdir), restored(workdir, best=True)
+    spec, model = model_file.read_spec(workdir), restored(workdir, best=True)
     network = build(spec)
     places = [(0, 0)]
     large = looks.astype(np.float32)

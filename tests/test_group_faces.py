@@ -12,7 +12,7 @@ from fer_jax.data.sources import manifest
 from fer_jax.errors import UserError
 from fer_jax.models.network import build
 from fer_jax.models.parameters import Variables
-from fer_jax.runs import checkpoints
+from fer_jax.runs import model_file
 from tests.lazy import lazy
 from tests.small_run import restored
 
@@ -31,7 +31,7 @@ def test_faces_are_grouped_by_what_a_run_makes_of_them(finished, faces, tmp_path
     sizes = np.bincount(table.labels, minlength=4)
     assert sizes.sum() == 90 and table.classes == tuple(f'group-0{number}' for number in range(4))
     assert list(sizes) == sorted(sizes, reverse=True)
-    spec, model = checkpoints.read_spec(workdir), restored(workdir, best=True)
+    spec, model = model_file.read_spec(workdir), restored(workdir, best=True)
     network = build(spec)
     looks = np.stack([codec.decode(Path(name).read_bytes(), 32, 1, '') for name in table.ids])
     entered = network.forward(Variables(*model.values()), network.normalise(looks.astype(np.float32)))[2]

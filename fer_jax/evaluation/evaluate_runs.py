@@ -20,7 +20,7 @@ from fer_jax.inference.tta import check_views
 from fer_jax.runs import config as run_config
 from fer_jax.runs import data as run_data
 from fer_jax.runs import restore
-from fer_jax.runs.checkpoints import read_spec
+from fer_jax.runs.model_file import read_spec
 
 
 class Evaluated(NamedTuple):

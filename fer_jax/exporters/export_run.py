@@ -14,7 +14,7 @@ from fer_jax.pretrained.name_tables import keras_names
 from fer_jax.pretrained.weights import whole_file
 from fer_jax.reporting import model_card
 from fer_jax.runs import restore
-from fer_jax.runs.checkpoints import read_spec
+from fer_jax.runs.model_file import read_spec
 from fer_jax.utils import atomic_files, checked_files
 from fer_jax.utils.choices import check_choice
 

@@ -25,7 +25,7 @@ from fer_jax.inference.eval_step import eval_step
 from fer_jax.models.network import build
 from fer_jax.runs import data as run_data
 from fer_jax.runs import restore
-from fer_jax.runs.checkpoints import read_spec
+from fer_jax.runs.model_file import read_spec
 from fer_jax.utils.paths import user_path
 
 INPUT, OUTPUT = 'faces', 'probabilities'

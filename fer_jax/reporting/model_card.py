@@ -12,7 +12,7 @@ from fer_jax.inference import face_pipeline
 from fer_jax.models.network import ModelSpec
 from fer_jax.reporting.caution import CAUTION
 from fer_jax.runs import restore
-from fer_jax.runs.checkpoints import read_spec
+from fer_jax.runs.model_file import read_spec
 from fer_jax.runs.results import SCORES_ANEW
 from fer_jax.utils import bounded_files, checked_files
 

@@ -20,8 +20,8 @@ from fer_jax.distributed import processes
 from fer_jax.errors import UserError
 from fer_jax.models.network import ModelSpec
 from fer_jax.models.parameters import Variables
-from fer_jax.runs import checksums
-from fer_jax.utils import bounded_files, checked_files, disk_faults
+from fer_jax.runs import checksums, model_file
+from fer_jax.utils import checked_files, disk_faults
 
 log = logging.getLogger('fer_jax')
 HISTORY = 'metrics_jsonl_sha256'  # in the metadata of a step
@@ -95,7 +95,7 @@ class Checkpoints:
         self._larger_is_better = SELECTABLE[parse_select(select)[1]]
         path = self.directory / 'model.json'
         if path.exists():
-            _refuse_another(read_spec(workdir), spec, self.directory)
+            model_file.check_same(model_file.read_spec(workdir), spec, self.directory)
         elif not read_only and processes.is_main_process():
             self.directory.mkdir(parents=True, exist_ok=True)
             checked_files.write_json(path, dataclasses.asdict(spec))
@@ -275,7 +275,7 @@ class Checkpoints:
 
 
 def _one_copy(leaf: Any) -> Any:
-    """One of the equal copies on the devices of a single process: Orbax would slice each, and compile for each shape."""
+    """One of the equal copies on the devices of one process: Orbax would slice each, and compile that for each shape."""
     if processes.count() == 1 and isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
         return leaf.addressable_data(0)
     return leaf
@@ -315,36 +315,3 @@ def step_folders(directory: Path) -> list[Path]:
         return []
     folders = [path for path in directory.iterdir() if path.name.isdecimal() and path.is_dir()]
     return sorted(folders, key=lambda path: int(path.name))
-
-
-def read_spec(workdir: Path) -> ModelSpec:
-    """Reads the spec of the network whose checkpoints `workdir` holds.
-
-    Raises:
-      UserError: there is no run, or its model.json cannot be read.
-    """
-    path = workdir / 'checkpoints' / 'model.json'
-    if not path.is_file():
-        raise UserError(f'workdir={str(workdir)!r} holds no run (no {path}); give the folder that training wrote')
-    remedy = 'take it from a copy of that run, or start again in another --workdir'
-    checked_files.check_file(path, remedy)
-    try:
-        return ModelSpec.from_json(bounded_files.read_text(path))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise UserError(f'{path} cannot be read ({type(error).__name__}: {error}); {remedy}') from error
-
-
-def _refuse_another(there: ModelSpec, here: ModelSpec, directory: Path) -> None:
-    for field in ('name', 'classes', 'channels', 'head', 'mean', 'std', 'order'):
-        old, new = getattr(there, field), getattr(here, field)
-        if old != new:
-            raise UserError(
-                f'{directory} holds checkpoints of another model: its {field} is {_short(old)}, this run has '
-                f'{_short(new)}; choose another --workdir or the config of that run'
-            )
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        return '; '.join(f'{task}: {", ".join(names)}' for task, names in value.items())
-    return str(value)

@@ -11,6 +11,7 @@ from fer_jax.data.dataset import Dataset
 from fer_jax.data.tasks import load_tasks
 from fer_jax.errors import UserError
 from fer_jax.runs import config as run_config
+from fer_jax.runs import model_file
 from fer_jax.utils import checked_files
 
 log = logging.getLogger('fer_jax')
@@ -24,9 +25,7 @@ def data_of_run(workdir: Path) -> dict[str, Dataset]:
     Raises:
       UserError: the data are no longer there, or cannot be read.
     """
-    from fer_jax.runs.checkpoints import read_spec  # a step does not need Orbax
-
-    spec, config = read_spec(workdir), run_config.read_run_config(workdir)
+    spec, config = model_file.read_spec(workdir), run_config.read_run_config(workdir)
     if not any(config['data'].get(place) for place in PLACES):
         raise UserError(
             f'{workdir} was trained on arrays, which it does not keep; write them as images to use them here'

@@ -15,7 +15,7 @@ from fer_jax.models.network import Network, build
 from fer_jax.models.parameters import Variables
 from fer_jax.pretrained import Preprocessing, Weights
 from fer_jax.runs import provenance
-from fer_jax.runs.checkpoints import Checkpoints, read_spec
+from fer_jax.runs.model_file import read_spec
 from fer_jax.runs.results import SCORES_ANEW
 from fer_jax.utils import cache, checked_files
 from fer_jax.utils.paths import user_path
@@ -77,6 +77,8 @@ def restore_selected(workdir: str | Path, sharding: jax.sharding.Sharding | None
         whole = dataclasses.replace(weights, params=_float32(weights.params), stats=_float32(weights.stats))
         variables = pretrained.fill(network.variables, whole, head=True, sharding=sharding)
         return Selected(network, int(weights.metadata['step']), variables)
+    from fer_jax.runs.checkpoints import Checkpoints  # Orbax: a third of the start of a program that needs none
+
     store = Checkpoints(folder, spec, read_only=True)
     step = store.best_step()
     if step is None:

@@ -26,7 +26,7 @@ from fer_jax.models.network import build
 from fer_jax.models.parameters import Variables, digest_of
 from fer_jax.pretrained import Weights
 from fer_jax.runs import restore
-from fer_jax.runs.checkpoints import read_spec
+from fer_jax.runs.model_file import read_spec
 from fer_jax.training.objectives import HINTS
 
 TEACHER_BATCH_SIZE = 1024

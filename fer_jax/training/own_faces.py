@@ -17,7 +17,7 @@ from fer_jax.distributed import processes
 from fer_jax.pretrained import locate, published_weights
 from fer_jax.runs import config as run_config
 from fer_jax.runs import restore
-from fer_jax.runs.checkpoints import read_spec
+from fer_jax.runs.model_file import read_spec
 from fer_jax.utils import cache
 from fer_jax.utils.paths import user_path
 

@@ -33,7 +33,7 @@ from fer_jax.distributed import sharding
 from fer_jax.errors import UserError
 from fer_jax.evaluation import intervals, summary
 from fer_jax.models.network import build
-from fer_jax.runs.checkpoints import read_spec
+from fer_jax.runs.model_file import read_spec
 from fer_jax.training import repeats
 from fer_jax.utils import cache
 from scripts.experiments import common

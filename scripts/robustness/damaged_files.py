@@ -184,7 +184,7 @@ def kinds_of(work: Path) -> Iterator[Kind]:
     from fer_jax.feature_cache.store import FeatureFile
     from fer_jax.pretrained import Weights
     from fer_jax.reporting import model_card
-    from fer_jax.runs import checkpoints, metrics_log, provenance, restore, results
+    from fer_jax.runs import checkpoints, metrics_log, model_file, provenance, restore, results
     from fer_jax.runs import config as run_config
     from fer_jax.runs import data as run_data
     from fer_jax.utils import checked_files
@@ -200,11 +200,11 @@ def kinds_of(work: Path) -> Iterator[Kind]:
 
     def read_all(folder: Path) -> bytes:
         kept = [run_config.read_run_config(folder), provenance.read_environment(folder / 'environment.json')]
-        kept += [results.read_results(folder), restore.calibration(folder), checkpoints.read_spec(folder)]
+        kept += [results.read_results(folder), restore.calibration(folder), model_file.read_spec(folder)]
         return repr(kept).encode()
 
     def resumed() -> bytes:
-        store = checkpoints.Checkpoints(run, checkpoints.read_spec(run), read_only=True)
+        store = checkpoints.Checkpoints(run, model_file.read_spec(run), read_only=True)
         step = store.latest_step()
         copy = work / 'resumed'
         copy.mkdir(exist_ok=True)

@@ -176,7 +176,7 @@ def read_own(data: bytes, folder: Path) -> None:
     """The same bytes as each of these files."""
     from fer_jax.data.imaging import crop_folder
     from fer_jax.feature_cache import store as feature_store
-    from fer_jax.runs import checkpoints, checksums, lock, metrics_log
+    from fer_jax.runs import checksums, lock, metrics_log, model_file
     from fer_jax.runs import config as run_config
 
     run, step = folder / 'run', folder / 'run' / 'checkpoints' / '5'
@@ -193,7 +193,7 @@ def read_own(data: bytes, folder: Path) -> None:
             pass
 
     readers: list[Callable[[], Any]] = [
-        lambda: checkpoints.read_spec(run),
+        lambda: model_file.read_spec(run),
         lambda: run_config.check_run_config(run, config),
         lambda: crop_folder._done(run / 'crops.jsonl', {'size': 8}),
         hold,

@@ -10,7 +10,7 @@ from fer_jax.data.imaging import crop_folder
 from fer_jax.data.sources import files
 from fer_jax.errors import UserError
 from fer_jax.feature_cache import store as feature_store
-from fer_jax.runs import checkpoints, checksums, lock, metrics_log
+from fer_jax.runs import checksums, lock, metrics_log, model_file
 from fer_jax.runs import config as run_config
 from fer_jax.utils import atomic_files
 
@@ -43,7 +43,7 @@ def damaged(request, tmp_path):
 def test_a_damaged_model_is_named(damaged):
     path = damaged('checkpoints/model.json')
     with pytest.raises(UserError, match=r'model\.json cannot be read \(.*start again in another --workdir'):
-        checkpoints.read_spec(path.parent.parent)
+        model_file.read_spec(path.parent.parent)
 
 
 def test_a_damaged_config_is_refused(damaged):

@@ -41,7 +41,8 @@ def test_a_run_on_two_devices_is_a_source_on_one(finished, tmp_path):
 import sys, jax, optax
 from pathlib import Path
 from fer_jax.distributed import sharding; from fer_jax.runs import restore; from fer_jax.training import train_state
-from fer_jax.runs.checkpoints import Checkpoints, read_spec
+from fer_jax.runs.checkpoints import Checkpoints
+from fer_jax.runs.model_file import read_spec
 from fer_jax.training.train_state import FrozenState
 source, target = map(Path, sys.argv[1:])
 weights, everywhere = restore.weights_of_run(source), sharding.replicated(sharding.make_mesh(2))

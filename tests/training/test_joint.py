@@ -22,7 +22,7 @@ from fer_jax.data.tables import class_names
 from fer_jax.data.tasks import PRIMARY
 from fer_jax.errors import UserError
 from fer_jax.evaluation import evaluate_runs
-from fer_jax.runs import checkpoints
+from fer_jax.runs import model_file
 from fer_jax.runs import results as run_results
 from fer_jax.training import losses, optimizers, setup, train_state
 from fer_jax.training.freezing import Partition
@@ -156,7 +156,7 @@ def test_three_tasks_beside_the_primary_one(faces, tmp_path, capsys):
     }
     assert list(results['splits']['test/smiles']['per_class']) == ['contempt', 'happy']
     assert results['splits']['test/theirs']['per_class']['surprise']['n'] == 0
-    spec = checkpoints.read_spec(tmp_path / 'run')
+    spec = model_file.read_spec(tmp_path / 'run')
     assert spec.classes == {PRIMARY: ('angry', 'happy', 'surprise'), 'smiles': ('contempt', 'happy')}
     records = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
     assert {'loss', 'theirs/loss', 'smiles/accuracy', 'faces/loss'} <= set(records[-2])

@@ -10,7 +10,7 @@ import pytest
 import fer_jax
 from configs import default
 from fer_jax.errors import UserError
-from fer_jax.runs import checkpoints
+from fer_jax.runs import checkpoints, model_file
 from fer_jax.training import nonfinite
 from fer_jax.training.train_state import FrozenState
 from tests.small_run import config_of
@@ -51,7 +51,7 @@ def test_a_step_that_is_not_finite_ends_the_run_or_is_left_out(faces, tmp_path, 
 
 def test_the_best_step_outlives_a_score_that_is_not_a_number(finished, tmp_path):
     workdir, _ = finished
-    spec = checkpoints.read_spec(workdir)
+    spec = model_file.read_spec(workdir)
     store = checkpoints.Checkpoints(tmp_path, spec)
     params = {'a': np.ones(2, np.float32)}
     for step, value in ((1, 0.5), (2, 0.9), (3, float('nan')), (4, 0.7), (5, None)):

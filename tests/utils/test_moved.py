@@ -14,7 +14,7 @@ import fer_jax.pretrained
     ('old', 'new'),
     [
         ('checkpoints.Checkpoints', 'runs.checkpoints'),
-        ('checkpoints.read_spec', 'runs.checkpoints'),
+        ('checkpoints.read_spec', 'runs.model_file'),
         ('predict.Predictor', 'inference.predictor'),
         ('predict.load', 'inference.predictor'),
         ('photographs.look', 'inference.face_pipeline'),
