@@ -285,7 +285,8 @@ FOREIGN = {
     'x.onnx': (b'\x08\x07\x12\x07pytorch', 'an ONNX graph'),
     'x.pth': (b'\x08\x07\x12\x07pytorch', 'an ONNX graph'),
     'x.pth.xz': (b'\xfd7zXZ\0', 'packed by xz; unpack it'),
-    'model.safetensors.index.json': (b'{"metadata": {}}', 'JSON, such as the index'),
+    'model.safetensors.index.json': (b'{"weight_map": {}}', 'several files; join them: in Python'),
+    'config.json': (b'{"metadata": {}}', 'JSON, such as a config'),
     'empty.pth': (b'', 'an empty file; fetch it again'),
     'cut.pth.gz': (gzip.compress(b'x' * 1000)[:-9], 'cannot be unpacked'),
 }  # fmt: skip
@@ -306,6 +307,7 @@ def test_folders_are_named_with_the_remedy(tmp_path):
             ['config.json', 'model.safetensors', 'pytorch_model.bin'],
             'give one of its files: model.safetensors, pytorch_model.bin',
         ),
+        (['1.safetensors', '2.safetensors', 'x.index.json'], 'a folder of weights in several files; join them'),
         (['notes.txt'], 'a folder without weights'),
     ):
         folder = tmp_path / files[0]

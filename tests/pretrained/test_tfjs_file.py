@@ -125,7 +125,7 @@ def test_a_hostile_manifest_is_refused(spec, paths, message, tmp_path):
         ('{"weightsManifest": []}', 'lists no weights'),
         ('{"weightsManifest": [{"paths": [], "weights": ' + json.dumps([SPEC] * 100_001) + '}]}', '100,001 weights'),
         ('{"weightsManifest": [' + ' ' * (16 << 20) + ']}', 'bytes of JSON'),
-        ('{"weight_map": {}}', 'is JSON, such as the index of weights'),
+        ('{"weight_map": {}}', 'is the index of weights in several files; join them'),
     ],
 )
 def test_json_of_another_kind_is_refused(text, message, tmp_path):

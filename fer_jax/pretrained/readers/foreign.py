@@ -12,6 +12,11 @@ UNPACK = 'unpack it and give the file of weights in it'
 NUMPY_ARCHIVE = (
     'a .npz of numpy; in Python run pickle.dump(dict(numpy.load("x.npz")), open("x.pkl", "wb")) and give that file'
 )
+SEVERAL_FILES = (
+    'weights in several files; join them: in Python run from safetensors.numpy import load_file, save_file, then '
+    'save_file({name: array for file in files for name, array in load_file(file).items()}, "x.safetensors"), and give '
+    'that file'
+)
 # beginning -> what the file is
 BEGINNINGS: dict[bytes, str] = {
     b'version https://git-lfs': 'a Git LFS pointer in place of the file; run git lfs pull',
@@ -43,7 +48,7 @@ def describe_foreign(path: Path) -> str:
     if kind := next((kind for suffix, kind in SUFFIX_KINDS.items() if path.name.endswith(suffix)), ''):
         return kind
     with path.open('rb') as file:
-        head = file.read(512)
+        head = file.read(4096)
     if not head:
         return 'an empty file; fetch it again'
     if head.lstrip().lower().startswith((b'<!doctype', b'<html')):
@@ -55,7 +60,9 @@ def describe_foreign(path: Path) -> str:
     if head[:1] == b'\x08' and any(word in head[:64] for word in (b'pytorch', b'onnx', b'tf2onnx', b'keras2onnx')):
         return SUFFIX_KINDS['.onnx']
     if head.lstrip()[:1] == b'{' and head[8:9] != b'{' and not is_tfjs(head):
-        return 'JSON, such as the index of weights in several files, or a config; give the file of weights'
+        if b'"weight_map"' in head:
+            return f'the index of {SEVERAL_FILES}'
+        return 'JSON, such as a config; give the file of weights'
     return next((kind for beginning, kind in BEGINNINGS.items() if head.startswith(beginning)), '')
 
 
@@ -65,6 +72,8 @@ def _describe_folder(path: Path) -> str:
         return f'a folder that TensorFlow saved (SavedModel); {SAVE_H5}'
     if 'checkpoint' in names and any(name.endswith('.index') for name in names):
         return f'a folder of TensorFlow checkpoints; {SAVE_H5}'
+    if any(name.endswith('.index.json') for name in names):
+        return f'a folder of {SEVERAL_FILES}'
     if weights := [name for name in names if name.endswith(SUFFIXES)]:
         return f'a folder; give one of its files: {", ".join(weights[:5])}{", ..." if len(weights) > 5 else ""}'
     return f'a folder without weights; give a file ({", ".join(SUFFIXES)})'
