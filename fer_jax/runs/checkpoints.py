@@ -275,7 +275,7 @@ class Checkpoints:
 
 
 def _one_copy(leaf: Any) -> Any:
-    """One of the equal copies on the devices of one process: Orbax would slice each, and compile that for each shape."""
+    """One of the equal copies on the devices of one process: Orbax would slice each, and compile for each shape."""
     if processes.count() == 1 and isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
         return leaf.addressable_data(0)
     return leaf
