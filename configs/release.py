@@ -1,10 +1,10 @@
-"""The networks that come with fer_jax: EfficientNet-Lite0 from ImageNet, trained on FER+ and on FER2013.
+"""The network that comes with fer_jax, EfficientNet-Lite0 trained on FER+, and its fine-tuning on FER2013.
 
     fer-jax train --config release --workdir runs/ferplus
     fer-jax train --config release:fer2013 --workdir runs/fer2013
 
 The first learns the votes of FER+ for eight expressions. The second starts from the network that came of the first and
-is shipped as `release`, and learns FER2013's own labels. Both sets have the same images in the same splits.
+is shipped as `release`, and learns FER2013's own labels; it is not shipped (docs/results/accuracy.md). Both sets have the same images in the same splits.
 `scripts/make_release.py` turns a finished run into package data.
 """
 

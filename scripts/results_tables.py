@@ -264,6 +264,7 @@ TABLES: dict[str, Callable[[], str]] = {
     'steps_1_thread': lambda: steps(1),
     'steps_2_cores': lambda: steps(2),
     'transfer': lambda: transfer.table(read('transfer_1000')).partition('\n\n')[0],
+    'sources': lambda: transfer.table(read('transfer_28709')).partition('\n\n')[0],
 }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from fer_jax.distributed.rendezvous import GRACE_SECONDS, HERE, Line
 
+LOST_STATUS = 69  # os.EX_UNAVAILABLE; scripts/slurm/train.sbatch queues the job again
 TURN_SECONDS = 1.0  # seconds in which process 0 may say itself what all would say
 
 
@@ -133,7 +134,7 @@ class Peers:
             if self.index == 0:
                 self._all(message, but=who)
         elif 'lost' in message:
-            self._finish(1, f'{message["lost"]}; what was saved is whole, and the same command goes on')
+            self._finish(LOST_STATUS, f'{message["lost"]}; what was saved is whole, and the same command goes on')
 
     def _watch(self) -> None:
         """Gives signs of life, and looks for those of the others."""
@@ -162,7 +163,7 @@ class Peers:
     def _lose(self, other: int, how: str) -> None:
         message = f'process {other} on {self._hosts.get(other, HERE)} {how}'
         self._all({'lost': message})
-        self._finish(1, f'{message}; what was saved is whole, and the same command goes on')
+        self._finish(LOST_STATUS, f'{message}; what was saved is whole, and the same command goes on')
 
     def _finish(self, status: int, message: str) -> None:
         with self._news:

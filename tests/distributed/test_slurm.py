@@ -42,7 +42,7 @@ def job(tmp_path):
     return run
 
 
-@pytest.mark.parametrize('status', [0, 1, 2, 134, 137])
+@pytest.mark.parametrize('status', [0, 1, 2])
 def test_a_job_that_did_not_stop_by_itself_ends_with_its_status(job, status):
     ended, said = job(f'exit {status}')
     assert ended == status and '-m fer_jax.main --workdir=x' in said and 'requeue' not in said
@@ -53,6 +53,14 @@ def test_a_job_that_stopped_queues_again(job, srun, status):
     ended, said = job(srun)
     assert ended == status and 'queues again, time 0 + 1' in said and 'scontrol requeue 7\n' in said
     assert ('scancel --signal=TERM 7.0' in said) == (srun == TERM)
+
+
+@pytest.mark.parametrize('status', [69, 134, 137])
+def test_a_job_that_lost_a_process_queues_again_a_few_times(job, status):
+    ended, said = job(f'exit {status}', SLURM_RESTART_COUNT='2')
+    assert ended == status and 'queues again, time 2 + 1' in said and 'scontrol requeue 7\n' in said
+    ended, said = job(f'exit {status}', SLURM_RESTART_COUNT='3')
+    assert ended == status and 'not queued again after 3 times' in said and 'requeue' not in said
 
 
 def test_a_job_of_an_array_queues_again_alone(job):
@@ -172,11 +180,12 @@ def test_a_job_that_is_cancelled_is_over_and_one_that_is_told_to_stop_is_not(slu
 
 @pytest.mark.parametrize('how', [signal.SIGSTOP, pytest.param(signal.SIGKILL, marks=pytest.mark.campaign)])
 def test_a_task_that_is_killed_or_frozen_ends_the_job(slurm, tmp_path, how):
-    """With a message of who it was, and not in the queue again."""
+    """With a message of who it was; without restarts left it is not queued again."""
     config, log = write_config(tmp_path / 'config'), tmp_path / 'log'
     lost, wait = 15, 10
     flags = ('--config.phases[0].epochs=1000', f'--config.parallel.lost_after={lost}')
-    job = submitted(slurm, config, tmp_path / 'run', log, *flags, pace=0.2, SLURM_WAIT=str(wait))
+    variables = {'SLURM_WAIT': str(wait), 'FER_JAX_LOST_RESTARTS': '0'}
+    job = submitted(slurm, config, tmp_path / 'run', log, *flags, pace=0.2, **variables)
     wait_with(log, reached(tmp_path / 'run', 2))
     os.kill(pid_of(job, 1), how)
     wait_with(log, lambda: 'ends: process 1 on' in log.read_text())

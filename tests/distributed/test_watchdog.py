@@ -235,7 +235,7 @@ def test_a_process_that_dies_or_freezes_ends_all(three, which, how, said):
         if index != which:
             process.wait(LIMIT)
             error = process.stderr.read()
-            assert process.returncode == 1
+            assert process.returncode == 69
             found = re.search(rf'process {index} on .* ends: process {which} on \S+ {said}', error)
             assert found and (how == signal.SIGKILL or int(found[1]) >= 4), error
 
@@ -255,7 +255,7 @@ def test_a_step_that_does_not_end_ends_all(three):
     for process in three(stuck=0.5):
         process.wait(LIMIT)
         said = process.stderr.read()
-        assert 'has finished no step, or no checkpoint, for' in said and process.returncode == 1
+        assert 'has finished no step, or no checkpoint, for' in said and process.returncode == 69
 
 
 @pytest.mark.parametrize(('status', 'seen'), [(75, ''), (3, 'process 1 has ended with status 3')])
