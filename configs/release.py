@@ -4,7 +4,8 @@
     fer-jax train --config release:fer2013 --workdir runs/fer2013
 
 The first learns the votes of FER+ for eight expressions. The second starts from the network that came of the first and
-is shipped as `release`, and learns FER2013's own labels; it is not shipped (docs/results/accuracy.md). Both sets have the same images in the same splits.
+is shipped as `release`, and learns FER2013's own labels; its result is in docs/results/accuracy.md, and is not shipped.
+Both sets have the same images in the same splits.
 `scripts/make_release.py` turns a finished run into package data.
 """
 

@@ -128,7 +128,8 @@ def main(argv: list[str] | None = None) -> int:
       argv: name of the program and its flags; None takes those of the process.
 
     Returns:
-      0 finished, 1 crashed (one of several processes), 2 wrong input, 69 another process was lost, 75 stopped and saved.
+      0 finished, 1 crashed (one of several processes), 2 wrong input, 69 another process was lost, 75 stopped and
+      saved.
     """
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     cli.quiet_logs()
